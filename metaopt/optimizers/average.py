@@ -1,0 +1,34 @@
+"""Baseline: the mean of the last snapshots."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..configuration import Config, option
+from ..weights.layout import Layout
+from .base import GenerativeOptimizer
+
+
+class AverageConfig(Config):
+    """How many snapshots count."""
+
+    history: int = option(5, "Past snapshots that are averaged [count].", at_least=1)
+
+
+class Average(GenerativeOptimizer):
+    """Latest weight averaging, LAWA (Kaddour 2022, arXiv:2209.14981); the horizon plays no part."""
+
+    Config = AverageConfig
+
+    def __init__(self, config: AverageConfig | None = None) -> None:
+        super().__init__()
+        self.config: AverageConfig = config or AverageConfig()
+
+    def extrapolate(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, " batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "batch weights"]:
+        """The mean of the last snapshots."""
+        return history[:, -self.config.history :].mean(1)

@@ -1,0 +1,101 @@
+"""What a generative optimizer is: a pure function from past weights and two times to future weights."""
+
+from abc import abstractmethod
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..configuration import Config
+from ..errors import LayoutMismatch
+from ..weights.layout import Layout
+
+
+class GenerativeOptimizer(nn.Module):
+    """Maps a history of weights and a time to the weights at that time.
+
+    It holds no target, no data and no step counter, and works on any layout. A subclass is final: it names its
+    `Config` and defines `extrapolate`; the checks here are the same for all.
+
+    A history may be shorter than what a batch needs: a snapshot that is absent is a copy of the last one with the
+    last one's time, in front of the others.
+    """
+
+    Config: ClassVar[type[Config]]
+    config: Config
+
+    @property
+    def history(self) -> int:
+        """How many past snapshots it can use [count], the last one included."""
+        return int(getattr(self.config, "history", 1))
+
+    @abstractmethod
+    def extrapolate(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, " batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "batch weights"]:
+        """The weights at `t_end`, differentiable; arguments as for `predict`, already checked."""
+
+    @final
+    def forward(
+        self,
+        weights: Float[Tensor, "batch weights"],
+        t_start: Float[Tensor, " batch"],
+        t_end: Float[Tensor, " batch"],
+        layout: Layout,
+        history: Float[Tensor, "batch past weights"] | None = None,
+        t_history: Float[Tensor, "batch past"] | None = None,
+    ) -> Float[Tensor, "batch weights"]:
+        """Generate the weights at `t_end` from those at `t_start` and, if given, from older ones.
+
+        Args:
+            weights: the last snapshot [raw units].
+            t_start, t_end: training times [optimizer steps].
+            layout: names and shapes of the weights.
+            history: older snapshots, oldest first, without the last one [raw units].
+            t_history: their training times [optimizer steps].
+        Raises:
+            LayoutMismatch: another number of weights than the layout has, or shapes that disagree.
+        """
+        snapshots, times = weights.unsqueeze(1), t_start.unsqueeze(1)
+        if history is not None and t_history is not None:
+            snapshots, times = torch.cat([history, snapshots], 1), torch.cat([t_history, times], 1)
+        self._check(snapshots, times, t_end, layout)
+        return self.extrapolate(snapshots, times, t_end, layout)
+
+    @final
+    @torch.no_grad()
+    def predict(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, " batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "batch weights"]:
+        """Generate the weights at `t_end` from a history, without gradients.
+
+        Args:
+            history: past weights, oldest first; those older than it can use are ignored [raw units].
+            t_history: their training times, not falling [optimizer steps].
+            t_end: the time to generate for, not before the last snapshot [optimizer steps].
+            layout: names and shapes of the weights.
+        Returns: the weights at `t_end` [raw units].
+        Raises:
+            LayoutMismatch: another number of weights than the layout has, or shapes that disagree.
+        """
+        self._check(history, t_history, t_end, layout)
+        return self.extrapolate(history, t_history, t_end, layout)
+
+    def _check(self, history: Tensor, t_history: Tensor, t_end: Tensor, layout: Layout) -> None:
+        if history.ndim != 3 or history.shape[1] < 1:
+            raise LayoutMismatch(f"history has shape {tuple(history.shape)}; expected [batch, snapshots ≥ 1, weights]")
+        if t_history.shape != history.shape[:2] or t_end.shape != history.shape[:1]:
+            raise LayoutMismatch(
+                f"times have shapes {tuple(t_history.shape)} and {tuple(t_end.shape)}; a history of shape "
+                f"{tuple(history.shape)} needs {tuple(history.shape[:2])} and {tuple(history.shape[:1])}"
+            )
+        layout.check_size(history)

@@ -1,0 +1,43 @@
+"""Baseline: each weight goes on along the straight line through its last values."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..configuration import Config, option
+from ..weights.layout import Layout
+from .base import GenerativeOptimizer
+
+
+class LineConfig(Config):
+    """How many snapshots the line is fitted to."""
+
+    history: int = option(5, "Past snapshots that the line is fitted to [count].", at_least=1)
+
+
+class Line(GenerativeOptimizer):
+    """Least-squares line through the last snapshots, continued to `t_end` from the last of them.
+
+    The slope is fitted; the line starts at W_t, so that a horizon of zero changes nothing (the regression line's
+    own value there would smooth W_t, which is `Average`'s business).
+    """
+
+    Config = LineConfig
+
+    def __init__(self, config: LineConfig | None = None) -> None:
+        super().__init__()
+        self.config: LineConfig = config or LineConfig()
+
+    def extrapolate(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, " batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "batch weights"]:
+        """W_t + slope · horizon; W_t where there is no past to fit a slope to."""
+        snapshots, times = history[:, -self.config.history :], t_history[:, -self.config.history :]
+        centred = times - times.mean(1, keepdim=True)
+        weight = centred / centred.square().sum(1, keepdim=True).clamp(min=torch.finfo(times.dtype).tiny)
+        slope = torch.einsum("bs,bsw->bw", weight, snapshots)
+        return snapshots[:, -1] + slope * (t_end - times[:, -1]).unsqueeze(1)

@@ -1,0 +1,73 @@
+"""What a training tells the outside: parameters, metrics, files and figures of its run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ContextManager, Protocol
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Tracker(Protocol):
+    """One run. MLflow is one implementation; `SilentTracker` serves libraries and unit tests."""
+
+    @property
+    def run_id(self) -> str | None:
+        """Identifies the run where there is a tracking server, else None."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record parameters; those that the run already has are left alone."""
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Record tags, replacing older values."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record metrics at a step; written in batches."""
+
+    def dataset(self, name: str, source: str, digest: str, context: str) -> None:
+        """Record data that the run reads: where it comes from and at most 32 characters that identify it."""
+
+    def text(self, text: str, name: str) -> None:
+        """Store a text file (`config.json`, `report.md`) with the run."""
+
+    def figure(self, figure: "Figure", name: str) -> None:
+        """Store a figure, as `<name>.png`, with the run."""
+
+    def files(self, paths: Sequence[Path], folder: str) -> None:
+        """Store files in a folder of the run, then a manifest with their sha256: a folder without one is unfinished."""
+
+    def child(self, name: str) -> ContextManager["Tracker"]:
+        """A run of its own below this one."""
+
+
+class SilentTracker:
+    """A tracker that keeps nothing."""
+
+    run_id: str | None = None
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Ignore parameters."""
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Ignore tags."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Ignore metrics."""
+
+    def dataset(self, name: str, source: str, digest: str, context: str) -> None:
+        """Ignore a dataset."""
+
+    def text(self, text: str, name: str) -> None:
+        """Ignore a text."""
+
+    def figure(self, figure: "Figure", name: str) -> None:
+        """Ignore a figure."""
+
+    def files(self, paths: Sequence[Path], folder: str) -> None:
+        """Ignore files."""
+
+    @contextmanager
+    def child(self, name: str) -> "Iterator[SilentTracker]":
+        """Another silent tracker."""
+        yield SilentTracker()
