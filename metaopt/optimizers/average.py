@@ -1,11 +1,12 @@
 """Baseline: the mean of the last snapshots."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..configuration import Config, option
 from ..weights.layout import Layout
-from .base import GenerativeOptimizer
+from .base import GenerativeOptimizer, present
 
 
 class AverageConfig(Config):
@@ -31,4 +32,6 @@ class Average(GenerativeOptimizer):
         layout: Layout,
     ) -> Float[Tensor, "batch weights"]:
         """The mean of the last snapshots."""
-        return history[:, -self.config.history :].mean(1)
+        there = present(t_history[:, -self.config.history :]).to(history.dtype)
+        share = there / there.sum(1, keepdim=True)
+        return torch.einsum("bs,bsw->bw", share, history[:, -self.config.history :])

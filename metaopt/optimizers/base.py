@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..configuration import Config
@@ -99,3 +99,10 @@ class GenerativeOptimizer(nn.Module):
                 f"{tuple(history.shape)} needs {tuple(history.shape[:2])} and {tuple(history.shape[:1])}"
             )
         layout.check_size(history)
+
+
+def present(t_history: Float[Tensor, "batch snapshots"]) -> Bool[Tensor, "batch snapshots"]:
+    """Which snapshots of a history are there: the last one, and those that are older than it."""
+    there = t_history < t_history[:, -1:]
+    there[:, -1] = True
+    return there

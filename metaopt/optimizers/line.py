@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..configuration import Config, option
 from ..weights.layout import Layout
-from .base import GenerativeOptimizer
+from .base import GenerativeOptimizer, present
 
 
 class LineConfig(Config):
@@ -37,7 +37,8 @@ class Line(GenerativeOptimizer):
     ) -> Float[Tensor, "batch weights"]:
         """W_t + slope · horizon; W_t where there is no past to fit a slope to."""
         snapshots, times = history[:, -self.config.history :], t_history[:, -self.config.history :]
-        centred = times - times.mean(1, keepdim=True)
+        there = present(times).to(times.dtype)
+        centred = (times - (times * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)) * there
         weight = centred / centred.square().sum(1, keepdim=True).clamp(min=torch.finfo(times.dtype).tiny)
         slope = torch.einsum("bs,bsw->bw", weight, snapshots)
         return snapshots[:, -1] + slope * (t_end - times[:, -1]).unsqueeze(1)
