@@ -4,10 +4,10 @@ One field is one parameter everywhere: a command-line flag, a line in a YAML fil
 an MLflow parameter carry its name, its default and its help text.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -115,7 +115,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         InvalidConfig: the file is missing, is not YAML, or is not a mapping of names to values.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidConfig(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -180,15 +180,20 @@ def _read_options(value: Any) -> dict[str, Any]:
     pairs = [part.partition("=") for part in str(value).split()]
     if any(not name or not separator for name, separator, _ in pairs):
         raise ValueError(value)
-    return {name: _read_option_value(text) for name, _, text in pairs}
+    return {name: _read_yaml(text) for name, _, text in pairs}
 
 
-def _read_option_value(text: str) -> Any:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a word
-        with contextlib.suppress(ValueError):
-            return float(value)
-    return value
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number; YAML 1.1 takes it for a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
 
 
 _READERS: dict[Any, Any] = {

@@ -61,7 +61,12 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
 def _build(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GenerativeOptimizer:
     written_with = facts.get("perceiver_pytorch")
     if written_with != version("perceiver-pytorch"):
-        log.warning("%s was written with perceiver-pytorch %s; %s is installed", path, written_with, version("perceiver-pytorch"))
+        log.warning(
+            "%s was written with perceiver-pytorch %s; %s is installed",
+            path,
+            written_with,
+            version("perceiver-pytorch"),
+        )
     try:
         with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's randomness stays its own
             optimizer = get_optimizer_model(facts["name"], **facts["config"])

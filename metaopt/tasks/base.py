@@ -82,7 +82,9 @@ class Task(ABC):
 class ClassificationConfig(Config):
     """How the examples of a classification task are divided."""
 
-    meta_fraction: float = option(0.2, "Share of the training examples held out for meta-training.", above=0.0, below=1.0)
+    meta_fraction: float = option(
+        0.2, "Share of the training examples held out for meta-training.", above=0.0, below=1.0
+    )
     split_seed: int = option(0, "Random seed of the division.", at_least=0)
 
 
@@ -110,9 +112,7 @@ class Classification(Task):
         """Every class equally likely: ln(classes)."""
         return log(self.classes)
 
-    def loss(
-        self, outputs: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]
-    ) -> Float[Tensor, ""]:
+    def loss(self, outputs: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Mean cross-entropy [nats]."""
         return F.cross_entropy(outputs, labels)
 

@@ -37,16 +37,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, facts: M
     Raises:
         StorageError: the disk is full or not writable; what stood at `path` is untouched.
     """
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"kind": kind, "schema": SCHEMA, "facts": dict(facts)}
+    stored = _separate(tensors)
+    header = json.loads(_canonical({"kind": kind, "schema": SCHEMA, "facts": dict(facts)}))  # as it will be read
     header["sha256"] = _digest(stored, header)
     with replacing(path) as temporary:
         save_file(stored, temporary, metadata={_KEY: _canonical(header)})
 
 
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path, kind: str, *, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file that `write_tensors` wrote, and verify every bit of it.
 
+    Args:
+        verify: whether to compare the contents with their sha256; a file that this process has read before need
+            not be hashed again. The tensors are views of the file on disk: what is not touched is not loaded.
     Raises:
         FileFormatError: missing, truncated, damaged, of another kind or schema, or not safetensors at all.
     """
@@ -54,7 +57,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         header = _header(path, file.metadata(), kind)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     expected = header.pop("sha256", None)
-    if _digest(tensors, header) != expected:
+    if verify and _digest(tensors, header) != expected:
         raise FileFormatError(f"{path} is damaged: its contents do not have the sha256 that it states; get it anew")
     return tensors, header["facts"]
 
@@ -67,6 +70,26 @@ def read_facts(path: Path, kind: str) -> dict[str, Any]:
     """
     with _opened(path) as file:
         return _header(path, file.metadata(), kind)["facts"]
+
+
+def read_digest(path: Path, kind: str) -> str:
+    """The sha256 that a file states of itself: quick, and not verified.
+
+    Raises:
+        FileFormatError: as for `read_facts`.
+    """
+    with _opened(path) as file:
+        return str(_header(path, file.metadata(), kind).get("sha256"))
+
+
+def read_digest(path: Path, kind: str) -> str:
+    """The sha256 that a file states of its contents: identifies them, and is not verified.
+
+    Raises:
+        FileFormatError: as for `read_facts`.
+    """
+    with _opened(path) as file:
+        return str(_header(path, file.metadata(), kind).get("sha256"))
 
 
 def kind_of(path: Path) -> str:
@@ -187,22 +210,41 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise FileFormatError(f"{path} is truncated, damaged or not a safetensors file ({error}); get it anew") from error
+        raise FileFormatError(f"{path} is truncated, damaged or not safetensors ({error}); get it anew") from error
 
 
 def _header(path: Path, metadata: Mapping[str, str] | None, kind: str | None) -> dict[str, Any]:
     try:
-        header = json.loads((metadata or {})[_KEY])
+        text = (metadata or {})[_KEY]
+        header: dict[str, Any] = json.loads(text)
         found, schema, facts = header["kind"], header["schema"], header["facts"]
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path} is safetensors but has no metaopt header; expected a {kind or 'metaopt'} file") from error
+        raise FileFormatError(
+            f"{path} is safetensors but has no metaopt header; expected a {kind or 'metaopt'} file"
+        ) from error
     if schema != SCHEMA:
-        raise FileFormatError(f"{path} has schema {schema}; this metaopt reads schema {SCHEMA}: use the version that wrote it")
+        raise FileFormatError(
+            f"{path} has schema {schema}; this metaopt reads schema {SCHEMA}: use the version that wrote it"
+        )
     if kind is not None and found != kind:
         raise FileFormatError(f"{path} is a {found} file; expected a {kind} file")
     if not isinstance(facts, dict):
         raise FileFormatError(f"{path} is damaged: its facts are {type(facts).__name__}")
-    return header  # type: ignore[no-any-return]
+    if _canonical(header) != text:  # the digest covers what the header means, and 1E-05 means 1e-05
+        raise FileFormatError(f"{path} is damaged: its header is not as metaopt writes it; get it anew")
+    return header
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors on the CPU, each contiguous and in memory of its own, as safetensors wants them."""
+    stored: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        storage = value.untyped_storage().data_ptr()
+        stored[name] = value.clone() if storage in seen else value
+        seen.add(storage)
+    return stored
 
 
 def _canonical(value: Any) -> str:
@@ -214,5 +256,5 @@ def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(_canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b"")
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()

@@ -87,7 +87,7 @@ class Layout:
         """
         batch = flat.shape[:-1]
         return {
-            tensor.name: piece.reshape(*batch, *tensor.shape)
+            tensor.name: piece.reshape((*batch, *tensor.shape))
             for tensor, piece in zip(self.tensors, self.split(flat), strict=True)
         }
 
@@ -157,7 +157,7 @@ class Layout:
             LayoutMismatch: the values do not describe a layout.
         """
         try:
-            tensors = tuple(WeightTensor(str(name), tuple(map(int, shape)), str(dtype)) for name, shape, dtype in values)
+            tensors = tuple(WeightTensor(str(name), tuple(map(int, shape)), str(kind)) for name, shape, kind in values)
         except (TypeError, ValueError) as error:
             raise LayoutMismatch(f"not a layout: expected [name, shape, dtype] entries, got {values!r:.200}") from error
         if not tensors or any(not _can_exist(tensor) for tensor in tensors):
@@ -180,4 +180,5 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def _describe(layout: Layout) -> str:
     first = ", ".join(f"{tensor.name}{list(tensor.shape)}" for tensor in layout.tensors[:3])
-    return f"{layout.size:,} weights in {len(layout.tensors)} tensors ({first}{', …' if len(layout.tensors) > 3 else ''})"
+    more = ", …" if len(layout.tensors) > 3 else ""
+    return f"{layout.size:,} weights in {len(layout.tensors)} tensors ({first}{more})"

@@ -1,0 +1,51 @@
+"""What an evaluation compares, and for how long."""
+
+from pathlib import Path
+
+from ..configuration import Config, Options, Range, option
+from ..errors import InvalidConfig
+from ..nowcast import check_schedule
+
+
+class EvaluateConfig(Config):
+    """One case: a task, a target, a base optimizer, a budget, and held-out random seeds."""
+
+    optimizer: str = option("models:/metaopt-perceiver@champion", "Optimizer to judge: a model URI or a file.")
+    task: str = option("digits", "Task that the target is trained on.")
+    data_dir: Path | None = option(None, "Folder that holds the task's data, for tasks that read files.")
+    task_options: Options = option({}, "Further parameters of the task.")
+    target_model: str = option("TargetCNN", "Network that is trained.")
+    target_options: Options = option({}, "Further parameters of the network.")
+    base_optimizer: str = option("Adam", "Base optimizer: a class of torch.optim.")
+    base_optimizer_options: Options = option({}, "Further keyword arguments of the base optimizer.")
+    lr: Range = option(Range(1e-3, 1e-3), "Learning rate, or low:high to draw one for each random seed.", above=0.0)
+    batch_size: int = option(64, "Training examples per step [count].", at_least=1)
+    steps: int = option(480, "Budget of every contender [steps].", at_least=2)
+    every: int = option(80, "Steps from one nowcast to the next, which is also the horizon [steps].", at_least=1)
+    stride: int = option(20, "Steps between the snapshots that a nowcast starts from [steps].", at_least=1)
+    seed: int = option(1000, "First random seed; it and the following must be held out from meta-training.", at_least=0)
+    seeds: int = option(3, "Random seeds [count]; an interval needs two, a claim five.", at_least=1)
+    evaluate_every: int = option(20, "Steps from one look at the validation loss to the next [steps].", at_least=1)
+    guard_batch: int = option(512, "Examples of the meta split that the guard looks at [count].", at_least=1)
+    controls: bool = option(True, "Whether to run the controls that must fail.")
+    output: Path | None = option(None, "JSON file for the result.")
+
+    def __post_init__(self) -> None:
+        """Check each value, then that they fit together.
+
+        Raises:
+            InvalidConfig: no nowcast, or no look at the early loss, would fit into the budget.
+        """
+        super().__post_init__()
+        check_schedule(self.every, self.stride, self.every)
+        if self.every > self.steps:
+            raise InvalidConfig(f"every is {self.every}, steps is {self.steps}: no nowcast would take place")
+        if 2 * self.evaluate_every > self.steps:
+            raise InvalidConfig(
+                f"evaluate_every is {self.evaluate_every}, steps is {self.steps}: nothing is measured early; "
+                f"take evaluate_every={self.steps // 2} or less"
+            )
+
+    def measured_at(self, step: int) -> bool:
+        """Whether the validation loss is looked at after a step."""
+        return step == self.steps or (step > 0 and step % self.evaluate_every == 0)

@@ -1,0 +1,117 @@
+"""Single predictions from states of the hold twin, and the controls that must fail on the same states.
+
+A control spoils what an optimizer is told of the past. One that then still scores like the real prediction does not
+use that past: it has memorised where such trainings end.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..optimizers.base import GenerativeOptimizer
+from ..weights.layout import Layout
+from .results import Prediction
+from .twins import Bench
+
+Snapshots = Mapping[int, Float[Tensor, " weights"]]
+"""Weights of one run by step."""
+
+_HASTE = 10
+
+
+class State(NamedTuple):
+    """What an optimizer is told at one nowcast."""
+
+    history: Float[Tensor, "snapshots weights"]
+    times: Float[Tensor, " snapshots"]
+    t_end: float
+
+    def predict(self, optimizer: GenerativeOptimizer, layout: Layout) -> Float[Tensor, " weights"]:
+        """The weights at `t_end` [raw units]."""
+        t_end = torch.tensor([self.t_end])
+        return optimizer.predict(self.history.unsqueeze(0), self.times.unsqueeze(0), t_end, layout)[0]
+
+
+Spoil = Callable[[State, State], State]
+"""Makes a spoilt state out of a state and that of another run at the same step."""
+
+
+def zero_history(state: State, other: State) -> State:
+    """All snapshots are zero, W_t too. What comes out of nothing must be nothing."""
+    return state._replace(history=torch.zeros_like(state.history))
+
+
+def shuffled_history(state: State, other: State) -> State:
+    """The snapshots before W_t in reverse order; W_t stays, or the control would fail for lack of it."""
+    return state._replace(history=torch.cat([state.history[:-1].flip(0), state.history[-1:]]))
+
+
+def foreign_history(state: State, other: State) -> State:
+    """The path of another run (another random seed, same steps), moved so that it ends in W_t."""
+    return state._replace(history=other.history - other.history[-1] + state.history[-1])
+
+
+def wrong_times(state: State, other: State) -> State:
+    """The past is said to have taken a tenth of its time, and so to have been ten times as fast."""
+    return state._replace(times=state.times[-1] + (state.times - state.times[-1]) / _HASTE)
+
+
+CONTROLS: Mapping[str, Spoil] = {
+    "zero history": zero_history,
+    "shuffled history": shuffled_history,
+    "another run's history": foreign_history,
+    "wrong times": wrong_times,
+}
+
+
+class Trials:
+    """The states of one hold twin at its nowcast steps, and what predictions from them are worth."""
+
+    def __init__(self, bench: Bench, snapshots: Snapshots) -> None:
+        self._bench, self._snapshots = bench, snapshots
+        steps = range(bench.config.every, bench.config.steps + 1, bench.config.every)
+        self._losses = {step: bench.loss_of(snapshots[step]) for step in steps}
+
+    def judge(self, predictor: str, optimizer: GenerativeOptimizer) -> list[Prediction]:
+        """Predict once, unguarded, from each state."""
+        judged = []
+        for step, before in self._losses.items():
+            weights = state_at(self._bench, optimizer, self._snapshots, step).predict(optimizer, self._bench.layout)
+            after, error = self._bench.loss_of(weights), self._relative_error(step, weights)
+            judged.append(Prediction(predictor, self._bench.seed, step, before, after, error))
+        return judged
+
+    def judge_controls(self, optimizer: GenerativeOptimizer, others: Snapshots) -> list[Prediction]:
+        """The same with each control, apart from those that leave a short history as it is.
+
+        Args:
+            others: the snapshots of another run at the same steps.
+        """
+        judged = []
+        for name, spoil in CONTROLS.items():
+            for step, before in self._losses.items():
+                state, other = (state_at(self._bench, optimizer, run, step) for run in (self._snapshots, others))
+                spoilt = spoil(state, other)
+                if torch.equal(spoilt.history, state.history) and torch.equal(spoilt.times, state.times):
+                    continue
+                after = self._bench.loss_of(spoilt.predict(optimizer, self._bench.layout))
+                judged.append(Prediction(name, self._bench.seed, step, before, after, error=None))
+        return judged
+
+    def _relative_error(self, step: int, weights: Tensor) -> float | None:
+        truth = self._snapshots.get(step + self._bench.config.every)
+        if truth is None:
+            return None
+        return float((weights - truth).square().sum() / (self._snapshots[step] - truth).square().sum())
+
+
+def state_at(bench: Bench, optimizer: GenerativeOptimizer, snapshots: Snapshots, step: int) -> State:
+    """What an optimizer is told at a nowcast: as many snapshots as it takes, none older than the last nowcast."""
+    config = bench.config
+    length = min(optimizer.history, config.every // config.stride + 1)
+    steps = [step - age * config.stride for age in reversed(range(length))]
+    history = torch.stack([snapshots[past] for past in steps])
+    return State(history, torch.tensor(steps, dtype=torch.float32), float(step + config.every))

@@ -1,0 +1,167 @@
+"""The generative optimizer of this project: a PerceiverIO over weight tokens."""
+
+import torch
+from jaxtyping import Float
+from perceiver_pytorch import PerceiverIO
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..configuration import Config, option
+from ..weights.layout import Layout
+from ..weights.tokens import PLACE_FEATURES, TokenGrid, tensor_scales, token_grid
+from .base import GenerativeOptimizer, present
+
+_TINY = 1e-12
+_SHRINKING = 0.1  # a coefficient of one on W_t changes it by a tenth: coefficients of all directions then learn alike
+
+
+class PerceiverConfig(Config):
+    """Size of the network and of what it looks at."""
+
+    history: int = option(5, "Past snapshots that it looks at [count], the last one included.", at_least=1)
+    token_size: int = option(32, "Consecutive weights in one token [count].", at_least=1)
+    dim: int = option(96, "Width of an embedded token.", at_least=8)
+    depth: int = option(2, "Self-attention blocks over the latents [count].", at_least=1)
+    num_latents: int = option(32, "Latents [count].", at_least=1)
+    latent_dim: int = option(96, "Width of a latent.", at_least=8)
+    heads: int = option(4, "Heads of the self-attention [count].", at_least=1)
+    cross_heads: int = option(1, "Heads of the attention between tokens and latents [count].", at_least=1)
+    hidden: int = option(128, "Width of the layers that turn a token's answer into coefficients.", at_least=1)
+    encoded_tokens: int = option(1024, "Tokens that the latents see; more are sampled evenly [count].", at_least=1)
+    slice_tokens: int = option(4096, "Tokens decoded at a time, which bounds memory [count].", at_least=1)
+
+
+class PerceiverOptimizer(GenerativeOptimizer):
+    """Generates weights as W_t plus, token by token, a learned combination of how the weights moved.
+
+    A token stands for 32 neighbouring weights: the inner products of their differences W_t − W_{t−k} and of W_t
+    with each other, their scale, their place and the times. PerceiverIO encodes a sample of all tokens into latents
+    and answers each token's query; the answer becomes coefficients over the token's own differences and W_t.
+    Coefficients start at zero, so that an untrained optimizer generates exactly W_t, and they are multiplied by
+    horizon / (horizon + elapsed time), so that a horizon of zero does, too.
+
+    Cost grows linearly with the number of weights; memory beyond the history and the result does not grow.
+
+    References: Jaegle et al. 2021, arXiv:2107.14795 (PerceiverIO, imported). Departs: the network answers with
+    coefficients of a few directions per token, not with weights, and sees inner products, not weights: both carry
+    over to runs that it has never seen, where raw weights let it memorise the ones it has (docs/LOG.md). The
+    scale of each tensor is taken out and given back, because the encoder's LayerNorm would lose it.
+    """
+
+    Config = PerceiverConfig
+
+    def __init__(self, config: PerceiverConfig | None = None) -> None:
+        super().__init__()
+        self.config: PerceiverConfig = (config := config or PerceiverConfig())
+        channels = config.history  # the differences to W_t, and W_t
+        self.embed_facts = nn.Linear(channels * channels + channels + 2 + PLACE_FEATURES, config.dim)
+        self.embed_time = nn.Linear(3 * channels, config.dim)
+        self.perceiver = PerceiverIO(
+            depth=config.depth,
+            dim=config.dim,
+            queries_dim=config.dim,
+            num_latents=config.num_latents,
+            latent_dim=config.latent_dim,
+            cross_heads=config.cross_heads,
+            cross_dim_head=config.dim // config.cross_heads,
+            latent_heads=config.heads,
+            latent_dim_head=max(config.latent_dim // config.heads, 1),
+        )
+        self.read_answer = nn.Sequential(
+            nn.LayerNorm(2 * config.dim),
+            nn.Linear(2 * config.dim, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.GELU(),
+        )
+        self.coefficients = nn.Linear(config.hidden, channels)
+        nn.init.zeros_(self.coefficients.weight)
+        nn.init.zeros_(self.coefficients.bias)
+
+    def extrapolate(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, " batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "batch weights"]:
+        """W_t plus the learned combination of past differences; see the class."""
+        past = _Past(
+            *_filled_up(history, t_history, self.config.history), t_end, token_grid(layout, self.config.token_size)
+        )
+        sample = past.grid.spread(self.config.encoded_tokens)
+        encoded = self._embed(past.grid.pick(past.snapshots, sample), sample, past)
+        pieces = []
+        for first, last in past.grid.slices(self.config.slice_tokens):
+            if torch.is_grad_enabled() and past.grid.count > self.config.slice_tokens:
+                pieces.append(checkpoint(self._decode, encoded, past, first, last, use_reentrant=False))
+            else:
+                pieces.append(self._decode(encoded, past, first, last))
+        return torch.cat(pieces, -1)
+
+    def _decode(self, encoded: Tensor, past: "_Past", first: int, last: int) -> Float[Tensor, "batch weights"]:
+        """The weights that the tokens from `first` up to `last` stand for."""
+        numbers = torch.arange(first, last)
+        snapshots = past.grid.cut(past.snapshots, first, last)
+        queries = self._embed(snapshots, numbers, past)
+        answers = self.perceiver(encoded, queries=queries)
+        coefficients = self.coefficients(self.read_answer(torch.cat([answers, queries], -1)))
+        coefficients = coefficients * past.reach.unsqueeze(1)
+        moved = torch.einsum("btk,bktw->btw", coefficients[..., :-1], snapshots[:, -1:] - snapshots[:, :-1])
+        shrunk = _SHRINKING * coefficients[..., -1:] * snapshots[:, -1]
+        return past.grid.join(snapshots[:, -1] + moved + shrunk, first, last)
+
+    def _embed(
+        self, snapshots: Float[Tensor, "batch channels tokens width"], numbers: Tensor, past: "_Past"
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Tokens as the Perceiver sees them: how their movements relate, their scale, place and time."""
+        owner = past.grid.owner(numbers)
+        movement, size = past.movement[:, owner], past.size[:, owner]
+        values = torch.cat(
+            [
+                (snapshots[:, -1:] - snapshots[:, :-1]) / movement[:, None, :, None],
+                (snapshots[:, -1] / size[..., None]).unsqueeze(1),
+            ],
+            1,
+        ).transpose(1, 2)
+        together = values @ values.transpose(-1, -2) / self.config.token_size
+        together = together.sign() * torch.log1p(4 * together.abs())
+        energy = 0.25 * (values.square().mean(-1) + 1e-6).log()
+        scale = 0.25 * torch.stack([movement.log(), size.log()], -1)
+        place = past.grid.place(numbers).expand(len(values), -1, -1)
+        facts = torch.cat([together.flatten(-2), energy, scale, place], -1)
+        return self.embed_facts(facts) + self.embed_time(past.time_features).unsqueeze(1)
+
+
+class _Past:
+    """A history with everything that is computed from it once, however many slices are decoded."""
+
+    def __init__(self, snapshots: Tensor, times: Tensor, t_end: Tensor, grid: TokenGrid) -> None:
+        self.snapshots = snapshots
+        self.grid = grid
+        size, movement = tensor_scales(grid.layout, snapshots)
+        self.size, self.movement = size + _TINY, movement + _TINY
+        elapsed = times[:, -1:] - times[:, :-1]
+        horizon = (t_end - times[:, -1]).unsqueeze(1).clamp(min=0)
+        there = present(times)[:, :-1].to(times.dtype)
+        self.reach = torch.cat([there * horizon / (horizon + elapsed).clamp(min=1), horizon / (horizon + 100)], 1)
+        self.time_features = torch.cat(
+            [
+                0.25 * torch.log1p(elapsed),
+                there,
+                0.25 * torch.log1p(times[:, -1:]),
+                0.25 * torch.log1p(horizon),
+                self.reach,
+            ],
+            1,
+        )
+
+
+def _filled_up(history: Tensor, times: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
+    """The last `wanted` snapshots; where there are fewer, copies of the last one in front stand for absent ones."""
+    history, times = history[:, -wanted:], times[:, -wanted:]
+    missing = wanted - history.shape[1]
+    if missing:
+        history = torch.cat([history[:, -1:].expand(-1, missing, -1), history], 1)
+        times = torch.cat([times[:, -1:].expand(-1, missing), times], 1)
+    return history, times

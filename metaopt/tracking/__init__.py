@@ -1,0 +1,35 @@
+"""Runs, artifacts and registered models in MLflow; the only room that imports it."""
+
+from .artifacts import (
+    CHECKPOINTS,
+    TRAJECTORY,
+    ResumePoint,
+    TrajectoryRun,
+    download_files,
+    fetch_trajectories,
+    find_trajectory_runs,
+    resolve_checkpoint,
+)
+from .connection import connect
+from .model_registry import CHAMPION, MODEL_NAME, load_optimizer, promote, register_optimizer
+from .runs import ERROR_TAG, MlflowTracker, start_run
+
+__all__ = [
+    "CHAMPION",
+    "CHECKPOINTS",
+    "ERROR_TAG",
+    "MODEL_NAME",
+    "TRAJECTORY",
+    "MlflowTracker",
+    "ResumePoint",
+    "TrajectoryRun",
+    "connect",
+    "download_files",
+    "fetch_trajectories",
+    "find_trajectory_runs",
+    "load_optimizer",
+    "promote",
+    "register_optimizer",
+    "resolve_checkpoint",
+    "start_run",
+]

@@ -1,0 +1,167 @@
+"""Generative optimizers as versions of a registered model: described, tagged, loadable without running their code."""
+
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+from ..errors import TrackingError
+from ..optimizers.base import GenerativeOptimizer
+from ..optimizers.files import load_optimizer_file, save_optimizer
+from ..weights.layout import Layout
+from .artifacts import CHECKPOINTS, resolve_checkpoint
+from .connection import connect, refusals
+from .runs import MlflowTracker
+from .shipping import copy_package, requirements
+
+MODEL_NAME = "metaopt-perceiver"
+CHAMPION = "champion"
+"""Alias of the version that users load unless they ask for another."""
+
+_OPTIMIZER = "artifacts/optimizer.safetensors"  # where MLflow puts it inside a model
+_MANY_WEIGHTS = 100_000  # above this an example of several rows would be megabytes of JSON
+_DOOR = Path(__file__).with_name("pyfunc_model.py")
+_FROM_A_RUN = re.compile(rf"(runs:/)?[0-9a-f]{{32}}(/{CHECKPOINTS}(/.*)?)?")
+
+log = logging.getLogger(__name__)
+
+
+def register_optimizer(
+    tracker: MlflowTracker,
+    optimizer: GenerativeOptimizer,
+    layouts: Sequence[Layout],
+    *,
+    name: str = MODEL_NAME,
+    description: str,
+    tags: Mapping[str, Any],
+    stride: float,
+    facts: Mapping[str, Any],
+    alias: str | None = CHAMPION,
+) -> int:
+    """Log an optimizer as a model of the run and register it as a new version.
+
+    Args:
+        layouts: the networks that it may be asked about without stating their layout.
+        description: of the version, in Markdown.
+        stride: steps between the rows of a history unless a caller says otherwise [optimizer steps].
+        facts: kept in the file with the weights (what it was trained on, held-out figures).
+        alias: name that points to the new version from now on; None for no such name.
+    Returns: the version's number.
+    Raises:
+        TrackingError: the store refused, or there is no layout.
+    """
+    if not layouts:
+        raise TrackingError("no layout to register with; expected at least one: pass those of the trained networks")
+    tracker.flush()
+    with tempfile.TemporaryDirectory() as folder, refusals(f"cannot register {name}", "check the store and the name"):
+        version = _log_model(tracker, Path(folder), optimizer, layouts, name, stride, facts)
+        for key, value in tags.items():
+            tracker.client.set_model_version_tag(name, version, key, str(value))
+        tracker.client.update_model_version(name, version, description)
+    if alias is not None:
+        promote(name, int(version), alias)
+    return int(version)
+
+
+def promote(name: str, version: int, alias: str = CHAMPION) -> None:
+    """Let an alias point to a version.
+
+    Raises:
+        TrackingError: no such version, or an alias that MLflow keeps for itself (`latest`, `v1`).
+    """
+    way_out = "look up versions in `mlflow ui`; an alias is a word such as champion, not `latest` or `v1`"
+    with refusals(f"cannot let {name}@{alias} point to version {version}", way_out):
+        client = connect()
+        client.get_model_version(name, str(version))
+        client.set_registered_model_alias(name, alias, str(version))
+
+
+def load_optimizer(source: str | Path) -> GenerativeOptimizer:
+    """Load an optimizer as a PyTorch module, running no code that comes with it: only safetensors and JSON are read.
+
+    Args:
+        source: a file; `models:/<name>@<alias>`, `models:/<name>/<version>`; a run ID or `runs:/<run ID>/checkpoints/…`
+            for a checkpoint of phase 2; or `runs:/<run ID>/<model>`.
+    Raises:
+        TrackingError: the store has no such thing, or it is not a model of ours.
+        CheckpointError: the run has no finished checkpoint.
+        FileFormatError: the file is damaged, or holds something else.
+    """
+    address = str(source)
+    if isinstance(source, Path) or Path(address).is_file():
+        return load_optimizer_file(Path(source))
+    with tempfile.TemporaryDirectory() as folder:
+        if _FROM_A_RUN.fullmatch(address):
+            return load_optimizer_file(resolve_checkpoint(address, Path(folder)).path)
+        if not address.startswith(("models:/", "runs:/")):
+            raise TrackingError(
+                f"no optimizer at {address!r}; expected an existing file, models:/<name>@<alias>, "
+                "models:/<name>/<version>, a run ID or runs:/<run ID>/…"
+            )
+        way_out = "look the model up in `mlflow ui` and name a version that metaopt registered"
+        with refusals(f"cannot load an optimizer from {address}: no {_OPTIMIZER} there", way_out):
+            connect()
+            path = mlflow.artifacts.download_artifacts(f"{address.rstrip('/')}/{_OPTIMIZER}", dst_path=folder)
+        return load_optimizer_file(Path(path))
+
+
+def _log_model(
+    tracker: MlflowTracker,
+    folder: Path,
+    optimizer: GenerativeOptimizer,
+    layouts: Sequence[Layout],
+    name: str,
+    stride: float,
+    facts: Mapping[str, Any],
+) -> str:
+    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # else a uv.lock in the working directory travels along
+    package = copy_package(folder)
+    save_optimizer(optimizer, folder / "optimizer.safetensors", facts)
+    different = [layout.to_list() for layout in dict.fromkeys(layouts)]
+    described = {"package": package.name, "stride": stride, "layouts": different}
+    (folder / "layouts.json").write_text(json.dumps(described), encoding="utf-8")
+    info = Model.log(  # what mlflow.pyfunc.log_model calls, which cannot be told the run
+        artifact_path=None,
+        name=name,
+        flavor=mlflow.pyfunc,
+        run_id=tracker.run_id,
+        python_model=str(_DOOR),
+        code_paths=[str(package)],
+        artifacts={"optimizer": str(folder / "optimizer.safetensors"), "layouts": str(folder / "layouts.json")},
+        signature=_signature(stride),
+        input_example=_example(layouts, stride),
+        pip_requirements=requirements(type(optimizer).__name__),
+        registered_model_name=name,
+    )
+    log.info("registered version %s of %s", info.registered_model_version, name)
+    return str(info.registered_model_version)
+
+
+def _signature(stride: float) -> ModelSignature:
+    flat = Schema([TensorSpec(np.dtype(np.float32), (-1, -1))])
+    params = ParamSchema(
+        [
+            ParamSpec("t_start", "double", None),  # every parameter must have a default; None is refused by the door
+            ParamSpec("t_end", "double", None),
+            ParamSpec("stride", "double", float(stride)),
+            ParamSpec("layout", "string", ""),
+        ]
+    )
+    return ModelSignature(inputs=flat, outputs=flat, params=params)
+
+
+def _example(layouts: Sequence[Layout], stride: float) -> tuple[np.ndarray, dict[str, float]]:
+    """A history of the smallest network, with values that are short in JSON."""
+    weights = min(layout.size for layout in layouts)
+    rows = 1 if weights > _MANY_WEIGHTS else 3
+    values = np.random.default_rng(0).integers(-2, 3, size=(rows, weights)) / 8
+    return values.astype(np.float32), {"t_start": 2 * stride, "t_end": 3 * stride}

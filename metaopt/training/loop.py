@@ -1,0 +1,95 @@
+"""Inner training: any network, any task, any optimizer of PyTorch. It writes nothing and tracks nothing."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import Diverged, InvalidConfig
+from ..registry import suggest
+from ..tasks import Batch, Task
+from ..tasks.base import Split
+
+_JUDGED_AT_ONCE = 1000  # examples; bounds memory
+
+
+def pick_device(name: str) -> torch.device:
+    """The device behind "cpu", "cuda" or "auto" (CUDA where there is one).
+
+    Raises:
+        InvalidConfig: CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InvalidConfig(f"device is {name!r}, but this torch finds no CUDA device; give cpu or auto")
+    return torch.device(name)
+
+
+def base_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], lr: float, options: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """Build any optimizer of `torch.optim` by name.
+
+    Args:
+        lr: learning rate.
+        options: its further keyword arguments.
+    Raises:
+        InvalidConfig: no such optimizer (the nearest names are shown), or an argument that it does not take.
+    """
+    known: dict[str, Any] = {
+        key: kind
+        for key, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    }
+    if name not in known:
+        raise InvalidConfig(f"unknown base optimizer {name!r}: {suggest(name, sorted(known))}")
+    try:
+        return known[name](parameters, lr=lr, **options)
+    except (TypeError, ValueError) as error:
+        raise InvalidConfig(
+            f"torch.optim.{name} does not take lr={lr!r} with {dict(options)!r}: {error}. Check base_optimizer_options"
+        ) from error
+
+
+def train_steps(
+    model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batches: Iterable[Batch], device: torch.device
+) -> Iterator[float]:
+    """Train on batches, giving the loss of each as it stood before its step.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    for inputs, labels in batches:
+        model.train()
+        loss = _step(model, optimizer, task, Batch(inputs.to(device), labels.to(device)))
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss}")
+        yield loss
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch) -> float:
+    def closure() -> float:  # some optimizers, such as LBFGS, ask for the loss more than once in a step
+        optimizer.zero_grad()
+        loss = task.loss(model(batch.inputs), batch.labels)
+        loss.backward()
+        return loss.item()
+
+    return optimizer.step(closure)
+
+
+@torch.no_grad()
+def judge(model: nn.Module, task: Task, split: Split, device: torch.device) -> dict[str, float]:
+    """The loss ("loss") and the metrics of a network in evaluation mode, means over all examples of a split."""
+    inputs, labels = task.splits[split]
+    training = model.training
+    model.eval()
+    sums: dict[str, float] = {}
+    for some, their in zip(inputs.split(_JUDGED_AT_ONCE), labels.split(_JUDGED_AT_ONCE), strict=True):
+        outputs, truth = model(some.to(device)), their.to(device)
+        for name, value in {"loss": task.loss(outputs, truth), **task.metrics(outputs, truth)}.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(some)
+    model.train(training)
+    return {name: value / len(inputs) for name, value in sums.items()}

@@ -1,0 +1,46 @@
+"""Files of every schema that was ever released still load."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from metaopt.trajectories import Recorder, Trajectory
+from metaopt.weights.files import load_model_weights, read_facts, read_tensors
+from metaopt.weights.layout import Layout
+
+SNAPSHOT = Path(__file__).with_name("snapshot_v1.safetensors")
+
+
+def golden_network() -> nn.Module:
+    """Weights 0, 1, 2, … and running statistics of its own."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    layout = Layout.of(model)
+    layout.write(model, torch.arange(float(layout.size)))
+    model[1].running_mean.fill_(0.5)
+    return model
+
+
+def record_golden(folder: Path) -> Path:
+    model = golden_network()
+    recorder = Recorder(folder, {"task": "none", "lr": 1e-05, "seed": 3}, Layout.of(model))
+    return recorder.record(model, 20, 2, {"train_loss": 0.25, "val_loss": 0.5})
+
+
+def test_a_snapshot_of_schema_1_loads(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    load_model_weights(model, SNAPSHOT)
+    for name, tensor in golden_network().state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    facts = read_facts(SNAPSHOT, "snapshot")
+    assert (facts["step"], facts["epoch"], facts["losses"]) == (20, 2, {"train_loss": 0.25, "val_loss": 0.5})
+    (tmp_path / "step_00000020.safetensors").write_bytes(SNAPSHOT.read_bytes())
+    assert torch.equal(Trajectory.open(tmp_path).weights(0), torch.arange(15.0))
+
+
+def test_today_writes_what_schema_1_holds(tmp_path):
+    path = record_golden(tmp_path)
+    ours, theirs = read_tensors(path, "snapshot"), read_tensors(SNAPSHOT, "snapshot")
+    assert ours[1] == theirs[1]
+    assert ours[0].keys() == theirs[0].keys()
+    assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])

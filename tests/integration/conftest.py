@@ -1,0 +1,70 @@
+"""A real MLflow store per test: a copy of one that is made once, in the test's own working directory."""
+
+import os
+import shutil
+import warnings
+from contextlib import contextmanager
+
+import pytest
+
+with warnings.catch_warnings():  # MLflow warns about itself, and SQLAlchemy 2.1 about MLflow, at import
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store
+
+import mlflow
+
+from metaopt.configuration import Config, option
+from metaopt.tracking import connect
+
+
+class TrainingConfig(Config):
+    epochs: int = option(3, "How many.")
+    lr: float = option(1e-3, "How fast.")
+    note: str | None = option(None, "Anything.")
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    mlflow.set_tracking_uri(None)
+    return path
+
+
+@contextmanager
+def working_in(folder, template):
+    """Make a folder the working directory, with a store in it and no setting that points elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        shutil.copyfile(template, folder / "mlflow.db")
+        patch.chdir(folder)
+        yield folder
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def store(store_template, tmp_path):
+    with working_in(tmp_path, store_template) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def module_store(store_template, tmp_path_factory):
+    """A store for what is too costly to make for each test of a module."""
+    with working_in(tmp_path_factory.mktemp("module"), store_template) as folder:
+        yield folder
+
+
+@pytest.fixture
+def client(store):
+    return connect()
+
+
+@pytest.fixture(scope="session")
+def config():
+    return TrainingConfig()

@@ -1,0 +1,187 @@
+"""The registered model as MLflow serves it: alone, without our repository, and strict about what it is given."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from torch import nn
+
+from metaopt.optimizers import get_optimizer_model
+from metaopt.tracking import register_optimizer, start_run
+from metaopt.tracking.pyfunc_model import NextWeights
+from metaopt.weights.layout import Layout
+
+LAYOUT = Layout.of(nn.Linear(4, 3))  # 15 weights
+TWINS = [Layout.of(nn.Linear(5, 3)), Layout.of(nn.Linear(2, 6))]  # 18 weights each
+TIMES = {"t_start": 100, "t_end": 130}
+
+ALONE = """
+import importlib.abc, sys
+class Forbidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "metaopt":
+            raise ImportError("this environment has no metaopt")
+sys.meta_path.insert(0, Forbidden())
+import mlflow, numpy
+model = mlflow.pyfunc.load_model(sys.argv[1])
+history = numpy.load("history.npy")
+numpy.save("result.npy", model.predict(history, params={"t_start": 100, "t_end": 130}))
+assert "metaopt" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def optimizer():
+    model = get_optimizer_model("PerceiverOptimizer", dim=16, latent_dim=16, num_latents=4, heads=2, depth=1, hidden=8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def uri(module_store, config, optimizer):
+    with start_run("meta", config) as tracker:
+        layouts = [LAYOUT, *TWINS]
+        register_optimizer(tracker, optimizer, layouts, description="", tags={}, stride=10, facts={}, name="served")
+    return "models:/served@champion"
+
+
+@pytest.fixture(scope="module")
+def model(uri):
+    return mlflow.pyfunc.load_model(uri)
+
+
+@pytest.fixture
+def history():
+    return np.random.default_rng(0).normal(size=(3, 15)).astype(np.float32)
+
+
+def direct(optimizer, history, times, layout=LAYOUT):
+    given = torch.from_numpy(history)[None], torch.tensor([times]).float(), torch.tensor([130.0])
+    return optimizer.predict(*given, layout).numpy()
+
+
+def test_it_gives_what_the_optimizer_gives(model, optimizer, history):
+    result = model.predict(history, params=TIMES)
+    assert (result.shape, result.dtype) == ((1, 15), np.float32)
+    np.testing.assert_array_equal(result, direct(optimizer, history, [80, 90, 100]))
+    assert not np.array_equal(result, history[-1:])
+
+
+def test_one_row_is_enough(model, optimizer, history):
+    np.testing.assert_array_equal(model.predict(history[-1:], params=TIMES), direct(optimizer, history[-1:], [100]))
+
+
+def test_the_steps_between_rows_can_be_given(model, optimizer, history):
+    result = model.predict(history, params={**TIMES, "stride": 25})
+    np.testing.assert_array_equal(result, direct(optimizer, history, [50, 75, 100]))
+
+
+def test_rows_that_are_too_old_do_not_matter(model, optimizer, history):
+    many = np.concatenate([np.ones((9, 15), np.float32), *[history] * 2])
+    assert optimizer.history < len(many)
+    np.testing.assert_array_equal(
+        model.predict(many, params=TIMES), model.predict(many[-optimizer.history :], params=TIMES)
+    )
+
+
+def test_a_layout_can_be_given(model, optimizer):
+    other = Layout.of(nn.Linear(7, 2))
+    history = np.ones((2, 16), np.float32)
+    result = model.predict(history, params={**TIMES, "layout": json.dumps(other.to_list())})
+    np.testing.assert_array_equal(result, direct(optimizer, history, [90, 100], other))
+
+
+@pytest.mark.parametrize(
+    ("change", "params", "message"),
+    [
+        (lambda h: h.astype(np.float64), TIMES, "float64"),
+        (lambda h: h.astype(np.float16), TIMES, "float16"),
+        (lambda h: h[0], TIMES, "hape"),
+        (lambda h: h[None], TIMES, "hape"),
+        (lambda h: h[:0], TIMES, "snapshots ≥ 1"),
+        (lambda h: h * np.float32("nan"), TIMES, "NaN"),
+        (lambda h: h / np.float32(1e-45), TIMES, "infinity"),
+        (lambda h: h[:, :7], TIMES, "7 weights per row fit 0 .*15, 18, 18 weights.*layout"),
+        (lambda h: np.ones((1, 18), np.float32), TIMES, "18 weights per row fit 2"),
+        (lambda h: h, {"t_start": 100, "t_end": 99}, "t_end ≥ t_start"),
+        (lambda h: h, {"t_start": 100}, "lack t_end"),
+        (lambda h: h, None, "lack t_start"),
+        (lambda h: h, {**TIMES, "strid": 3}, "unknown params strid"),
+        (lambda h: h, {**TIMES, "stride": 0}, "stride > 0"),
+        (lambda h: h, {**TIMES, "t_end": float("inf")}, "finite"),
+        (lambda h: h, {**TIMES, "t_end": "soon"}, "t_end"),
+        (lambda h: h, {**TIMES, "layout": "15"}, "not a layout"),
+        (lambda h: h, {**TIMES, "layout": "{"}, "layout is '{'"),
+        (lambda h: h, {**TIMES, "layout": json.dumps(TWINS[0].to_list())}, "15 weights per row; the layout"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero|overflow:RuntimeWarning")
+def test_what_it_refuses(model, history, change, params, message):
+    with pytest.raises((ValueError, MlflowException), match=message):
+        model.predict(change(history), params=params)
+
+
+@pytest.mark.parametrize("change", [lambda h: h.astype(np.float64), lambda h: h[0], lambda h: h.tolist()])
+def test_without_mlflows_schema_it_refuses_the_same(model, history, change):
+    with pytest.raises(ValueError, match="expected"):
+        model.unwrap_python_model().predict(None, change(history), TIMES)
+
+
+def test_threads_do_not_disturb_each_other(model, history):
+    ends = [100.0 + step for step in range(16)]
+    alone = [model.predict(history, params={"t_start": 100, "t_end": end}) for end in ends]
+    with ThreadPoolExecutor(4) as pool:
+        together = pool.map(lambda end: model.predict(history, params={"t_start": 100, "t_end": end}), ends)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_call_from_inside_another_model_keeps_its_own_params(model, history):
+    class Outer(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input: np.ndarray, params=None):
+            return model.unwrap_python_model().predict(None, history, TIMES)
+
+    outer = mlflow.pyfunc.PyFuncModel(
+        model.metadata, mlflow.pyfunc.model._PythonModelPyfuncWrapper(Outer(), None, None)
+    )
+    np.testing.assert_array_equal(
+        outer.predict(history, params={**TIMES, "temperature": 1}), model.predict(history, params=TIMES)
+    )
+
+
+def test_versions_with_other_optimizers_load_in_one_process(model, module_store, config, history):
+    given = {"description": "", "tags": {}, "stride": 10, "facts": {}, "name": "served", "alias": None}
+    with start_run("meta", config) as tracker:
+        versions = [
+            register_optimizer(tracker, get_optimizer_model(name), [LAYOUT], **given) for name in ("Line", "Average")
+        ]
+    for version, is_mean in zip(versions, (False, True), strict=True):
+        result = mlflow.pyfunc.load_model(f"models:/served/{version}").predict(history, params=TIMES)
+        assert np.allclose(result, history.mean(0)) == is_mean
+
+
+def test_importing_the_door_sets_no_model():
+    assert NextWeights.__module__ == "metaopt.tracking.pyfunc_model"
+
+
+def test_it_works_where_metaopt_is_not_installed(uri, module_store, optimizer, history, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    np.save(elsewhere / "history.npy", history)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    variables |= {"MLFLOW_TRACKING_URI": f"sqlite:///{module_store / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE, uri], cwd=elsewhere, env=variables, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    result = np.load(elsewhere / "result.npy")
+    np.testing.assert_allclose(result, direct(optimizer, history, [80, 90, 100]), rtol=1e-6)

@@ -1,0 +1,135 @@
+"""Whatever goes into a file, a checkpoint or a configuration comes out again; whatever is damaged is noticed."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from metaopt.configuration import Config, Options, Range, option, read_config_file
+from metaopt.errors import FileFormatError
+from metaopt.training.checkpoint import load_checkpoint, save_checkpoint
+from metaopt.weights.files import read_tensors, write_tensors
+from metaopt.weights.layout import Layout, WeightTensor
+
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
+
+
+@st.composite
+def tensors(draw) -> Tensor:
+    shape = draw(st.lists(st.integers(0, 3), max_size=3))
+    random = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    return torch.randint(0, 200, shape, generator=random).to(draw(st.sampled_from(DTYPES)))
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+names = st.text("ab/'0é\x1b\"", min_size=1, max_size=4)
+trees = st.recursive(
+    scalars | tensors(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(names | st.integers(-3, 12), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+def same(one, other) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(
+            type(mine) is type(theirs) and same(one[mine], other[theirs])
+            for mine, theirs in zip(one, other, strict=True)
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
+
+
+@QUICK
+@given(state=st.dictionaries(names, trees, max_size=3), facts=st.dictionaries(st.text("xyz"), scalars, max_size=2))
+def test_a_checkpoint_gives_back_what_it_got(tmp_path: Path, state, facts):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, state, facts)
+    read, read_facts = load_checkpoint(path)
+    assert same(read, state)
+    assert same(dict(sorted(read_facts.items())), dict(sorted(facts.items())))
+
+
+@QUICK
+@given(shapes=st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=4))
+def test_a_layout_gives_back_tensors_and_itself(shapes):
+    layout = Layout(tuple(WeightTensor(f"w{i}", tuple(shape), "float32") for i, shape in enumerate(shapes)))
+    assert Layout.from_list(json.loads(json.dumps(layout.to_list()))) == layout
+    flat = torch.randn(layout.size)
+    assert torch.equal(layout.flatten(layout.unflatten(flat)), flat)
+    assert torch.equal(torch.cat([piece for piece in layout.split(flat)]), flat)
+
+
+FACTS = {"lr": 1e-05, "third": 0.30000000000000004, "name": "é\x1b", "big": 1e22, "none": None}
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("files") / "small.safetensors"
+    write_tensors(path, {"w": torch.arange(5.0), "é": torch.tensor(3), "flag": torch.tensor([True])}, "weights", FACTS)
+    return path
+
+
+def test_every_flipped_bit_is_noticed(small_file: Path, tmp_path: Path):
+    whole, path = small_file.read_bytes(), tmp_path / "flipped.safetensors"
+    for position in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(FileFormatError):
+            read_tensors(path, "weights")
+
+
+def test_every_truncation_is_noticed(small_file: Path, tmp_path: Path):
+    whole, path = small_file.read_bytes(), tmp_path / "short.safetensors"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileFormatError):
+            read_tensors(path, "weights")
+
+
+class Settings(Config):
+    count: int = option(1, "A count.")
+    rate: Range = option(Range(1e-3, 1e-3), "A rate.", above=0.0)
+    widths: tuple[int, ...] = option((1, 2), "Widths.")
+    folder: Path | None = option(None, "A folder.")
+    further: Options = option({}, "Anything.")
+    on: bool = option(False, "A switch.")
+
+
+positive = st.floats(1e-30, 1e30)
+plain = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.text("abc=é", max_size=5)
+
+
+@QUICK
+@given(
+    values=st.builds(
+        Settings,
+        count=st.integers(),
+        rate=st.tuples(positive, positive).map(lambda pair: Range(*sorted(pair))),
+        widths=st.lists(st.integers()).map(tuple),
+        folder=st.none() | st.sampled_from([Path("data"), Path("a/b c")]),
+        further=st.dictionaries(st.text("abc"), plain, max_size=3),
+        on=st.booleans(),
+    )
+)
+def test_a_configuration_survives_its_file(tmp_path: Path, values: Settings):
+    assert Settings.from_mapping(json.loads(values.to_json())) == values
+    path = tmp_path / "config.json"
+    path.write_text(values.to_json(), encoding="utf-8")
+    assert Settings.from_mapping(read_config_file(path)) == values

@@ -1,0 +1,254 @@
+"""Whole evaluations, small enough to run in seconds."""
+
+import json
+import math
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from metaopt.errors import Diverged, InvalidConfig, StorageError, UnknownName
+from metaopt.evaluation import EvaluateConfig, evaluate
+from metaopt.evaluation.compare import contender_name
+from metaopt.evaluation.controls import CONTROLS, State, Trials, state_at
+from metaopt.evaluation.twins import Bench, Witness, train_twin
+from metaopt.optimizers import get_optimizer_model
+from metaopt.optimizers.base import GenerativeOptimizer
+from metaopt.optimizers.hold import HoldConfig
+from metaopt.tasks import get_task
+from metaopt.training.tracker import SilentTracker
+
+
+class Notebook(SilentTracker):
+    """A tracker that keeps everything in memory."""
+
+    def __init__(self):
+        self.metrics_at, self.texts, self.figures, self.children = {}, {}, [], {}
+
+    def metrics(self, values, step):
+        self.metrics_at.setdefault(step, {}).update(values)
+
+    def text(self, text, name):
+        self.texts[name] = text
+
+    def figure(self, figure, name):
+        self.figures.append(name)
+
+    @contextmanager
+    def child(self, name):
+        self.children[name] = Notebook()
+        yield self.children[name]
+
+
+class Memory(GenerativeOptimizer):
+    """Gives back the same weights, whatever it is told: what an evaluation must find out."""
+
+    Config = HoldConfig
+
+    def __init__(self, weights):
+        super().__init__()
+        self.config, self.weights = HoldConfig(), weights
+
+    @property
+    def history(self):
+        return 3
+
+    def extrapolate(self, history, t_history, t_end, layout):
+        return self.weights.expand(len(history), -1)
+
+
+def small(**changes):
+    options = {
+        "target_model": "MLP",
+        "target_options": {"widths": [8]},
+        "steps": 24,
+        "every": 8,
+        "stride": 4,
+        "evaluate_every": 4,
+        "seeds": 2,
+        "lr": 0.01,
+    }
+    return EvaluateConfig.from_mapping({**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def task():
+    return get_task("digits")
+
+
+@pytest.fixture(scope="module")
+def judged_line(tmp_path_factory):
+    torch.manual_seed(0)
+    output = tmp_path_factory.mktemp("evaluation") / "sub" / "result.json"
+    notebook = Notebook()
+    return evaluate(small(output=str(output)), get_optimizer_model("Line"), notebook), notebook, output
+
+
+def test_all_contenders_are_measured_at_the_same_steps(judged_line):
+    comparison, _, _ = judged_line
+    assert comparison.contenders == ["hold", "EMA", "line", "average", "judged line"]
+    assert {tuple(curve.steps) for curve in comparison.curves} == {(4, 8, 12, 16, 20, 24)}
+    assert [curve.seed for curve in comparison.curves_of("hold")] == [1000, 1001]
+
+
+def test_twins_are_equal_until_the_first_nowcast_and_where_the_contender_is_the_same(judged_line):
+    comparison, _, _ = judged_line
+    for hold, line, judged in zip(*(comparison.curves_of(n) for n in ("hold", "line", "judged line")), strict=True):
+        assert hold.losses[0] == line.losses[0]
+        assert line.losses == judged.losses
+        assert line.losses != hold.losses
+
+
+def test_predictions_cover_every_nowcast_and_control(judged_line):
+    comparison, _, _ = judged_line
+    assert comparison.controls == list(CONTROLS)
+    for name in ("line", "average", "judged line", *CONTROLS):
+        assert [(p.seed, p.step) for p in comparison.predictions_of(name)] == [
+            (seed, step) for seed in (1000, 1001) for step in (8, 16, 24)
+        ]
+    assert [p.error is None for p in comparison.predictions_of("line")] == [False, False, True] * 2
+
+
+def test_result_goes_to_the_file_and_to_the_tracker(judged_line):
+    comparison, notebook, output = judged_line
+    result = json.loads(output.read_text())
+    assert result["judged"] == comparison.judged
+    assert len(result["summary"]["standings"]) == 5
+    assert set(notebook.texts) == {"evaluation.json", "report.md"}
+    assert notebook.figures == ["loss_curves", "steps_to_target", "nowcasts"]
+    assert set(notebook.children) == set(comparison.contenders)
+    assert list(notebook.children["hold"].metrics_at) == [4, 8, 12, 16, 20, 24]
+    assert {"speedup/judged line", "final_val_loss/EMA", "gain/line"} <= set(notebook.metrics_at[24])
+
+
+def test_same_random_seed_gives_the_same_figures(judged_line):
+    again = evaluate(small(seeds=1, controls=False), get_optimizer_model("Line"), SilentTracker())
+    assert [c.losses for c in again.curves] == [c.losses for c in judged_line[0].curves if c.seed == 1000]
+    assert again.controls == []
+
+
+def test_an_optimizer_that_memorised_passes_the_controls_and_is_found_out(task):
+    config = small(seeds=1, every=12, steps=24)
+    solution = Witness(bench := Bench(config, task, 7))
+    train_twin(Bench(small(steps=200, every=12), task, 7), "hold", watch=solution)
+    comparison = evaluate(config, Memory(solution.snapshots[200]), SilentTracker())
+    real = [p.loss_after for p in comparison.predictions_of("memory")]
+    assert bench.layout.size == len(solution.snapshots[200])
+    assert all([p.loss_after for p in comparison.predictions_of(name)] == real for name in CONTROLS)
+
+
+def test_an_untrained_perceiver_is_hold(task):
+    bench = Bench(small(), task, 0)
+    hold = train_twin(bench, "hold", watch=(witness := Witness(bench)))
+    perceiver = get_optimizer_model("PerceiverOptimizer").eval()
+    assert train_twin(bench, "perceiver", perceiver).losses == hold.losses
+    assert all(p.loss_before == p.loss_after for p in Trials(bench, witness.snapshots).judge("perceiver", perceiver))
+
+
+def test_running_average_equals_a_readable_one(task):
+    config = small(evaluate_every=2)
+    bench, seen = Bench(config, task, 0), []
+    train_twin(bench, "hold", watch=lambda step, model: seen.append(bench.layout.read(model)))
+    train_twin(bench, "hold", watch=(witness := Witness(bench)))
+    average = seen[0]
+    for step, weights in enumerate(seen):
+        decay = min(0.98, step / (9 + step))
+        average = decay * average + (1 - decay) * weights
+    assert witness.average_losses[-1] == pytest.approx(bench.loss_of(average), rel=1e-5)
+
+
+def test_a_state_goes_back_to_the_last_nowcast_and_no_further(task):
+    bench = Bench(small(), task, 0)
+    snapshots = {step: torch.full((bench.layout.size,), float(step)) for step in range(0, 25, 4)}
+    state = state_at(bench, get_optimizer_model("Line", history=9), snapshots, 16)
+    assert state.times.tolist() == [8, 12, 16]
+    assert state.t_end == 24
+    assert state_at(bench, get_optimizer_model("Hold"), snapshots, 16).times.tolist() == [16]
+
+
+def test_controls_spoil_one_thing_each():
+    state = State(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([10.0, 20.0, 30.0]), 40.0)
+    other = State(torch.tensor([[5.0], [7.0], [8.0]]), state.times, 40.0)
+    spoilt = {name: spoil(state, other) for name, spoil in CONTROLS.items()}
+    assert spoilt["zero history"].history.flatten().tolist() == [0, 0, 0]
+    assert spoilt["shuffled history"].history.flatten().tolist() == [2, 1, 4]
+    assert spoilt["another run's history"].history.flatten().tolist() == [1, 3, 4]
+    assert spoilt["wrong times"].times.tolist() == [28, 29, 30]
+    assert all(s.history[-1] == 4 for name, s in spoilt.items() if name != "zero history")
+
+
+def test_controls_that_would_change_nothing_are_left_out():
+    comparison = evaluate(small(seeds=1), get_optimizer_model("Hold"), SilentTracker())
+    assert comparison.controls == ["zero history"]
+
+
+def test_batchnorm_statistics_follow_the_weights(task):
+    config = small(
+        target_model="ResNet18", target_options={}, steps=2, every=1, stride=1, evaluate_every=1, batch_size=8
+    )
+    bench = Bench(config, task, 0)
+    model = bench.build()
+    weights = bench.layout.read(model)
+    before = bench.loss_of(weights)
+    bench.loss_of(weights * 1.5)
+    assert bench.loss_of(weights) == before
+
+
+def test_ranges_of_learning_rates_give_each_random_seed_its_own(task):
+    rates = [Bench(small(lr="1e-3:1e-2"), task, seed).lr for seed in (0, 1, 0)]
+    assert rates[0] == rates[2] != rates[1]
+    assert all(1e-3 <= rate <= 1e-2 for rate in rates)
+
+
+def test_names_of_the_judged():
+    assert contender_name(get_optimizer_model("PerceiverOptimizer")) == "perceiver"
+    assert contender_name(get_optimizer_model("Hold")) == "judged hold"
+
+
+def test_a_base_optimizer_that_diverges_alone_is_said_so():
+    with pytest.raises(Diverged, match=r"SGD alone diverges with random seed .* at lr 1e\+30.*take a lower lr"):
+        evaluate(small(base_optimizer="SGD", lr=1e30), get_optimizer_model("Hold"), SilentTracker())
+
+
+def test_a_contender_that_diverges_leaves_an_empty_curve_and_a_warning(task, caplog):
+    bench = Bench(small(base_optimizer="SGD", lr=1e30), task, 0)
+    curve = train_twin(bench, "learned", get_optimizer_model("Hold"))
+    assert curve.steps == [4, 8, 12, 16, 20, 24]
+    assert all(map(math.isnan, curve.losses))
+    assert "learned, random seed 0: the training loss is" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"every": 10}, "not a multiple of stride"),
+        ({"steps": 4}, "no nowcast would take place"),
+        ({"evaluate_every": 13}, "take evaluate_every=12 or less"),
+        ({"lr": -1}, "lr is"),
+        ({"seeds": 0}, "seeds is 0"),
+    ],
+)
+def test_impossible_evaluations_are_refused(changes, message):
+    with pytest.raises(InvalidConfig, match=message):
+        small(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"task": "digitz"}, UnknownName),
+        ({"target_model": "MPL"}, UnknownName),
+        ({"base_optimizer": "Adamm"}, InvalidConfig),
+        ({"base_optimizer_options": {"beta": 1}}, InvalidConfig),
+        ({"data_dir": "somewhere"}, InvalidConfig),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_is_trained(changes, error):
+    with pytest.raises(error):
+        evaluate(small(**changes), get_optimizer_model("Hold"), SilentTracker())
+
+
+def test_a_result_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"result\.json"):
+        evaluate(small(seeds=1, output=tmp_path / "file" / "result.json"), get_optimizer_model("Hold"), SilentTracker())

@@ -1,0 +1,128 @@
+"""The arithmetic of an evaluation, on curves whose figures can be told by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from metaopt.evaluation import EvaluateConfig, report_markdown, terminal_table
+from metaopt.evaluation.plots import figures
+from metaopt.evaluation.results import Comparison, Curve, Point, Prediction
+from metaopt.evaluation.statistics import first_at_or_below, geometric_mean
+from metaopt.evaluation.summary import Summary
+from metaopt.nowcast import NowcastEvent
+
+STEPS = (20, 40, 60, 80)
+
+
+def curve(contender, seed, losses, pace=1.0, events=()):
+    points = tuple(Point(step, loss, step * pace) for step, loss in zip(STEPS, losses, strict=True))
+    return Curve(contender, seed, points, tuple(events))
+
+
+def comparison(controls=True):
+    events = [NowcastEvent(40, 1.0, 0.5, True), NowcastEvent(80, 0.5, 0.9, False), NowcastEvent(80, None, None, False)]
+    curves = [
+        curve("hold", 1, (1.0, 0.8, 0.5, 0.6)),
+        curve("hold", 2, (1.0, 0.7, 0.6, 0.4)),
+        curve("slow", 1, (1.0, 0.9, 0.8, 0.5)),
+        curve("slow", 2, (1.0, 0.9, 0.8, math.nan)),
+        curve("learned", 1, (0.9, 0.5, 0.5, 0.4), 2.0, events),
+        curve("learned", 2, (0.7, 0.4, 0.4, 0.4), 2.0),
+    ]
+    predictions = [
+        Prediction("learned", 1, 40, 0.8, 0.4, 0.5),
+        Prediction("learned", 1, 80, 0.6, 0.3, None),
+        Prediction("learned", 2, 40, 0.7, 0.35, 2.0),
+    ]
+    if controls:
+        predictions += [Prediction("memory", 1, 40, 0.8, 0.4, None), Prediction("harm", 1, 40, 0.8, 8.0, None)]
+    config = EvaluateConfig(steps=80, every=40, seeds=2, seed=1).to_mapping()
+    return Comparison(config, "learned", tuple(curves), tuple(predictions))
+
+
+def standing(name):
+    return next(s for s in Summary(comparison()).standings if s.contender == name)
+
+
+def test_interval_is_students_on_logarithms():
+    values = [1.2, 1.5, 0.9, 2.0]
+    logs = np.log(values)
+    low, high = stats.t.interval(0.95, 3, loc=logs.mean(), scale=stats.sem(logs))
+    assert geometric_mean(values) == pytest.approx((np.exp(logs.mean()), np.exp(low), np.exp(high)))
+
+
+def test_one_value_has_no_interval():
+    assert geometric_mean([2.0]) == (2.0, None, None)
+
+
+def test_arrival_counts_equality_and_never_takes_what_is_not_a_number():
+    assert first_at_or_below(0.5, [math.nan, 0.6, 0.5, 0.1]) == 2
+    assert first_at_or_below(0.5, [math.nan, 0.6]) is None
+
+
+def test_steps_to_target_and_speed_up():
+    full = standing("learned").full
+    assert full.steps == (40, 40)  # targets 0.5 (hold: step 60) and 0.4 (hold: step 80)
+    assert full.speed_up.mean == pytest.approx(math.sqrt(60 / 40 * 80 / 40))
+    assert full.fewer_steps == pytest.approx(100 * (1 - 1 / full.speed_up.mean))
+    assert full.speed_up_in_time.mean == pytest.approx(full.speed_up.mean / 2)
+    assert standing("learned").early.steps == (40, 20)  # targets 0.8 and 0.7, both hold's at step 40
+
+
+def test_hold_is_its_own_measure():
+    assert standing("hold").full.steps == (60, 80)
+    assert standing("hold").full.speed_up == (1.0, 1.0, 1.0)
+
+
+def test_those_that_never_arrive_are_counted_after_the_budget_and_said_so():
+    full = standing("slow").full
+    assert full.steps == (80, None)
+    assert full.never == 1
+    assert full.speed_up.mean == pytest.approx(math.sqrt(60 / 80 * 80 / 100))
+    table = terminal_table(comparison())
+    assert "slow 1 early and 1 full" in table
+    assert "≥89" in table
+
+
+def test_nowcasts_in_figures():
+    learned = standing("learned")
+    assert (learned.nowcasts, learned.accepted, learned.guard_passes) == (3, 1, 4)
+    assert learned.gain.mean == pytest.approx(0.5)
+    assert learned.error == pytest.approx(1.0)
+
+
+def test_controls_that_keep_the_gain_are_called_out():
+    memory, harm = Summary(comparison()).controls
+    assert memory.kept == pytest.approx(1.0)
+    assert memory.fails is False
+    assert harm.kept < 0
+    assert harm.fails is True
+    assert "memory DOES NOT FAIL" in terminal_table(comparison())
+
+
+def test_result_is_strict_json_and_holds_everything():
+    result = json.loads(json.dumps(comparison().to_mapping(), allow_nan=False))
+    assert result["curves"][3]["points"][3] == {"step": 80, "loss": None, "seconds": 80.0}
+    assert result["curves"][4]["events"][0]["accepted"] is True
+    assert EvaluateConfig.from_mapping(result["config"]) == EvaluateConfig(steps=80, every=40, seeds=2, seed=1)
+    json.dumps(Summary(comparison()).to_mapping(), allow_nan=False)
+
+
+@pytest.mark.parametrize("controls", [True, False])
+def test_report_names_contenders_limits_and_the_share_of_steps(controls):
+    report = report_markdown(comparison(controls))
+    for text in ("## Limits", "| learned | 28 |", "42 % fewer", "held-out random seeds 1 to 2", "*hold* is"):
+        assert text in report
+    assert ("Controls that must fail" in report) == controls
+
+
+@pytest.mark.parametrize("controls", [True, False])
+def test_figures_can_be_drawn(controls, tmp_path):
+    drawn = figures(comparison(controls))
+    assert set(drawn) == {"loss_curves", "steps_to_target", "nowcasts"}
+    for name, figure in drawn.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert figure.axes[0].get_xlabel()

@@ -1,0 +1,118 @@
+"""Files are written whole or not at all, and nothing in them is ever run."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from metaopt.errors import FileFormatError, LayoutMismatch
+from metaopt.weights.files import (
+    kind_of,
+    load_model_weights,
+    read_facts,
+    read_tensors,
+    save_model_weights,
+    write_tensors,
+)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.safetensors"
+
+
+def test_tensors_that_share_memory_are_stored_apart(path):
+    whole = torch.arange(6.0)
+    write_tensors(
+        path, {"whole": whole, "same": whole, "part": whole[2:4], "turned": whole.view(2, 3).T}, "weights", {}
+    )
+    read, _ = read_tensors(path, "weights")
+    assert torch.equal(read["part"], whole[2:4])
+    assert torch.equal(read["turned"], whole.view(2, 3).T)
+
+
+def test_the_same_contents_give_the_same_bytes(path, tmp_path):
+    tensors = {"b": torch.ones(2), "a": torch.zeros(3)}
+    write_tensors(path, tensors, "weights", {"x": 1, "y": {"2": 1, "10": 2}})
+    other = tmp_path / "other.safetensors"
+    write_tensors(other, dict(reversed(tensors.items())), "weights", {"y": {"10": 2, "2": 1}, "x": 1})
+    assert path.read_bytes() == other.read_bytes()
+
+
+def test_facts_with_whole_numbers_as_keys_can_be_read_again(path):
+    write_tensors(path, {"a": torch.ones(1)}, "weights", {"by_layer": {10: "x", 2: "y"}})
+    assert read_tensors(path, "weights")[1] == {"by_layer": {"10": "x", "2": "y"}}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_pickle_is_refused_and_never_loaded(path, legacy):
+    torch.save({"w": Bomb()}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(FileFormatError, match="is a pickle"):
+        read_tensors(path, "weights")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_of_any_protocol_is_refused_and_never_loaded(path, protocol):
+    path.write_bytes(pickle.dumps(Bomb(), protocol))
+    with pytest.raises(FileFormatError):
+        read_tensors(path, "weights")
+
+
+@pytest.mark.parametrize("contents", [b"", b"x", b"\0" * 8, b"\0" * 64, b"\xff" * 64, b"not safetensors at all"])
+def test_what_is_not_safetensors_is_refused(path, contents):
+    path.write_bytes(contents)
+    with pytest.raises(FileFormatError):
+        read_tensors(path, "weights")
+
+
+def test_a_missing_file_and_a_folder_are_refused(path, tmp_path):
+    for place in (path, tmp_path):
+        with pytest.raises(FileFormatError, match="cannot read"):
+            read_tensors(place, "weights")
+
+
+def test_safetensors_of_others_another_kind_and_another_schema_are_refused(path, monkeypatch):
+    save_file({"w": torch.ones(2)}, path)
+    with pytest.raises(FileFormatError, match="no metaopt header"):
+        kind_of(path)
+    write_tensors(path, {"w": torch.ones(2)}, "snapshot", {})
+    with pytest.raises(FileFormatError, match="is a snapshot file; expected a checkpoint file"):
+        read_tensors(path, "checkpoint")
+    monkeypatch.setattr("metaopt.weights.files.SCHEMA", 2)
+    with pytest.raises(FileFormatError, match="schema 1"):
+        read_facts(path, "snapshot")
+
+
+def test_a_file_that_was_verified_need_not_be_hashed_again(path):
+    write_tensors(path, {"w": torch.ones(1000)}, "weights", {})
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    read_tensors(path, "weights", verify=False)
+    with pytest.raises(FileFormatError, match="sha256"):
+        read_tensors(path, "weights")
+
+
+def test_model_weights_come_back_with_their_buffers(path):
+    model, other = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2))
+    model(torch.randn(8, 2))
+    save_model_weights(model, str(path))
+    load_model_weights(other, str(path))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+
+
+def test_weights_of_another_shape_or_name_leave_the_network_as_it_was(path):
+    save_model_weights(nn.Linear(2, 3), path)
+    for model in (nn.Linear(3, 2), nn.Sequential(nn.Linear(2, 3)), nn.Linear(2, 3, bias=False)):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with pytest.raises(LayoutMismatch, match="does not fit"):
+            load_model_weights(model, path)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

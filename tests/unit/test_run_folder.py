@@ -1,0 +1,93 @@
+"""Run names cannot lead elsewhere, and a run's folder belongs to one process."""
+
+import subprocess
+import sys
+
+import pytest
+
+from metaopt.errors import InvalidConfig, RunNameError
+from metaopt.trajectories import check_run_name, claimed
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from metaopt.trajectories import claimed
+with claimed(Path(sys.argv[1]), "seed_*"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "a/b",
+        "a\\b",
+        "..",
+        ".",
+        "a..b",
+        " a",
+        "a ",
+        ".hidden",
+        "-x",
+        "a\nb",
+        "a\x00b",
+        "a\x7f",
+        "x" * 101,
+        "\udce9",
+    ],
+)
+def test_a_name_that_is_no_folder_name_is_refused(name):
+    with pytest.raises(RunNameError, match="cannot be a folder"):
+        check_run_name(name)
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn lr=1e-3", "cnn_0.5", "Zahl-é", "x" * 100])
+def test_other_names_are_kept(name):
+    assert check_run_name(name) == name
+
+
+def test_a_taken_name_is_refused_and_the_message_names_the_flags(tmp_path):
+    with claimed(tmp_path / "a", "seed_*") as folder:
+        (folder / "seed_0").mkdir()
+    with pytest.raises(RunNameError, match=r"taken.*--resume.*--overwrite"), claimed(tmp_path / "a", "seed_*"):
+        pass
+    with claimed(tmp_path / "a", "seed_*", resume=True):
+        assert (folder / "seed_0").is_dir()
+
+
+def test_overwriting_removes_only_what_belongs_to_this_kind_of_run(tmp_path):
+    folder = tmp_path / "a"
+    (folder / "seed_0").mkdir(parents=True)
+    (folder / "seed_0" / "x").touch()
+    (folder / "mine.txt").touch()
+    with claimed(tmp_path / "a", "seed_*", overwrite=True):
+        assert not (folder / "seed_0").exists()
+        assert (folder / "mine.txt").exists()
+
+
+def test_resuming_nothing_is_refused_and_leaves_no_folder(tmp_path):
+    with pytest.raises(RunNameError, match="nothing to resume"), claimed(tmp_path / "a", "seed_*", resume=True):
+        pass
+    assert not (tmp_path / "a").exists()
+
+
+def test_resume_and_overwrite_exclude_each_other(tmp_path):
+    with pytest.raises(InvalidConfig, match="both"), claimed(tmp_path / "a", "seed_*", resume=True, overwrite=True):
+        pass
+
+
+def test_a_name_in_use_is_refused_until_its_process_is_killed(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(RunNameError, match="in use"), claimed(tmp_path / "a", "seed_*", overwrite=True):
+                pass
+        finally:
+            holder.kill()
+    with claimed(tmp_path / "a", "seed_*"):
+        pass

@@ -1,0 +1,192 @@
+"""Phase 1 records what it says, refuses what cannot be, and loses nothing when it fails."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metaopt.errors import CheckpointError, Diverged, InvalidConfig, MetaoptError, RunNameError, UnknownName
+from metaopt.targets import get_target_model
+from metaopt.training.target import TrainTargetConfig, train_targets
+from metaopt.training.tracker import SilentTracker
+from metaopt.trajectories import Trajectory
+from metaopt.weights.files import load_model_weights
+
+BATCHES = 17  # of 64 among the 1,078 training images of digits
+
+
+class Notes(SilentTracker):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.values, self.told, self.children = {}, [], {}
+
+    def params(self, values):
+        self.values.update(values)
+
+    def metrics(self, values, step):
+        self.told.append((step, set(values)))
+
+    def text(self, text, name):
+        self.values[name] = text
+
+    def files(self, paths, folder):
+        self.values[folder] = [path.name for path in paths]
+
+    def figure(self, figure, name):
+        self.values[name] = figure
+
+    def child(self, name):
+        from contextlib import nullcontext
+
+        return nullcontext(self.children.setdefault(name, Notes()))
+
+
+@pytest.fixture
+def config(tmp_path):
+    return TrainTargetConfig(
+        run_name="mlp",
+        target_model="MLP",
+        target_options={"widths": [8]},
+        epochs=2,
+        trajectory_dir=tmp_path / "trajectories",
+        checkpoint_dir=tmp_path / "checkpoints",
+    )
+
+
+def test_one_run_is_a_trajectory_with_its_facts(config):
+    notes = Notes()
+    (folder,) = train_targets(config, notes)
+    trajectory = Trajectory.open(folder)
+    assert trajectory.name == "mlp/seed_0"
+    assert trajectory.steps == [0, BATCHES, 2 * BATCHES]
+    assert [snapshot.epoch for snapshot in trajectory.snapshots] == [0, 1, 2]
+    assert trajectory.losses(2)["val_loss"] < trajectory.losses(0)["val_loss"]
+    assert {"train_loss", "val_loss"} == set(trajectory.losses(1))
+    model = get_target_model(trajectory.run["target_model"], **trajectory.run["target_config"])
+    load_model_weights(model, trajectory.snapshots[1].path)
+    assert torch.equal(trajectory.layout.read(model), trajectory.weights(1))
+    assert notes.told[0] == (0, {"val_loss", "val_accuracy", "epoch"})
+    assert notes.told[1] == (BATCHES, {"train_loss", "val_loss", "val_accuracy", "epoch", "seconds"})
+    assert notes.values["trajectory"] == [snapshot.path.name for snapshot in trajectory.snapshots]
+    assert notes.values["lr_drawn"] == 1e-3
+    assert "losses" in notes.values
+
+
+def test_snapshots_also_each_so_many_steps(config):
+    (folder,) = train_targets(replace(config, snapshot_every=10), SilentTracker())
+    assert Trajectory.open(folder).steps == [0, 10, 17, 20, 30, 34]
+
+
+def test_several_runs_draw_their_learning_rates_and_rebuild_from_their_own_configuration(config, tmp_path):
+    notes, config = Notes(), replace(config, runs=3, lr="1e-4:1e-2", seed=5, epochs=1)
+    folders = train_targets(config, notes)
+    assert [folder.name for folder in folders] == ["seed_5", "seed_6", "seed_7"]
+    rates = [Trajectory.open(folder).run["lr"] for folder in folders]
+    assert len(set(rates)) == 3
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
+    stored = json.loads(notes.children["mlp seed 6"].values["config.json"])
+    again = TrainTargetConfig.from_mapping({**stored, "trajectory_dir": str(tmp_path / "again")})
+    (folder,) = train_targets(again, SilentTracker())
+    for path in sorted(folders[1].iterdir()):
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "LBFGS", "Rprop"])
+def test_any_optimizer_of_torch_trains(config, optimizer):
+    (folder,) = train_targets(replace(config, base_optimizer=optimizer, lr="0.01", epochs=1), SilentTracker())
+    trajectory = Trajectory.open(folder)
+    assert trajectory.losses(1)["val_loss"] < trajectory.losses(0)["val_loss"]
+
+
+def test_resuming_goes_on_to_the_bytes_of_a_run_without_a_stop(config, tmp_path):
+    whole = train_targets(replace(config, epochs=4, trajectory_dir=tmp_path / "whole"), SilentTracker())[0]
+    train_targets(config, SilentTracker())
+    resumed = train_targets(replace(config, epochs=4, resume=True), SilentTracker())[0]
+    assert [path.name for path in sorted(whole.iterdir())] == [path.name for path in sorted(resumed.iterdir())]
+    assert all(path.read_bytes() == (resumed / path.name).read_bytes() for path in whole.iterdir())
+
+
+def test_resuming_a_complete_run_does_nothing_and_says_so(config, caplog):
+    (folder,) = train_targets(config, SilentTracker())
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    notes = Notes()
+    with caplog.at_level("INFO"):
+        assert train_targets(replace(config, resume=True), notes) == [folder]
+    assert "is complete" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert notes.told == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"lr": "2e-3"}, r"run\.lr is 0\.001, expected 0\.002"),
+        ({"target_options": {"widths": [9]}}, r"run\.target_config\.widths is \[8\], expected \[9\]"),
+        ({"snapshot_every": 3}, r"snapshot_every is 0, expected 3"),
+        ({"base_optimizer": "SGD"}, r"run\.base_optimizer is 'Adam'"),
+    ],
+)
+def test_resuming_with_other_settings_names_the_field(config, change, field):
+    train_targets(config, SilentTracker())
+    with pytest.raises(CheckpointError, match=field):
+        train_targets(replace(config, epochs=3, resume=True, **change), SilentTracker())
+
+
+def test_a_checkpoint_left_by_an_overwritten_run_is_not_resumed(config):
+    train_targets(replace(config, runs=2), SilentTracker())
+    (folder,) = train_targets(replace(config, overwrite=True, lr="1e-2"), SilentTracker())
+    first, second = train_targets(replace(config, resume=True, runs=2, lr="1e-2"), SilentTracker())
+    assert first == folder
+    assert Trajectory.open(second).run["lr"] == 1e-2
+
+
+def test_a_taken_run_name_is_refused(config):
+    train_targets(config, SilentTracker())
+    with pytest.raises(RunNameError, match="--resume"):
+        train_targets(config, SilentTracker())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"task": "digit"}, UnknownName, "did you mean digits"),
+        ({"target_model": "TargetCN"}, UnknownName, "did you mean TargetCNN"),
+        ({"base_optimizer": "Adm"}, InvalidConfig, "did you mean"),
+        ({"base_optimizer_options": {"momentun": 1}}, InvalidConfig, "momentun"),
+        ({"target_options": {"wides": [1]}}, InvalidConfig, "did you mean widths"),
+        ({"data_dir": "x"}, InvalidConfig, "leave it out"),
+        ({"run_name": "../x"}, RunNameError, "cannot be a folder"),
+        ({"resume": True, "run_name": "new"}, RunNameError, "nothing to resume"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_overwritten(config, change, error, message):
+    (folder,) = train_targets(replace(config, epochs=1), SilentTracker())
+    before = sorted(config.trajectory_dir.rglob("*"))
+    with pytest.raises(error, match=message):
+        train_targets(replace(config, **{"overwrite": not change.get("resume"), **change}), SilentTracker())
+    assert sorted(config.trajectory_dir.rglob("*")) == before
+    assert len(Trajectory.open(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 0}, {"epochs": -1}, {"lr": 0}, {"lr": "-1e-3"}, {"lr": "1e-2:1e-3"}, {"lr": "nan"}, {"batch_size": 0}],
+)
+def test_values_that_break_a_rule_are_refused(change):
+    with pytest.raises(InvalidConfig, match=next(iter(change))):
+        TrainTargetConfig(**change)
+
+
+@pytest.mark.parametrize("lr", ["1e20", "1e38"])
+def test_a_diverging_run_keeps_its_last_good_snapshot(config, lr):
+    with pytest.raises(Diverged, match=r"steps with lr .* kept in .*Try a lower lr"):
+        train_targets(replace(config, lr=lr, base_optimizer="SGD", snapshot_every=1), SilentTracker())
+    trajectory = Trajectory.open(config.trajectory_dir / "mlp" / "seed_0")
+    assert trajectory.steps[0] == 0
+    assert all(torch.isfinite(trajectory.weights(index)).all() for index in range(len(trajectory)))
+
+
+def test_every_error_is_ours():
+    assert issubclass(Diverged, MetaoptError)

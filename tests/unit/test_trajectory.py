@@ -1,0 +1,164 @@
+"""Trajectories are recorded by name, read back flat, and checked to belong together."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from metaopt.errors import Diverged, FileFormatError, LayoutMismatch, TrajectoryError
+from metaopt.trajectories import Recorder, Trajectory, find_trajectories
+from metaopt.weights.files import load_model_weights, read_tensors, write_tensors
+from metaopt.weights.layout import Layout
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+def record(folder, steps=(0, 5, 10), run=None, model=None, segment=0):
+    model = model or network()
+    recorder = Recorder(folder, run or {"seed": 0}, Layout.of(model), segment)
+    for step in steps:
+        recorder.record(model, step, epoch=step // 5, losses={"val_loss": 1.0 / (step + 1)})
+    return model
+
+
+def test_what_was_recorded_is_read_back(tmp_path):
+    model = record(tmp_path)
+    trajectory = Trajectory.open(tmp_path)
+    assert trajectory.steps == [0, 5, 10]
+    assert len(trajectory) == 3
+    assert trajectory.layout == Layout.of(model)
+    assert trajectory.run == {"seed": 0}
+    assert trajectory.losses(1) == {"val_loss": 1 / 6}
+    assert torch.equal(trajectory.weights(-1), Layout.of(model).read(model))
+    assert set(trajectory.buffers(0)) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert trajectory.frozen() == {}
+
+
+def test_a_snapshot_loads_into_its_network(tmp_path):
+    model, other = record(tmp_path), network()
+    load_model_weights(other, tmp_path / "step_00000005.safetensors")
+    assert torch.equal(other[0].weight, model[0].weight)
+
+
+def test_a_digest_depends_on_every_snapshot(tmp_path):
+    model = record(tmp_path)
+    before = Trajectory.open(tmp_path).digest()
+    assert Trajectory.open(tmp_path).digest() == before
+    record(tmp_path, steps=[15], model=model)
+    assert Trajectory.open(tmp_path).digest() != before
+
+
+def test_frozen_weights_are_stored_once(tmp_path):
+    model = network()
+    model[0].requires_grad_(False)
+    record(tmp_path, model=model)
+    trajectory = Trajectory.open(tmp_path)
+    assert set(trajectory.frozen()) == {"0.weight", "0.bias"}
+    assert trajectory.layout.size == 6
+    assert not set(read_tensors(tmp_path / "step_00000000.safetensors", "snapshot")[0]) & set(trajectory.frozen())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_recorded(tmp_path, value):
+    model = record(tmp_path)
+    with torch.no_grad():
+        model[0].bias[1] = value
+    with pytest.raises(Diverged, match=r"0\.bias is no longer finite at step 15"):
+        record(tmp_path, steps=[15], model=model)
+    assert Trajectory.open(tmp_path).steps == [0, 5, 10]
+
+
+def test_a_network_of_another_layout_is_not_recorded(tmp_path):
+    with pytest.raises(LayoutMismatch):
+        Recorder(tmp_path, {}, Layout.of(nn.Linear(2, 2))).record(nn.Linear(2, 3), 0, 0, {})
+
+
+def test_a_growing_network_has_segments(tmp_path):
+    record(tmp_path, steps=[0, 1])
+    record(tmp_path, steps=[2], model=nn.Linear(2, 5), segment=1)
+    trajectory = Trajectory.open(tmp_path)
+    assert [segment[1:] for segment in trajectory.segments] == [(0, 2), (2, 3)]
+    assert trajectory.weights(2).shape == (15,)
+    with pytest.raises(TrajectoryError, match="2 segments"):
+        _ = trajectory.layout
+
+
+def test_differing_layouts_in_one_segment_are_refused(tmp_path):
+    record(tmp_path, steps=[0, 1])
+    record(tmp_path, steps=[2], model=nn.Linear(2, 5))
+    with pytest.raises(TrajectoryError, match="different layouts"):
+        Trajectory.open(tmp_path)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    record(tmp_path, steps=[0, 1])
+    record(tmp_path, steps=[2], run={"seed": 1})
+    with pytest.raises(TrajectoryError, match="seed is 1 and 0"):
+        Trajectory.open(tmp_path)
+
+
+def test_a_renamed_snapshot_is_refused(tmp_path):
+    record(tmp_path)
+    (tmp_path / "step_00000005.safetensors").rename(tmp_path / "step_00000007.safetensors")
+    with pytest.raises(TrajectoryError, match="is of step 5"):
+        Trajectory.open(tmp_path)
+
+
+def test_damage_is_noticed_on_the_first_read(tmp_path):
+    record(tmp_path)
+    path = tmp_path / "step_00000005.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-3] ^= 4
+    path.write_bytes(damaged)
+    trajectory = Trajectory.open(tmp_path)
+    for _ in range(2):
+        with pytest.raises(FileFormatError, match="sha256"):
+            trajectory.weights(1)
+    trajectory.weights(0)
+
+
+def test_tensors_that_are_not_those_of_the_layout_are_refused(tmp_path):
+    record(tmp_path, steps=[0])
+    path = tmp_path / "step_00000000.safetensors"
+    tensors, facts = read_tensors(path, "snapshot")
+    write_tensors(path, {**tensors, "0.bias": torch.zeros(4)}, "snapshot", facts)
+    with pytest.raises(FileFormatError, match=r"0\.bias has shape \(4,\); expected \(3,\)"):
+        Trajectory.open(tmp_path).weights(0)
+
+
+@pytest.mark.parametrize("missing", ["layout", "step", "losses"])
+def test_a_snapshot_without_its_facts_is_refused(tmp_path, missing):
+    record(tmp_path, steps=[0])
+    path = tmp_path / "step_00000000.safetensors"
+    tensors, facts = read_tensors(path, "snapshot")
+    facts.pop(missing)
+    write_tensors(path, tensors, "snapshot", facts)
+    with pytest.raises(FileFormatError):
+        Trajectory.open(tmp_path)
+
+
+def test_an_empty_or_missing_folder_is_no_trajectory(tmp_path):
+    with pytest.raises(TrajectoryError, match="no snapshot"):
+        Trajectory.open(tmp_path)
+    with pytest.raises(TrajectoryError, match="no such folder"):
+        Trajectory.open(tmp_path / "none")
+
+
+def test_trajectories_are_found_below_a_folder_in_natural_order(tmp_path):
+    for seed in (10, 2, 0):
+        record(tmp_path / "cnn" / f"seed_{seed}", steps=[0])
+    shutil.copytree(tmp_path / "cnn", tmp_path / "mlp")
+    assert [found.name for found in find_trajectories(tmp_path / "cnn")] == ["cnn/seed_0", "cnn/seed_2", "cnn/seed_10"]
+    assert len(find_trajectories(str(tmp_path))) == 6
+    assert len(find_trajectories(tmp_path / "cnn" / "seed_2")) == 1
+
+
+def test_a_mistyped_run_name_gets_the_nearest_ones(tmp_path):
+    record(tmp_path / "cnn-small" / "seed_0", steps=[0])
+    with pytest.raises(TrajectoryError, match=r"no trajectory 'cnn-smal'.*did you mean cnn-small"):
+        find_trajectories(tmp_path / "cnn-smal")
+    with pytest.raises(TrajectoryError, match="record one with train-target"):
+        find_trajectories(tmp_path / "nowhere" / "cnn")
