@@ -25,9 +25,9 @@ Options = Mapping[str, Any]
 
 
 def option(
-    default: Any,
-    help: str,  # noqa: A002 - click's own word for it
     *,
+    default: Any,
+    help: str,
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
@@ -168,7 +168,7 @@ def _read_str(value: Any) -> str:
 
 def _read_tuple(value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
-        value = [part for part in value.strip("[]()").replace(",", " ").split()]
+        value = value.strip("[]()").replace(",", " ").split()
     return tuple(_read_int(part) for part in ([value] if isinstance(value, int) else value))
 
 
@@ -242,3 +242,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return value
+
+
+def default_text(field: dataclasses.Field[Any]) -> str:
+    """A parameter's default as a user would type it; `none` for nothing."""
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    if default is None or default == {}:
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Mapping):
+        return " ".join(f"{name}={value}" for name, value in default.items())
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default)
+
+
+def is_switch(field: dataclasses.Field[Any]) -> bool:
+    """Whether a parameter is true or false."""
+    return isinstance(field.default, bool)

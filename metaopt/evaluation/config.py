@@ -10,25 +10,37 @@ from ..nowcast import check_schedule
 class EvaluateConfig(Config):
     """One case: a task, a target, a base optimizer, a budget, and held-out random seeds."""
 
-    optimizer: str = option("models:/metaopt-perceiver@champion", "Optimizer to judge: a model URI or a file.")
-    task: str = option("digits", "Task that the target is trained on.")
-    data_dir: Path | None = option(None, "Folder that holds the task's data, for tasks that read files.")
-    task_options: Options = option({}, "Further parameters of the task.")
-    target_model: str = option("TargetCNN", "Network that is trained.")
-    target_options: Options = option({}, "Further parameters of the network.")
-    base_optimizer: str = option("Adam", "Base optimizer: a class of torch.optim.")
-    base_optimizer_options: Options = option({}, "Further keyword arguments of the base optimizer.")
-    lr: Range = option(Range(1e-3, 1e-3), "Learning rate, or low:high to draw one for each random seed.", above=0.0)
-    batch_size: int = option(64, "Training examples per step [count].", at_least=1)
-    steps: int = option(480, "Budget of every contender [steps].", at_least=2)
-    every: int = option(80, "Steps from one nowcast to the next, which is also the horizon [steps].", at_least=1)
-    stride: int = option(20, "Steps between the snapshots that a nowcast starts from [steps].", at_least=1)
-    seed: int = option(1000, "First random seed; it and the following must be held out from meta-training.", at_least=0)
-    seeds: int = option(3, "Random seeds [count]; an interval needs two, a claim five.", at_least=1)
-    evaluate_every: int = option(20, "Steps from one look at the validation loss to the next [steps].", at_least=1)
-    guard_batch: int = option(512, "Examples of the meta split that the guard looks at [count].", at_least=1)
-    controls: bool = option(True, "Whether to run the controls that must fail.")
-    output: Path | None = option(None, "JSON file for the result.")
+    optimizer: str = option(
+        default="models:/metaopt-perceiver@champion", help="Optimizer to judge: a model URI or a file."
+    )
+    task: str = option(default="digits", help="Task that the target is trained on.")
+    data_dir: Path | None = option(default=None, help="Folder that holds the task's data, for tasks that read files.")
+    task_options: Options = option(default={}, help="Further parameters of the task.")
+    target_model: str = option(default="TargetCNN", help="Network that is trained.")
+    target_options: Options = option(default={}, help="Further parameters of the network.")
+    base_optimizer: str = option(default="Adam", help="Base optimizer: a class of torch.optim.")
+    base_optimizer_options: Options = option(default={}, help="Further keyword arguments of the base optimizer.")
+    lr: Range = option(
+        default=Range(1e-3, 1e-3), help="Learning rate, or low:high to draw one for each random seed.", above=0.0
+    )
+    batch_size: int = option(default=64, help="Training examples per step [count].", at_least=1)
+    steps: int = option(default=480, help="Budget of every contender [steps].", at_least=2)
+    every: int = option(
+        default=80, help="Steps from one nowcast to the next, which is also the horizon [steps].", at_least=1
+    )
+    stride: int = option(default=20, help="Steps between the snapshots that a nowcast starts from [steps].", at_least=1)
+    seed: int = option(
+        default=1000, help="First random seed; it and the following must be held out from meta-training.", at_least=0
+    )
+    seeds: int = option(default=3, help="Random seeds [count]; an interval needs two, a claim five.", at_least=1)
+    evaluate_every: int = option(
+        default=20, help="Steps from one look at the validation loss to the next [steps].", at_least=1
+    )
+    guard_batch: int = option(
+        default=512, help="Examples of the guard split that the guard looks at [count].", at_least=1
+    )
+    controls: bool = option(default=True, help="Whether to run the controls that must fail.")
+    output: Path | None = option(default=None, help="JSON file for the result.")
 
     def __post_init__(self) -> None:
         """Check each value, then that they fit together.

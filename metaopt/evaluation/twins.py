@@ -37,7 +37,7 @@ class Bench:
     def __init__(self, config: EvaluateConfig, task: Task, seed: int) -> None:
         self.config, self.task, self.seed = config, task, seed
         self.lr = config.lr.at(float(torch.rand((), generator=generator(seed))))
-        self.guard_batch = task.sample("meta", config.guard_batch, generator(seed, 1))
+        self.guard_batch = task.sample("guard", config.guard_batch, generator(seed, 1))
         self.statistics_batches = [
             task.sample("train", config.batch_size, generator(seed, 2, k)) for k in range(_BATCHNORM_BATCHES)
         ]
@@ -77,15 +77,15 @@ class Bench:
             reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),
         )
 
-    def validation_loss(self, model: nn.Module) -> float:
-        """Mean loss over the whole validation split, in evaluation mode."""
-        return mean_loss(self.task, model, self.task.splits["validation"])
-
     def loss_of(self, weights: Float[Tensor, " weights"]) -> float:
-        """Validation loss of flat weights, with BatchNorm statistics estimated for them."""
+        """Mean loss of flat weights over the whole validation split.
+
+        BatchNorm statistics are estimated for these weights, whoever made them: the base optimizer's running ones lag
+        behind, and the contender that has fresh ones after a nowcast would win by that alone.
+        """
         self.layout.write(self._scratch, weights)
         reestimate_batchnorm(self._scratch, self.statistics_batches)
-        return self.validation_loss(self._scratch)
+        return mean_loss(self.task, self._scratch, self.task.splits["validation"])
 
 
 def train_twin(
@@ -109,7 +109,7 @@ def train_twin(
                 if watch:
                     watch(step, model)
                 if bench.config.measured_at(step):
-                    points.append(Point(step, bench.validation_loss(model), seconds))
+                    points.append(Point(step, bench.loss_of(bench.layout.read(model)), seconds))
         except Diverged as error:
             if optimizer is None:
                 raise

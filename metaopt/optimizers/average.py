@@ -12,7 +12,7 @@ from .base import GenerativeOptimizer, present
 class AverageConfig(Config):
     """How many snapshots count."""
 
-    history: int = option(5, "Past snapshots that are averaged [count].", at_least=1)
+    history: int = option(default=5, help="Past snapshots that are averaged [count].", at_least=1)
 
 
 class Average(GenerativeOptimizer):

@@ -12,7 +12,7 @@ from .base import GenerativeOptimizer, present
 class LineConfig(Config):
     """How many snapshots the line is fitted to."""
 
-    history: int = option(5, "Past snapshots that the line is fitted to [count].", at_least=1)
+    history: int = option(default=5, help="Past snapshots that the line is fitted to [count].", at_least=1)
 
 
 class Line(GenerativeOptimizer):

@@ -18,17 +18,21 @@ _SHRINKING = 0.1  # a coefficient of one on W_t changes it by a tenth: coefficie
 class PerceiverConfig(Config):
     """Size of the network and of what it looks at."""
 
-    history: int = option(5, "Past snapshots that it looks at [count], the last one included.", at_least=1)
-    token_size: int = option(32, "Consecutive weights in one token [count].", at_least=1)
-    dim: int = option(96, "Width of an embedded token.", at_least=8)
-    depth: int = option(2, "Self-attention blocks over the latents [count].", at_least=1)
-    num_latents: int = option(32, "Latents [count].", at_least=1)
-    latent_dim: int = option(96, "Width of a latent.", at_least=8)
-    heads: int = option(4, "Heads of the self-attention [count].", at_least=1)
-    cross_heads: int = option(1, "Heads of the attention between tokens and latents [count].", at_least=1)
-    hidden: int = option(128, "Width of the layers that turn a token's answer into coefficients.", at_least=1)
-    encoded_tokens: int = option(1024, "Tokens that the latents see; more are sampled evenly [count].", at_least=1)
-    slice_tokens: int = option(4096, "Tokens decoded at a time, which bounds memory [count].", at_least=1)
+    history: int = option(default=5, help="Past snapshots that it looks at [count], the last one included.", at_least=1)
+    token_size: int = option(default=32, help="Consecutive weights in one token [count].", at_least=1)
+    dim: int = option(default=96, help="Width of an embedded token.", at_least=8)
+    depth: int = option(default=2, help="Self-attention blocks over the latents [count].", at_least=1)
+    num_latents: int = option(default=32, help="Latents [count].", at_least=1)
+    latent_dim: int = option(default=96, help="Width of a latent.", at_least=8)
+    heads: int = option(default=4, help="Heads of the self-attention [count].", at_least=1)
+    cross_heads: int = option(default=1, help="Heads of the attention between tokens and latents [count].", at_least=1)
+    hidden: int = option(
+        default=128, help="Width of the layers that turn a token's answer into coefficients.", at_least=1
+    )
+    encoded_tokens: int = option(
+        default=1024, help="Tokens that the latents see; more are sampled evenly [count].", at_least=1
+    )
+    slice_tokens: int = option(default=4096, help="Tokens decoded at a time, which bounds memory [count].", at_least=1)
 
 
 class PerceiverOptimizer(GenerativeOptimizer):

@@ -12,10 +12,10 @@ from ..errors import InvalidConfig
 class MLPConfig(Config):
     """Shape of the inputs and widths of the hidden layers."""
 
-    in_channels: int = option(1, "Channels of an image.", at_least=1)
-    image_size: int = option(28, "Height and width of an image [pixels].", at_least=1)
-    classes: int = option(10, "Number of classes.", at_least=2)
-    widths: tuple[int, ...] = option((64, 32), "Widths of the hidden layers.")
+    in_channels: int = option(default=1, help="Channels of an image.", at_least=1)
+    image_size: int = option(default=28, help="Height and width of an image [pixels].", at_least=1)
+    classes: int = option(default=10, help="Number of classes.", at_least=2)
+    widths: tuple[int, ...] = option(default=(64, 32), help="Widths of the hidden layers.")
 
 
 class MLP(nn.Module):

@@ -10,9 +10,9 @@ from ..dependencies import import_torchvision
 class ResNet18Config(Config):
     """Shape of the images."""
 
-    in_channels: int = option(3, "Channels of an image.", at_least=1)
-    image_size: int = option(224, "Height and width of an image [pixels].", at_least=1)
-    classes: int = option(10, "Number of classes.", at_least=2)
+    in_channels: int = option(default=3, help="Channels of an image.", at_least=1)
+    image_size: int = option(default=224, help="Height and width of an image [pixels].", at_least=1)
+    classes: int = option(default=10, help="Number of classes.", at_least=2)
 
 
 class ResNet18(nn.Module):

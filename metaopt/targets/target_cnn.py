@@ -9,10 +9,10 @@ from ..configuration import Config, option
 class TargetCNNConfig(Config):
     """Shape of the images and width of the network."""
 
-    in_channels: int = option(1, "Channels of an image.", at_least=1)
-    image_size: int = option(28, "Height and width of an image [pixels].", at_least=4)
-    classes: int = option(10, "Number of classes.", at_least=2)
-    hidden: int = option(128, "Width of the hidden linear layer.", at_least=1)
+    in_channels: int = option(default=1, help="Channels of an image.", at_least=1)
+    image_size: int = option(default=28, help="Height and width of an image [pixels].", at_least=4)
+    classes: int = option(default=10, help="Number of classes.", at_least=2)
+    hidden: int = option(default=128, help="Width of the hidden linear layer.", at_least=1)
 
 
 class TargetCNN(nn.Module):

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from ..configuration import Config, option
 
-Split = Literal["train", "meta", "validation"]
-"""`train` trains the target, `meta` is held out from that for meta-training and guards, `validation` only judges."""
+Split = Literal["train", "meta", "guard", "validation"]
+"""`train` trains targets, `meta` measures losses in meta-training, `guard` decides on nowcasts, `validation` judges."""
 
 
 class Batch(NamedTuple):
@@ -35,7 +35,7 @@ class Task(ABC):
     """
 
     Config: ClassVar[type[Config]]
-    splits: Mapping[Split, Batch]
+    splits: dict[Split, Batch]
     """The examples of each split, in memory or memory-mapped."""
 
     @property
@@ -75,7 +75,7 @@ class Task(ABC):
         for name, batch in sorted(self.splits.items()):
             for tensor in batch:
                 sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-                sha.update(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()))
+                sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()[:32]
 
 
@@ -83,9 +83,12 @@ class ClassificationConfig(Config):
     """How the examples of a classification task are divided."""
 
     meta_fraction: float = option(
-        0.2, "Share of the training examples held out for meta-training.", above=0.0, below=1.0
+        default=0.2, help="Share of the training examples held out for meta-training.", above=0.0, below=0.5
     )
-    split_seed: int = option(0, "Random seed of the division.", at_least=0)
+    guard_fraction: float = option(
+        default=0.1, help="Share of the training examples held out for guards.", above=0.0, below=0.5
+    )
+    split_seed: int = option(default=0, help="Random seed of the division.", at_least=0)
 
 
 class Classification(Task):
@@ -94,12 +97,11 @@ class Classification(Task):
     def __init__(self, train: Batch, validation: Batch, classes: int, config: ClassificationConfig) -> None:
         self.classes = classes
         order = torch.randperm(len(train.inputs), generator=generator(config.split_seed))
-        held_out, kept = order.split([(n := int(len(order) * config.meta_fraction)), len(order) - n])
-        self.splits = {
-            "train": Batch(train.inputs[kept], train.labels[kept]),
-            "meta": Batch(train.inputs[held_out], train.labels[held_out]),
-            "validation": validation,
-        }
+        meta, guard = (int(len(order) * share) for share in (config.meta_fraction, config.guard_fraction))
+        parts = zip(("meta", "guard", "train"), order.split([meta, guard, len(order) - meta - guard]), strict=True)
+        self.splits = {"validation": validation}
+        for name, rows in parts:
+            self.splits[name] = Batch(train.inputs[rows], train.labels[rows])
 
     @property
     def model_facts(self) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from .base import Batch, Classification, ClassificationConfig, generator
 class DigitsConfig(ClassificationConfig):
     """How the digits are divided."""
 
-    validation_fraction: float = option(0.25, "Share of all images that only judge.", above=0.0, below=1.0)
+    validation_fraction: float = option(default=0.25, help="Share of all images that only judge.", above=0.0, below=1.0)
 
 
 class Digits(Classification):

@@ -16,8 +16,8 @@ _MEAN, _STD = 0.1307, 0.3081  # of the public training images
 class MNISTConfig(ClassificationConfig):
     """Where the files lie and how they are divided."""
 
-    data_dir: Path = option(Path("data"), "Folder that holds, or will hold, MNIST/raw.")
-    download: bool = option(True, "Download the files where they are missing.")
+    data_dir: Path = option(default=Path("data"), help="Folder that holds, or will hold, MNIST/raw.")
+    download: bool = option(default=True, help="Download the files where they are missing.")
 
 
 class MNIST(Classification):

@@ -110,7 +110,7 @@ def start_run(
     name: str,
     config: Config,
     *,
-    experiment: str = "metaopt",
+    experiment: str | None = None,
     tracking_uri: str | None = None,
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
@@ -123,7 +123,7 @@ def start_run(
     Args:
         name: what the run is called.
         config: logged as parameters and, with its types, as `config.json`.
-        experiment: MLflow's group of runs.
+        experiment: MLflow's group of runs; None for MLFLOW_EXPERIMENT_NAME, or "metaopt" where that is not set.
         tracking_uri: where runs are kept; None as for `connect`.
         description: shown above the run, in Markdown.
         parent: ID of the run to appear below, for a training in a process of its own.
@@ -148,7 +148,8 @@ def _adopt(client: MlflowClient) -> Run:
         return mlflow.start_run()  # takes the variable away: processes started from here begin runs of their own
 
 
-def _begin(client: MlflowClient, name: str, experiment: str, parent: str | None) -> Run:
+def _begin(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
+    experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
     with refusals(f"cannot start run {name!r}", "check the store"):
         group = get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment)
         return mlflow.start_run(run_name=name, experiment_id=group, nested=True, parent_run_id=parent)

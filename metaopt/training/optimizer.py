@@ -13,7 +13,14 @@ import torch
 from ..configuration import Config, Options, option
 from ..optimizers import GenerativeOptimizer
 from ..tasks.base import generator
-from ..trajectories import Trajectory, WeightTrajectoryDataset, claimed, find_trajectories, split_by_run
+from ..trajectories import (
+    Trajectory,
+    WeightTrajectoryDataset,
+    check_run_name,
+    claimed,
+    find_trajectories,
+    split_by_run,
+)
 from ..trajectories.dataset import MODES
 from ..weights.layout import Layout
 from .batching import PairBatch, count_batches, pair_batches
@@ -30,30 +37,52 @@ _JUDGED_EXAMPLES = 512
 class TrainOptimizerConfig(Config):
     """What to learn from, how, and where the checkpoints go."""
 
-    run_name: str = option("target", "Trajectories to learn from: the run name of phase 1, or several, by commas.")
-    checkpoint_name: str | None = option(None, "Folder of the checkpoints; the run name where not given.")
-    optimizer_model: str = option("PerceiverOptimizer", "Generative optimizer to train.")
-    optimizer_options: Options = option({}, "Its parameters.")
-    training_mode: str = option("permutation", "Which pairs of snapshots: next ones, or all.", choices=MODES)
-    objective: str = option("mix", "What to train for.", choices=tuple(OBJECTIVES))
-    epochs: int = option(20, "Epochs to train; when resuming, further epochs.", at_least=1)
-    batch_size: int = option(8, "Pairs in a batch [count].", at_least=1)
-    pairs_per_epoch: int = option(0, "Pairs drawn for an epoch [count]; 0 for all.", at_least=0)
-    task_batch: int = option(128, "Examples on which a predicted network's loss is measured [count].", at_least=1)
-    lr: float = option(1e-3, "Learning rate of AdamW.", above=0.0)
-    weight_decay: float = option(0.01, "Weight decay of AdamW.", at_least=0.0)
-    average: float = option(0.99, "Decay of the running average of the weights.", at_least=0.0, below=1.0)
-    held_out: int | None = option(
-        None, "Trajectories held out to judge on [count]; a quarter where not given.", at_least=0
+    run_name: str = option(
+        default="target", help="Trajectories to learn from: the run name of phase 1, or several, by commas."
     )
-    seed: int = option(0, "Random seed.", at_least=0)
-    data_dir: Path | None = option(None, "Folder of the task's data, if it is not where it was in phase 1.")
-    resume_from: str | None = option(None, "Checkpoint to go on from: a run ID, a runs:/ URI or a file.")
-    overwrite: bool = option(False, "Replace checkpoints of the same name.")
-    checkpoint_every: int = option(5, "Epochs between checkpoints; the last epoch always has one.", at_least=1)
-    trajectory_dir: Path = option(Path("trajectories"), "Folder of all trajectories.")
-    checkpoint_dir: Path = option(Path("checkpoints"), "Folder of all checkpoints.")
-    model_name: str | None = option("metaopt-perceiver", "Name in the model registry; none to register nothing.")
+    checkpoint_name: str | None = option(default=None, help="Folder of the checkpoints; the run name where not given.")
+    optimizer_model: str = option(default="PerceiverOptimizer", help="Generative optimizer to train.")
+    optimizer_options: Options = option(default={}, help="Its parameters.")
+    training_mode: str = option(
+        default="permutation", help="Which pairs of snapshots: next ones, or all.", choices=MODES
+    )
+    objective: str = option(default="mix", help="What to train for.", choices=tuple(OBJECTIVES))
+    epochs: int = option(default=20, help="Epochs to train; when resuming, further epochs.", at_least=1)
+    batch_size: int = option(default=8, help="Pairs in a batch [count].", at_least=1)
+    pairs_per_epoch: int = option(default=0, help="Pairs drawn for an epoch [count]; 0 for all.", at_least=0)
+    task_batch: int = option(
+        default=128, help="Examples on which a predicted network's loss is measured [count].", at_least=1
+    )
+    lr: float = option(default=1e-3, help="Learning rate of AdamW.", above=0.0)
+    weight_decay: float = option(default=0.01, help="Weight decay of AdamW.", at_least=0.0)
+    average: float = option(default=0.99, help="Decay of the running average of the weights.", at_least=0.0, below=1.0)
+    held_out: int | None = option(
+        default=None, help="Trajectories held out to judge on [count]; a quarter where not given.", at_least=0
+    )
+    seed: int = option(default=0, help="Random seed.", at_least=0)
+    data_dir: Path | None = option(
+        default=None, help="Folder of the task's data, if it is not where it was in phase 1."
+    )
+    resume_from: str | None = option(default=None, help="Checkpoint to go on from: a run ID, a runs:/ URI or a file.")
+    overwrite: bool = option(default=False, help="Replace checkpoints of the same name.")
+    checkpoint_every: int = option(
+        default=5, help="Epochs between checkpoints; the last epoch always has one.", at_least=1
+    )
+    trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
+    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
+    model_name: str | None = option(
+        default="metaopt-perceiver", help="Name in the model registry; none to register nothing."
+    )
+
+    def __post_init__(self) -> None:
+        """Check each value, and that every run name is one.
+
+        Raises:
+            InvalidConfig, RunNameError: names the value and the rule.
+        """
+        super().__post_init__()
+        for name in self.run_names:
+            check_run_name(name)
 
     @property
     def run_names(self) -> list[str]:
@@ -154,7 +183,7 @@ class _MetaTraining:
         config = self.config
         of_model = {f"optimizer.{name}": value for name, value in self.run.model.config.to_mapping().items()}
         self.tracker.params({**config.to_mapping(), **of_model})
-        self.tracker.tags({"phase": "optimizer", "first_epoch": self.run.epoch})
+        self.tracker.tags({"metaopt.phase": "optimizer", "metaopt.run_name": config.run_name})
         self.tracker.text(replace(config, overwrite=False).to_json(), "config.json")
         for context, trajectories in (("train", self.learned), ("held-out", self.held_out)):
             for trajectory in trajectories:

@@ -31,26 +31,32 @@ log = logging.getLogger(__name__)
 class TrainTargetConfig(Config):
     """What to train, how, and where the trajectory goes."""
 
-    run_name: str = option("target", "Name of the trajectory folder; must be new.")
-    task: str = option("digits", "Task to train on.")
-    data_dir: Path | None = option(None, "Folder of the task's data, for tasks that read files.")
-    task_options: Options = option({}, "Further parameters of the task.")
-    target_model: str = option("TargetCNN", "Network to train.")
-    target_options: Options = option({}, "Parameters of the network.")
-    base_optimizer: str = option("Adam", "Any optimizer of torch.optim.")
-    base_optimizer_options: Options = option({}, "Its keyword arguments, apart from lr.")
-    lr: Range = option(Range.parse("1e-3"), "Learning rate, or low:high to draw one for each run.", above=0.0)
-    batch_size: int = option(64, "Examples in a batch.", at_least=1)
-    epochs: int = option(10, "Epochs to train in total.", at_least=1)
-    snapshot_every: int = option(0, "Steps between snapshots, beside those at each epoch; 0 for none.", at_least=0)
-    seed: int = option(0, "Random seed; further runs count up from it.", at_least=0)
-    runs: int = option(1, "How many trajectories to record.", at_least=1)
-    resume: bool = option(False, "Go on with a run that was stopped.")
-    overwrite: bool = option(False, "Replace a run of the same name.")
-    checkpoint_every: int = option(1, "Epochs between checkpoints, from which a stopped run goes on.", at_least=1)
-    trajectory_dir: Path = option(Path("trajectories"), "Folder of all trajectories.")
-    checkpoint_dir: Path = option(Path("checkpoints"), "Folder of all checkpoints.")
-    device: str = option("cpu", "Where to train.", choices=("cpu", "cuda", "auto"))
+    run_name: str = option(default="target", help="Name of the trajectory folder; must be new.")
+    task: str = option(default="digits", help="Task to train on.")
+    data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
+    task_options: Options = option(default={}, help="Further parameters of the task.")
+    target_model: str = option(default="TargetCNN", help="Network to train.")
+    target_options: Options = option(default={}, help="Parameters of the network.")
+    base_optimizer: str = option(default="Adam", help="Any optimizer of torch.optim.")
+    base_optimizer_options: Options = option(default={}, help="Its keyword arguments, apart from lr.")
+    lr: Range = option(
+        default=Range.parse("1e-3"), help="Learning rate, or low:high to draw one for each run.", above=0.0
+    )
+    batch_size: int = option(default=64, help="Examples in a batch.", at_least=1)
+    epochs: int = option(default=10, help="Epochs to train in total.", at_least=1)
+    snapshot_every: int = option(
+        default=0, help="Steps between snapshots, beside those at each epoch; 0 for none.", at_least=0
+    )
+    seed: int = option(default=0, help="Random seed; further runs count up from it.", at_least=0)
+    runs: int = option(default=1, help="How many trajectories to record.", at_least=1)
+    resume: bool = option(default=False, help="Go on with a run that was stopped.")
+    overwrite: bool = option(default=False, help="Replace a run of the same name.")
+    checkpoint_every: int = option(
+        default=1, help="Epochs between checkpoints, from which a stopped run goes on.", at_least=1
+    )
+    trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
+    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
+    device: str = option(default="cpu", help="Where to train.", choices=("cpu", "cuda", "auto"))
 
 
 def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
@@ -158,7 +164,9 @@ class _Recording:
         self.tracker.params(
             {**self.plan.to_mapping(), "lr_drawn": facts["lr"], "trainable_weights": self.run.layout.size}
         )
-        self.tracker.tags({"phase": "target", "trajectory": f"{self.plan.run_name}/{self.folder.name}"})
+        self.tracker.tags(
+            {"metaopt.phase": "target", "metaopt.run_name": self.plan.run_name, "metaopt.seed": self.plan.seed}
+        )
         self.tracker.text(replace(self.plan, resume=False, overwrite=False).to_json(), "config.json")
         source = str(facts["task_config"].get("data_dir", "part of the installed packages"))
         for split in ("train", "validation"):

@@ -1,9 +1,9 @@
 """What a training tells the outside: parameters, metrics, files and figures of its run."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ContextManager, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ class Tracker(Protocol):
     def files(self, paths: Sequence[Path], folder: str) -> None:
         """Store files in a folder of the run, then a manifest with their sha256: a folder without one is unfinished."""
 
-    def child(self, name: str) -> ContextManager["Tracker"]:
+    def child(self, name: str) -> AbstractContextManager["Tracker"]:
         """A run of its own below this one."""
 
 

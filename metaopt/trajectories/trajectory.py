@@ -1,7 +1,6 @@
 """Reads trajectories: snapshots of one training run, oldest first, verified and memory-mapped."""
 
 import hashlib
-import hashlib
 import re
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -147,11 +146,6 @@ class Trajectory:
         """Identifies the recorded weights and facts: 32 hexadecimal characters."""
         sha = hashlib.sha256("".join(read_digest(each.path, SNAPSHOT) for each in self.snapshots).encode())
         return sha.hexdigest()[:32]
-
-    def digest(self) -> str:
-        """Identifies the snapshots and all that they hold: 32 hexadecimal characters."""
-        stated = [read_digest(snapshot.path, SNAPSHOT) for snapshot in self.snapshots]
-        return hashlib.sha256("".join(stated).encode()).hexdigest()[:32]
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """The tensors of a file, views of it; hashed only the first time."""

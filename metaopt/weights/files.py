@@ -82,16 +82,6 @@ def read_digest(path: Path, kind: str) -> str:
         return str(_header(path, file.metadata(), kind).get("sha256"))
 
 
-def read_digest(path: Path, kind: str) -> str:
-    """The sha256 that a file states of its contents: identifies them, and is not verified.
-
-    Raises:
-        FileFormatError: as for `read_facts`.
-    """
-    with _opened(path) as file:
-        return str(_header(path, file.metadata(), kind).get("sha256"))
-
-
 def kind_of(path: Path) -> str:
     """What a file is ("snapshot", "checkpoint", "optimizer", "weights").
 

@@ -72,7 +72,7 @@ def test_a_layout_gives_back_tensors_and_itself(shapes):
     assert Layout.from_list(json.loads(json.dumps(layout.to_list()))) == layout
     flat = torch.randn(layout.size)
     assert torch.equal(layout.flatten(layout.unflatten(flat)), flat)
-    assert torch.equal(torch.cat([piece for piece in layout.split(flat)]), flat)
+    assert torch.equal(torch.cat(list(layout.split(flat))), flat)
 
 
 FACTS = {"lr": 1e-05, "third": 0.30000000000000004, "name": "é\x1b", "big": 1e22, "none": None}

@@ -1,0 +1,113 @@
+"""`metaopt main`: the whole story in one command."""
+
+from pathlib import Path
+
+import click
+
+from ..configuration import Config, Options, Range, option
+from ..evaluation import Comparison, EvaluateConfig, evaluate, terminal_table
+from ..tracking import MlflowTracker, start_run
+from ..training.optimizer import TrainedOptimizer, TrainOptimizerConfig
+from ..training.target import TrainTargetConfig, train_targets
+from .options import config_command
+from .train_optimizer import describe, register, train_tracked
+
+
+class MainConfig(Config):
+    """What the main job trains on, and how much of everything it does."""
+
+    run_name: str = option(default="digits", help="Name of the trajectories and checkpoints.")
+    task: str = option(default="digits", help="Task to train on.")
+    data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
+    target_model: str = option(default="MLP", help="Network to train.")
+    target_options: Options = option(default={}, help="Parameters of the network.")
+    lr: Range = option(default=Range(5e-4, 6e-3), help="Learning rates of the recorded runs, low:high.", above=0.0)
+    runs: int = option(default=16, help="Trajectories to record [count]; a quarter is held out.", at_least=2)
+    target_epochs: int = option(default=28, help="Epochs of each recorded run.", at_least=1)
+    snapshot_every: int = option(default=20, help="Steps between snapshots.", at_least=1)
+    objective: str = option(default="mix", help="What the optimizer is trained for.")
+    optimizer_epochs: int = option(default=8, help="Epochs of meta-training.", at_least=1)
+    pairs_per_epoch: int = option(default=1600, help="Pairs in such an epoch [count].", at_least=1)
+    evaluation_lr: float = option(default=1e-3, help="Learning rate of the held-out trainings.", above=0.0)
+    seeds: int = option(default=3, help="Held-out random seeds to judge on [count].", at_least=1)
+    steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2)
+    every: int = option(default=80, help="Steps between nowcasts.", at_least=1)
+    seed: int = option(default=0, help="Random seed.", at_least=0)
+    model_name: str = option(default="metaopt-perceiver", help="Name in the model registry.")
+    overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
+
+    def target(self) -> TrainTargetConfig:
+        """Phase 1 of the main job."""
+        return TrainTargetConfig(
+            run_name=self.run_name,
+            task=self.task,
+            data_dir=self.data_dir,
+            target_model=self.target_model,
+            target_options=self.target_options,
+            lr=self.lr,
+            runs=self.runs,
+            epochs=self.target_epochs,
+            snapshot_every=self.snapshot_every,
+            checkpoint_every=self.target_epochs,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+
+    def optimizer(self) -> TrainOptimizerConfig:
+        """Phase 2 of the main job."""
+        return TrainOptimizerConfig(
+            run_name=self.run_name,
+            objective=self.objective,
+            epochs=self.optimizer_epochs,
+            pairs_per_epoch=self.pairs_per_epoch,
+            seed=self.seed,
+            model_name=self.model_name,
+            overwrite=self.overwrite,
+        )
+
+    def evaluation(self) -> EvaluateConfig:
+        """The judgement at the end of the main job, on random seeds that no trajectory had."""
+        return EvaluateConfig(
+            task=self.task,
+            data_dir=self.data_dir,
+            target_model=self.target_model,
+            target_options=self.target_options,
+            lr=self.evaluation_lr,
+            steps=self.steps,
+            every=self.every,
+            stride=self.snapshot_every,
+            seed=self.seed + 1000,
+            seeds=self.seeds,
+        )
+
+
+@config_command(MainConfig, "main")
+def command(config: MainConfig) -> None:
+    """Record trajectories, train an optimizer on them, judge it on held-out random seeds, register it."""
+    target, optimizer, evaluation = config.target(), config.optimizer(), config.evaluation()
+    with start_run(f"main job: {config.run_name}", config, tags={"metaopt.phase": "main"}) as tracker:
+        with tracker.child("phase 1: record trajectories") as phase:
+            train_targets(target, phase)
+        with tracker.child("phase 2: train the optimizer") as phase:
+            trained = train_tracked(optimizer, phase)
+        with tracker.child("evaluation on held-out random seeds") as phase:
+            comparison = evaluate(evaluation, trained.optimizer, phase)
+        version = register(optimizer, trained, tracker, _card(trained, comparison))
+    click.echo(terminal_table(comparison))
+    click.echo(_where_next(config, version, tracker))
+
+
+def _card(trained: TrainedOptimizer, comparison: Comparison) -> str:
+    return f"{describe(trained)}\n\nIn training, on held-out random seeds:\n\n```\n{terminal_table(comparison)}\n```"
+
+
+def _where_next(config: MainConfig, version: int | None, tracker: MlflowTracker) -> str:
+    return "\n".join(
+        [
+            "",
+            f"registered: models:/{config.model_name}/{version}, now models:/{config.model_name}@champion",
+            f"figures, report.md: `mlflow ui`, run {tracker.run_id} and those below it",
+            f"next weights:       metaopt generate --trajectory trajectories/{config.run_name}/seed_{config.seed} "
+            "--t-end 600 --output next.safetensors",
+        ]
+    )

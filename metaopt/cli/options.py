@@ -1,0 +1,72 @@
+"""Turns a configuration class into a click command: a flag for each field, and a file for all of them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from ..configuration import Config, default_text, is_switch, read_config_file
+
+C = TypeVar("C", bound=Config)
+
+
+def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], None]], click.Command]:
+    """Make a command of a function that takes a configuration; its docstring is the help text.
+
+    Flags win over the file that `--config` names, which wins over defaults. Both spellings of a flag work
+    (`--run-name`, `--run_name`), because `mlflow run` passes parameters that it does not know with underscores.
+    """
+
+    def decorate(function: Callable[[C], None]) -> click.Command:
+        def callback(config: Path | None, **flags: Any) -> None:
+            context = click.get_current_context()
+            values = read_config_file(config) if config else {}
+            given = {
+                flag: value
+                for flag, value in flags.items()
+                if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
+            }
+            function(kind.from_mapping({**values, **given}))
+
+        return click.Command(
+            name,
+            callback=callback,
+            help=function.__doc__,
+            params=[*(_flag(field) for field in dataclasses.fields(kind)), _config_flag()],
+            context_settings={"token_normalize_func": lambda token: token.replace("_", "-"), "show_default": True},
+        )
+
+    return decorate
+
+
+def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[str]:
+    """Leave out flags whose value is their default; every flag must have a value, as `mlflow run` passes them."""
+    defaults = {flag: parameter.default for parameter in command.params for flag in parameter.opts}
+    defaults["--config"] = "none"
+    kept: list[str] = []
+    for flag, value in zip(arguments[::2], arguments[1::2], strict=True):
+        if value != defaults.get(flag.replace("_", "-")):
+            kept += [flag, value]
+    return kept
+
+
+def _flag(field: dataclasses.Field[Any]) -> click.Option:
+    switch = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"} if is_switch(field) else {}
+    choices = field.metadata["choices"]
+    return click.Option(
+        [f"--{field.name.replace('_', '-')}", field.name],
+        default=default_text(field),
+        help=field.metadata["help"] + (f" One of {', '.join(choices)}." if choices else ""),
+        **switch,  # type: ignore[arg-type]
+    )
+
+
+def _config_flag() -> click.Option:
+    return click.Option(
+        ["--config"],
+        type=click.Path(path_type=Path),
+        help="YAML or JSON file with any of these parameters; flags win over it.",
+    )

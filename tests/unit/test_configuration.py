@@ -1,0 +1,62 @@
+"""One parameter reads the same from a flag, a file and Python, and refuses what breaks its rule."""
+
+import pytest
+
+from metaopt.configuration import Config, Options, Range, option, read_config_file
+from metaopt.errors import InvalidConfig
+
+
+class Settings(Config):
+    epochs: int = option(10, "Epochs.", at_least=1)
+    lr: Range = option(Range(1e-3, 1e-3), "Learning rate.", above=0.0)
+    widths: tuple[int, ...] = option((1,), "Widths.")
+    options: Options = option({}, "Anything.")
+    mode: str = option("slow", "Mode.", choices=("slow", "fast"))
+    note: str | None = option(None, "A note.")
+
+
+def test_text_from_a_command_line_is_read_as_declared():
+    settings = Settings(
+        epochs="3", lr="5e-4:3e-3", widths="16,32", options="eps=1e-8 betas=[0.9,1e-3] name=x", note="none"
+    )
+    assert settings == Settings(3, Range(5e-4, 3e-3), (16, 32), {"eps": 1e-8, "betas": [0.9, 1e-3], "name": "x"})
+
+
+@pytest.mark.parametrize("text", ["options: {eps: 1e-8}\nepochs: 3", '{"options": {"eps": 1e-08}, "epochs": 3}'])
+def test_a_small_number_in_a_file_is_a_number(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    assert Settings.from_mapping(read_config_file(path)) == Settings(epochs=3, options={"eps": 1e-8})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected 1 or more"),
+        ({"epochs": 1.5}, r"epochs is 1\.5; expected a whole number"),
+        ({"epochs": True}, "expected a whole number"),
+        ({"lr": "fast"}, "expected a number or low:high"),
+        ({"lr": "0"}, "expected more than 0"),
+        ({"lr": "inf"}, "expected a finite number"),
+        ({"options": "eps"}, "expected names and values"),
+        ({"mode": "fats"}, "did you mean fast"),
+        ({"epoch": 1}, "did you mean epochs"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_by_name(values, message):
+    with pytest.raises(InvalidConfig, match=message):
+        Settings.from_mapping(values)
+
+
+@pytest.mark.parametrize("text", ["just words", "- a\n- b", "a: [", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidConfig, match=r"config\.yaml"):
+        read_config_file(path)
+    with pytest.raises(InvalidConfig, match="cannot read"):
+        read_config_file(tmp_path / "none.yaml")
+
+
+def test_a_range_is_drawn_from_on_a_log_scale():
+    assert [Range(1e-4, 1e-2).at(fraction) for fraction in (0, 0.5, 1)] == pytest.approx([1e-4, 1e-3, 1e-2])
