@@ -246,7 +246,9 @@ def _plain(value: Any) -> Any:
 
 def default_text(field: dataclasses.Field[Any]) -> str:
     """A parameter's default as a user would type it; `none` for nothing."""
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
     if default is None or default == {}:
         return "none"
     if isinstance(default, bool):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .configuration import Config, option
 from .errors import InvalidConfig
@@ -24,8 +25,10 @@ class GenerateConfig(Config):
     t_start: int | None = option(
         default=None, help="Snapshot to go on from [steps]; the last one where not given.", at_least=0
     )
-    t_end: float = option(
-        default=0.0, help="Time to generate the weights for [steps]; not before t_start.", at_least=0.0
+    t_end: float | None = option(
+        default=None,
+        help="Time to generate the weights for [steps]; where not given, the time that the next snapshot would have.",
+        at_least=0.0,
     )
     output: Path = option(default=Path("next.safetensors"), help="File for the generated weights.")
     overwrite: bool = option(default=False, help="Replace the file where it exists.")
@@ -46,29 +49,47 @@ def generate(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Generate
 
     Raises:
         TrajectoryError, FileFormatError: the trajectory is missing, empty or damaged.
-        InvalidConfig: no snapshot at `t_start`, `t_end` lies before it, or the file exists.
+        InvalidConfig: no snapshot at `t_start`, `t_end` lies before it or so far away that weights are not finite,
+            or the file exists.
         StorageError: the file could not be written.
     """
     trajectory = Trajectory.open(config.trajectory)
     index = _snapshot_at(trajectory, config.t_start)
-    t_start = trajectory.steps[index]
-    if config.t_end < t_start:
-        raise InvalidConfig(f"t_end is {config.t_end:g}, before the snapshot at step {t_start}; give {t_start} or more")
+    t_start = float(trajectory.steps[index])
+    t_end = _next_time(trajectory, index) if config.t_end is None else config.t_end
+    if t_end < t_start:
+        raise InvalidConfig(f"t_end is {t_end:g}, before the snapshot at step {t_start:g}; give {t_start:g} or more")
     if config.output.exists() and not config.overwrite:
         raise InvalidConfig(f"{config.output} exists; choose another --output, or give --overwrite to replace it")
+    tensors = _predict(trajectory, index, t_end, optimizer)
+    facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
+    write_tensors(config.output, {**trajectory.frozen(), **trajectory.buffers(index), **tensors}, "weights", facts)
+    return Generated(config.output, t_start, t_end)
+
+
+def _predict(trajectory: Trajectory, index: int, t_end: float, optimizer: GenerativeOptimizer) -> dict[str, Tensor]:
+    """The generated weights by name, in the dtypes of the network."""
     segment = trajectory.segment(index)
     indices = range(max(segment.start, index + 1 - optimizer.history), index + 1)
     weights = optimizer.predict(
         torch.stack([trajectory.weights(past) for past in indices])[None],
         torch.tensor([[float(trajectory.steps[past]) for past in indices]]),
-        torch.tensor([config.t_end]),
+        torch.tensor([t_end]),
         segment.layout,
     )[0]
+    if not torch.isfinite(weights).all():
+        raise InvalidConfig(
+            f"what {type(optimizer).__name__} generates for t_end {t_end:g} is not finite; give a t_end nearer to the "
+            f"snapshot at step {trajectory.steps[index]}, or another optimizer"
+        )
     named = segment.layout.unflatten(weights)
-    tensors = {each.name: named[each.name].to(getattr(torch, each.dtype)) for each in segment.layout.tensors}
-    facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": config.t_end, "run": trajectory.run}
-    write_tensors(config.output, {**trajectory.frozen(), **trajectory.buffers(index), **tensors}, "weights", facts)
-    return Generated(config.output, float(t_start), config.t_end)
+    return {each.name: named[each.name].to(getattr(torch, each.dtype)) for each in segment.layout.tensors}
+
+
+def _next_time(trajectory: Trajectory, index: int) -> float:
+    """As far ahead of a snapshot as the one before it lies behind."""
+    steps = trajectory.steps
+    return float(2 * steps[index] - steps[index - 1] if index else steps[index])
 
 
 def _snapshot_at(trajectory: Trajectory, step: int | None) -> int:

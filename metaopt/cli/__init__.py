@@ -3,18 +3,34 @@
 import logging
 import sys
 from importlib import import_module
+from typing import NamedTuple
 
 import click
 
 from ..errors import MetaoptError
+from ..registry import suggest
+
+
+class _Place(NamedTuple):
+    """Where a command is, and what `metaopt --help` says of it without importing it."""
+
+    module: str
+    summary: str
+
 
 COMMANDS = {
-    "main": "main_job",
-    "train-target": "train_target",
-    "train-optimizer": "train_optimizer",
-    "evaluate": "evaluate",
-    "generate": "generate",
+    "main": _Place("main_job", "The whole story: record, train, judge, register."),
+    "train-target": _Place("train_target", "Phase 1: train targets, record their weight trajectories."),
+    "train-optimizer": _Place("train_optimizer", "Phase 2: train a generative optimizer on trajectories."),
+    "evaluate": _Place("evaluate", "Judge a generative optimizer against all baselines."),
+    "generate": _Place("generate", "Generate the weights of a later step into a file."),
 }
+
+_INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
+_WAY_BACK = (
+    "Stopped; what was written is kept. Go on with `train-target --resume true`, or with `train-optimizer "
+    "--resume-from` and the last checkpoint."
+)
 
 
 class _Commands(click.Group):
@@ -24,10 +40,22 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        name = name.replace("_", "-")
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f".{COMMANDS[name]}", __name__).command
+        command: click.Command = import_module(f".{COMMANDS[name].module}", __name__).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0].replace("_", "-") not in COMMANDS:
+            ctx.fail(f"unknown command {args[0]!r}: {suggest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -36,16 +64,26 @@ class _Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as error:
+            click.echo(_WAY_BACK, err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show the stack trace of every error.")
+@click.option("--debug", is_flag=True, help="Show the stack trace of every error, and what MLflow has to say.")
 @click.option("--quiet", is_flag=True, help="Show warnings and errors only.")
 @click.version_option(package_name="metaopt")
 def cli(debug: bool, quiet: bool) -> None:
-    """Learn optimizers from how networks train."""
+    """Learn optimizers from how networks train.
+
+    `metaopt COMMAND --help` lists the parameters of a command. All can also stand in a YAML file, given with --config.
+    """
+    from ..tracking import quieten  # the command has imported MLflow by now; `metaopt --help` need not
+
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(logging.WARNING if quiet else logging.INFO)
+    if not debug:
+        quieten()
 
 
 def run_entry_point(name: str) -> None:

@@ -9,6 +9,7 @@ from ..evaluation import Comparison, EvaluateConfig, evaluate, terminal_table
 from ..tracking import MlflowTracker, start_run
 from ..training.optimizer import TrainedOptimizer, TrainOptimizerConfig
 from ..training.target import TrainTargetConfig, train_targets
+from ..trajectories import Trajectory
 from .options import config_command
 from .train_optimizer import describe, register, train_tracked
 
@@ -72,7 +73,7 @@ class MainConfig(Config):
             data_dir=self.data_dir,
             target_model=self.target_model,
             target_options=self.target_options,
-            lr=self.evaluation_lr,
+            lr=Range(self.evaluation_lr, self.evaluation_lr),
             steps=self.steps,
             every=self.every,
             stride=self.snapshot_every,
@@ -87,27 +88,27 @@ def command(config: MainConfig) -> None:
     target, optimizer, evaluation = config.target(), config.optimizer(), config.evaluation()
     with start_run(f"main job: {config.run_name}", config, tags={"metaopt.phase": "main"}) as tracker:
         with tracker.child("phase 1: record trajectories") as phase:
-            train_targets(target, phase)
+            folders = train_targets(target, phase)
         with tracker.child("phase 2: train the optimizer") as phase:
             trained = train_tracked(optimizer, phase)
         with tracker.child("evaluation on held-out random seeds") as phase:
             comparison = evaluate(evaluation, trained.optimizer, phase)
         version = register(optimizer, trained, tracker, _card(trained, comparison))
     click.echo(terminal_table(comparison))
-    click.echo(_where_next(config, version, tracker))
+    click.echo(_where_next(config, version, tracker, folders[0]))
 
 
 def _card(trained: TrainedOptimizer, comparison: Comparison) -> str:
     return f"{describe(trained)}\n\nIn training, on held-out random seeds:\n\n```\n{terminal_table(comparison)}\n```"
 
 
-def _where_next(config: MainConfig, version: int | None, tracker: MlflowTracker) -> str:
+def _where_next(config: MainConfig, version: int | None, tracker: MlflowTracker, trajectory: Path) -> str:
+    later = Trajectory.open(trajectory).steps[-1] + config.every
     return "\n".join(
         [
-            "",
-            f"registered: models:/{config.model_name}/{version}, now models:/{config.model_name}@champion",
-            f"figures, report.md: `mlflow ui`, run {tracker.run_id} and those below it",
-            f"next weights:       metaopt generate --trajectory trajectories/{config.run_name}/seed_{config.seed} "
-            "--t-end 600 --output next.safetensors",
+            f"registered:    models:/{config.model_name}/{version}, now models:/{config.model_name}@champion",
+            f"figures:       `mlflow ui`, run {tracker.run_id} and those below it",
+            f"next weights:  metaopt generate --optimizer models:/{config.model_name}@champion "
+            f"--trajectory {trajectory} --t-end {later} --output next.safetensors",
         ]
     )

@@ -35,7 +35,7 @@ def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], None]], 
             name,
             callback=callback,
             help=function.__doc__,
-            params=[*(_flag(field) for field in dataclasses.fields(kind)), _config_flag()],
+            params=[*map(_flag, dataclasses.fields(kind)), _config_flag()],  # type: ignore[arg-type]
             context_settings={"token_normalize_func": lambda token: token.replace("_", "-"), "show_default": True},
         )
 
@@ -43,13 +43,17 @@ def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], None]], 
 
 
 def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[str]:
-    """Leave out flags whose value is their default; every flag must have a value, as `mlflow run` passes them."""
+    """Leave out each flag that is followed by its default; everything else stays as it is."""
     defaults = {flag: parameter.default for parameter in command.params for flag in parameter.opts}
     defaults["--config"] = "none"
     kept: list[str] = []
-    for flag, value in zip(arguments[::2], arguments[1::2], strict=True):
-        if value != defaults.get(flag.replace("_", "-")):
-            kept += [flag, value]
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if waiting and waiting[0] == defaults.get(argument.replace("_", "-")):
+            waiting.pop(0)
+        else:
+            kept.append(argument)
     return kept
 
 

@@ -29,7 +29,7 @@ def command(config: TrainOptimizerConfig) -> None:
 
 
 def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> TrainedOptimizer:
-    """Train with what the tracking server adds: trajectories that are not here, the checkpoint to go on from, lineage."""
+    """Train with what the tracking server adds: missing trajectories, the checkpoint to go on from, lineage."""
     for name in config.run_names:
         fetch_trajectories(name, config.trajectory_dir)
     resume = None

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..configuration import Config
+from .. import configuration
 from ..errors import LayoutMismatch
 from ..weights.layout import Layout
 
@@ -22,8 +22,8 @@ class GenerativeOptimizer(nn.Module):
     last one's time, in front of the others.
     """
 
-    Config: ClassVar[type[Config]]
-    config: Config
+    Config: ClassVar[type[configuration.Config]]
+    config: configuration.Config
 
     @property
     def history(self) -> int:
@@ -40,7 +40,7 @@ class GenerativeOptimizer(nn.Module):
     ) -> Float[Tensor, "batch weights"]:
         """The weights at `t_end`, differentiable; arguments as for `predict`, already checked."""
 
-    @final
+    @final  # type: ignore[misc]  # nn.Module declares `forward` as a variable, which mypy would keep open
     def forward(
         self,
         weights: Float[Tensor, "batch weights"],
@@ -59,11 +59,10 @@ class GenerativeOptimizer(nn.Module):
             history: older snapshots, oldest first, without the last one [raw units].
             t_history: their training times [optimizer steps].
         Raises:
-            LayoutMismatch: another number of weights than the layout has, or shapes that disagree.
+            LayoutMismatch: another number of weights than the layout has, shapes that disagree, or a history
+                without its times.
         """
-        snapshots, times = weights.unsqueeze(1), t_start.unsqueeze(1)
-        if history is not None and t_history is not None:
-            snapshots, times = torch.cat([history, snapshots], 1), torch.cat([t_history, times], 1)
+        snapshots, times = _joined(weights, t_start, history, t_history)
         self._check(snapshots, times, t_end, layout)
         return self.extrapolate(snapshots, times, t_end, layout)
 
@@ -99,6 +98,27 @@ class GenerativeOptimizer(nn.Module):
                 f"{tuple(history.shape)} needs {tuple(history.shape[:2])} and {tuple(history.shape[:1])}"
             )
         layout.check_size(history)
+
+
+def _joined(
+    weights: Tensor, t_start: Tensor, history: Tensor | None, t_history: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """All snapshots and their times, the last one behind the older ones."""
+    if (history is None) != (t_history is None):
+        given, missing = ("history", "t_history") if t_history is None else ("t_history", "history")
+        raise LayoutMismatch(f"{given} is given without {missing}; give both, or neither")
+    try:
+        snapshots, times = weights.unsqueeze(1), t_start.unsqueeze(1)
+        if history is None or t_history is None:
+            return snapshots, times
+        return torch.cat([history, snapshots], 1), torch.cat([t_history, times], 1)
+    except (IndexError, RuntimeError) as error:
+        named = {"weights": weights, "t_start": t_start, "history": history, "t_history": t_history}
+        shapes = " and ".join(f"{name} {tuple(each.shape)}" for name, each in named.items() if each is not None)
+        raise LayoutMismatch(
+            f"shapes disagree: {shapes}; expected weights [batch, weights], t_start [batch], history [batch, past, "
+            "weights] and t_history [batch, past]"
+        ) from error
 
 
 def present(t_history: Float[Tensor, "batch snapshots"]) -> Bool[Tensor, "batch snapshots"]:

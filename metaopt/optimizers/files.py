@@ -53,9 +53,10 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
     if kind == "checkpoint":
         marked = {name: tensor for name, tensor in tensors.items() if name.startswith(CHECKPOINT_PREFIX)}
         tensors = {name.removeprefix(CHECKPOINT_PREFIX): tensor for name, tensor in marked.items()}
-    if "optimizer" not in facts:
+    described = facts.get("optimizer")
+    if not isinstance(described, dict):
         raise FileFormatError(f"{path} is a {kind} file without an optimizer; expected a checkpoint of phase 2")
-    return _build(path, facts["optimizer"], tensors)
+    return _build(path, described, tensors)
 
 
 def _build(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GenerativeOptimizer:

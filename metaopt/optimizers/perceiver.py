@@ -67,7 +67,7 @@ class PerceiverOptimizer(GenerativeOptimizer):
             num_latents=config.num_latents,
             latent_dim=config.latent_dim,
             cross_heads=config.cross_heads,
-            cross_dim_head=config.dim // config.cross_heads,
+            cross_dim_head=max(config.dim // config.cross_heads, 1),
             latent_heads=config.heads,
             latent_dim_head=max(config.latent_dim // config.heads, 1),
         )

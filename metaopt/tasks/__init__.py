@@ -23,8 +23,9 @@ def get_task(name: str, **config: Any) -> Task:
         InvalidConfig: a keyword is not one of its parameters, or has a value it cannot take.
         TaskDataError: its data is missing or unreadable.
     """
-    kind: type[Task] = TASKS.get(name)
-    return kind(kind.Config.from_mapping(config))
+    kind = TASKS.get(name)
+    task: Task = kind(kind.Config.from_mapping(config))
+    return task
 
 
 __all__ = ["TASKS", "Batch", "Task", "get_task"]

@@ -98,7 +98,8 @@ class Classification(Task):
         self.classes = classes
         order = torch.randperm(len(train.inputs), generator=generator(config.split_seed))
         meta, guard = (int(len(order) * share) for share in (config.meta_fraction, config.guard_fraction))
-        parts = zip(("meta", "guard", "train"), order.split([meta, guard, len(order) - meta - guard]), strict=True)
+        names: tuple[Split, ...] = ("meta", "guard", "train")
+        parts = zip(names, order.split([meta, guard, len(order) - meta - guard]), strict=True)
         self.splits = {"validation": validation}
         for name, rows in parts:
             self.splits[name] = Batch(train.inputs[rows], train.labels[rows])

@@ -10,7 +10,7 @@ from .artifacts import (
     find_trajectory_runs,
     resolve_checkpoint,
 )
-from .connection import connect
+from .connection import connect, quieten
 from .model_registry import CHAMPION, MODEL_NAME, load_optimizer, promote, register_optimizer
 from .runs import ERROR_TAG, MlflowTracker, start_run
 
@@ -29,6 +29,7 @@ __all__ = [
     "find_trajectory_runs",
     "load_optimizer",
     "promote",
+    "quieten",
     "register_optimizer",
     "resolve_checkpoint",
     "start_run",

@@ -8,6 +8,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils import logging_utils
 
 from ..errors import TrackingError
 
@@ -32,6 +33,11 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def quieten() -> None:
+    """Keep MLflow's notes and hints off this process's terminal; what it refuses still arrives as an error."""
+    logging_utils.disable_logging()
 
 
 @contextmanager

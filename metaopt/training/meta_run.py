@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,7 @@ class MetaRun:
     @property
     def predictor(self) -> GenerativeOptimizer:
         """The optimizer with averaged weights: what is judged, saved and registered."""
-        predictor: GenerativeOptimizer = self.averaged.module
-        return predictor
+        return cast(GenerativeOptimizer, self.averaged.module)
 
     def update(self, objective: Tensor) -> None:
         """Lower the objective by one step of AdamW; a step without a finite gradient is left out.
@@ -97,6 +96,11 @@ class MetaRun:
             CheckpointError: it belongs to another training; the message names what differs.
         """
         state, facts = load_checkpoint(path)
+        if "optimizer" not in facts:
+            raise CheckpointError(
+                f"{path} is no checkpoint of phase 2: it holds no generative optimizer. Give one that train-optimizer "
+                "wrote"
+            )
         expect_same(facts, {"optimizer": optimizer_facts(self.model), "settings": dict(settings)}, path)
         try:
             self.model.load_state_dict(state["model"])
@@ -116,6 +120,6 @@ class MetaRun:
         log.warning("update %d left out: its gradient is not finite (objective %g)", self.step, objective.item())
         if self._skipped >= _MOST_SKIPPED:
             raise Diverged(
-                f"meta-training: no finite gradient for {self._skipped} updates in a row, up to update {self.step}. The "
-                "last checkpoint is kept; go on from it with a lower lr"
+                f"meta-training: no finite gradient for {self._skipped} updates in a row, up to update {self.step}. "
+                "The last checkpoint is kept; train anew with a lower lr, under another checkpoint_name"
             )

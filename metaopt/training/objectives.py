@@ -15,6 +15,9 @@ from .problem import InnerProblem
 _FLOOR = 0.01
 """Share of the task's baseline loss below which a lower loss hardly counts: else near-zero losses rule the mean."""
 
+_STILL = 1e-12
+"""Squared movement of a tensor, relative to its size, below which it stands still: rounding of float32."""
+
 
 class Shares(NamedTuple):
     """How much each part counts in an objective."""
@@ -67,12 +70,17 @@ def relative_error(
     start: Float[Tensor, "batch weights"],
     layout: Layout,
 ) -> Float[Tensor, " batch"]:
-    """Squared error relative to that of copying W_t, the mean over tensors: 1 is as good as doing nothing."""
-    ratios = []
+    """Squared error relative to that of copying W_t, the mean over tensors: 1 is as good as doing nothing.
+
+    Tensors that did not move, such as those of an unused layer, do not count: copying is already right there.
+    """
+    sums, moved = torch.zeros(len(predicted)), torch.zeros(len(predicted))
     for ours, true, copied in zip(layout.split(predicted), layout.split(end), layout.split(start), strict=True):
         copying = (copied - true).square().sum(-1)
-        ratios.append((ours - true).square().sum(-1) / copying.clamp(min=torch.finfo(copying.dtype).tiny))
-    return torch.stack(ratios).mean(0)
+        counts = copying > _STILL * true.square().sum(-1)
+        ratio = (ours - true).square().sum(-1) / torch.where(counts, copying, 1)
+        sums, moved = sums + torch.where(counts, ratio, 0), moved + counts
+    return sums / moved.clamp(min=1)
 
 
 def log_loss_change(

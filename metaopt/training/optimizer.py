@@ -28,6 +28,7 @@ from .meta_run import MetaRun
 from .objectives import OBJECTIVES, Judged, judge_predictions
 from .problem import InnerProblem, problem_key
 from .progress import Progress, progress
+from .randomness import seed_all
 from .tracker import Tracker
 
 _JUDGED_PAIRS = 96  # enough that validation figures are smooth, few enough that they cost little
@@ -86,8 +87,8 @@ class TrainOptimizerConfig(Config):
 
     @property
     def run_names(self) -> list[str]:
-        """The run names of phase 1, one by one."""
-        return [name.strip() for name in self.run_name.split(",")]
+        """The run names of phase 1, one by one, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.run_name.split(",")))
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -136,6 +137,7 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
     )
     trajectories = [found for name in config.run_names for found in find_trajectories(config.trajectory_dir / name)]
     training = _MetaTraining(config, run, trajectories, tracker)
+    seed_all(config.seed)  # what a task imports may have drawn random numbers, if nothing had imported it before
     if resume is not None:
         run.load(resume, training.settings)
     owned = f"{config.optimizer_model}_epoch_*"

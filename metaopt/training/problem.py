@@ -64,10 +64,11 @@ class InnerProblem:
 
 
 def problem_key(trajectory: Trajectory) -> str:
-    """Equal for trajectories of the same task, target and layout: their pairs can share a batch."""
+    """Equal for trajectories of the same task, target, frozen weights and layout: their pairs can share a batch."""
     run = trajectory.run
     return repr(
         [run.get(name) for name in ("task", "task_config", "target_model", "target_config")]
+        + [trajectory.frozen_digest]
         + trajectory.layout.to_list()
     )
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..errors import FileFormatError, LayoutMismatch, TrajectoryError
 from ..registry import suggest
-from ..weights.files import layout_of, read_digest, read_facts, read_tensors
+from ..weights.files import digest_of, layout_of, read_digest, read_facts, read_tensors
 from ..weights.layout import Layout
 from .recorder import FROZEN, SNAPSHOT
 
@@ -141,6 +142,15 @@ class Trajectory:
         """
         path = self.folder / f"{FROZEN}.safetensors"
         return read_tensors(path, FROZEN)[0] if path.exists() else {}
+
+    @cached_property
+    def frozen_digest(self) -> str:
+        """Identifies the weights that the run did not train, and nothing else: 64 hexadecimal characters.
+
+        Raises:
+            FileFormatError: their file is damaged.
+        """
+        return digest_of(self.frozen(), {})
 
     def digest(self) -> str:
         """Identifies the recorded weights and facts: 32 hexadecimal characters."""

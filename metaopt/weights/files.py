@@ -39,7 +39,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, facts: M
     """
     stored = _separate(tensors)
     header = json.loads(_canonical({"kind": kind, "schema": SCHEMA, "facts": dict(facts)}))  # as it will be read
-    header["sha256"] = _digest(stored, header)
+    header["sha256"] = digest_of(stored, header)
     with replacing(path) as temporary:
         save_file(stored, temporary, metadata={_KEY: _canonical(header)})
 
@@ -57,7 +57,7 @@ def read_tensors(path: Path, kind: str, *, verify: bool = True) -> tuple[dict[st
         header = _header(path, file.metadata(), kind)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     expected = header.pop("sha256", None)
-    if verify and _digest(tensors, header) != expected:
+    if verify and digest_of(tensors, header) != expected:
         raise FileFormatError(f"{path} is damaged: its contents do not have the sha256 that it states; get it anew")
     return tensors, header["facts"]
 
@@ -241,7 +241,8 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+def digest_of(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """The sha256 of tensors, with their names, and of anything that JSON can hold."""
     digest = hashlib.sha256(_canonical(header).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

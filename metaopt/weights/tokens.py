@@ -84,7 +84,8 @@ class TokenGrid:
         """At most `limit` token numbers, evenly spread; every tensor has at least one while there is room."""
         if self.count <= limit:
             return torch.arange(self.count)
-        even = torch.linspace(0, self.count - 1, max(limit - len(self.counts), 1)).long()
+        others = max(limit - len(self.counts), 1)
+        even = torch.linspace(0, self.count - 1, others, dtype=torch.float64).long()
         return torch.cat([self._firsts[:limit], even])[:limit].unique()
 
     def owner(self, tokens: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:

@@ -13,22 +13,29 @@ with warnings.catch_warnings():  # MLflow warns about itself, and SQLAlchemy 2.1
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store
 
-import mlflow
+import logging
 
+import mlflow
+from click.testing import CliRunner
+from mlflow.utils import logging_utils
+
+from metaopt.cli import cli
 from metaopt.configuration import Config, option
 from metaopt.tracking import connect
 
 
 class TrainingConfig(Config):
-    epochs: int = option(3, "How many.")
-    lr: float = option(1e-3, "How fast.")
-    note: str | None = option(None, "Anything.")
+    epochs: int = option(default=3, help="How many.")
+    lr: float = option(default=1e-3, help="How fast.")
+    note: str | None = option(default=None, help="Anything.")
 
 
 @pytest.fixture(scope="session")
 def store_template(tmp_path_factory):
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{path}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # MLflow keeps files of its first experiment where the store was made
+        connect(f"sqlite:///{path}")
     mlflow.set_tracking_uri(None)
     return path
 
@@ -68,3 +75,12 @@ def client(store):
 @pytest.fixture(scope="session")
 def config():
     return TrainingConfig()
+
+
+@pytest.fixture(scope="module")
+def command_line(module_store):
+    """Runs `metaopt` in this process, in a folder with a store of its own."""
+    level = logging.getLogger("metaopt").level
+    yield lambda *arguments: CliRunner().invoke(cli, list(map(str, arguments)))
+    logging_utils.enable_logging()
+    logging.getLogger("metaopt").setLevel(level)

@@ -43,7 +43,7 @@ def in_a_process(code, folder, **options):
     from metaopt.configuration import Config, option
     from metaopt.tracking import start_run
     class C(Config):
-        epochs: int = option(3, "How many.")
+        epochs: int = option(default=3, help="How many.")
     """
     script = textwrap.dedent(prelude) + textwrap.dedent(code)
     return subprocess.Popen([sys.executable, "-c", script], cwd=folder, env=variables, text=True, **options)

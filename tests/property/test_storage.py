@@ -104,12 +104,12 @@ def test_every_truncation_is_noticed(small_file: Path, tmp_path: Path):
 
 
 class Settings(Config):
-    count: int = option(1, "A count.")
-    rate: Range = option(Range(1e-3, 1e-3), "A rate.", above=0.0)
-    widths: tuple[int, ...] = option((1, 2), "Widths.")
-    folder: Path | None = option(None, "A folder.")
-    further: Options = option({}, "Anything.")
-    on: bool = option(False, "A switch.")
+    count: int = option(default=1, help="A count.")
+    rate: Range = option(default=Range(1e-3, 1e-3), help="A rate.", above=0.0)
+    widths: tuple[int, ...] = option(default=(1, 2), help="Widths.")
+    folder: Path | None = option(default=None, help="A folder.")
+    further: Options = option(default={}, help="Anything.")
+    on: bool = option(default=False, help="A switch.")
 
 
 positive = st.floats(1e-30, 1e30)

@@ -7,12 +7,12 @@ from metaopt.errors import InvalidConfig
 
 
 class Settings(Config):
-    epochs: int = option(10, "Epochs.", at_least=1)
-    lr: Range = option(Range(1e-3, 1e-3), "Learning rate.", above=0.0)
-    widths: tuple[int, ...] = option((1,), "Widths.")
-    options: Options = option({}, "Anything.")
-    mode: str = option("slow", "Mode.", choices=("slow", "fast"))
-    note: str | None = option(None, "A note.")
+    epochs: int = option(default=10, help="Epochs.", at_least=1)
+    lr: Range = option(default=Range(1e-3, 1e-3), help="Learning rate.", above=0.0)
+    widths: tuple[int, ...] = option(default=(1,), help="Widths.")
+    options: Options = option(default={}, help="Anything.")
+    mode: str = option(default="slow", help="Mode.", choices=("slow", "fast"))
+    note: str | None = option(default=None, help="A note.")
 
 
 def test_text_from_a_command_line_is_read_as_declared():

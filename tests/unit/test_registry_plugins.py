@@ -23,7 +23,7 @@ from metaopt.tasks.base import Batch, Classification, ClassificationConfig
 
 
 class LineConfig(Config):
-    bias: bool = option(True, "Whether there is a constant.")
+    bias: bool = option(default=True, help="Whether there is a constant.")
 
 
 class Straight(nn.Linear):
@@ -45,7 +45,7 @@ class Sides(Classification):
 
 
 class HalveConfig(Config):
-    share: float = option(0.5, "What is left.", above=0.0)
+    share: float = option(default=0.5, help="What is left.", above=0.0)
 
 
 class Halve(GenerativeOptimizer):
@@ -94,7 +94,7 @@ def test_names_of_plugins_stand_among_ours():
 
 @pytest.mark.usefixtures("package")
 def test_plugins_are_built_with_their_own_configuration():
-    task, target = get_task("sides", meta_fraction=0.5), get_target_model("Straight", bias=False)
+    task, target = get_task("sides", meta_fraction=0.4), get_target_model("Straight", bias=False)
     inputs, labels = task.splits["train"]
     layout = Layout.of(target)
     weights = layout.read(target)

@@ -6,13 +6,15 @@ import torch
 from metaopt.errors import InvalidConfig, TaskDataError, UnknownName
 from metaopt.tasks import get_task
 from metaopt.tasks.base import generator
+from metaopt.tasks.digits import shifted
 
 
 def test_digits_are_divided_as_documented():
     task = get_task("digits")
     assert {name: len(batch.inputs) for name, batch in task.splits.items()} == {
-        "train": 1079,
+        "train": 944,
         "meta": 269,
+        "guard": 134,
         "validation": 449,
     }
     assert task.model_facts == {"in_channels": 1, "image_size": 8, "classes": 10}
@@ -54,3 +56,18 @@ def test_bad_fraction_is_refused(fraction):
 def test_generator_depends_on_every_number():
     first = {int(torch.randint(2**40, (), generator=generator(*n))) for n in [(1, 2), (2, 1), (12,), (1, 2, 0), (1,)]}
     assert len(first) == 5
+
+
+def test_training_digits_are_shifted_anew_in_each_epoch():
+    task, plain = get_task("digits"), get_task("digits", shift=0)
+    first, second, unshifted = (next(t.batches(64, 0, e)).inputs for t, e in ((task, 0), (task, 1), (plain, 0)))
+    assert not torch.equal(first, unshifted)
+    assert not torch.equal(first, second)
+    assert first.shape == unshifted.shape
+
+
+def test_a_shifted_image_keeps_its_content():
+    image = torch.zeros(1, 1, 8, 8)
+    image[0, 0, 3, 4] = 1
+    places = {tuple(shifted(image, 1, generator(seed))[0, 0].nonzero()[0].tolist()) for seed in range(60)}
+    assert places == {(row, column) for row in (2, 3, 4) for column in (3, 4, 5)}

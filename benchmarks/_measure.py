@@ -1,0 +1,98 @@
+"""What the benchmarks share: fresh processes, peak memory, medians, and one way to show and keep the figures."""
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+import torch
+
+from metaopt.targets import get_target_model
+from metaopt.weights.layout import Layout
+
+R = TypeVar("R")
+
+TARGET_CNN = "TargetCNN"
+
+_WIDTHS = {"50k": (60, 40), "400k": (400, 200), "4M": (2000, 1200), "40M": (5950, 5900)}
+"""Hidden layers of MLPs on 28×28 images that have about so many weights."""
+
+SIZES = tuple(_WIDTHS)
+
+
+class Times(NamedTuple):
+    """Durations of equal pieces of work [ms]."""
+
+    median: float
+    least: float
+    most: float
+
+
+def in_fresh_process(function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function of a module in a process of its own, so that its peak memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had in RAM so far, files that it has mapped included [MB].
+
+    Linux hands `ru_maxrss` on from the process that started this one, hence VmHWM where there is one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return float(lines["VmHWM"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 1024)
+
+
+def timed(work: Callable[[], Any], calls: int) -> Times:
+    """Do some work again and again, after one call that does not count."""
+    work()
+    durations = [duration(work) for _ in range(calls)]
+    return Times(statistics.median(durations), min(durations), max(durations))
+
+
+def duration(work: Callable[[], Any]) -> float:
+    """How long one call takes [ms]."""
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)
+
+
+def network(size: str) -> torch.nn.Module:
+    """TargetCNN on 28×28 images, or an MLP of about the size that the name says."""
+    return get_target_model("TargetCNN") if size == TARGET_CNN else get_target_model("MLP", widths=_WIDTHS[size])
+
+
+def layout_of(size: str) -> Layout:
+    """The layout of `network(size)`, without its memory."""
+    with torch.device("meta"):
+        return Layout.of(network(size))
+
+
+def publish(title: str, rows: Sequence[Mapping[str, Any]], output: Path | None) -> None:
+    """Print rows as an aligned table, and write them as JSON where a file is named."""
+    heads = list(rows[0])
+    cells = [heads, *([_text(row[head]) for head in heads] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    click.echo(f"{title}; {os.cpu_count()} cores, torch {torch.__version__}")
+    for line in cells:
+        click.echo("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    if output is not None:
+        facts = {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
+        output.write_text(json.dumps({"title": title, **facts, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,59 @@
+"""Ten thousand metrics through the tracker that writes to MLflow, relative to one that keeps nothing.
+
+Goal: less than 2 s more.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaopt.configuration import Config
+from metaopt.tracking import connect, start_run
+from metaopt.training.tracker import SilentTracker, Tracker
+
+from ._measure import duration, in_fresh_process, publish
+
+
+class NoConfig(Config):
+    """A run without parameters."""
+
+
+def measure(tracked: bool, metrics: int, at_once: int) -> dict[str, Any]:
+    """Write metrics to a new SQLite store, or nowhere."""
+    if not tracked:
+        took, ended = duration(lambda: _write(SilentTracker(), metrics, at_once)), 0.0
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            uri = f"sqlite:///{folder}/mlflow.db"
+            connect(uri)  # making the store is no part of writing metrics
+            run = start_run("benchmark", NoConfig(), tracking_uri=uri)
+            tracker = run.__enter__()
+            took = duration(lambda: _write(tracker, metrics, at_once))
+            ended = duration(lambda: run.__exit__(None, None, None))
+    return {
+        "tracker": "MLflow" if tracked else "none",
+        "metrics": metrics,
+        "per call": at_once,
+        "seconds": (took + ended) / 1000,
+        "of it at the end": ended / 1000,
+    }
+
+
+def _write(tracker: Tracker, metrics: int, at_once: int) -> None:
+    for step in range(metrics // at_once):
+        tracker.metrics({f"metric_{number}": 1 / (1 + step) for number in range(at_once)}, step)
+
+
+@click.command()
+@click.option("--metrics", default=10_000, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
+def main(metrics: int, output: Path | None) -> None:
+    """Time metrics, each case in a fresh process."""
+    rows = [in_fresh_process(measure, tracked, metrics, many) for many in (1, 5) for tracked in (False, True)]
+    publish("writing metrics", rows, output)
+
+
+if __name__ == "__main__":
+    main()

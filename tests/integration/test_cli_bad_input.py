@@ -1,0 +1,219 @@
+"""What the command line refuses: in a sentence with the value and the way out, with an exit code, harming nothing."""
+
+import hashlib
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from safetensors.numpy import load_file, save_file
+
+from metaopt.trajectories import Trajectory, claimed
+
+QUICK = ["--target-model", "MLP", "--target-options", "widths=[8]", "--epochs", 2]
+SMALL = "dim=16 num_latents=2 latent_dim=16 heads=2 cross_heads=1"
+CHECKPOINT = "checkpoints/recorded/PerceiverOptimizer_epoch_0.safetensors"
+LEARN = ["train-optimizer", "--run-name", "recorded", "--checkpoint-name", "new", "--epochs", 1]
+GENERATE = ["generate", "--optimizer", CHECKPOINT, "--trajectory", "trajectories/recorded/seed_0"]
+RECORD = ["train-target", "--run-name", "new", *QUICK]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workshop(command_line):
+    """Four trajectories and a trained optimizer in the working directory; the IDs of the newest runs by phase."""
+    recorded = command_line("train-target", "--run-name", "recorded", "--runs", 4, *QUICK)
+    assert recorded.exit_code == 0, recorded.output
+    trained = command_line("train-optimizer", "--run-name", "recorded", "--epochs", 1, "--optimizer-options", SMALL)
+    assert trained.exit_code == 0, trained.output
+    make_damaged_things()
+    return {run.data.tags["metaopt.phase"]: run.info.run_id for run in all_runs() if "metaopt.phase" in run.data.tags}
+
+
+def all_runs():
+    return MlflowClient().search_runs(["1"], order_by=["attributes.start_time ASC"])
+
+
+def make_damaged_things() -> None:
+    for name in ("single", "flipped", "truncated", "wrong-shape"):
+        shutil.copytree("trajectories/recorded/seed_0", f"trajectories/{name}/seed_0")
+    *_, second, last = sorted(Path("trajectories/single/seed_0").iterdir())
+    second.unlink()
+    last.unlink()
+    flipped = Path("trajectories/flipped/seed_0", last.name)
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
+    truncated = Path("trajectories/truncated/seed_0", last.name)
+    truncated.write_bytes(truncated.read_bytes()[:-100])
+    reshaped = Path("trajectories/wrong-shape/seed_0", last.name)
+    save_file({name: value.reshape(-1) for name, value in load_file(reshaped).items()}, reshaped)
+    Path("pickle.safetensors").write_bytes(pickle.dumps(_Trap()))
+    Path("flipped.safetensors").write_bytes(Path(CHECKPOINT).read_bytes()[:-1] + b"?")
+    Path("list.yaml").write_text("- epochs\n", encoding="utf-8")
+    Path("typo.yaml").write_text("epoch: 3\n", encoding="utf-8")
+    Path("broken.yaml").write_text("epochs: [3\n", encoding="utf-8")
+
+
+class _Trap:
+    """Tells on whoever unpickles it."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("unpickled",))
+
+
+def everything() -> dict[str, str]:
+    """Digests of all that matters in the working directory; the store itself goes on counting runs."""
+    files = [path for folder in ("trajectories", "checkpoints") for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.name != ".lock"}
+
+
+REFUSED = {
+    "mistyped target": (["train-target", "--target-model", "TargetCN"], "did you mean TargetCNN?"),
+    "mistyped task": (["train-target", "--task", "digit"], "did you mean digits?"),
+    "mistyped base optimizer": ([*RECORD, "--base-optimizer", "Adan"], "did you mean Adam"),
+    "mistyped optimizer": ([*LEARN, "--optimizer-model", "PerceiverOptimiser"], "did you mean PerceiverOptimizer?"),
+    "mistyped mode": ([*LEARN, "--training-mode", "permutations"], "did you mean permutation?"),
+    "option that the target lacks": ([*RECORD, "--target-options", "width=8"], "did you mean widths?"),
+    "no options": ([*RECORD, "--target-options", "widths"], 'expected names and values such as "hidden=64'),
+    "name with a slash": ([*RECORD, "--run-name", "a/b"], "'a/b' cannot be a folder"),
+    "name that leads up": ([*RECORD, "--run-name", ".."], "'..' cannot be a folder"),
+    "name with a space in front": ([*RECORD, "--run-name", " a"], "' a' cannot be a folder"),
+    "name with a slash, phase 2": ([*LEARN, "--run-name", "a/b"], "'a/b' cannot be a folder"),
+    "no epochs": ([*RECORD, "--epochs", 0], "epochs is 0; expected 1 or more"),
+    "fewer than no epochs": ([*LEARN, "--epochs", -1], "epochs is -1; expected 1 or more"),
+    "half an epoch": ([*RECORD, "--epochs", 1.5], "epochs is '1.5'; expected a whole number"),
+    "epochs in words": ([*RECORD, "--epochs", "ten"], "epochs is 'ten'; expected a whole number"),
+    "no learning rate": ([*RECORD, "--lr", 0], "expected more than 0"),
+    "negative learning rate": ([*LEARN, "--lr", -1e-3], "lr is -0.001; expected more than 0"),
+    "learning rate that is no number": ([*RECORD, "--lr", "nan"], "expected a finite number"),
+    "range upside down": ([*RECORD, "--lr", "1e-2:1e-3"], "expected low:high with low ≤ high"),
+    "taken run name": ([*RECORD, "--run-name", "recorded"], "is taken"),
+    "taken checkpoints": ([*LEARN, "--checkpoint-name", "recorded"], "is taken"),
+    "nothing to resume": ([*RECORD, "--resume", "true"], "nothing to resume"),
+    "resume and overwrite": (
+        [*RECORD, "--resume", "true", "--overwrite", "true"],
+        "resume and overwrite are both given",
+    ),
+    "other settings on resuming": (
+        ["train-target", "--run-name", "recorded", *QUICK, "--resume", "true", "--epochs", 3, "--batch-size", 32],
+        "batch_size is 64, expected 32",
+    ),
+    "no trajectory of that name": ([*LEARN, "--run-name", "record"], "no trajectory 'record' in trajectories"),
+    "trajectory of one snapshot": ([*LEARN, "--run-name", "single"], "has one snapshot; a pair needs two"),
+    "too many held out": ([*LEARN, "--held-out", 4], "cannot hold out 4 of 4 trajectories"),
+    "flipped bit": ([*LEARN, "--run-name", "flipped"], "damaged"),
+    "truncated": ([*LEARN, "--run-name", "truncated"], "step_"),
+    "tensors of another shape": ([*LEARN, "--run-name", "wrong-shape"], "step_"),
+    "pickle as checkpoint": ([*LEARN, "--resume-from", "pickle.safetensors"], "pickle"),
+    "damaged checkpoint": ([*LEARN, "--resume-from", "flipped.safetensors"], "damaged"),
+    "checkpoint of another architecture": ([*LEARN, "--resume-from", CHECKPOINT], "belongs to another training"),
+    "checkpoint of another optimizer": (
+        [*LEARN, "--optimizer-model", "Line", "--resume-from", CHECKPOINT],
+        "optimizer.name is 'PerceiverOptimizer', expected 'Line'",
+    ),
+    "checkpoint of other settings": (
+        [*LEARN, "--optimizer-options", SMALL, "--lr", 0.5, "--resume-from", CHECKPOINT],
+        "settings.lr is 0.001, expected 0.5",
+    ),
+    "snapshot as checkpoint": (
+        [*LEARN, "--resume-from", "trajectories/recorded/seed_0/step_00000000.safetensors"],
+        "expected",
+    ),
+    "run that does not exist": ([*LEARN, "--resume-from", "0" * 32], "look the ID up in `mlflow ui`"),
+    "no run and no file": ([*LEARN, "--resume-from", "yesterday"], "expected an existing file, a run ID"),
+    "no optimizer of that name": (["evaluate", "--optimizer", "models:/nobody@champion"], "models:/nobody@champion"),
+    "no nowcast in the budget": (["evaluate", "--steps", 40], "no nowcast would take place"),
+    "no snapshot at that step": (
+        [
+            *GENERATE,
+            "--t-start",
+            3,
+            "--t-end",
+            9,
+        ],
+        "the nearest are at [0, 15",
+    ),
+    "end before start": (
+        [*GENERATE, "--t-end", 3],
+        "before the snapshot at step",
+    ),
+    "output that exists": (
+        [
+            *GENERATE,
+            "--t-end",
+            99,
+            "--output",
+            CHECKPOINT,
+        ],
+        "exists; choose another --output",
+    ),
+    "no such file of parameters": (["train-target", "--config", "nowhere.yaml"], "cannot read the configuration"),
+    "a list of parameters": (["train-target", "--config", "list.yaml"], "holds list"),
+    "mistyped parameter in a file": (["train-target", "--config", "typo.yaml"], "did you mean epochs"),
+    "a file that is no YAML": (["train-target", "--config", "broken.yaml"], "broken.yaml is not YAML"),
+    "no data there": (["train-target", "--task", "mnist", "--data-dir", "nowhere"], "nowhere"),
+    "data for a task without files": ([*RECORD, "--data-dir", "somewhere"], "reads no files; leave it out"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused_and_nothing_is_lost(command_line, case):
+    arguments, message = REFUSED[case]
+    before = everything()
+    result = command_line(*arguments)
+    assert result.exit_code == 1, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert everything() == before
+    assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train-targe"], "did you mean train-target or"),
+        (["train-target", "--epoch", "3"], "--epochs"),
+        (["train-target", "--epochs"], "requires an argument"),
+    ],
+)
+def test_a_mistyped_command_line_is_refused_as_such(command_line, arguments, message):
+    result = command_line(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_run_without_a_checkpoint_is_refused(command_line, workshop):
+    result = command_line(*LEARN, "--resume-from", workshop["target"])
+    assert result.exit_code == 1
+    assert "has no checkpoint" in result.output
+
+
+def test_an_unfinished_upload_is_refused(command_line, workshop):
+    run = MlflowClient().get_run(workshop["optimizer"])
+    folder = Path(run.info.artifact_uri.removeprefix("file://"), "checkpoints", "epoch_0000")
+    (folder / "manifest.json").rename("manifest.json")
+    result = command_line(*LEARN, "--optimizer-options", SMALL, "--resume-from", workshop["optimizer"])
+    Path("manifest.json").rename(folder / "manifest.json")
+    assert result.exit_code == 1
+    assert "only unfinished checkpoint uploads" in result.output
+
+
+def test_a_name_that_another_process_uses_is_refused(command_line):
+    with claimed(Path("trajectories/busy"), "seed_*"):
+        result = command_line(*RECORD, "--run-name", "busy")
+    assert result.exit_code == 1
+    assert "is in use" in result.output
+
+
+def test_a_diverging_run_stops_with_its_last_good_snapshot(command_line):
+    result = command_line(*RECORD, "--run-name", "wild", "--lr", 1e30, "--snapshot-every", 1)
+    assert result.exit_code == 1
+    assert "lower lr" in result.output
+    kept = Trajectory.open(Path("trajectories/wild/seed_0"))
+    assert kept.weights(-1).isfinite().all()
+    assert all_runs()[-1].info.status == "FAILED"
+
+
+def test_the_stack_trace_is_there_for_those_who_ask(command_line):
+    result = command_line("--debug", "train-target", "--target-model", "TargetCN")
+    assert type(result.exception).__name__ == "UnknownName"

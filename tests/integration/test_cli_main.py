@@ -1,0 +1,81 @@
+"""The main job from end to end, in small, and the doors through which its optimizer can be used."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+import metaopt
+
+TINY = [
+    "main", "--runs", 4, "--target-epochs", 2, "--optimizer-epochs", 1, "--pairs-per-epoch", 16,
+    "--steps", 40, "--every", 20, "--seeds", 1, "--target-options", "widths=[8]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def printed(command_line):
+    """What the main job prints; its trajectories, runs and model are in the working directory."""
+    result = command_line(*TINY)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_it_ends_with_a_table_and_where_to_look_next(printed):
+    for contender in ("hold", "EMA", "line", "average", "perceiver"):
+        assert f"\n{contender} " in printed
+    assert "models:/metaopt-perceiver/1, now models:/metaopt-perceiver@champion" in printed
+    assert "`mlflow ui`" in printed
+
+
+def test_mlflow_keeps_its_notes_to_itself(printed):
+    for note in ("Creating initial", "Successfully registered", "Failed to resolve", "Validating input"):
+        assert note not in printed
+
+
+def test_the_command_that_it_prints_works(printed, command_line):
+    (line,) = [line for line in printed.splitlines() if "metaopt generate" in line]
+    words = line.split()
+    result = command_line(*words[words.index("generate") :])
+    assert result.exit_code == 0, result.output
+    model = metaopt.get_target_model("MLP", widths=[8], in_channels=1, image_size=8, classes=10)
+    metaopt.load_model_weights(model, Path("next.safetensors"))
+
+
+def test_all_phases_stand_below_one_run(printed):
+    client = mlflow.MlflowClient()
+    runs = client.search_runs(["1"])
+    (main,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "main"]
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == main.info.run_id]
+    assert len(below) == 3
+    assert all(run.info.status == "FINISHED" for run in runs)
+    learned = {run.info.run_id for run in runs if run.data.tags.get("metaopt.phase") == "target"}
+    (optimizer,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "optimizer"]
+    assert set(optimizer.data.tags["metaopt.trajectory_runs"].split(",")) <= learned
+
+
+def test_the_optimizer_gives_the_same_weights_through_every_door(printed):
+    trajectory = metaopt.Trajectory.open(Path("trajectories/digits/seed_0"))
+    steps = trajectory.steps[-2:]
+    history = torch.stack([trajectory.weights(index) for index in (-2, -1)])
+    optimizer = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
+    times = torch.tensor([list(map(float, steps))])
+    expected = optimizer.predict(history[None], times, torch.tensor([99.0]), trajectory.layout)
+    served = mlflow.pyfunc.load_model("models:/metaopt-perceiver@champion").predict(
+        history.numpy(), params={"t_start": float(steps[1]), "t_end": 99.0, "stride": float(steps[1] - steps[0])}
+    )
+    assert served.dtype == np.float32
+    assert served.shape == (1, trajectory.layout.size)
+    np.testing.assert_allclose(served, expected.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_it_can_be_judged_again(printed, command_line):
+    result = command_line(
+        "evaluate", "--steps", 40, "--every", 20, "--seeds", 1, "--controls", "false", "--target-model", "MLP",
+        "--target-options", "widths=[8]", "--output", "result.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "\nperceiver " in result.output
+    assert Path("result.json").is_file()

@@ -1,0 +1,138 @@
+"""Phase 2 on real runs: killed it goes on to the same bytes, and what it learned is of use."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from metaopt.generation import GenerateConfig, generate
+from metaopt.optimizers.files import load_optimizer_file
+from metaopt.targets import TargetCNN, get_target_model
+from metaopt.tasks import get_task
+from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
+from metaopt.training.target import TrainTargetConfig, train_targets
+from metaopt.training.tracker import SilentTracker
+from metaopt.trajectories import Trajectory
+from metaopt.weights.files import load_model_weights
+from metaopt.weights.layout import Layout
+
+TRAIN = """
+import sys, torch
+from pathlib import Path
+from metaopt.configuration import read_config_file
+from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
+from metaopt.training.tracker import SilentTracker
+torch.set_num_threads(1)
+values = read_config_file(Path(sys.argv[1]))
+resume = values.pop("resume_from")
+train_optimizer(TrainOptimizerConfig.from_mapping(values), SilentTracker(), Path(resume) if resume else None)
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded")
+    config = TrainTargetConfig(
+        run_name="mlp",
+        target_model="MLP",
+        target_options={"widths": [8]},
+        runs=4,
+        lr="1e-3:3e-3",
+        epochs=4,
+        checkpoint_every=4,
+        trajectory_dir=folder,
+        checkpoint_dir=folder / "checkpoints",
+    )
+    train_targets(config, SilentTracker())
+    return folder
+
+
+@pytest.fixture
+def config(recorded, tmp_path):
+    return TrainOptimizerConfig(
+        run_name="mlp",
+        optimizer_options={"dim": 16, "num_latents": 8, "latent_dim": 16, "hidden": 32},
+        lr=5e-3,
+        average=0.9,
+        task_batch=64,
+        trajectory_dir=recorded,
+        checkpoint_dir=tmp_path / "checkpoints",
+    )
+
+
+def start(config, tmp_path) -> subprocess.Popen:
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json(), encoding="utf-8")
+    return subprocess.Popen([sys.executable, "-c", TRAIN, str(path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def kill_when_there_is(process: subprocess.Popen, checkpoint: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def last_checkpoint(folder: Path) -> tuple[Path, int]:
+    """The newest checkpoint of a training, and how many epochs it has behind it."""
+    epochs = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("PerceiverOptimizer_epoch_*.safetensors")}
+    return epochs[max(epochs)], max(epochs) + 1
+
+
+def test_a_training_killed_after_its_first_checkpoint_ends_in_the_bytes_of_an_uninterrupted_one(config, tmp_path):
+    epochs = 8
+    config = replace(config, checkpoint_every=1, epochs=epochs)
+    whole = train_optimizer(replace(config, checkpoint_dir=tmp_path / "whole"), SilentTracker()).checkpoint.parent
+    folder = config.checkpoint_folder
+    kill_when_there_is(start(config, tmp_path), folder / "PerceiverOptimizer_epoch_0.safetensors")
+    checkpoint, done = last_checkpoint(folder)
+    assert done < epochs
+    rest = replace(config, epochs=epochs - done, resume_from=str(checkpoint))
+    assert start(rest, tmp_path).wait() == 0
+    names = {path.name for path in whole.glob("*.safetensors")}
+    assert names == {f"PerceiverOptimizer_epoch_{epoch}.safetensors" for epoch in range(epochs)}
+    assert names == {path.name for path in folder.glob("*.safetensors")}
+    for name in names:
+        assert (whole / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+@torch.no_grad()
+def validation_loss(model, task) -> float:
+    inputs, labels = task.splits["validation"]
+    return task.loss(model.eval()(inputs), labels).item()
+
+
+def test_what_was_learned_lowers_the_loss_of_a_run_that_it_has_not_seen_and_fits_other_networks(config, tmp_path):
+    trained = train_optimizer(replace(config, epochs=16), SilentTracker())
+    optimizer = load_optimizer_file(trained.checkpoint)
+    trajectory = Trajectory.open(config.trajectory_dir / trained.held_out[0])
+    assert all(after > before for before, after in pairwise(trajectory.steps))
+    model, task = get_target_model("MLP", **trajectory.run["target_config"]), get_task("digits")
+    for index in range(1, len(trajectory)):
+        t_start, horizon = trajectory.steps[index], trajectory.steps[1]
+        load_model_weights(model, trajectory.snapshots[index].path)
+        before = validation_loss(model, task)
+        target = tmp_path / f"next_{index}.safetensors"
+        wanted = GenerateConfig(
+            trajectory=trajectory.folder, t_start=t_start, t_end=float(t_start + horizon), output=target
+        )
+        load_model_weights(model, generate(wanted, optimizer).path)
+        assert validation_loss(model, task) < before
+
+    other = TargetCNN()
+    layout = Layout.of(other)
+    weights = layout.read(other)
+    history = torch.stack([0.99 * weights, weights])[None]
+    predicted = optimizer.predict(history, torch.tensor([[0.0, 20.0]]), torch.tensor([40.0]), layout)
+    assert predicted.isfinite().all()
+    assert not torch.equal(predicted[0], weights)

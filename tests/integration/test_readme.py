@@ -1,0 +1,91 @@
+"""What README.md shows works: its commands, in its order and in small, and its Python."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from metaopt.cli import COMMANDS, cli
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENTRY_POINTS = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
+SMALLER = {
+    "main": "--runs 4 --target-epochs 2 --optimizer-epochs 1 --pairs-per-epoch 16 --steps 40 --every 20 --seeds 1",
+    "train-target": "--epochs 2 --runs 2",
+    "train-optimizer": "--epochs 1 --pairs-per-epoch 8 --objective weights "
+    "--optimizer-options 'dim=16 num_latents=2 latent_dim=16 heads=2'",
+    "evaluate": "--steps 40 --every 20 --seeds 1 --controls false",
+    "generate": "",
+}
+"""Overrides that make each command cheap; the last of two equal flags wins."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def shown() -> list[list[str]]:
+    """The commands of README as arguments of `metaopt`, in its order."""
+    lines = [part for block in blocks("bash") for line in block.splitlines() for part in line.split("&&")]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [as_arguments(each) for each in words if each[:1] == ["metaopt"] or each[:2] == ["mlflow", "run"]]
+
+
+def as_arguments(words: list[str]) -> list[str]:
+    if words[0] == "metaopt":
+        return words[1:]
+    name = words[words.index("-e") + 1] if "-e" in words else "main"
+    given = [words[index + 1].split("=", 1) for index, word in enumerate(words) if word == "-P"]
+    assert {key for key, _ in given} <= ENTRY_POINTS[name]["parameters"].keys()
+    return [name.replace("_", "-"), *(word for key, value in given for word in (f"--{key}", value))]
+
+
+def test_it_shows_every_command_and_ends_with_the_tests_that_ci_runs():
+    assert {arguments[0] for arguments in shown()} == set(COMMANDS)
+    assert "python -m pytest -n 2\n" in blocks("bash")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("\npython -m pytest -n 2\n")
+
+
+@pytest.mark.parametrize("arguments", shown(), ids=" ".join)
+def test_a_shown_command_has_only_flags_that_exist(arguments):
+    command = cli.get_command(click.Context(cli), arguments[0])
+    command.make_context(arguments[0], arguments[1:])
+
+
+@pytest.fixture(scope="module")
+def walked(command_line):
+    """The working directory of someone who ran README's commands one after the other."""
+    for arguments in shown():
+        result = command_line(*map(in_this_place, arguments), *shlex.split(SMALLER[arguments[0]]))
+        assert result.exit_code == 0, f"{arguments}: {result.output}"
+    return Path.cwd()
+
+
+def in_this_place(word: str) -> str:
+    """A word with the newest run and the newest checkpoint in the place of those that README names."""
+    if word == "$RUN_ID":
+        query = "tags.`metaopt.phase` = 'optimizer'"
+        return MlflowClient().search_runs(["1"], query, order_by=["attributes.start_time DESC"])[0].info.run_id
+    if re.search(r"_epoch_\d+\.safetensors$", word):
+        return str(max(Path(word).parent.glob("*_epoch_*.safetensors"), key=lambda path: path.stat().st_mtime_ns))
+    return word
+
+
+def test_its_commands_run_in_its_order(walked):
+    assert (walked / "next.safetensors").is_file()
+    assert len(list((walked / "checkpoints" / "cnn").glob("*_epoch_*"))) == 3
+
+
+@pytest.mark.parametrize("snippet", blocks("python"), ids=["training", "pyfunc", "dataset"])
+def test_its_python_runs(walked, snippet):
+    exec(compile(snippet, "README.md", "exec"), {})
+
+
+def test_the_files_that_it_names_are_there():
+    for name in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / name).exists(), name

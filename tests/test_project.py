@@ -1,0 +1,144 @@
+"""MLproject, command line, configurations, environments and changelog say the same."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import torch
+import yaml
+from packaging.requirements import Requirement
+
+import metaopt
+from metaopt.cli import COMMANDS, cli
+from metaopt.cli.main_job import MainConfig
+from metaopt.configuration import default_text
+from metaopt.dependencies import import_torchvision
+from metaopt.evaluation import EvaluateConfig
+from metaopt.generation import GenerateConfig
+from metaopt.training.optimizer import TrainOptimizerConfig
+from metaopt.training.target import TrainTargetConfig
+
+ROOT = Path(__file__).parents[1]
+PROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONFIGS = {
+    "main": MainConfig,
+    "train-target": TrainTargetConfig,
+    "train-optimizer": TrainOptimizerConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+}
+PINNED_FOR = {"python_version": "3.11", "python_full_version": "3.11.9", "sys_platform": "linux"}
+"""The machine of conda.yaml; requirements.txt covers others, too."""
+
+
+def command(name) -> click.Command:
+    return cli.get_command(click.Context(cli), name)
+
+
+def entry_point(name) -> dict:
+    return PROJECT["entry_points"][name.replace("-", "_")]
+
+
+def canonical(name) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(lines) -> dict[str, Requirement]:
+    """Requirements that hold on the pinned machine, by name."""
+    found = [Requirement(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return {canonical(each.name): each for each in found if each.marker is None or each.marker.evaluate(PINNED_FOR)}
+
+
+def pinned_version(requirement) -> str:
+    (specifier,) = requirement.specifier
+    assert specifier.operator == "==", f"{requirement} is not pinned"
+    return specifier.version
+
+
+def requirements_txt() -> dict[str, Requirement]:
+    return pins((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
+
+
+def test_commands_configurations_and_entry_points_are_the_same_ones():
+    assert list(COMMANDS) == list(CONFIGS)
+    assert [name.replace("_", "-") for name in PROJECT["entry_points"]] == list(COMMANDS)
+    assert {path.stem for path in (ROOT / "entrypoints").glob("[!_]*.py")} == set(PROJECT["entry_points"])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_has_one_name_and_one_default(name):
+    fields = dataclasses.fields(CONFIGS[name])
+    expected = {field.name: default_text(field) for field in fields} | {"config": "none"}
+    flags = {option.name: option.default for option in command(name).params} | {"config": "none"}
+    parameters = {key: str(value["default"]) for key, value in entry_point(name)["parameters"].items()}
+    assert list(parameters.items()) == list(flags.items()) == list(expected.items())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_default_is_a_valid_value_and_reads_as_itself(name):
+    texts = {field.name: default_text(field) for field in dataclasses.fields(CONFIGS[name])}
+    assert CONFIGS[name].from_mapping(texts) == CONFIGS[name]()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_entry_point_passes_each_parameter_to_the_flag_of_its_name(name):
+    start, *words = entry_point(name)["command"].split(" --")
+    assert start == f"python -m entrypoints.{name.replace('-', '_')}"
+    passed = dict(word.split() for word in words)
+    assert passed == {key.replace("_", "-"): f"{{{key}}}" for key in entry_point(name)["parameters"]}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_numbers_are_declared_as_numbers(name):
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(CONFIGS[name])}
+    for parameter, declared in entry_point(name)["parameters"].items():
+        assert declared["type"] == ("float" if kinds.get(parameter) in (int, float) else "string"), parameter
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_says_what_it_is(name):
+    assert all(option.help and option.help.endswith(".") for option in command(name).params)
+    assert command(name).help
+
+
+def test_one_environment_in_three_files():
+    pinned = requirements_txt()
+    conda = yaml.safe_load((ROOT / PROJECT["conda_env"]).read_text(encoding="utf-8"))
+    python, pip, inline = conda["dependencies"]
+    assert (python, pip) == ("python=3.11", "pip")
+    wanted = pins(METADATA["dependencies"])
+    assert {name: str(each) for name, each in pins(inline["pip"]).items()} == {
+        name: f"{name}=={pinned_version(pinned[name])}" for name in wanted
+    }
+
+
+def test_pinned_versions_are_what_the_package_asks_for():
+    pinned = requirements_txt()
+    asked = pins(METADATA["dependencies"] + METADATA["optional-dependencies"]["dev"])
+    for name, requirement in asked.items():
+        assert requirement.specifier.contains(pinned_version(pinned[name])), requirement
+
+
+def test_every_pin_is_exact_and_names_no_index():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert all(pinned_version(requirement) for requirement in requirements_txt().values())
+    assert not re.search(r"https?://|--index|--find-links|--extra-index", text)
+
+
+def test_torch_and_torchvision_are_a_matching_pair():
+    """A torchvision that was built for another torch fails here, with "operator torchvision::nms does not exist"."""
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    assert import_torchvision().ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist() == [1]
+
+
+def test_the_changelog_knows_the_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{METADATA['version']}]" in changelog
+
+
+def test_every_public_name_is_there():
+    assert all(hasattr(metaopt, name) for name in metaopt.__all__)

@@ -1,0 +1,156 @@
+"""Next-step weights from files: what is written loads into the network, and nothing is lost on the way."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from metaopt.errors import FileFormatError, InvalidConfig, StorageError, TrajectoryError
+from metaopt.generation import GenerateConfig, generate
+from metaopt.optimizers import get_optimizer_model
+from metaopt.trajectories import Recorder, Trajectory
+from metaopt.weights.files import load_model_weights, read_tensors
+from metaopt.weights.layout import Layout
+
+RUN = {"task": "digits", "seed": 0}
+STRIDE, COUNT = 10, 6
+
+
+def network():
+    """Two layers with BatchNorm between them; the first is frozen, the last of another dtype."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3).to(torch.float64))
+    model[0].requires_grad_(False)
+    return model
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A network that moves by the same step each time, and its trajectory."""
+    model = network()
+    recorder = Recorder(tmp_path / "seed_0", RUN, Layout.of(model))
+    start = recorder.layout.read(model)
+    pace = torch.randn_like(start)
+    for number in range(COUNT):
+        recorder.layout.write(model, start + number * pace)
+        model[1].running_mean.fill_(number)
+        recorder.record(model, STRIDE * number, number, {})
+    return model, Trajectory.open(tmp_path / "seed_0"), pace
+
+
+@pytest.fixture
+def config(recorded, tmp_path):
+    return GenerateConfig(trajectory=recorded[1].folder, t_end=80.0, output=tmp_path / "out" / "next.safetensors")
+
+
+def test_the_file_loads_into_the_network_with_frozen_weights_and_buffers(config, recorded):
+    model, trajectory, pace = recorded
+    generated = generate(config, get_optimizer_model("Line"))
+    assert generated == (config.output, 50.0, 80.0)
+    copy = network()
+    load_model_weights(copy, generated.path)
+    expected = trajectory.weights(-1) + 3 * pace
+    torch.testing.assert_close(trajectory.layout.read(copy), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(copy[0].weight, model[0].weight)
+    assert (copy[1].running_mean == COUNT - 1).all()
+    tensors, facts = read_tensors(generated.path, "weights")
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {
+        name: tensor.dtype for name, tensor in model.state_dict().items()
+    }
+    assert facts == {"generated_by": "Line", "t_start": 50, "t_end": 80.0, "run": RUN}
+
+
+@pytest.mark.parametrize("t_start", [0, 10, 30])
+def test_it_goes_on_from_the_snapshot_asked_for_and_sees_nothing_later(config, recorded, t_start):
+    _, trajectory, pace = recorded
+    generated = generate(replace(config, t_start=t_start), get_optimizer_model("Line"))
+    copy = network()
+    load_model_weights(copy, generated.path)
+    strides = (80 - t_start) / STRIDE if t_start else 0  # a single snapshot has no slope
+    expected = trajectory.weights(t_start // STRIDE) + strides * pace
+    torch.testing.assert_close(trajectory.layout.read(copy), expected, rtol=1e-4, atol=1e-4)
+    assert (copy[1].running_mean == t_start // STRIDE).all()
+    assert generated.t_start == t_start
+
+
+def test_holding_gives_back_the_snapshot_to_the_bit(config, recorded):
+    _, trajectory, _ = recorded
+    path = generate(config, get_optimizer_model("Hold")).path
+    saved, tensors = read_tensors(trajectory.snapshots[-1].path, "snapshot")[0], read_tensors(path, "weights")[0]
+    assert all(torch.equal(each, tensors[name]) for name, each in saved.items())
+
+
+def test_it_is_what_the_optimizer_predicts_from_the_history(config, recorded):
+    _, trajectory, _ = recorded
+    optimizer = get_optimizer_model("PerceiverOptimizer", history=3).eval()
+    nn.init.normal_(optimizer.coefficients.weight, std=0.1)
+    history = torch.stack([trajectory.weights(index) for index in (3, 4, 5)])[None]
+    times = torch.tensor([[30.0, 40.0, 50.0]])
+    expected = optimizer.predict(history, times, torch.tensor([80.0]), trajectory.layout)[0]
+    tensors, _ = read_tensors(generate(config, optimizer).path, "weights")
+    named = trajectory.layout.unflatten(expected)
+    assert all(torch.equal(tensors[name], each.to(tensors[name].dtype)) for name, each in named.items())
+
+
+def test_a_network_that_grew_goes_on_from_its_last_segment(config, recorded, tmp_path):
+    grown = nn.Linear(5, 2)
+    for number in range(2):
+        Recorder(tmp_path / "seed_0", RUN, Layout.of(grown), segment=1).record(grown, 60 + 10 * number, 7, {})
+    (tmp_path / "seed_0" / "frozen.safetensors").unlink()
+    copy = nn.Linear(5, 2)
+    load_model_weights(copy, generate(config, get_optimizer_model("Line")).path)
+    assert torch.equal(copy.weight, grown.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t_start": 25}, r"no snapshot at step 25 .*the nearest are at \[10, 20, 30\]"),
+        ({"t_start": 999}, r"the nearest are at \[30, 40, 50\]"),
+        ({"t_end": 49.0}, "t_end is 49, before the snapshot at step 50; give 50 or more"),
+        ({"t_start": 20, "t_end": 10.0}, "before the snapshot at step 20"),
+    ],
+)
+def test_times_that_cannot_be_are_refused(config, change, message):
+    with pytest.raises(InvalidConfig, match=message):
+        generate(replace(config, **change), get_optimizer_model("Hold"))
+    assert not config.output.parent.exists()
+
+
+@pytest.mark.parametrize("change", [{"t_end": "nan"}, {"t_end": -1.0}, {"t_start": -1}, {"t_start": 1.5}])
+def test_times_that_are_none_are_refused(change):
+    with pytest.raises(InvalidConfig, match=next(iter(change))):
+        GenerateConfig(**change)
+
+
+def test_a_file_that_exists_is_kept_unless_told_otherwise(config):
+    generate(config, get_optimizer_model("Hold"))
+    before = config.output.read_bytes()
+    with pytest.raises(InvalidConfig, match="give --overwrite"):
+        generate(config, get_optimizer_model("Line"))
+    assert config.output.read_bytes() == before
+    generate(replace(config, overwrite=True), get_optimizer_model("Line"))
+    assert config.output.read_bytes() != before
+
+
+def test_weights_that_are_not_finite_are_not_written(config):
+    with pytest.raises(InvalidConfig, match="is not finite; give a t_end nearer to the snapshot"):
+        generate(replace(config, t_end=1e39), get_optimizer_model("Line"))
+    assert not config.output.exists()
+
+
+def test_a_place_that_cannot_be_written_and_a_trajectory_that_is_not_there_are_said(config, recorded, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="could not write"):
+        generate(replace(config, output=tmp_path / "file" / "next"), get_optimizer_model("Hold"))
+    with pytest.raises(TrajectoryError, match="there is no such folder"):
+        generate(replace(config, trajectory=tmp_path / "none"), get_optimizer_model("Hold"))
+    path = recorded[1].snapshots[-1].path
+    path.write_bytes(path.read_bytes()[:-3] + b"bad")
+    with pytest.raises(FileFormatError, match="is damaged"):
+        generate(config, get_optimizer_model("Hold"))
+
+
+def test_the_next_step_is_as_far_ahead_as_the_last_snapshots_are_apart(config):
+    generated = generate(replace(config, t_end=None), get_optimizer_model("Line"))
+    assert generated.t_end == 2 * generated.t_start - Trajectory.open(config.trajectory).steps[-2]

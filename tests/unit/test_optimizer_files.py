@@ -1,0 +1,117 @@
+"""Optimizers come back from files of ours and from nothing else."""
+
+import logging
+
+import pytest
+import torch
+
+from metaopt.errors import FileFormatError
+from metaopt.optimizers import get_optimizer_model
+from metaopt.optimizers.files import load_optimizer_file, optimizer_facts, save_optimizer
+from metaopt.training.checkpoint import save_checkpoint
+from metaopt.weights.files import read_facts, write_tensors
+
+SMALL = {"dim": 8, "num_latents": 4, "latent_dim": 8, "hidden": 8}
+
+
+@pytest.fixture
+def optimizer():
+    return get_optimizer_model("PerceiverOptimizer", **SMALL)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "optimizer.safetensors"
+
+
+def test_a_file_says_what_it_holds_beside_what_it_was_told(optimizer, path):
+    save_optimizer(optimizer, path, {"learned": ["cnn/seed_0"], "optimizer": "not this"})
+    facts = read_facts(path, "optimizer")
+    assert facts["learned"] == ["cnn/seed_0"]
+    assert facts["optimizer"]["name"] == "PerceiverOptimizer"
+    assert facts["optimizer"]["config"]["dim"] == 8
+    assert facts["optimizer"]["perceiver_pytorch"]
+
+
+def test_what_is_loaded_is_ready_to_predict_and_does_not_learn(optimizer, path):
+    save_optimizer(optimizer, path)
+    loaded = load_optimizer_file(path)
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    with torch.no_grad():
+        loaded.coefficients.weight.fill_(1)  # its weights are its own, not the file's
+    assert not load_optimizer_file(path).coefficients.weight.any()
+
+
+def test_an_older_file_stays_where_a_new_one_cannot_be_written(optimizer, path):
+    save_optimizer(optimizer, path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        save_optimizer(optimizer, path, {"facts": {1, 2}})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_another_version_of_perceiver_pytorch_is_said(optimizer, path, caplog):
+    facts = {**optimizer_facts(optimizer), "perceiver_pytorch": "0.9.0"}
+    write_tensors(path, optimizer.state_dict(), "optimizer", {"optimizer": facts})
+    with caplog.at_level(logging.WARNING):
+        load_optimizer_file(path)
+    assert "written with perceiver-pytorch 0.9.0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "PerceiverOptimiser"}, "did you mean PerceiverOptimizer"),
+        ({"config": {"dims": 8}}, "did you mean dim"),
+        ({"config": {**SMALL, "dim": 16}}, "size mismatch"),
+        ({"config": {**SMALL, "dim": "wide"}}, "dim is 'wide'"),
+        ({"config": 3}, "does not hold the optimizer that it describes"),
+        ({"name": "Hold", "config": {}}, "Unexpected key"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(optimizer, path, change, message):
+    facts = {**optimizer_facts(optimizer), **change}
+    write_tensors(path, optimizer.state_dict(), "optimizer", {"optimizer": facts})
+    with pytest.raises(FileFormatError, match=message):
+        load_optimizer_file(path)
+
+
+@pytest.mark.parametrize("facts", [{}, {"optimizer": 3}, {"optimizer": {}}])
+@pytest.mark.parametrize("kind", ["optimizer", "checkpoint"])
+def test_a_file_that_describes_no_optimizer_is_refused(path, facts, kind):
+    write_tensors(path, {}, kind, {**facts, "state": {"dict": []}})
+    with pytest.raises(FileFormatError, match=str(path)):
+        load_optimizer_file(path)
+
+
+def test_a_tensor_too_few_or_too_many_is_refused(optimizer, path):
+    tensors, facts = optimizer.state_dict(), {"optimizer": optimizer_facts(optimizer)}
+    for changed in ({**tensors, "more": torch.zeros(1)}, dict(list(tensors.items())[1:])):
+        write_tensors(path, changed, "optimizer", facts)
+        with pytest.raises(FileFormatError, match="key"):
+            load_optimizer_file(path)
+
+
+def test_other_files_are_refused_by_what_they_are(tmp_path, path):
+    save_checkpoint(path, {"model": {"w": torch.zeros(1)}}, {"run": {}})
+    with pytest.raises(FileFormatError, match=r"without an optimizer; expected a checkpoint of phase 2"):
+        load_optimizer_file(path)
+    write_tensors(path, {"w": torch.zeros(1)}, "snapshot", {})
+    with pytest.raises(FileFormatError, match="is a snapshot file; expected an optimizer or a checkpoint of phase 2"):
+        load_optimizer_file(path)
+    torch.save({"w": torch.zeros(1)}, path)
+    with pytest.raises(FileFormatError, match="is a pickle"):
+        load_optimizer_file(path)
+    with pytest.raises(FileFormatError, match="cannot read"):
+        load_optimizer_file(tmp_path / "none")
+
+
+def test_a_flipped_bit_is_noticed(optimizer, path):
+    save_optimizer(optimizer, path)
+    damaged = bytearray(path.read_bytes())
+    damaged[-100] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(FileFormatError, match="is damaged"):
+        load_optimizer_file(path)

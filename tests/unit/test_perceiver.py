@@ -1,0 +1,179 @@
+"""What the Perceiver promises beyond what every optimizer must keep."""
+
+import perceiver_pytorch
+import pytest
+import torch
+
+from metaopt.errors import InvalidConfig
+from metaopt.optimizers import PerceiverOptimizer, get_optimizer_model
+from metaopt.weights.layout import Layout, WeightTensor
+from metaopt.weights.tokens import token_grid
+
+SMALL = {"dim": 16, "num_latents": 8, "latent_dim": 16, "hidden": 24, "token_size": 8}
+
+
+def layout_of(*shapes):
+    return Layout(tuple(WeightTensor(f"w{i}", shape, "float32") for i, shape in enumerate(shapes)))
+
+
+LAYOUT = layout_of((8, 3, 3, 3), (8,), (10, 48), (10,))
+SLICES = LAYOUT.offsets
+
+
+def build(like=None, **options):
+    """An optimizer with weights unlike those that it starts with; those of another one, where it is given."""
+    optimizer = get_optimizer_model("PerceiverOptimizer", **{**SMALL, **options}).eval()
+    with torch.no_grad():
+        for parameter in optimizer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    if like is not None:
+        optimizer.load_state_dict(like.state_dict())
+    return optimizer
+
+
+def past(layout=LAYOUT, batch=2, snapshots=5):
+    random = torch.Generator().manual_seed(1)
+    steps = torch.randn(batch, snapshots, layout.size, generator=random)
+    times = (20.0 * torch.arange(snapshots)).expand(batch, -1)
+    return steps.cumsum(1), times, times[:, -1] + 40
+
+
+def change(optimizer, history, times, t_end, layout=LAYOUT):
+    return optimizer.predict(history, times, t_end, layout) - history[:, -1]
+
+
+def test_its_core_is_the_perceiver_io_of_perceiver_pytorch():
+    assert type(PerceiverOptimizer().perceiver) is perceiver_pytorch.PerceiverIO
+
+
+@pytest.mark.parametrize("snapshots", [1, 3, 5])
+def test_untrained_it_is_hold_to_the_bit(snapshots):
+    history, times, t_end = past(snapshots=snapshots)
+    history[:, -1, :4] = torch.tensor([0.0, 1e-38, -1e15, 1e-45])
+    untrained = get_optimizer_model("PerceiverOptimizer", **SMALL)
+    assert torch.equal(untrained.predict(history, times, t_end, LAYOUT), history[:, -1])
+
+
+def test_other_weights_give_other_outputs():
+    optimizer, (history, times, t_end) = build(), past()
+    expected = change(optimizer, history, times, t_end)
+    assert not torch.equal(change(optimizer, 1.1 * history, times, t_end), expected)
+    older = history.clone()
+    older[:, 0] += 0.5
+    assert not torch.equal(change(optimizer, older, times, t_end), expected)
+
+
+def test_what_happens_in_one_tensor_is_seen_by_the_others():
+    optimizer, (history, times, t_end) = build(), past()
+    expected = change(optimizer, history, times, t_end)
+    other = history.clone()
+    other[..., : SLICES[1]] *= -torch.arange(1.0, 6.0)[:, None]
+    assert not torch.equal(change(optimizer, other, times, t_end)[:, SLICES[1] :], expected[:, SLICES[1] :])
+
+
+@pytest.mark.parametrize("factor", [1e-3, 3.0, 1e3])
+def test_scaling_one_tensor_changes_how_far_it_goes_in_its_own_measure(factor):
+    """LayerNorm must not lose the scale."""
+    optimizer, (history, times, t_end) = build(), past()
+    scaled = history.clone()
+    scaled[..., : SLICES[1]] *= factor
+    before = change(optimizer, history, times, t_end)[:, : SLICES[1]]
+    after = change(optimizer, scaled, times, t_end)[:, : SLICES[1]] / factor
+    assert ((after - before).norm() / before.norm()).item() > 0.01
+
+
+def test_each_token_gets_coefficients_of_its_own():
+    """Here all tokens move alike, so that only their place tells them apart."""
+    optimizer, layout = build(), layout_of((4, 8), (8,), (4, 4, 2))
+    history = torch.arange(5.0)[:, None].expand(5, layout.size)[None] + 1
+    moved = change(optimizer, history, *past(batch=1)[1:], layout)
+    tokens = token_grid(layout, 8).cut(moved, 0, 9)[0]
+    torch.testing.assert_close(tokens, tokens[:, :1].expand(-1, 8))
+    assert len(tokens[:, 0].unique()) == 9
+    assert tokens[:, 0].std() > 1e-3 * tokens[:, 0].abs().mean()
+
+
+def test_a_later_time_gives_other_weights():
+    optimizer, (history, times, t_end) = build(), past()
+    ends = [change(optimizer, history, times, t_end + later) for later in (0.0, 10.0, 500.0)]
+    assert not torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[2])
+    assert all(end.isfinite().all() for end in ends)
+
+
+@pytest.mark.parametrize("limit", [9, 40])
+def test_all_at_once_equals_in_slices_and_so_do_the_gradients(limit):
+    whole, (history, times, t_end) = build(slice_tokens=10_000), past()
+    sliced = build(whole, slice_tokens=limit)
+    outputs, gradients = [], []
+    for optimizer in (whole, sliced):
+        given = history.clone().requires_grad_()
+        output = optimizer(given[:, -1], times[:, -1], t_end, LAYOUT, given[:, :-1], times[:, :-1])
+        (output * torch.linspace(-1, 1, LAYOUT.size)).sum().backward()
+        outputs.append(output.detach())
+        gradients.append([given.grad, *(parameter.grad for parameter in optimizer.parameters())])
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-6, atol=1e-6)
+    for ours, expected in zip(gradients[1], gradients[0], strict=True):
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5 * scale)
+    assert torch.equal(sliced.predict(history, times, t_end, LAYOUT), outputs[1])  # checkpointed or not
+
+
+def test_slices_keep_the_weights_of_a_long_layout_in_their_places():
+    optimizer = get_optimizer_model("PerceiverOptimizer", **SMALL, slice_tokens=100, encoded_tokens=50)
+    layout = layout_of((301, 37), (1,), (5, 5, 5))
+    history, times, t_end = past(layout, batch=1)
+    assert torch.equal(optimizer.predict(history, times, t_end, layout), history[:, -1])
+
+
+def test_the_latents_see_a_sample_of_the_tokens_and_every_token_is_answered():
+    everything, (history, times, t_end) = build(encoded_tokens=10_000), past()
+    expected = change(everything, history, times, t_end)
+    count = token_grid(LAYOUT, 8).count
+    assert torch.equal(change(build(everything, encoded_tokens=count), history, times, t_end), expected)
+    for fewer in (1, 2, 9, count - 1):
+        sampled = change(build(everything, encoded_tokens=fewer), history, times, t_end)
+        assert sampled.isfinite().all()
+        assert not torch.equal(sampled, expected)
+        assert (sampled != 0).float().mean() > 0.99
+
+
+def test_a_token_that_is_not_in_the_sample_still_moves_by_its_own_history():
+    optimizer, (history, times, t_end) = build(encoded_tokens=4), past()  # the first token of each tensor
+    other = history.clone()
+    other[:, 0, 8:16] += 1
+    before, after = (change(optimizer, each, times, t_end) for each in (history, other))
+    assert not torch.equal(before[:, 8:16], after[:, 8:16])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-30, 1e15])
+def test_weights_that_are_all_the_same_or_stand_still_do_no_harm(value):
+    optimizer = build()
+    _, times, t_end = past()
+    history = torch.full((2, 5, LAYOUT.size), value, requires_grad=True)
+    output = optimizer(history[:, -1], times[:, -1], t_end, LAYOUT, history[:, :-1], times[:, :-1])
+    assert output.isfinite().all()
+    output.mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in optimizer.parameters())
+
+
+def test_one_tensor_that_stands_still_does_no_harm_and_stays_where_it_is_but_for_its_shrinking():
+    optimizer, (history, times, t_end) = build(), past()
+    history[..., SLICES[1] : SLICES[2]] = 0.0
+    predicted = optimizer.predict(history, times, t_end, LAYOUT)
+    assert predicted.isfinite().all()
+    assert (predicted[:, SLICES[1] : SLICES[2]] == 0).all()
+
+
+@pytest.mark.parametrize("options", [{"history": 1}, {"token_size": 1}, {"dim": 8, "heads": 3, "cross_heads": 5}])
+def test_configurations_at_their_edges_work(options):
+    optimizer, (history, times, t_end) = build(**options), past()
+    moved = change(optimizer, history, times, t_end)
+    assert moved.isfinite().all()
+    assert moved.any()
+
+
+@pytest.mark.parametrize("options", [{"history": 0}, {"dim": 7}, {"token_size": 0}, {"slice_tokens": 0}, {"depth": 0}])
+def test_sizes_that_cannot_be_are_refused(options):
+    with pytest.raises(InvalidConfig, match=next(iter(options))):
+        get_optimizer_model("PerceiverOptimizer", **options)

@@ -1,0 +1,155 @@
+"""The inner problem that a trajectory states is rebuilt faithfully, or refused in words."""
+
+import pytest
+import torch
+from torch import nn
+
+from metaopt.errors import LayoutMismatch, MetaoptError, TaskDataError, TrajectoryError, UnknownName
+from metaopt.targets import get_target_model, target_config
+from metaopt.tasks import get_task
+from metaopt.tasks.base import generator
+from metaopt.training.problem import InnerProblem, problem_key
+from metaopt.trajectories import Recorder, Trajectory
+from metaopt.weights.layout import Layout
+
+FACTS = {"in_channels": 1, "image_size": 8, "classes": 10}
+DIGITS = {"task": "digits", "task_config": {}}
+
+
+def build(target="MLP", options=None, frozen=()):
+    config = target_config(target, FACTS, {} if options is None else options)
+    model = get_target_model(target, **config)
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return model, {**DIGITS, "target_model": target, "target_config": config}
+
+
+def record(folder, model, run):
+    Recorder(folder, run, Layout.of(model)).record(model, 0, 0, {})
+    return Trajectory.open(folder)
+
+
+def examples(count=24):
+    return get_task("digits").sample("meta", count, generator(3))
+
+
+@torch.no_grad()
+def loss_in_place(model, layout, weights, batch):
+    """The loss as any training would find it: the weights in the network, BatchNorm on the batch."""
+    layout.write(model, weights)
+    for module in model.modules():
+        module.train(isinstance(module, nn.BatchNorm2d))
+    return nn.functional.cross_entropy(model(batch.inputs), batch.labels)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "frozen"),
+    [
+        ("MLP", {"widths": [12]}, ()),
+        ("MLP", {"widths": [12]}, ("layers.1.weight", "layers.1.bias")),
+        ("TargetCNN", {}, ()),
+        ("ResNet18", {}, ()),
+    ],
+)
+def test_losses_are_those_of_networks_that_hold_the_weights(tmp_path, target, options, frozen):
+    model, run = build(target, options, frozen)
+    trajectory = record(tmp_path, model, run)
+    problem, batch = InnerProblem(trajectory), examples()
+    start = trajectory.weights(0)
+    weights = torch.stack([start, start + 0.01 * torch.randn_like(start)])
+    weights.requires_grad_()
+    losses = problem.losses(weights, batch)
+    expected = [loss_in_place(model, trajectory.layout, each, batch) for each in weights.detach()]
+    torch.testing.assert_close(losses.detach(), torch.stack(expected), rtol=1e-4, atol=1e-5)
+    losses.sum().backward()
+    assert weights.grad.isfinite().all()
+    assert weights.grad.any(1).all()
+
+
+def test_its_gradient_is_the_one_that_training_finds(tmp_path):
+    model, run = build(options={"widths": [12]}, frozen=["layers.3.bias"])
+    trajectory = record(tmp_path, model, run)
+    problem, batch = InnerProblem(trajectory), examples()
+    weights = trajectory.weights(0)[None].requires_grad_()
+    problem.losses(weights, batch).sum().backward()
+    nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
+    gradients = {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
+    torch.testing.assert_close(weights.grad[0], trajectory.layout.flatten(gradients))
+
+
+def test_a_loss_does_not_depend_on_the_other_networks_in_the_batch(tmp_path):
+    model, run = build("ResNet18")
+    problem, batch = InnerProblem(record(tmp_path, model, run)), examples(12)
+    weights = Layout.of(model).read(model)
+    together = problem.losses(torch.stack([weights, 2 * weights]), batch)
+    torch.testing.assert_close(together[:1], problem.losses(weights[None], batch))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"task": "digit"}, UnknownName, "did you mean digits"),
+        ({"task_config": {"size": 3}}, MetaoptError, "unknown parameter 'size'"),
+        ({"target_model": "MPL"}, UnknownName, "did you mean MLP"),
+        ({"target_config": {"widths": [5], "image_size": 8}}, LayoutMismatch, "Build it with the configuration"),
+        ({"task": "mnist", "task_config": {"data_dir": "nowhere"}}, TaskDataError, "nowhere"),
+    ],
+)
+def test_a_problem_that_cannot_be_rebuilt_is_refused_with_a_way_out(tmp_path, monkeypatch, change, error, message):
+    monkeypatch.chdir(tmp_path)
+    model, run = build(options={"widths": [12]})
+    trajectory = record(tmp_path / "seed_0", model, {**run, **change})
+    with pytest.raises(error, match=message) as caught:
+        InnerProblem(trajectory)
+    assert "seed_0" in str(caught.value)
+    assert "objective `weights`" in str(caught.value)
+
+
+@pytest.mark.parametrize("fact", ["task", "task_config", "target_model", "target_config"])
+def test_a_trajectory_that_does_not_state_its_problem_is_refused(tmp_path, fact):
+    model, run = build(options={"widths": [12]})
+    del run[fact]
+    with pytest.raises(TrajectoryError, match=f"does not state its '{fact}'; use the objective `weights`"):
+        InnerProblem(record(tmp_path, model, run))
+
+
+def test_data_may_lie_elsewhere_by_now(tmp_path, mnist_dir):
+    config = target_config("MLP", {**FACTS, "image_size": 28}, {"widths": [4]})
+    model = get_target_model("MLP", **config)
+    run = {"task": "mnist", "task_config": {"data_dir": "/gone"}, "target_model": "MLP", "target_config": config}
+    problem = InnerProblem(record(tmp_path, model, run), mnist_dir)
+    batch = problem.task.sample("meta", 10, generator(0))
+    assert problem.losses(problem.layout.read(model)[None], batch).isfinite().all()
+
+
+def test_only_trajectories_of_one_problem_share_a_key(tmp_path):
+    model, run = build(options={"widths": [12]})
+
+    def key(name, model=model, **changes):
+        return problem_key(record(tmp_path / name, model, {**run, **changes}))
+
+    expected = key("a", seed=0)
+    assert key("b", seed=1, lr=0.1) == expected
+    others = [
+        key("task", task="mnist"),
+        key("task_config", task_config={"split_seed": 1}),
+        key("target", target_model="Other"),
+        key("layout", build(options={"widths": [13]})[0]),
+        key("nothing known", task=None),
+    ]
+    assert len({expected, *others}) == 1 + len(others)
+
+
+def test_frozen_weights_are_part_of_the_problem(tmp_path):
+    """Else the second network's loss would be measured with the frozen weights of the first."""
+    frozen = ["layers.1.weight"]
+    (one, run), (other, _) = build(options={"widths": [12]}, frozen=frozen), build(options={"widths": [12]})
+    same, _ = build(options={"widths": [12]}, frozen=frozen)
+    other.layers[1].weight.requires_grad_(False)
+    with torch.no_grad():
+        same.layers[1].weight.copy_(one.layers[1].weight)
+    keys = [
+        problem_key(record(tmp_path / str(seed), model, {**run, "seed": seed}))
+        for seed, model in enumerate([one, same, other])
+    ]
+    assert keys[0] == keys[1] != keys[2]
