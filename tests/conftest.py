@@ -15,7 +15,7 @@ def _one_thread_and_known_randomness():
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mnist_dir() -> Path:
     """Folder that holds MNIST/raw, where the machine has it."""
     folder = Path(os.environ.get("METAOPT_TEST_DATA", SHARED_DATA))

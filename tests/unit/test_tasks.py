@@ -12,7 +12,7 @@ from metaopt.tasks.digits import shifted
 def test_digits_are_divided_as_documented():
     task = get_task("digits")
     assert {name: len(batch.inputs) for name, batch in task.splits.items()} == {
-        "train": 944,
+        "train": 945,
         "meta": 269,
         "guard": 134,
         "validation": 449,

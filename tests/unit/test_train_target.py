@@ -13,7 +13,7 @@ from metaopt.training.tracker import SilentTracker
 from metaopt.trajectories import Trajectory
 from metaopt.weights.files import load_model_weights
 
-BATCHES = 15  # of 64 among the 944 training images of digits
+BATCHES = 15  # of 64 among the 945 training images of digits
 
 
 class Notes(SilentTracker):
