@@ -12,9 +12,8 @@ from typing import Any
 import click
 import torch
 
-from metaopt.training.batching import PairBatch, pair_batches
 from metaopt.training.meta_run import MetaRun
-from metaopt.training.objectives import OBJECTIVES, Judged, judge_predictions
+from metaopt.training.objectives import OBJECTIVES, judge_predictions
 from metaopt.trajectories import Recorder, WeightTrajectoryDataset
 from metaopt.weights.layout import Layout
 
@@ -43,16 +42,7 @@ def measure(size: str, folder: Path, threads: int, steps: int) -> dict[str, Any]
     run = MetaRun("PerceiverOptimizer", {}, seed=0, lr=1e-3, weight_decay=0.01, average=0.99)
     dataset = WeightTrajectoryDataset(folder, "sequential", run.model.history)
     pair = range(len(dataset))[_LAST_PAIR]
-    read, trained = [], []
-    before = time.perf_counter()
-    for batch in pair_batches(dataset, [pair] * (steps + 1), batch_size=1):
-        started = time.perf_counter()
-        judged = _judge(run, batch)
-        run.update(judged.objective.mean())
-        ended = time.perf_counter()
-        read.append(1000 * (started - before))
-        trained.append(1000 * (ended - started))
-        before = ended
+    seconds = [_timed_update(run, dataset, pair) for _ in range(steps + 1)][1:]
     weights = dataset.trajectories[0].layout.size
     peak = peak_memory()
     return {
@@ -60,19 +50,20 @@ def measure(size: str, folder: Path, threads: int, steps: int) -> dict[str, Any]
         "weights": weights,
         "threads": threads,
         "pairs": steps,
-        "ms to read": median(read[1:]),
-        "ms to train": median(trained[1:]),
-        "µs per 1,000 weights": 1e6 * median(trained[1:]) / weights,
+        "ms": 1e3 * median(seconds),
+        "µs per 1,000 weights": 1e9 * median(seconds) / weights,
         "peak MB": peak,
         "MB above imports": peak - imported,
     }
 
 
-def _judge(run: MetaRun, batch: PairBatch) -> Judged:
-    """What phase 2 does with a batch; `batch` and the result live on while the next one is read, as they do there."""
-    start, _, t_start, t_end, history, t_history = batch.pairs
-    predicted = run.model(start, t_start, t_end, batch.layout, history[:, :-1], t_history[:, :-1])
-    return judge_predictions(predicted, batch.pairs, batch.layout, OBJECTIVES["weights"], None, None)
+def _timed_update(run: MetaRun, dataset: WeightTrajectoryDataset, pair: int) -> float:
+    """What phase 2 does with a batch, from the files to the optimizer's step [seconds]."""
+    started = time.perf_counter()
+    pairs, layout = dataset.batch([pair]), dataset.trajectories[0].layout
+    predicted = run.model.generate(pairs.history, pairs.t_history, pairs.t_end, layout)
+    run.update(judge_predictions(predicted, pairs, layout, OBJECTIVES["weights"], None, None).objective.mean())
+    return time.perf_counter() - started
 
 
 @click.command()

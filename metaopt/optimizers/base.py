@@ -38,7 +38,7 @@ class GenerativeOptimizer(nn.Module):
         t_end: Float[Tensor, " batch"],
         layout: Layout,
     ) -> Float[Tensor, "batch weights"]:
-        """The weights at `t_end`, differentiable; arguments as for `predict`, already checked."""
+        """The weights at `t_end`, differentiable; arguments as for `generate`, already checked."""
 
     @final  # type: ignore[misc]  # nn.Module declares `forward` as a variable, which mypy would keep open
     def forward(
@@ -63,19 +63,17 @@ class GenerativeOptimizer(nn.Module):
                 without its times.
         """
         snapshots, times = _joined(weights, t_start, history, t_history)
-        self._check(snapshots, times, t_end, layout)
-        return self.extrapolate(snapshots, times, t_end, layout)
+        return self.generate(snapshots, times, t_end, layout)
 
     @final
-    @torch.no_grad()
-    def predict(
+    def generate(
         self,
         history: Float[Tensor, "batch snapshots weights"],
         t_history: Float[Tensor, "batch snapshots"],
         t_end: Float[Tensor, " batch"],
         layout: Layout,
     ) -> Float[Tensor, "batch weights"]:
-        """Generate the weights at `t_end` from a history, without gradients.
+        """Generate the weights at `t_end` from a history, differentiable.
 
         Args:
             history: past weights, oldest first; those older than it can use are ignored [raw units].
@@ -88,6 +86,18 @@ class GenerativeOptimizer(nn.Module):
         """
         self._check(history, t_history, t_end, layout)
         return self.extrapolate(history, t_history, t_end, layout)
+
+    @final
+    @torch.no_grad()
+    def predict(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, " batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "batch weights"]:
+        """Like `generate`, without gradients: what everybody calls who does not train the optimizer."""
+        return self.generate(history, t_history, t_end, layout)
 
     def _check(self, history: Tensor, t_history: Tensor, t_end: Tensor, layout: Layout) -> None:
         if history.ndim != 3 or history.shape[1] < 1:

@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Float
 from perceiver_pytorch import PerceiverIO
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..configuration import Config, option
 from ..weights.layout import Layout
 from ..weights.tokens import PLACE_FEATURES, TokenGrid, tensor_scales, token_grid
 from .base import GenerativeOptimizer, present
+from .slices import in_slices
 
 _TINY = 1e-12
 _SHRINKING = 0.1  # a coefficient of one on W_t changes it by a tenth: coefficients of all directions then learn alike
@@ -95,13 +95,16 @@ class PerceiverOptimizer(GenerativeOptimizer):
         )
         sample = past.grid.spread(self.config.encoded_tokens)
         encoded = self._embed(past.grid.pick(past.snapshots, sample), sample, past)
-        pieces = []
-        for first, last in past.grid.slices(self.config.slice_tokens):
-            if torch.is_grad_enabled() and past.grid.count > self.config.slice_tokens:
-                pieces.append(checkpoint(self._decode, encoded, past, first, last, use_reentrant=False))
-            else:
-                pieces.append(self._decode(encoded, past, first, last))
-        return torch.cat(pieces, -1)
+        slices = list(past.grid.slices(self.config.slice_tokens))
+        if len(slices) == 1 or history.requires_grad:
+            return torch.cat([self._decode(encoded, past, *tokens) for tokens in slices], -1)
+        spans = [past.grid.span(*tokens) for tokens in slices]
+        return in_slices(
+            lambda encoded, number: self._decode(encoded, past, *slices[number]), spans, encoded, self._learning()
+        )
+
+    def _learning(self) -> list[Tensor]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _decode(self, encoded: Tensor, past: "_Past", first: int, last: int) -> Float[Tensor, "batch weights"]:
         """The weights that the tokens from `first` up to `last` stand for."""

@@ -1,5 +1,6 @@
 """The tracking store: found, created once, and its refusals turned into our errors."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,6 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils import logging_utils
 
 from ..errors import TrackingError
 
@@ -37,7 +37,7 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
 
 def quieten() -> None:
     """Keep MLflow's notes and hints off this process's terminal; what it refuses still arrives as an error."""
-    logging_utils.disable_logging()
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +131,20 @@ def _log_model(
     different = [layout.to_list() for layout in dict.fromkeys(layouts)]
     described = {"package": package.name, "stride": stride, "layouts": different}
     (folder / "layouts.json").write_text(json.dumps(described), encoding="utf-8")
-    info = Model.log(  # what mlflow.pyfunc.log_model calls, which cannot be told the run
-        artifact_path=None,
-        name=name,
-        flavor=mlflow.pyfunc,
-        run_id=tracker.run_id,
-        python_model=str(_DOOR),
-        code_paths=[str(package)],
-        artifacts={"optimizer": str(folder / "optimizer.safetensors"), "layouts": str(folder / "layouts.json")},
-        signature=_signature(stride),
-        input_example=_example(layouts, stride),
-        pip_requirements=requirements(type(optimizer).__name__),
-        registered_model_name=name,
-    )
+    with redirect_stderr(StringIO()):  # MLflow prints there what is logged below; it raises what goes wrong
+        info = Model.log(  # what mlflow.pyfunc.log_model calls, which cannot be told the run
+            artifact_path=None,
+            name=name,
+            flavor=mlflow.pyfunc,
+            run_id=tracker.run_id,
+            python_model=str(_DOOR),
+            code_paths=[str(package)],
+            artifacts={"optimizer": str(folder / "optimizer.safetensors"), "layouts": str(folder / "layouts.json")},
+            signature=_signature(stride),
+            input_example=_example(layouts, stride),
+            pip_requirements=requirements(type(optimizer).__name__),
+            registered_model_name=name,
+        )
     log.info("registered version %s of %s", info.registered_model_version, name)
     return str(info.registered_model_version)
 

@@ -23,7 +23,7 @@ from ..trajectories import (
 )
 from ..trajectories.dataset import MODES
 from ..weights.layout import Layout
-from .batching import PairBatch, count_batches, pair_batches
+from .batching import PairBatch, pair_batches
 from .meta_run import MetaRun
 from .objectives import OBJECTIVES, Judged, judge_predictions
 from .problem import InnerProblem, problem_key
@@ -170,7 +170,7 @@ class _MetaTraining:
         """Train for the epochs asked for; each is judged, every few are kept."""
         self._describe()
         last_epoch = self.run.epoch + self.config.epochs
-        updates = count_batches(self.pairs, self._order(), self.config.batch_size) * self.config.epochs
+        updates = len(list(pair_batches(self.pairs, self._order(), self.config.batch_size))) * self.config.epochs
         with progress(updates, f"{self.config.optimizer_model} on {self.config.run_name}") as bar:
             while self.run.epoch < last_epoch:
                 figures = self._train_and_judge(bar)
@@ -207,13 +207,16 @@ class _MetaTraining:
     def _train_epoch(self, bar: Progress) -> dict[str, float]:
         means = _Means()
         for number, batch in enumerate(pair_batches(self.pairs, self._order(), self.config.batch_size)):
-            random = generator(self.config.seed, self.run.epoch, number)
-            judged = self._predict(self.run.model, batch, self.config.task_batch, random)
-            objective = judged.objective.mean()
-            self.run.update(objective)
-            means.add(judged)
-            bar.update(loss=objective.item())
+            bar.update(loss=self._update(batch, generator(self.config.seed, self.run.epoch, number), means))
         return means.named("train")
+
+    def _update(self, batch: PairBatch, random: torch.Generator, means: "_Means") -> float:
+        """One update; in a function of its own, so that its large tensors are gone before the next batch is read."""
+        judged = self._predict(self.run.model, self.pairs, batch, self.config.task_batch, random)
+        objective = judged.objective.mean()
+        self.run.update(objective)
+        means.add(judged)
+        return objective.item()
 
     @torch.no_grad()
     def _judge(self) -> dict[str, float]:
@@ -222,15 +225,24 @@ class _MetaTraining:
         few = min(_JUDGED_PAIRS, len(self.judged_pairs))
         order = torch.linspace(0, len(self.judged_pairs) - 1, few).long().tolist()
         for batch in pair_batches(self.judged_pairs, order, self.config.batch_size):
-            means.add(self._predict(self.run.predictor, batch, _JUDGED_EXAMPLES, generator(self.config.seed)))
+            random = generator(self.config.seed)
+            means.add(self._predict(self.run.predictor, self.judged_pairs, batch, _JUDGED_EXAMPLES, random))
         return means.named("val")
 
-    def _predict(self, model: GenerativeOptimizer, batch: PairBatch, examples: int, random: torch.Generator) -> Judged:
-        start, _, t_start, t_end, history, t_history = batch.pairs
-        predicted = model(start, t_start, t_end, batch.layout, history[:, :-1], t_history[:, :-1])
+    def _predict(
+        self,
+        model: GenerativeOptimizer,
+        dataset: WeightTrajectoryDataset,
+        batch: PairBatch,
+        examples: int,
+        random: torch.Generator,
+    ) -> Judged:
+        pairs = dataset.batch(batch.indices)
+        layout = dataset.trajectories[dataset.pairs[batch.indices[0]].trajectory].layout
+        predicted = model.generate(pairs.history, pairs.t_history, pairs.t_end, layout)
         problem = self.problems.get(batch.problem)
         shown = problem.task.sample("meta", examples, random) if problem else None
-        return judge_predictions(predicted, batch.pairs, batch.layout, self.shares, problem, shown)
+        return judge_predictions(predicted, pairs, layout, self.shares, problem, shown)
 
     def _save(self) -> Path:
         last = self.run.epoch - 1

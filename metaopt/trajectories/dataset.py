@@ -82,20 +82,43 @@ class WeightTrajectoryDataset(Dataset[WeightPair]):
         Raises:
             FileFormatError: a snapshot is damaged.
         """
-        which, start, end = self.pairs[index]
-        trajectory = self.trajectories[which]
-        oldest = max(trajectory.segment(start).start, start + 1 - self.history)
-        indices = [start] * (self.history - (start + 1 - oldest)) + list(range(oldest, start + 1))
-        rows = {past: trajectory.weights(past) for past in set(indices)}
-        times = trajectory.steps
+        return WeightPair(*(field[0] for field in self.batch([index])))
+
+    def batch(self, indices: Sequence[int]) -> WeightPair:
+        """Read pairs of one layout from disk; every field has a batch dimension in front.
+
+        Weights go straight to their place, and `start` is a view of the history: large networks fit only once.
+
+        Raises:
+            FileFormatError: a snapshot is damaged.
+        """
+        chosen = [self.pairs[index] for index in indices]
+        rows = [self._past(pair) for pair in chosen]
+        weights = self.trajectories[chosen[0].trajectory].segment(chosen[0].start).layout.size
+        history, end = torch.empty(len(chosen), self.history, weights), torch.empty(len(chosen), weights)
+        for pair, past, its_history, its_end in zip(chosen, rows, history, end, strict=True):
+            trajectory = self.trajectories[pair.trajectory]
+            trajectory.weights(pair.end, out=its_end)
+            trajectory.weights(pair.start, out=its_history[-1])
+            for snapshot, row in zip(past, its_history[:-1], strict=False):
+                row.copy_(its_history[-1]) if snapshot == pair.start else trajectory.weights(snapshot, out=row)
+        times = [self.trajectories[pair.trajectory].steps for pair in chosen]
         return WeightPair(
-            start=rows[start],
-            end=trajectory.weights(end),
-            t_start=torch.tensor(float(times[start])),
-            t_end=torch.tensor(float(times[end])),
-            history=torch.stack([rows[past] for past in indices]),
-            t_history=torch.tensor([float(times[past]) for past in indices]),
+            start=history[:, -1],
+            end=end,
+            t_start=torch.tensor([float(steps[pair.start]) for steps, pair in zip(times, chosen, strict=True)]),
+            t_end=torch.tensor([float(steps[pair.end]) for steps, pair in zip(times, chosen, strict=True)]),
+            history=history,
+            t_history=torch.tensor(
+                [[float(steps[snapshot]) for snapshot in past] for steps, past in zip(times, rows, strict=True)]
+            ),
         )
+
+    def _past(self, pair: PairIndex) -> list[int]:
+        """The snapshots of a pair's history; the start itself stands for those that do not exist."""
+        first = self.trajectories[pair.trajectory].segment(pair.start).start
+        wanted = range(pair.start + 1 - self.history, pair.start + 1)
+        return [snapshot if snapshot >= first else pair.start for snapshot in wanted]
 
 
 def split_by_run(

@@ -19,7 +19,7 @@ class Recorder:
     """Turns a network in training into a trajectory on disk.
 
     A snapshot holds the trainable weights and the persistent buffers; weights that are frozen stand once beside the
-    snapshots. The files hold nothing of the time, place or tracking server of the run: the same training writes the
+    snapshots. The files hold nothing of the time or tracking server of the run: the same training writes the
     same bytes.
 
     Args:

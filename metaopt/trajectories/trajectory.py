@@ -111,14 +111,16 @@ class Trajectory:
         index = range(len(self))[index]
         return next(segment for segment in self.segments if index < segment.stop)
 
-    def weights(self, index: int) -> Float[Tensor, " weights"]:
+    def weights(self, index: int, out: Float[Tensor, " weights"] | None = None) -> Float[Tensor, " weights"]:
         """The trainable weights of a snapshot, float32, in the order of its layout.
 
+        Args:
+            out: where to put them; a new vector unless given.
         Raises:
             FileFormatError: the file is damaged, or its tensors are not those of its layout.
         """
         try:
-            return self.segment(index).layout.flatten(self._tensors(index))
+            return self.segment(index).layout.flatten(self._tensors(index), out)
         except LayoutMismatch as error:
             path = self.snapshots[index].path
             raise FileFormatError(

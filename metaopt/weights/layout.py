@@ -63,13 +63,17 @@ class Layout:
         """Where each tensor starts in the flat vector."""
         return tuple(accumulate((tensor.size for tensor in self.tensors), initial=0))[:-1]
 
-    def flatten(self, weights: Mapping[str, Tensor]) -> Float[Tensor, " weights"]:
-        """Put named tensors one after another into a new float32 vector.
+    def flatten(
+        self, weights: Mapping[str, Tensor], out: Float[Tensor, " weights"] | None = None
+    ) -> Float[Tensor, " weights"]:
+        """Put named tensors one after another into a float32 vector.
 
+        Args:
+            out: the vector to write to; a new one unless given.
         Raises:
             LayoutMismatch: a tensor is missing or has another shape.
         """
-        flat = torch.empty(self.size)
+        flat = torch.empty(self.size) if out is None else out
         for tensor, piece in zip(self.tensors, self.split(flat), strict=True):
             if tensor.name not in weights:
                 raise LayoutMismatch(f"no tensor named {tensor.name!r}; the layout expects {_describe(self)}")

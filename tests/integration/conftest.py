@@ -17,7 +17,6 @@ import logging
 
 import mlflow
 from click.testing import CliRunner
-from mlflow.utils import logging_utils
 
 from metaopt.cli import cli
 from metaopt.configuration import Config, option
@@ -80,7 +79,7 @@ def config():
 @pytest.fixture(scope="module")
 def command_line(module_store):
     """Runs `metaopt` in this process, in a folder with a store of its own."""
-    level = logging.getLogger("metaopt").level
+    levels = {name: logging.getLogger(name).level for name in ("metaopt", "mlflow")}
     yield lambda *arguments: CliRunner().invoke(cli, list(map(str, arguments)))
-    logging_utils.enable_logging()
-    logging.getLogger("metaopt").setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)

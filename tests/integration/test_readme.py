@@ -47,8 +47,8 @@ def as_arguments(words: list[str]) -> list[str]:
 
 def test_it_shows_every_command_and_ends_with_the_tests_that_ci_runs():
     assert {arguments[0] for arguments in shown()} == set(COMMANDS)
-    assert "python -m pytest -n 2\n" in blocks("bash")
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("\npython -m pytest -n 2\n")
+    assert "python -m pytest -n 2 --dist loadfile\n" in blocks("bash")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("\npython -m pytest -n 2 --dist loadfile\n")
 
 
 @pytest.mark.parametrize("arguments", shown(), ids=" ".join)
