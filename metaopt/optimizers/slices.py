@@ -25,7 +25,7 @@ def in_slices(
         encoded: what all slices start from.
         parameters: all other tensors that the function uses and that want gradients.
     """
-    return _InSlices.apply(function, spans, encoded, *parameters)  # type: ignore[no-any-return]
+    return _InSlices.apply(function, spans, encoded, *parameters)
 
 
 class _InSlices(torch.autograd.Function):
