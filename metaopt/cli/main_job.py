@@ -66,9 +66,10 @@ class MainConfig(Config):
             overwrite=self.overwrite,
         )
 
-    def evaluation(self) -> EvaluateConfig:
+    def evaluation(self, checkpoint: Path) -> EvaluateConfig:
         """The judgement at the end of the main job, on random seeds that no trajectory had."""
         return EvaluateConfig(
+            optimizer=str(checkpoint),
             task=self.task,
             data_dir=self.data_dir,
             target_model=self.target_model,
@@ -85,14 +86,13 @@ class MainConfig(Config):
 @config_command(MainConfig, "main")
 def command(config: MainConfig) -> None:
     """Record trajectories, train an optimizer on them, judge it on held-out random seeds, register it."""
-    target, optimizer, evaluation = config.target(), config.optimizer(), config.evaluation()
+    target, optimizer = config.target(), config.optimizer()
     with start_run(f"main job: {config.run_name}", config, tags={"metaopt.phase": "main"}) as tracker:
         with tracker.child("phase 1: record trajectories") as phase:
             folders = train_targets(target, phase)
         with tracker.child("phase 2: train the optimizer") as phase:
             trained = train_tracked(optimizer, phase)
-        with tracker.child("evaluation on held-out random seeds") as phase:
-            comparison = evaluate(evaluation, trained.optimizer, phase)
+        comparison = evaluate(config.evaluation(trained.checkpoint), trained.optimizer, tracker)
         version = register(optimizer, trained, tracker, _card(trained, comparison))
     click.echo(terminal_table(comparison))
     click.echo(_where_next(config, version, tracker, folders[0]))

@@ -108,7 +108,7 @@ def _publish(comparison: Comparison, config: EvaluateConfig, task: Task, tracker
 
 
 def _publish_curves(contender: str, curves: list[Curve], tracker: Tracker) -> None:
-    with tracker.child(contender) as run:
+    with tracker.child(f"evaluation: {contender}") as run:
         run.params({"contender": contender})
         for points in zip(*(curve.points for curve in curves), strict=True):
             run.metrics(_finite({"val_loss": fmean(point.loss for point in points)}), points[0].step)

@@ -186,6 +186,8 @@ class _MetaTraining:
         of_model = {f"optimizer.{name}": value for name, value in self.run.model.config.to_mapping().items()}
         self.tracker.params({**config.to_mapping(), **of_model})
         self.tracker.tags({"metaopt.phase": "optimizer", "metaopt.run_name": config.run_name})
+        if self.run.step:
+            self.tracker.tags({"resumed_from_step": self.run.step})
         self.tracker.text(replace(config, overwrite=False).to_json(), "config.json")
         for context, trajectories in (("train", self.learned), ("held-out", self.held_out)):
             for trajectory in trajectories:

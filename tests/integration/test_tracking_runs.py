@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,10 +71,11 @@ def test_the_default_store_is_a_file_in_the_working_directory(store, config):
     assert list((store / "mlruns").iterdir())
 
 
-def test_another_store_can_be_named(store, store_template, config):
-    with start_run("elsewhere", config, tracking_uri=f"sqlite:///{store_template}", experiment="other") as tracker:
+def test_another_store_can_be_named(store, store_template, config, tmp_path):
+    elsewhere = f"sqlite:///{shutil.copyfile(store_template, tmp_path / 'elsewhere.db')}"
+    with start_run("elsewhere", config, tracking_uri=elsewhere, experiment="other") as tracker:
         pass
-    assert mlflow.MlflowClient(f"sqlite:///{store_template}").get_run(tracker.run_id).info.status == "FINISHED"
+    assert mlflow.MlflowClient(elsewhere).get_run(tracker.run_id).info.status == "FINISHED"
 
 
 def test_ten_thousand_metrics_arrive(store, client, config):

@@ -116,8 +116,8 @@ def test_result_goes_to_the_file_and_to_the_tracker(judged_line):
     assert len(result["summary"]["standings"]) == 5
     assert set(notebook.texts) == {"evaluation.json", "report.md"}
     assert notebook.figures == ["loss_curves", "steps_to_target", "nowcasts"]
-    assert set(notebook.children) == set(comparison.contenders)
-    assert list(notebook.children["hold"].metrics_at) == [4, 8, 12, 16, 20, 24]
+    assert set(notebook.children) == {f"evaluation: {name}" for name in comparison.contenders}
+    assert list(notebook.children["evaluation: hold"].metrics_at) == [4, 8, 12, 16, 20, 24]
     assert {"speedup/judged line", "final_val_loss/EMA", "gain/line"} <= set(notebook.metrics_at[24])
 
 
