@@ -26,7 +26,7 @@ class Tracker(Protocol):
         """Record metrics at a step; written in batches."""
 
     def dataset(self, name: str, source: str, digest: str, context: str) -> None:
-        """Record data that the run reads: where it comes from and at most 32 characters that identify it."""
+        """Record data that the run reads: where it comes from and at most 36 characters that identify it."""
 
     def text(self, text: str, name: str) -> None:
         """Store a text file (`config.json`, `report.md`) with the run."""
