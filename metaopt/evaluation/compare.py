@@ -11,7 +11,7 @@ from ..errors import Diverged
 from ..optimizers.average import Average
 from ..optimizers.base import GenerativeOptimizer
 from ..optimizers.line import Line
-from ..tasks import Task, get_task
+from ..tasks import Task, get_task, task_config
 from ..training.tracker import Tracker
 from ..weights.files import write_text
 from .config import EvaluateConfig
@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig, optimizer: GenerativeOptimizer, tracker: Tr
         InvalidConfig, UnknownName, TaskDataError: something that the configuration names cannot be had.
         Diverged: the hold twin's loss is not finite, so that there is nothing to compare with.
     """
-    task = _task(config)
+    task = get_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
     judged = contender_name(optimizer)
     contenders = {**{name: kind() for name, kind in BASELINES.items()}, judged: optimizer}
     # Beyond the seeds that are judged, so that no control sees a run that is a contender.
@@ -63,11 +63,6 @@ def contender_name(optimizer: GenerativeOptimizer) -> str:
     """What the judged optimizer is called among the contenders: `perceiver` for a PerceiverOptimizer."""
     name = type(optimizer).__name__.removesuffix("Optimizer").lower() or "optimizer"
     return f"judged {name}" if name in {HOLD, EMA.lower(), *BASELINES} else name
-
-
-def _task(config: EvaluateConfig) -> Task:
-    folder = {} if config.data_dir is None else {"data_dir": config.data_dir}
-    return get_task(config.task, **{**folder, **config.task_options})
 
 
 def _hold(bench: Bench) -> tuple[Curve, Witness]:

@@ -1,7 +1,10 @@
 """Tasks: data, loss and metrics. One file each; one line in this table each."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ..errors import InvalidConfig
 from ..registry import Registry
 from .base import Batch, Task
 
@@ -28,4 +31,19 @@ def get_task(name: str, **config: Any) -> Task:
     return task
 
 
-__all__ = ["TASKS", "Batch", "Task", "get_task"]
+def task_config(name: str, options: Mapping[str, Any], data_dir: Path | None = None) -> dict[str, Any]:
+    """The full configuration of a task: the user's options, and where its data lies if that is given.
+
+    Raises:
+        UnknownName: no such task.
+        InvalidConfig: an option that the task does not have, a value it cannot take, or a folder where it reads none.
+    """
+    kind = TASKS.get(name)
+    if data_dir is None:
+        return kind.Config.from_mapping(options).to_mapping()
+    if "data_dir" not in kind.Config.names():
+        raise InvalidConfig(f"data_dir is {data_dir}, but task {name!r} reads no files; leave it out")
+    return kind.Config.from_mapping({**options, "data_dir": data_dir}).to_mapping()
+
+
+__all__ = ["TASKS", "Batch", "Task", "get_task", "task_config"]

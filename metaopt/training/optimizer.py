@@ -160,7 +160,7 @@ class _MetaTraining:
         self.shares = OBJECTIVES[config.objective]
         self.pairs = self._dataset(self.learned)
         self.judged_pairs = self._dataset(self.held_out)
-        self.settings = {**config.settings(), "trajectories": [trajectory.digest() for trajectory in self.learned]}
+        self.settings = {**config.settings(), "trajectories": [trajectory.digest for trajectory in self.learned]}
         self.problems: dict[str, InnerProblem] = {}
         for trajectory in trajectories if self.shares.task else []:
             if (key := problem_key(trajectory)) not in self.problems:
@@ -191,7 +191,7 @@ class _MetaTraining:
         self.tracker.text(replace(config, overwrite=False).to_json(), "config.json")
         for context, trajectories in (("train", self.learned), ("held-out", self.held_out)):
             for trajectory in trajectories:
-                self.tracker.dataset(trajectory.name, str(trajectory.folder), trajectory.digest(), context)
+                self.tracker.dataset(trajectory.name, str(trajectory.folder), trajectory.digest, context)
 
     def _order(self) -> list[int]:
         """The pairs of the next epoch, in an order that depends on the random seed and the epoch alone."""

@@ -1,6 +1,5 @@
 """What a recorded trajectory was trained on, rebuilt as a function from flat weights to losses."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ class InnerProblem:
         run = trajectory.run
         try:
             self.task: Task = get_task(run["task"], **_task_config(run, data_dir))
-            self._model = copy.deepcopy(get_target_model(run["target_model"], **run["target_config"]))
+            self._model = get_target_model(run["target_model"], **run["target_config"])
             self._frozen = trajectory.frozen()
             for name, parameter in self._model.named_parameters():
                 parameter.requires_grad_(name not in self._frozen)

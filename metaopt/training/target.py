@@ -6,14 +6,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 
 from ..configuration import Config, Options, Range, option
-from ..errors import Diverged, InvalidConfig
+from ..errors import Diverged
 from ..targets import target_config
-from ..tasks import TASKS, Task, get_task
+from ..tasks import Task, get_task, task_config
 from ..tasks.base import generator
 from ..trajectories import Recorder, Trajectory, check_run_name, claimed
 from ..trajectories.recorder import SNAPSHOT
@@ -73,7 +72,7 @@ def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
         Diverged: a loss or a weight is not finite; the snapshots before it are kept.
         StorageError: the disk is full; everything written before is kept.
     """
-    task = get_task(config.task, **_task_config(config))
+    task = get_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
     plans = [replace(config, seed=config.seed + index, runs=1) for index in range(config.runs)]
     _build(plans[0], task)  # what cannot be built must not overwrite anything
     folder = config.trajectory_dir / check_run_name(config.run_name)
@@ -93,7 +92,7 @@ def _record_below(plan: TrainTargetConfig, task: Task, tracker: Tracker) -> Path
 def _build(plan: TrainTargetConfig, task: Task) -> TargetRun:
     facts = {
         "task": plan.task,
-        "task_config": _task_config(plan),
+        "task_config": task_config(plan.task, plan.task_options, plan.data_dir),
         "target_model": plan.target_model,
         "target_config": target_config(plan.target_model, task.model_facts, plan.target_options),
         "base_optimizer": plan.base_optimizer,
@@ -103,16 +102,6 @@ def _build(plan: TrainTargetConfig, task: Task) -> TargetRun:
         "seed": plan.seed,
     }
     return TargetRun(facts, task, pick_device(plan.device))
-
-
-def _task_config(config: TrainTargetConfig) -> dict[str, Any]:
-    """Every parameter of the task."""
-    kind, options = TASKS.get(config.task).Config, dict(config.task_options)
-    if config.data_dir is not None:
-        if "data_dir" not in kind.names():
-            raise InvalidConfig(f"data_dir is {config.data_dir}, but task {config.task!r} reads no files; leave it out")
-        options["data_dir"] = config.data_dir
-    return kind.from_mapping(options).to_mapping()
 
 
 class _Recording:

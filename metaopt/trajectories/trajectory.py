@@ -154,6 +154,7 @@ class Trajectory:
         """
         return digest_of(self.frozen(), {})
 
+    @cached_property
     def digest(self) -> str:
         """Identifies the recorded weights and facts: 32 hexadecimal characters."""
         sha = hashlib.sha256("".join(read_digest(each.path, SNAPSHOT) for each in self.snapshots).encode())

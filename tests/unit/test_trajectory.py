@@ -45,10 +45,10 @@ def test_a_snapshot_loads_into_its_network(tmp_path):
 
 def test_a_digest_depends_on_every_snapshot(tmp_path):
     model = record(tmp_path)
-    before = Trajectory.open(tmp_path).digest()
-    assert Trajectory.open(tmp_path).digest() == before
+    before = Trajectory.open(tmp_path).digest
+    assert Trajectory.open(tmp_path).digest == before
     record(tmp_path, steps=[15], model=model)
-    assert Trajectory.open(tmp_path).digest() != before
+    assert Trajectory.open(tmp_path).digest != before
 
 
 def test_frozen_weights_are_stored_once(tmp_path):
