@@ -14,7 +14,8 @@ import torch
 
 from metaopt.targets import get_target_model
 from metaopt.tasks import Batch, Task, get_task
-from metaopt.tasks.base import Classification, ClassificationConfig
+from metaopt.tasks.base import SplitConfig
+from metaopt.tasks.classification import Classification
 from metaopt.training.loop import base_optimizer, train_steps
 from metaopt.trajectories import Recorder
 from metaopt.weights.layout import Layout
@@ -43,7 +44,7 @@ def measure(data_dir: Path | None, threads: int, epochs: int, snapshots: int) ->
         recorded = _time_snapshots(model, Path(folder), snapshots)
     return {
         "data": "mnist" if data_dir else "random",
-        "examples": len(task.splits["train"].inputs),
+        "examples": len(task.splits["train"]),
         "threads": threads,
         "epoch ms": trained.median,
         "snapshot ms": recorded.median,
@@ -62,7 +63,7 @@ def _time_snapshots(model: torch.nn.Module, folder: Path, snapshots: int) -> Tim
 def _random_images() -> Task:
     images, labels = torch.randn(_IMAGES, 1, 28, 28), torch.randint(10, (_IMAGES,))
     few = Batch(images[:100], labels[:100])
-    return Classification(Batch(images, labels), few, classes=10, config=ClassificationConfig())
+    return Classification(Batch(images, labels), few, classes=10, config=SplitConfig())
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 import torch
@@ -14,7 +14,7 @@ from ..errors import Diverged
 from ..nowcast import Nowcast, reestimate_batchnorm
 from ..optimizers.base import GenerativeOptimizer
 from ..targets import get_target_model, target_config
-from ..tasks import Batch, Task
+from ..tasks import Batch, Examples, Task
 from ..tasks.base import generator
 from ..training.loop import base_optimizer, train_steps
 from ..weights.layout import Layout, trainable
@@ -26,7 +26,6 @@ Watch = Callable[[int, nn.Module], None]
 
 log = logging.getLogger(__name__)
 
-_ROWS = 512  # examples in one forward pass of a measurement
 _BATCHNORM_BATCHES = 8
 _EMA_DECAY = 0.98
 
@@ -37,7 +36,8 @@ class Bench:
     def __init__(self, config: EvaluateConfig, task: Task, seed: int) -> None:
         self.config, self.task, self.seed = config, task, seed
         self.lr = config.lr.at(float(torch.rand((), generator=generator(seed))))
-        self.guard_batch = task.sample("guard", config.guard_batch, generator(seed, 1))
+        guarding = Examples(*task.sample("guard", config.guard_batch, generator(seed, 1)))
+        self.guard_batches = list(guarding.in_order(task.rows_at_once))
         self.statistics_batches = [
             task.sample("train", config.batch_size, generator(seed, 2, k)) for k in range(_BATCHNORM_BATCHES)
         ]
@@ -73,7 +73,7 @@ class Bench:
             optimizer,
             every=self.config.every,
             stride=self.config.stride,
-            guard=lambda: mean_loss(self.task, model, self.guard_batch),
+            guard=lambda: mean_loss(self.task, model, self.guard_batches),
             reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),
         )
 
@@ -85,7 +85,7 @@ class Bench:
         """
         self.layout.write(self._scratch, weights)
         reestimate_batchnorm(self._scratch, self.statistics_batches)
-        return mean_loss(self.task, self._scratch, self.task.splits["validation"])
+        return mean_loss(self.task, self._scratch, self.task.splits["validation"].in_order(self.task.rows_at_once))
 
 
 def train_twin(
@@ -160,13 +160,13 @@ class Witness:
 
 
 @torch.no_grad()
-def mean_loss(task: Task, model: nn.Module, batch: Batch) -> float:
-    """Mean loss of a network in evaluation mode; its mode is then what it was."""
+def mean_loss(task: Task, model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Mean loss over examples of a network in evaluation mode; its mode is then what it was."""
     training = model.training
     model.eval()
-    total = sum(
-        float(task.loss(model(inputs), labels)) * len(inputs)
-        for inputs, labels in zip(batch.inputs.split(_ROWS), batch.labels.split(_ROWS), strict=True)
-    )
+    total, examples = 0.0, 0
+    for inputs, labels in batches:
+        total += float(task.loss(model(inputs), labels)) * len(inputs)
+        examples += len(inputs)
     model.train(training)
-    return total / len(batch.inputs)
+    return total / examples

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InvalidConfig
 from ..registry import Registry
-from .base import Batch, Task
+from .base import Batch, Examples, Task, TaskConfig
 
 TASKS = Registry(
     "task",
@@ -46,4 +46,4 @@ def task_config(name: str, options: Mapping[str, Any], data_dir: Path | None = N
     return kind.Config.from_mapping({**options, "data_dir": data_dir}).to_mapping()
 
 
-__all__ = ["TASKS", "Batch", "Task", "get_task", "task_config"]
+__all__ = ["TASKS", "Batch", "Examples", "Task", "TaskConfig", "get_task", "task_config"]

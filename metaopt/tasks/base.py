@@ -5,19 +5,24 @@ Loss is the signal; nothing outside a task asks what kind of task it is.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from math import log
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..configuration import Config, option
+from ..errors import TaskDataError
 
 Split = Literal["train", "meta", "guard", "validation"]
 """`train` trains targets, `meta` measures losses in meta-training, `guard` decides on nowcasts, `validation` judges."""
+
+Kind = Literal["classification", "language model", "regression"]
+Topology = Literal["cnn", "transformer", "mlp"]
+
+_HASHED_AT_ONCE = 4096  # examples; bounds memory
 
 
 class Batch(NamedTuple):
@@ -25,6 +30,77 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     labels: Tensor
+
+
+class Examples:
+    """The examples of a split. They may stay on disk; what a batch needs is read and made ready for a network.
+
+    Args:
+        inputs, labels: one row per example, in memory or memory-mapped; splits may share them.
+        rows: which rows belong to the split; all unless given.
+        prepare: turns stored inputs into those of a network (bytes of an image into standardised numbers).
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        rows: Int[Tensor, " examples"] | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._stored = Batch(inputs, labels)
+        self._rows = torch.arange(len(inputs)) if rows is None else rows
+        self._prepare = prepare
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: slice | Tensor) -> Batch:
+        """Some of the examples, by their numbers within the split."""
+        inputs, labels = self._raw(which)
+        return Batch(self._prepare(inputs) if self._prepare else inputs, labels)
+
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """All examples, in batches of at most some size."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    def update(self, sha: "hashlib._Hash") -> None:
+        """Feed the stored examples to a digest."""
+        for which, tensor in enumerate(self._stored):
+            sha.update(f"{tensor.dtype}{(len(self), *tensor.shape[1:])}".encode())
+            for start in range(0, len(self), _HASHED_AT_ONCE):
+                piece = self._raw(slice(start, start + _HASHED_AT_ONCE))[which]
+                sha.update(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+    def _raw(self, which: slice | Tensor) -> Batch:
+        rows = self._rows[which]
+        return Batch(self._stored.inputs[rows], self._stored.labels[rows])
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What can be known of a task beside its data; phase 1 keeps it with each trajectory.
+
+    Args:
+        kind: what is learned.
+        topology: the kind of network that suits the data.
+        baseline_loss: the loss of the best constant answer.
+        target_loss: the loss at which a training counts as done.
+        metrics: names of the figures beside the loss.
+        loss_change_std: typical size of the change of the training loss from one step to the next: its standard
+            deviation, as phase 1 measured it; None before that.
+    """
+
+    kind: Kind
+    topology: Topology
+    baseline_loss: float
+    target_loss: float
+    metrics: tuple[str, ...]
+    loss_change_std: float | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "metrics": list(self.metrics)}
 
 
 class Task(ABC):
@@ -35,13 +111,23 @@ class Task(ABC):
     """
 
     Config: ClassVar[type[Config]]
-    splits: dict[Split, Batch]
-    """The examples of each split, in memory or memory-mapped."""
+    kind: ClassVar[Kind]
+    topology: ClassVar[Topology]
+    metric_names: ClassVar[tuple[str, ...]] = ()
+    target_share: ClassVar[float] = 0.1
+    """The target loss as a share of the baseline loss."""
+    rows_at_once: int = 500
+    """Examples in one forward pass of a measurement; bounds memory."""
+    splits: dict[Split, Examples]
 
     @property
     @abstractmethod
     def model_facts(self) -> Mapping[str, Any]:
-        """What a target may need to know of the data (`in_channels`, `image_size`, `classes`)."""
+        """What a target may need to know of the data.
+
+        Images: `in_features`, `in_channels`, `image_size`, `classes`. Tables: `in_features`, `classes` (1 for a
+        regression). Text: `vocab_size`, `block_size`.
+        """
 
     @property
     @abstractmethod
@@ -56,31 +142,43 @@ class Task(ABC):
     def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Further figures by name, each a mean over the examples."""
 
+    def metrics_of_loss(self, loss: float) -> dict[str, float]:
+        """Further figures that follow from the mean loss over a split, such as perplexity."""
+        return {}
+
+    def describe(self) -> TaskConfig:
+        """What can be known of the task before any training."""
+        return TaskConfig(
+            kind=self.kind,
+            topology=self.topology,
+            baseline_loss=self.baseline_loss,
+            target_loss=self.target_share * self.baseline_loss,
+            metrics=self.metric_names,
+        )
+
     def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """One epoch of training batches in an order that depends on the random seed and the epoch alone."""
-        inputs, labels = self.splits["train"]
-        order = torch.randperm(len(inputs), generator=generator(seed, epoch))
+        examples = self.splits["train"]
+        order = torch.randperm(len(examples), generator=generator(seed, epoch))
         for rows in order.split(batch_size):
-            yield Batch(inputs[rows], labels[rows])
+            yield examples[rows]
 
     def sample(self, split: Split, size: int, random: torch.Generator) -> Batch:
         """A random batch of a split, without repetition; the whole split where that is smaller."""
-        inputs, labels = self.splits[split]
-        rows = torch.randperm(len(inputs), generator=random)[:size]
-        return Batch(inputs[rows], labels[rows])
+        examples = self.splits[split]
+        return examples[torch.randperm(len(examples), generator=random)[:size]]
 
     def digest(self) -> str:
         """Identifies the data and its splits: 32 hexadecimal characters."""
         sha = hashlib.sha256()
-        for name, batch in sorted(self.splits.items()):
-            for tensor in batch:
-                sha.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-                sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        for name, examples in sorted(self.splits.items()):
+            sha.update(name.encode())
+            examples.update(sha)
         return sha.hexdigest()[:32]
 
 
-class ClassificationConfig(Config):
-    """How the examples of a classification task are divided."""
+class SplitConfig(Config):
+    """How the training examples are divided."""
 
     meta_fraction: float = option(
         default=0.2, help="Share of the training examples held out for meta-training.", above=0.0, below=0.5
@@ -91,37 +189,30 @@ class ClassificationConfig(Config):
     split_seed: int = option(default=0, help="Random seed of the division.", at_least=0)
 
 
-class Classification(Task):
-    """A task that names the class of an input; its loss is cross-entropy [nats]."""
+def divided(
+    train: Batch,
+    validation: Batch,
+    config: SplitConfig,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+) -> dict[Split, Examples]:
+    """The four splits, of which three share the training examples at random.
 
-    def __init__(self, train: Batch, validation: Batch, classes: int, config: ClassificationConfig) -> None:
-        self.classes = classes
-        order = torch.randperm(len(train.inputs), generator=generator(config.split_seed))
-        meta, guard = (int(len(order) * share) for share in (config.meta_fraction, config.guard_fraction))
-        names: tuple[Split, ...] = ("meta", "guard", "train")
-        parts = zip(names, order.split([meta, guard, len(order) - meta - guard]), strict=True)
-        self.splits = {"validation": validation}
-        for name, rows in parts:
-            self.splits[name] = Batch(train.inputs[rows], train.labels[rows])
-
-    @property
-    def model_facts(self) -> Mapping[str, Any]:
-        """Channels, height (= width) and number of classes."""
-        _, channels, size, _ = self.splits["train"].inputs.shape
-        return {"in_channels": channels, "image_size": size, "classes": self.classes}
-
-    @property
-    def baseline_loss(self) -> float:
-        """Every class equally likely: ln(classes)."""
-        return log(self.classes)
-
-    def loss(self, outputs: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """Mean cross-entropy [nats]."""
-        return F.cross_entropy(outputs, labels)
-
-    def metrics(self, outputs: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        """Accuracy [0 to 1]."""
-        return {"accuracy": (outputs.argmax(-1) == labels).float().mean()}
+    Args:
+        prepare: turns stored inputs into those of a network.
+    Raises:
+        TaskDataError: there are too few examples for each split to have one.
+    """
+    order = torch.randperm(len(train.inputs), generator=generator(config.split_seed))
+    meta, guard = (int(len(order) * share) for share in (config.meta_fraction, config.guard_fraction))
+    parts = order.split([meta, guard, len(order) - meta - guard])
+    if any(len(part) == 0 for part in (*parts, validation.inputs)):
+        raise TaskDataError(
+            f"{len(order)} training and {len(validation.inputs)} validation examples are too few to divide: each of "
+            "train, meta, guard and validation needs one. Give more data, or larger fractions"
+        )
+    names: tuple[Split, ...] = ("meta", "guard", "train")
+    splits = {name: Examples(*train, rows, prepare) for name, rows in zip(names, parts, strict=True)}
+    return {**splits, "validation": Examples(*validation, prepare=prepare)}
 
 
 def generator(*numbers: int) -> torch.Generator:

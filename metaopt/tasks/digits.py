@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import option
-from .base import Batch, Classification, ClassificationConfig, generator
+from .base import Batch, SplitConfig, generator
+from .classification import Classification
 
 
-class DigitsConfig(ClassificationConfig):
+class DigitsConfig(SplitConfig):
     """How the digits are divided and varied."""
 
     validation_fraction: float = option(default=0.25, help="Share of all images that only judge.", above=0.0, below=1.0)

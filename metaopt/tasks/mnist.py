@@ -8,12 +8,13 @@ import torch
 from ..configuration import option
 from ..dependencies import import_torchvision
 from ..errors import TaskDataError
-from .base import Batch, Classification, ClassificationConfig
+from .base import Batch, SplitConfig
+from .classification import Classification
 
 _MEAN, _STD = 0.1307, 0.3081  # of the public training images
 
 
-class MNISTConfig(ClassificationConfig):
+class MNISTConfig(SplitConfig):
     """Where the files lie and how they are divided."""
 
     data_dir: Path = option(default=Path("data"), help="Folder that holds, or will hold, MNIST/raw.")

@@ -1,6 +1,7 @@
 """Inner training: any network, any task, any optimizer of PyTorch. It writes nothing and tracks nothing."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,8 +12,6 @@ from ..errors import Diverged, InvalidConfig
 from ..registry import suggest
 from ..tasks import Batch, Task
 from ..tasks.base import Split
-
-_JUDGED_AT_ONCE = 1000  # examples; bounds memory
 
 
 def pick_device(name: str) -> torch.device:
@@ -83,13 +82,14 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch:
 @torch.no_grad()
 def judge(model: nn.Module, task: Task, split: Split, device: torch.device) -> dict[str, float]:
     """The loss ("loss") and the metrics of a network in evaluation mode, means over all examples of a split."""
-    inputs, labels = task.splits[split]
+    examples = task.splits[split]
     training = model.training
     model.eval()
-    sums: dict[str, float] = {}
-    for some, their in zip(inputs.split(_JUDGED_AT_ONCE), labels.split(_JUDGED_AT_ONCE), strict=True):
-        outputs, truth = model(some.to(device)), their.to(device)
+    sums: dict[str, float] = defaultdict(float)
+    for inputs, labels in examples.in_order(task.rows_at_once):
+        outputs, truth = model(inputs.to(device)), labels.to(device)
         for name, value in {"loss": task.loss(outputs, truth), **task.metrics(outputs, truth)}.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(some)
+            sums[name] += float(value) * len(inputs)
     model.train(training)
-    return {name: value / len(inputs) for name, value in sums.items()}
+    means = {name: value / len(examples) for name, value in sums.items()}
+    return {**means, **task.metrics_of_loss(means["loss"])}

@@ -162,7 +162,7 @@ class _Recording:
             self.tracker.dataset(self.plan.task, source, self.data, split)
 
     def _train(self) -> None:
-        batches = math.ceil(len(self.run.task.splits["train"].inputs) / self.plan.batch_size)
+        batches = math.ceil(len(self.run.task.splits["train"]) / self.plan.batch_size)
         if self.run.step == 0:
             self._note({}, self._judge())
         with progress(self.plan.epochs * batches, self.run.title, done=self.run.step) as bar:

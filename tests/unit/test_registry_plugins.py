@@ -19,7 +19,8 @@ from torch import nn
 
 from metaopt.configuration import Config, option
 from metaopt.optimizers import GenerativeOptimizer
-from metaopt.tasks.base import Batch, Classification, ClassificationConfig
+from metaopt.tasks.base import Batch, SplitConfig
+from metaopt.tasks.classification import Classification
 
 
 class LineConfig(Config):
@@ -36,7 +37,7 @@ class Straight(nn.Linear):
 class Sides(Classification):
     """Which side of a line a point lies on."""
 
-    Config = ClassificationConfig
+    Config = SplitConfig
 
     def __init__(self, config):
         points = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
@@ -95,7 +96,7 @@ def test_names_of_plugins_stand_among_ours():
 @pytest.mark.usefixtures("package")
 def test_plugins_are_built_with_their_own_configuration():
     task, target = get_task("sides", meta_fraction=0.4), get_target_model("Straight", bias=False)
-    inputs, labels = task.splits["train"]
+    inputs, labels = task.splits["train"][:]
     layout = Layout.of(target)
     weights = layout.read(target)
     halved = get_optimizer_model("Halve", share=0.25).predict(

@@ -11,18 +11,18 @@ from metaopt.tasks.digits import shifted
 
 def test_digits_are_divided_as_documented():
     task = get_task("digits")
-    assert {name: len(batch.inputs) for name, batch in task.splits.items()} == {
+    assert {name: len(examples) for name, examples in task.splits.items()} == {
         "train": 945,
         "meta": 269,
         "guard": 134,
         "validation": 449,
     }
-    assert task.model_facts == {"in_channels": 1, "image_size": 8, "classes": 10}
+    assert task.model_facts == {"in_features": 64, "in_channels": 1, "image_size": 8, "classes": 10}
     assert task.baseline_loss == pytest.approx(math.log(10))
 
 
 def test_digits_are_normalised():
-    inputs = torch.cat([batch.inputs for batch in get_task("digits").splits.values()])
+    inputs = torch.cat([examples[:].inputs for examples in get_task("digits").splits.values()])
     assert inputs.mean().abs() < 1e-5
     assert inputs.std() == pytest.approx(1.0, abs=1e-5)
 
@@ -33,8 +33,8 @@ def test_another_split_seed_divides_otherwise():
 
 def test_mnist_from_files(mnist_dir):
     task = get_task("mnist", data_dir=mnist_dir, download=False)
-    assert task.model_facts == {"in_channels": 1, "image_size": 28, "classes": 10}
-    assert task.splits["train"].inputs.dtype == torch.float32
+    assert task.model_facts == {"in_features": 784, "in_channels": 1, "image_size": 28, "classes": 10}
+    assert task.splits["train"][:].inputs.dtype == torch.float32
 
 
 def test_mnist_without_files_says_what_to_do(tmp_path):
