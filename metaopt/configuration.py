@@ -115,7 +115,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         InvalidConfig: the file is missing, is not YAML, or is not a mapping of names to values.
     """
     try:
-        values = _read_yaml(path.read_text(encoding="utf-8"))
+        values = read_value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidConfig(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -180,7 +180,7 @@ def _read_options(value: Any) -> dict[str, Any]:
     pairs = [part.partition("=") for part in str(value).split()]
     if any(not name or not separator for name, separator, _ in pairs):
         raise ValueError(value)
-    return {name: _read_yaml(text) for name, _, text in pairs}
+    return {name: read_value(text) for name, _, text in pairs}
 
 
 class _Loader(yaml.SafeLoader):
@@ -192,7 +192,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(text: str) -> Any:
+def read_value(text: str) -> Any:
+    """A value as YAML reads it, with numbers such as 1e-3."""
     return yaml.load(text, _Loader)
 
 

@@ -49,5 +49,13 @@ class Diverged(MetaoptError):
     """A training whose loss or weights are no longer finite."""
 
 
+class WorkerDied(MetaoptError):
+    """A worker process that ended without an answer, mostly for want of memory."""
+
+
+class RunsFailed(MetaoptError):
+    """Some of several trainings that failed; the others are whole."""
+
+
 class TrackingError(MetaoptError):
     """A tracking server, run or model version that is not what was asked for."""

@@ -24,6 +24,7 @@ COMMANDS = {
     "train-optimizer": _Place("train_optimizer", "Phase 2: train a generative optimizer on trajectories."),
     "evaluate": _Place("evaluate", "Judge a generative optimizer against all baselines."),
     "generate": _Place("generate", "Generate the weights of a later step into a file."),
+    "list": _Place("list", "Every task, target and optimizer that can be named, and its options."),
 }
 
 _INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
@@ -78,11 +79,11 @@ def cli(debug: bool, quiet: bool) -> None:
 
     `metaopt COMMAND --help` lists the parameters of a command. All can also stand in a YAML file, given with --config.
     """
-    from ..tracking import quieten  # the command has imported MLflow by now; `metaopt --help` need not
-
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(logging.WARNING if quiet else logging.INFO)
-    if not debug:
+    if not debug and "mlflow" in sys.modules:  # imported by the command, where it needs it
+        from ..tracking import quieten
+
         quieten()
 
 

@@ -20,6 +20,7 @@ class MainConfig(Config):
     run_name: str = option(default="digits", help="Name of the trajectories and checkpoints.")
     task: str = option(default="digits", help="Task to train on.")
     data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
+    task_options: Options = option(default={}, help="Further parameters of the task.")
     target_model: str = option(default="MLP", help="Network to train.")
     target_options: Options = option(default={}, help="Parameters of the network.")
     lr: Range = option(default=Range(5e-4, 6e-3), help="Learning rates of the recorded runs, low:high.", above=0.0)
@@ -43,6 +44,7 @@ class MainConfig(Config):
             run_name=self.run_name,
             task=self.task,
             data_dir=self.data_dir,
+            task_options=self.task_options,
             target_model=self.target_model,
             target_options=self.target_options,
             lr=self.lr,
@@ -72,6 +74,7 @@ class MainConfig(Config):
             optimizer=str(checkpoint),
             task=self.task,
             data_dir=self.data_dir,
+            task_options=self.task_options,
             target_model=self.target_model,
             target_options=self.target_options,
             lr=Range(self.evaluation_lr, self.evaluation_lr),

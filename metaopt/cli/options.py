@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from ..configuration import Config, default_text, is_switch, read_config_file
+from .plugin_flags import with_plugin_flags
 
 C = TypeVar("C", bound=Config)
 
@@ -17,7 +18,8 @@ def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], None]], 
     """Make a command of a function that takes a configuration; its docstring is the help text.
 
     Flags win over the file that `--config` names, which wins over defaults. Both spellings of a flag work
-    (`--run-name`, `--run_name`), because `mlflow run` passes parameters that it does not know with underscores.
+    (`--run-name`, `--run_name`), because `mlflow run` passes parameters that it does not know with underscores. Flags
+    that the configuration does not have go to the plug-ins that it names.
     """
 
     def decorate(function: Callable[[C], None]) -> click.Command:
@@ -29,14 +31,19 @@ def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], None]], 
                 for flag, value in flags.items()
                 if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
             }
-            function(kind.from_mapping({**values, **given}))
+            function(kind.from_mapping(with_plugin_flags(kind, {**values, **given}, context.args)))
 
         return click.Command(
             name,
             callback=callback,
             help=function.__doc__,
             params=[*map(_flag, dataclasses.fields(kind)), _config_flag()],  # type: ignore[arg-type]
-            context_settings={"token_normalize_func": lambda token: token.replace("_", "-"), "show_default": True},
+            context_settings={
+                "token_normalize_func": lambda token: token.replace("_", "-"),
+                "show_default": True,
+                "ignore_unknown_options": True,
+                "allow_extra_args": True,
+            },
         )
 
     return decorate

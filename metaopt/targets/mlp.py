@@ -10,11 +10,10 @@ from ..errors import InvalidConfig
 
 
 class MLPConfig(Config):
-    """Shape of the inputs and widths of the hidden layers."""
+    """Size of the inputs and widths of the hidden layers."""
 
-    in_channels: int = option(default=1, help="Channels of an image.", at_least=1)
-    image_size: int = option(default=28, help="Height and width of an image [pixels].", at_least=1)
-    classes: int = option(default=10, help="Number of classes.", at_least=2)
+    in_features: int = option(default=784, help="Numbers per example, flattened [count].", at_least=1)
+    classes: int = option(default=10, help="Number of outputs: classes, or 1 for a regression.", at_least=1)
     widths: tuple[int, ...] = option(default=(64, 32), help="Widths of the hidden layers.")
 
 
@@ -28,12 +27,12 @@ class MLP(nn.Module):
         config = config or MLPConfig()
         if any(width < 1 for width in config.widths):
             raise InvalidConfig(f"widths is {config.widths}; expected whole numbers of 1 or more")
-        widths = [config.in_channels * config.image_size**2, *config.widths, config.classes]
+        widths = [config.in_features, *config.widths, config.classes]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Logits of each class."""
-        return self.layers(images)
+    def forward(self, examples: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
+        """Logits of each class, or the value of a regression."""
+        return self.layers(examples)

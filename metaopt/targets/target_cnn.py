@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..configuration import Config, option
+from .taps import Places
 
 
 class TargetCNNConfig(Config):
@@ -11,7 +12,7 @@ class TargetCNNConfig(Config):
 
     in_channels: int = option(default=1, help="Channels of an image.", at_least=1)
     image_size: int = option(default=28, help="Height and width of an image [pixels].", at_least=4)
-    classes: int = option(default=10, help="Number of classes.", at_least=2)
+    classes: int = option(default=10, help="Number of outputs: classes, or 1 for a regression.", at_least=1)
     hidden: int = option(default=128, help="Width of the hidden linear layer.", at_least=1)
 
 
@@ -42,5 +43,9 @@ class TargetCNN(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """Logits of each class."""
+        """Logits of each class, or the value of a regression."""
         return self.classifier(self.features(images))
+
+    def taps(self) -> Places:
+        """A place after the pooling of each convolution."""
+        return {"features.2": ("block", 32, 1), "features.5": ("block", 64, 1)}

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,25 @@ class MlflowTracker:
         run = self.client.create_run(parent.info.experiment_id, tags={MLFLOW_PARENT_RUN_ID: self.run_id}, run_name=name)
         tracker = MlflowTracker(self.client, run.info.run_id)
         with _ended(tracker):
+            yield tracker
+
+    def elsewhere(self) -> "RemoteRun":
+        """What another process needs to open runs below this one; it can be pickled."""
+        self.flush()
+        return RemoteRun(self.client.tracking_uri, self.run_id)
+
+
+@dataclass(frozen=True)
+class RemoteRun:
+    """A run as seen from another process, or another machine where the tracking URI is a server's."""
+
+    tracking_uri: str
+    run_id: str
+
+    @contextmanager
+    def child(self, name: str) -> "Iterator[MlflowTracker]":
+        """A run of its own below this one; it ends as its block does."""
+        with MlflowTracker(connect(self.tracking_uri), self.run_id).child(name) as tracker:
             yield tracker
 
 

@@ -61,15 +61,29 @@ def train_steps(
     Raises:
         Diverged: a loss is not finite.
     """
-    for inputs, labels in batches:
-        model.train()
-        loss = _step(model, optimizer, task, Batch(inputs.to(device), labels.to(device)))
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss}")
+    for batch in batches:
+        loss = train_step(model, optimizer, task, batch, device)
+        check_loss(loss)
         yield loss
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch) -> float:
+def check_loss(loss: float) -> None:
+    """Refuse a training loss that is not finite.
+
+    Raises:
+        Diverged: it is infinite or not a number.
+    """
+    if not math.isfinite(loss):
+        raise Diverged(f"the training loss is {loss}")
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch, device: torch.device
+) -> float:
+    """Train on one batch; its loss before the step."""
+    model.train()
+    batch = batch.to(device)
+
     def closure() -> float:  # some optimizers, such as LBFGS, ask for the loss more than once in a step
         optimizer.zero_grad()
         loss = task.loss(model(batch.inputs), batch.labels)

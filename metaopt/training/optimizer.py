@@ -64,6 +64,9 @@ class TrainOptimizerConfig(Config):
     data_dir: Path | None = option(
         default=None, help="Folder of the task's data, if it is not where it was in phase 1."
     )
+    trust_code: bool = option(
+        default=False, help="Import networks that trajectories name by a dotted path; for your own ones only."
+    )
     resume_from: str | None = option(default=None, help="Checkpoint to go on from: a run ID, a runs:/ URI or a file.")
     overwrite: bool = option(default=False, help="Replace checkpoints of the same name.")
     checkpoint_every: int = option(
@@ -164,7 +167,7 @@ class _MetaTraining:
         self.problems: dict[str, InnerProblem] = {}
         for trajectory in trajectories if self.shares.task else []:
             if (key := problem_key(trajectory)) not in self.problems:
-                self.problems[key] = InnerProblem(trajectory, config.data_dir)
+                self.problems[key] = InnerProblem(trajectory, config.data_dir, trust_code=config.trust_code)
 
     def finish(self) -> TrainedOptimizer:
         """Train for the epochs asked for; each is judged, every few are kept."""

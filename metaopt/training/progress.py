@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from typing import Protocol
 
 from tqdm import tqdm
@@ -59,7 +60,7 @@ def progress(total: int, title: str, done: int = 0) -> Iterator[Progress]:
         title: what is being done ("TargetCNN, random seed 0").
         done: work that an earlier process did [steps].
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or parent_process() is not None:  # bars of several processes would overwrite each other
         yield _Lines(total, title, done)
         return
     with logging_redirect_tqdm(), tqdm(total=total, initial=done, desc=title, unit="step", dynamic_ncols=True) as bar:

@@ -1,17 +1,20 @@
 """One target in training: its network, its base optimizer, and how far it is."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InvalidConfig
 from ..targets import get_target_model
-from ..tasks import Task
-from ..weights.layout import Layout
+from ..tasks import Batch, Task
+from ..weights.layout import Layout, trainable
 from .checkpoint import expect_same, load_checkpoint, save_checkpoint
-from .loop import base_optimizer, train_steps
+from .loop import base_optimizer, check_loss, train_step
+from .loss_changes import LossChanges
 from .randomness import random_states, restore_random_states, seed_all
 
 
@@ -22,7 +25,7 @@ class TargetRun:
 
     Args:
         facts: what is trained and how ("task", "target_model", "target_config", "base_optimizer",
-            "base_optimizer_options", "lr", "batch_size", "seed", …), as every snapshot states them.
+            "base_optimizer_options", "lr", "batch_size", "seed", "space"), as every snapshot states them.
         task: the task that the facts name.
         device: where to train.
     Raises:
@@ -35,13 +38,13 @@ class TargetRun:
         self.device = device
         seed_all(facts["seed"])
         self.model = get_target_model(facts["target_model"], **facts["target_config"]).to(device)
+        _restrict(self.model, facts.get("space"))
         self.layout = Layout.of(self.model)
+        parameters = [parameter for _, parameter in trainable(self.model)]
         self.optimizer = base_optimizer(
-            facts["base_optimizer"],
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            facts["lr"],
-            facts["base_optimizer_options"],
+            facts["base_optimizer"], parameters, facts["lr"], facts["base_optimizer_options"]
         )
+        self.loss_changes = LossChanges()
         self.epoch = 0
         self.step = 0
 
@@ -50,17 +53,21 @@ class TargetRun:
         """What is trained, for people."""
         return f"{self.facts['target_model']} on {self.facts['task']}, random seed {self.facts['seed']}"
 
-    def train_epoch(self) -> Iterator[float]:
-        """Train for one epoch, giving the loss of each step once it is done.
+    def epoch_steps(self) -> Iterator["Step"]:
+        """The steps of the next epoch, each to be taken before the next is asked for."""
+        for batch in self.task.batches(self.facts["batch_size"], self.facts["seed"], self.epoch):
+            yield Step(self, batch)
+        self.epoch += 1
+
+    def take_in(self, loss: float) -> None:
+        """Count a step that was taken, with the loss before it.
 
         Raises:
-            Diverged: a loss is not finite.
+            Diverged: the loss is not finite.
         """
-        batches = self.task.batches(self.facts["batch_size"], self.facts["seed"], self.epoch)
-        for loss in train_steps(self.model, self.optimizer, self.task, batches, self.device):
-            self.step += 1
-            yield loss
-        self.epoch += 1
+        self.step += 1
+        check_loss(loss)
+        self.loss_changes.add(loss)
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write a checkpoint; between epochs only, because the order of batches depends on the epoch alone.
@@ -74,6 +81,7 @@ class TargetRun:
             "model": self.model.state_dict(),
             "base_optimizer": self.optimizer.state_dict(),
             "random": random_states(),
+            "loss_changes": self.loss_changes.state(),
             "epoch": self.epoch,
             "step": self.step,
         }
@@ -92,8 +100,32 @@ class TargetRun:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
+            self.loss_changes = LossChanges(*state["loss_changes"])
             self.epoch, self.step = state["epoch"], state["step"]
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of {self.title} ({error}); start it with --overwrite"
             ) from error
+
+
+class Step(NamedTuple):
+    """A step that a target wants to take."""
+
+    run: TargetRun
+    batch: Batch
+
+    def take(self) -> float:
+        """Train on the batch; its loss before the step."""
+        run = self.run
+        return train_step(run.model, run.optimizer, run.task, self.batch, run.device)
+
+
+def _restrict(model: nn.Module, space: str | None) -> None:
+    """Freeze the weights whose names do not match."""
+    if space is None:
+        return
+    names = [name for name, _ in trainable(model)]
+    if not any(re.search(space, name) for name in names):
+        raise InvalidConfig(f"space is {space!r}, which matches no weights of {type(model).__name__}: {names}")
+    for name, parameter in trainable(model):
+        parameter.requires_grad_(re.search(space, name) is not None)

@@ -9,7 +9,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Tracker(Protocol):
+class Parent(Protocol):
+    """Something below which runs can be opened."""
+
+    def child(self, name: str) -> AbstractContextManager["Tracker"]:
+        """A run of its own below this one; it ends as its block does."""
+
+
+class Tracker(Parent, Protocol):
     """One run. MLflow is one implementation; `SilentTracker` serves libraries and unit tests."""
 
     @property
@@ -37,8 +44,20 @@ class Tracker(Protocol):
     def files(self, paths: Sequence[Path], folder: str) -> None:
         """Store files in a folder of the run, then a manifest with their sha256: a folder without one is unfinished."""
 
-    def child(self, name: str) -> AbstractContextManager["Tracker"]:
-        """A run of its own below this one."""
+    def elsewhere(self) -> Parent:
+        """What another process needs to open runs below this one; it can be pickled."""
+
+
+class Itself:
+    """Gives a run itself where a run below it is asked for."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    @contextmanager
+    def child(self, name: str) -> Iterator[Tracker]:
+        """The run itself; whoever opened it ends it."""
+        yield self._tracker
 
 
 class SilentTracker:
@@ -71,3 +90,7 @@ class SilentTracker:
     def child(self, name: str) -> "Iterator[SilentTracker]":
         """Another silent tracker."""
         yield SilentTracker()
+
+    def elsewhere(self) -> "SilentTracker":
+        """Another silent tracker."""
+        return SilentTracker()

@@ -1,6 +1,7 @@
 """Reads trajectories: snapshots of one training run, oldest first, verified and memory-mapped."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from ..errors import FileFormatError, LayoutMismatch, TrajectoryError
 from ..registry import suggest
-from ..weights.files import digest_of, layout_of, read_digest, read_facts, read_tensors
+from ..weights.files import digest_of, files_of, layout_of, read_digest, read_facts, read_tensors
 from ..weights.layout import Layout
 from .recorder import FROZEN, SNAPSHOT
+
+TASK_FILE = "task.json"
+"""Facts of the task, beside the snapshots: what cannot be read from them."""
 
 _FILES = "step_*.safetensors"
 
@@ -142,8 +146,27 @@ class Trajectory:
         Raises:
             FileFormatError: their file is damaged.
         """
-        path = self.folder / f"{FROZEN}.safetensors"
-        return read_tensors(path, FROZEN)[0] if path.exists() else {}
+        return read_tensors(self._frozen_path, FROZEN)[0] if self._frozen_path.exists() else {}
+
+    @cached_property
+    def task(self) -> dict[str, Any] | None:
+        """Facts of the task that the run was trained on, as training wrote them beside the snapshots; None without.
+
+        Raises:
+            FileFormatError: their file is damaged.
+        """
+        path = self.folder / TASK_FILE
+        return _json_object(path) if path.exists() else None
+
+    def files(self) -> list[Path]:
+        """Every file of the trajectory, in a stable order: what to copy or upload, shards included.
+
+        Raises:
+            FileFormatError: a file is truncated, or not one of ours.
+        """
+        frozen, task = self._frozen_path, self.folder / TASK_FILE
+        stored = [snapshot.path for snapshot in self.snapshots] + ([frozen] if frozen.exists() else [])
+        return [path for each in stored for path in files_of(each)] + ([task] if task.exists() else [])
 
     @cached_property
     def frozen_digest(self) -> str:
@@ -159,6 +182,10 @@ class Trajectory:
         """Identifies the recorded weights and facts: 32 hexadecimal characters."""
         sha = hashlib.sha256("".join(read_digest(each.path, SNAPSHOT) for each in self.snapshots).encode())
         return sha.hexdigest()[:32]
+
+    @property
+    def _frozen_path(self) -> Path:
+        return self.folder / f"{FROZEN}.safetensors"
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """The tensors of a file, views of it; hashed only the first time."""
@@ -230,6 +257,16 @@ def _segments(snapshots: list[Snapshot], facts: list[dict[str, Any]]) -> list[Se
                 )
         segments.append(Segment(_layout(snapshots[first].path, facts[first]), first, first + 1 + len(rest)))
     return segments
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"cannot read {path}: {error}; get it anew, or record the run again") from error
+    if not isinstance(value, dict):
+        raise FileFormatError(f"{path} holds no JSON object but {type(value).__name__}; get it anew")
+    return value
 
 
 def _layout(path: Path, facts: dict[str, Any]) -> Layout:

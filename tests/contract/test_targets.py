@@ -1,31 +1,54 @@
-"""What every target model must keep, ours and those of plug-ins."""
+"""What every target model must keep: ours, those of plug-ins, and those that other packages bring."""
 
 import pytest
 import torch
+from torch import nn
+from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
-from metaopt.targets import TARGETS, get_target_model, target_config
+from metaopt.targets import TARGETS, get_target_model, read_taps, tapped, taps, target_config, vmappable
 from metaopt.weights.files import load_model_weights, save_model_weights
 from metaopt.weights.layout import Layout
 
-FACTS = {"in_channels": 1, "image_size": 8, "classes": 10}
+FACTS = {"in_features": 64, "in_channels": 1, "image_size": 8, "classes": 10, "vocab_size": 11, "block_size": 8}
+OUTSIDE = {
+    "torchvision:mobilenet_v3_small": {},
+    "transformers:GPT2Config": {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 8},
+}
+INPUTS = {
+    "vocab_size": lambda count, random: torch.randint(FACTS["vocab_size"], (count, 8), generator=random),
+    "in_channels": lambda count, random: torch.randn(count, 1, 8, 8, generator=random),
+    "in_features": lambda count, random: torch.randn(count, 1, 8, 8, generator=random),
+}
+"""What a network is fed with, by the fact that it asked for."""
 
-pytestmark = pytest.mark.parametrize("name", TARGETS.names())
+pytestmark = pytest.mark.parametrize("name", [*TARGETS.names(), *OUTSIDE])
+
+
+@pytest.fixture(autouse=True)
+def _has_its_package(name):
+    if ":" in name:
+        pytest.importorskip(name.partition(":")[0])
+
+
+def config_of(name):
+    return target_config(name, FACTS, OUTSIDE.get(name, {}))
 
 
 def build(name, seed=0):
     torch.manual_seed(seed)
-    return get_target_model(name, **target_config(name, FACTS, {})).eval()
+    return get_target_model(name, **config_of(name)).eval()
 
 
-def images(count=4):
-    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+def inputs_of(name, count=4):
+    (kind, *_) = [kind for kind in INPUTS if kind in config_of(name)]
+    return INPUTS[kind](count, torch.Generator().manual_seed(1))
 
 
 def test_forward_and_backward_are_finite(name):
     model = build(name).train()
-    outputs = model(images())
+    outputs = model(inputs_of(name))
     outputs.square().mean().backward()
-    assert outputs.shape == (4, 10)
+    assert outputs.shape in ((4, FACTS["classes"]), (4, FACTS["block_size"], FACTS["vocab_size"]))
     assert outputs.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -49,13 +72,66 @@ def test_layout_round_trip(name):
 def test_saved_weights_give_the_same_outputs(name, tmp_path):
     model, copy = build(name), build(name, 7)
     with torch.no_grad():
-        model.train()(images(16))  # moves BatchNorm statistics, which must be saved, too
+        model.train()(inputs_of(name, 16))  # moves BatchNorm statistics, which must be saved, too
         model.eval()
     save_model_weights(model, tmp_path / "weights.safetensors")
     load_model_weights(copy, tmp_path / "weights.safetensors")
-    assert torch.equal(model(images()), copy(images()))
+    assert torch.equal(model(inputs_of(name)), copy(inputs_of(name)))
 
 
 def test_configuration_survives_plain_values(name):
-    config = target_config(name, FACTS, {})
-    assert TARGETS.get(name).Config.from_mapping(config).to_mapping() == config
+    config = config_of(name)
+    assert target_config(name, {}, config) == config
+
+
+def problem(name):
+    """A network as a function of named weights, and two weight vectors for it."""
+    model, inputs = build(name), inputs_of(name)
+    replace_all_batch_norm_modules_(model)
+    layout = Layout.of(model)
+    weights = torch.stack([layout.read(build(name, seed)) for seed in (1, 2)]) + 0.01
+    return lambda flat: functional_call(model, layout.unflatten(flat), (inputs,)), weights
+
+
+def test_many_weights_at_once_give_the_outputs_of_each(name):
+    outputs, weights = problem(name)
+    with torch.no_grad(), vmappable():
+        together = vmap(outputs)(weights)
+    torch.testing.assert_close(together, torch.stack([outputs(each) for each in weights]), rtol=1e-3, atol=1e-4)
+
+
+def test_many_weights_at_once_give_the_gradients_of_each(name):
+    outputs, weights = problem(name)
+    weights.requires_grad_()
+    with vmappable():
+        together = vmap(outputs)(weights)
+    (gradients,) = torch.autograd.grad(together.square().mean(), weights)
+    (expected,) = torch.autograd.grad(torch.stack([outputs(each) for each in weights]).square().mean(), weights)
+    assert (gradients - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_functions_that_change_nothing_leave_no_trace(name):
+    model, inputs = build(name), inputs_of(name)
+    plain = model(inputs)
+    with tapped(model, {tap.name: lambda tensor: tensor for tap in taps(model)}):
+        assert torch.equal(model(inputs), plain)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_every_tap_is_reached_in_its_order_and_has_its_size(name):
+    model = build(name)
+    read = read_taps(model, inputs_of(name))
+    assert list(read) == [tap.name for tap in taps(model)]
+    assert [tap.position for tap in taps(model)] == list(range(len(read)))
+    assert all(read[tap.name].shape[tap.dim] == tap.size for tap in taps(model))
+
+
+def test_every_tap_can_change_the_outputs(name):
+    model, inputs = build(name), inputs_of(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # a last layer of zeros would hide every change
+    plain = model(inputs)
+    for tap in taps(model):
+        with tapped(model, {tap.name: nn.Dropout(0.9).train()}):
+            assert not torch.equal(model(inputs), plain), tap.name

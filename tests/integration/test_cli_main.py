@@ -40,7 +40,7 @@ def test_the_command_that_it_prints_works(printed, command_line):
     words = line.split()
     result = command_line(*words[words.index("generate") :])
     assert result.exit_code == 0, result.output
-    model = metaopt.get_target_model("MLP", widths=[8], in_channels=1, image_size=8, classes=10)
+    model = metaopt.get_target_model("MLP", widths=[8], in_features=64)
     metaopt.load_model_weights(model, Path("next.safetensors"))
 
 

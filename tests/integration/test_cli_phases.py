@@ -70,7 +70,7 @@ def test_a_trajectory_is_rebuilt_from_the_configuration_of_its_run(succeed, reco
 
 
 def load(path: Path) -> torch.Tensor:
-    model = metaopt.get_target_model("MLP", widths=[8], in_channels=1, image_size=8, classes=10)
+    model = metaopt.get_target_model("MLP", widths=[8], in_features=64)
     metaopt.load_model_weights(model, path)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 

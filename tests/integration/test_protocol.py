@@ -73,7 +73,7 @@ def test_the_continuation_has_the_next_ten_epochs_and_goes_on_from_the_loss(runs
 def test_the_registered_optimizer_lowers_the_loss_of_a_run_that_it_has_not_seen(runs, mnist):
     optimizer = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
     trajectory = metaopt.Trajectory.open(Path("trajectories/unseen/seed_100"))
-    model = metaopt.get_target_model("TargetCNN", **mnist.model_facts)
+    model = metaopt.get_target_model("TargetCNN", mnist.model_facts)
     losses = []
     for last in range(1, 6):
         rows = range(max(0, last + 1 - optimizer.history), last + 1)

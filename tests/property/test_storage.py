@@ -13,7 +13,7 @@ from torch import Tensor
 from metaopt.configuration import Config, Options, Range, option, read_config_file
 from metaopt.errors import FileFormatError
 from metaopt.training.checkpoint import load_checkpoint, save_checkpoint
-from metaopt.weights.files import read_tensors, write_tensors
+from metaopt.weights.files import files_of, read_tensors, write_tensors
 from metaopt.weights.layout import Layout, WeightTensor
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,6 +85,13 @@ def small_file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def divided_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("files") / "divided.safetensors"
+    write_tensors(path, {"w": torch.arange(3.0), "flag": torch.tensor([True])}, "weights", FACTS, shard_size=4)
+    return path
+
+
 def test_every_flipped_bit_is_noticed(small_file: Path, tmp_path: Path):
     whole, path = small_file.read_bytes(), tmp_path / "flipped.safetensors"
     for position in range(len(whole) * 8):
@@ -95,12 +102,35 @@ def test_every_flipped_bit_is_noticed(small_file: Path, tmp_path: Path):
             read_tensors(path, "weights")
 
 
+def test_every_flipped_bit_is_noticed_in_the_file_and_in_each_shard(divided_file: Path):
+    for path in files_of(divided_file):
+        whole = path.read_bytes()
+        for position in range(len(whole) * 8):
+            damaged = bytearray(whole)
+            damaged[position // 8] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            with pytest.raises(FileFormatError):
+                read_tensors(divided_file, "weights")
+        path.write_bytes(whole)
+    read_tensors(divided_file, "weights")
+
+
 def test_every_truncation_is_noticed(small_file: Path, tmp_path: Path):
     whole, path = small_file.read_bytes(), tmp_path / "short.safetensors"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(FileFormatError):
             read_tensors(path, "weights")
+
+
+@QUICK
+@given(state=st.dictionaries(names, tensors(), max_size=6), size=st.integers(0, 200))
+def test_a_file_is_the_same_in_any_number_of_shards(tmp_path: Path, state, size):
+    path = tmp_path / "divided.safetensors"
+    write_tensors(path, state, "weights", {}, shard_size=size)
+    read, _ = read_tensors(path, "weights")
+    assert same(dict(sorted(read.items())), dict(sorted(state.items())))
+    assert {*files_of(path)} == {*tmp_path.iterdir()}
 
 
 class Settings(Config):

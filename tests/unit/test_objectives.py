@@ -18,7 +18,7 @@ PAIRS = 3
 
 @pytest.fixture
 def problem(tmp_path):
-    config = target_config("MLP", {"in_channels": 1, "image_size": 8, "classes": 10}, {"widths": [8]})
+    config = target_config("MLP", {"in_features": 64, "classes": 10}, {"widths": [8]})
     model = get_target_model("MLP", **config)
     run = {"task": "digits", "task_config": {}, "target_model": "MLP", "target_config": config}
     Recorder(tmp_path, run, Layout.of(model)).record(model, 0, 0, {})

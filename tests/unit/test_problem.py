@@ -12,7 +12,7 @@ from metaopt.training.problem import InnerProblem, problem_key
 from metaopt.trajectories import Recorder, Trajectory
 from metaopt.weights.layout import Layout
 
-FACTS = {"in_channels": 1, "image_size": 8, "classes": 10}
+FACTS = {"in_features": 64, "in_channels": 1, "image_size": 8, "classes": 10}
 DIGITS = {"task": "digits", "task_config": {}}
 
 
@@ -91,7 +91,7 @@ def test_a_loss_does_not_depend_on_the_other_networks_in_the_batch(tmp_path):
         ({"task": "digit"}, UnknownName, "did you mean digits"),
         ({"task_config": {"size": 3}}, MetaoptError, "unknown parameter 'size'"),
         ({"target_model": "MPL"}, UnknownName, "did you mean MLP"),
-        ({"target_config": {"widths": [5], "image_size": 8}}, LayoutMismatch, "Build it with the configuration"),
+        ({"target_config": {"widths": [5], "in_features": 64}}, LayoutMismatch, "Build it with the configuration"),
         ({"task": "mnist", "task_config": {"data_dir": "nowhere"}}, TaskDataError, "nowhere"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_trajectory_that_does_not_state_its_problem_is_refused(tmp_path, fact)
 
 
 def test_data_may_lie_elsewhere_by_now(tmp_path, mnist_dir):
-    config = target_config("MLP", {**FACTS, "image_size": 28}, {"widths": [4]})
+    config = target_config("MLP", {**FACTS, "in_features": 784, "image_size": 28}, {"widths": [4]})
     model = get_target_model("MLP", **config)
     run = {"task": "mnist", "task_config": {"data_dir": "/gone"}, "target_model": "MLP", "target_config": config}
     problem = InnerProblem(record(tmp_path, model, run), mnist_dir)

@@ -6,7 +6,7 @@ import pytest
 
 from metaopt import registry
 from metaopt.errors import UnknownName
-from metaopt.registry import Registry, suggest
+from metaopt.registry import Registry, load_path, suggest
 
 TABLE = {"Alpha": "collections:OrderedDict", "Beta": "collections:Counter"}
 
@@ -27,3 +27,39 @@ def test_an_unknown_name_gets_the_nearest_ones():
 
 def test_far_names_get_all_that_are_known():
     assert suggest("zzz", ["Alpha", "Beta"]) == "known are Alpha, Beta"
+
+
+def test_a_name_has_an_origin(monkeypatch):
+    point = EntryPoint("Gamma", "collections:deque", "some.group")
+    monkeypatch.setattr(registry, "entry_points", lambda group, name=None: [point] if name == "Gamma" else [])
+    names = Registry("thing", "some.group", TABLE)
+    assert names.origin("Alpha") == "metaopt"
+    assert names.origin("Gamma") == "collections"
+    with pytest.raises(UnknownName, match="unknown thing 'Delta'"):
+        names.origin("Delta")
+
+
+def test_a_plug_in_that_cannot_be_imported_says_why(monkeypatch):
+    point = EntryPoint("Gamma", "a_package_that_is_not_there:Gamma", "some.group")
+    monkeypatch.setattr(registry, "entry_points", lambda group, name=None: [point])
+    with pytest.raises(UnknownName, match=r"cannot be imported .*No module named 'a_package_that_is_not_there'"):
+        Registry("thing", "some.group", TABLE).get("Gamma")
+
+
+def test_a_path_leads_to_the_object_there():
+    assert load_path("collections:OrderedDict").__name__ == "OrderedDict"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("collections:OrderdDict", "did you mean OrderedDict"),
+        ("collections:", "collections has no ''"),
+        ("a_package_that_is_not_there:x", "ModuleNotFoundError"),
+        (":x", "Empty module name"),
+        (".relative:x", "importing '.relative' fails"),
+    ],
+)
+def test_a_path_to_nothing_says_what_is_missing(path, message):
+    with pytest.raises(UnknownName, match=message):
+        load_path(path)

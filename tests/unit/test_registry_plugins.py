@@ -94,6 +94,12 @@ def test_names_of_plugins_stand_among_ours():
 
 
 @pytest.mark.usefixtures("package")
+def test_plugins_come_from_their_distribution():
+    assert TARGETS.origin("Straight") == "metaopt-thirdparty 1.0"
+    assert TASKS.origin("digits") == "metaopt"
+
+
+@pytest.mark.usefixtures("package")
 def test_plugins_are_built_with_their_own_configuration():
     task, target = get_task("sides", meta_fraction=0.4), get_target_model("Straight", bias=False)
     inputs, labels = task.splits["train"][:]

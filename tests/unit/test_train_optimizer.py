@@ -299,7 +299,7 @@ def test_data_that_is_missing_is_said_with_a_way_out(config, tmp_path):
     from metaopt.trajectories import Recorder
     from metaopt.weights.layout import Layout
 
-    facts = {"widths": [4], "image_size": 28}
+    facts = {"widths": [4], "in_features": 784}
     model = get_target_model("MLP", **facts)
     run = {"task": "mnist", "task_config": {"data_dir": str(tmp_path)}, "target_model": "MLP", "target_config": facts}
     for step in (0, 10):

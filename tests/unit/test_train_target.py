@@ -69,7 +69,7 @@ def test_one_run_is_a_trajectory_with_its_facts(config):
     assert torch.equal(trajectory.layout.read(model), trajectory.weights(1))
     assert notes.told[0] == (0, {"val_loss", "val_accuracy", "epoch"})
     assert notes.told[1] == (BATCHES, {"train_loss", "val_loss", "val_accuracy", "epoch", "seconds"})
-    assert notes.values["trajectory"] == [snapshot.path.name for snapshot in trajectory.snapshots]
+    assert notes.values["trajectory"] == [*(snapshot.path.name for snapshot in trajectory.snapshots), "task.json"]
     assert notes.values["lr_drawn"] == 1e-3
     assert "losses" in notes.values
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from metaopt.errors import Diverged, FileFormatError, LayoutMismatch, TrajectoryError
-from metaopt.trajectories import Recorder, Trajectory, find_trajectories
-from metaopt.weights.files import load_model_weights, read_tensors, write_tensors
+from metaopt.trajectories import TASK_FILE, Recorder, Trajectory, find_trajectories
+from metaopt.weights.files import files_of, load_model_weights, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
 
 
@@ -59,6 +59,69 @@ def test_frozen_weights_are_stored_once(tmp_path):
     assert set(trajectory.frozen()) == {"0.weight", "0.bias"}
     assert trajectory.layout.size == 6
     assert not set(read_tensors(tmp_path / "step_00000000.safetensors", "snapshot")[0]) & set(trajectory.frozen())
+
+
+def divide(path, kind) -> None:
+    """Write a file anew, in shards."""
+    tensors, facts = read_tensors(path, kind)
+    write_tensors(path, tensors, kind, facts, shard_size=30)
+
+
+def test_a_trajectory_in_shards_is_the_same_trajectory(tmp_path):
+    model = network()
+    model[0].requires_grad_(False)
+    record(tmp_path, model=model)
+    before = Trajectory.open(tmp_path)
+    weights, frozen = before.weights(1).clone(), before.frozen_digest
+    for path in before.files():
+        divide(path, "frozen" if path.stem == "frozen" else "snapshot")
+    (after,) = find_trajectories(tmp_path)
+    assert after.steps == before.steps
+    assert torch.equal(after.weights(1), weights)
+    assert after.frozen_digest == frozen
+    assert len(after.files()) > 2 * len(after)
+    assert {*after.files()} == {*tmp_path.iterdir()}
+
+
+def test_the_files_of_a_trajectory_are_all_that_there_is_to_copy(tmp_path):
+    model = network()
+    model[0].requires_grad_(False)
+    record(tmp_path, model=model)
+    (tmp_path / TASK_FILE).write_text("{}", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    divide(tmp_path / "step_00000005.safetensors", "snapshot")
+    names = [path.name for path in Trajectory.open(tmp_path).files()]
+    shards = [path.name for path in files_of(tmp_path / "step_00000005.safetensors")[1:]]
+    assert names == [
+        "step_00000000.safetensors",
+        "step_00000005.safetensors",
+        *shards,
+        "step_00000010.safetensors",
+        "frozen.safetensors",
+        "task.json",
+    ]
+
+
+def test_facts_of_the_task_stand_beside_the_snapshots(tmp_path):
+    record(tmp_path)
+    assert Trajectory.open(tmp_path).task is None
+    (tmp_path / TASK_FILE).write_text('{"kind": "ä", "baseline_loss": 0.5}', encoding="utf-8")
+    assert Trajectory.open(tmp_path).task == {"kind": "ä", "baseline_loss": 0.5}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"kind": ', b"\xff", b"[" * 100_000])
+def test_damaged_facts_of_the_task_are_refused(tmp_path, content):
+    record(tmp_path)
+    (tmp_path / TASK_FILE).write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"task\.json"):
+        _ = Trajectory.open(tmp_path).task
+
+
+def test_a_trajectory_need_not_begin_at_its_first_step(tmp_path):
+    model = record(tmp_path, steps=[40, 50])
+    trajectory = Trajectory.open(tmp_path)
+    assert trajectory.steps == [40, 50]
+    assert torch.equal(trajectory.weights(0), Layout.of(model).read(model))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

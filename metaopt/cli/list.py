@@ -1,0 +1,107 @@
+"""`metaopt list`: every name that the other commands take, and the options behind it."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import click
+import torch
+
+from ..configuration import default_text
+from ..errors import MetaoptError, UnknownName
+from ..optimizers import OPTIMIZERS
+from ..registry import suggest
+from ..targets import PATTERNS, TARGETS
+from ..tasks import TASKS
+
+
+class _Names(Protocol):
+    """What a registry does."""
+
+    def names(self) -> list[str]: ...
+    def get(self, name: str) -> Any: ...
+    def origin(self, name: str) -> str: ...
+
+
+class _TorchOptimizers:
+    """The classes of `torch.optim`, asked as a registry is."""
+
+    def names(self) -> list[str]:
+        base = torch.optim.Optimizer
+        return sorted(
+            name
+            for name, kind in vars(torch.optim).items()
+            if isinstance(kind, type) and issubclass(kind, base) and kind is not base
+        )
+
+    def get(self, name: str) -> Any:
+        if name not in self.names():
+            raise UnknownName(f"unknown base optimizer {name!r}: {suggest(name, self.names())}")
+        return getattr(torch.optim, name)
+
+    def origin(self, name: str) -> str:
+        return f"torch {torch.__version__}"
+
+
+KINDS: Mapping[str, _Names] = {
+    "tasks": TASKS,
+    "targets": TARGETS,
+    "base-optimizers": _TorchOptimizers(),
+    "optimizers": OPTIMIZERS,
+}
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(list(KINDS)), required=False)
+@click.argument("name", required=False)
+def command(kind: str | None, name: str | None) -> None:
+    """List tasks, targets, base optimizers and generative optimizers, those of installed plug-ins too.
+
+    With KIND (such as `targets`) only these, with NAME, too (such as `targets GPT`), the options of that one.
+    """
+    if kind and name:
+        click.echo(_description(KINDS[kind], name))
+    else:
+        click.echo("\n\n".join(_section(each) for each in ([kind] if kind else KINDS)))
+
+
+def _section(kind: str) -> str:
+    known = KINDS[kind]
+    rows = [(name, known.origin(name), _summary(known, name)) for name in known.names()]
+    if kind == "targets":
+        rows += [(pattern, "", meaning) for pattern, meaning in PATTERNS.items()]
+    return f"{kind}\n{_table(rows)}"
+
+
+def _summary(known: _Names, name: str) -> str:
+    """What a thing says of itself, or why it cannot."""
+    try:
+        return _first_line(known.get(name))
+    except MetaoptError as error:
+        return f"unusable: {error}"
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().partition("\n")[0]
+
+
+def _description(known: _Names, name: str) -> str:
+    thing = known.get(name)
+    return f"{name} ({known.origin(name)}): {_first_line(thing)}\n{_table(_options(thing))}"
+
+
+def _options(thing: Any) -> list[tuple[str, str, str]]:
+    """Name, default and meaning of each option; what is no `Config` does not say what its options mean."""
+    if hasattr(thing, "Config"):
+        fields = dataclasses.fields(thing.Config)
+        return [(field.name, default_text(field), field.metadata.get("help", "")) for field in fields]
+    _, *parameters = inspect.signature(thing).parameters.values()  # the first is what it optimizes
+    return [(each.name, "" if each.default is each.empty else str(each.default), "") for each in parameters]
+
+
+def _table(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Rows of three cells under one another, the first two as wide as their widest."""
+    rows = list(rows)
+    first, second = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    return "\n".join(f"  {a:<{first}}  {b:<{second}}  {c}".rstrip() for a, b, c in rows)

@@ -1,0 +1,94 @@
+"""What runs many recordings: this process, processes beside it, or a Ray cluster."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..dependencies import import_ray
+from ..tasks import Task, get_task, task_config
+from .plan import TrainTargetConfig
+from .recording import Outcome, record
+from .tracker import Parent
+from .vectorized import take_together
+from .workers import in_processes
+
+Ended = Iterator[tuple[TrainTargetConfig, Outcome]]
+"""Each run with what became of it, as soon as it has ended."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to record some targets side by side."""
+
+    plans: Sequence[TrainTargetConfig]
+    parent: Parent
+
+
+def load_task(plan: TrainTargetConfig) -> Task:
+    """The task of a plan, with its data.
+
+    Raises:
+        UnknownName, InvalidConfig, TaskDataError: there is no such task, or it cannot be had.
+    """
+    return get_task(plan.task, **task_config(plan.task, plan.task_options, plan.data_dir))
+
+
+def run_here(jobs: Sequence[Job], task: Task) -> Ended:
+    """Record one job after the other."""
+    for job in jobs:
+        yield from zip(job.plans, record(job.plans, task, job.parent, take_together), strict=True)
+
+
+def run_in_processes(jobs: Sequence[Job], workers: int) -> Ended:
+    """Record several jobs at a time, each in a process of its own."""
+    for index, answer in in_processes(_record_job, jobs, workers):
+        yield from _paired(jobs[index], answer)
+
+
+def run_on_ray(jobs: Sequence[Job], workers: int) -> Ended:
+    """Record on the Ray cluster that RAY_ADDRESS names, or on one of this machine with `workers` workers.
+
+    All machines must see the same trajectory and checkpoint folders and the same tracking server.
+
+    Raises:
+        InvalidConfig: Ray is not installed.
+    """
+    ray = import_ray()
+    started = not ray.is_initialized()
+    if started:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=0)(_record_job_in)
+        waiting = {remote.remote(Path.cwd(), job): job for job in jobs}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            yield from _paired(waiting.pop(done), _answer(ray, done))
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _record_job(job: Job) -> list[Outcome]:
+    return record(job.plans, load_task(job.plans[0]), job.parent, take_together)
+
+
+def _record_job_in(folder: Path, job: Job) -> list[Outcome]:
+    os.chdir(folder)  # where the paths of the job, and of a local tracking store, start
+    return _record_job(job)
+
+
+def _paired(job: Job, answer: list[Outcome] | Exception) -> Ended:
+    """One answer per plan; what ended the whole job ended each of them."""
+    outcomes = [answer] * len(job.plans) if isinstance(answer, Exception) else answer
+    return zip(job.plans, outcomes, strict=True)
+
+
+def _answer(ray: Any, reference: Any) -> list[Outcome] | Exception:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        return error.cause
+    except ray.exceptions.RayError as error:
+        return error

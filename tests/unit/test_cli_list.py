@@ -1,0 +1,60 @@
+"""`metaopt list` shows what can be named, where it comes from, and what cannot be used."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from metaopt import registry
+from metaopt.cli.list import KINDS, command
+
+
+def listed(*arguments):
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def rows(*arguments):
+    """The cells of each row, by the name in the first."""
+    return {cells[0]: cells[1:] for cells in (line.split() for line in listed(*arguments).splitlines()) if cells}
+
+
+def test_everything_is_listed_with_one_line_and_its_origin():
+    output = listed()
+    assert all(name in output for kind in KINDS.values() for name in kind.names())
+    assert "Adam         torch" in output or f"torch {torch.__version__}" in output
+    assert "exactly" not in output  # further lines of a docstring
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_kind_alone_can_be_listed(kind):
+    shown = rows(kind)
+    assert set(KINDS[kind].names()) <= set(shown)
+    assert not any(set(other.names()) & set(shown) for name, other in KINDS.items() if name != kind)
+
+
+def test_patterns_of_names_stand_with_the_targets():
+    assert {"torchvision:<name>", "transformers:<ConfigClass>", "package.module:build"} <= set(rows("targets"))
+
+
+def test_one_name_shows_its_options_with_default_and_help():
+    shown = rows("targets", "GPT")
+    assert shown["n_layer"] == ["4", "Blocks", "[count]."]
+    assert shown["tied"][0] == "true"
+    assert rows("base-optimizers", "SGD")["momentum"] == ["0"]
+
+
+def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_error(monkeypatch):
+    point = EntryPoint("Broken", "a_package_that_is_not_there:Broken", "metaopt.targets")
+    ours = lambda group, name=None: [point] if group == point.group and name in (None, "Broken") else []  # noqa: E731
+    monkeypatch.setattr(registry, "entry_points", ours)
+    output = listed("targets")
+    assert "No module named 'a_package_that_is_not_there'" in output
+    assert "VisionTransformer" in output
+
+
+@pytest.mark.parametrize("arguments", [("target",), ("targets", "GTP"), ("base-optimizers", "Adm")])
+def test_what_is_not_there_is_an_error(arguments):
+    assert CliRunner().invoke(command, arguments).exit_code != 0
