@@ -4,6 +4,7 @@ import click
 
 from ..generation import GenerateConfig, generate
 from ..tracking import load_optimizer, start_run
+from ..weights.files import files_of
 from .options import config_command
 
 
@@ -13,5 +14,5 @@ def command(config: GenerateConfig) -> None:
     optimizer = load_optimizer(config.optimizer)
     with start_run(f"generate {config.output.name}", config, tags={"metaopt.phase": "generation"}) as tracker:
         generated = generate(config, optimizer)
-        tracker.files([generated.path], "weights")
+        tracker.files(files_of(generated.path), "weights")
     click.echo(f"weights for step {generated.t_end:g}, from step {generated.t_start:g}: {generated.path}")

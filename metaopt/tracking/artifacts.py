@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from ..errors import CheckpointError, TrackingError
+from ..weights.shards import is_shard
 from .connection import connect, get_run, refusals
 from .manifests import MANIFEST, Entry, from_json
 
@@ -66,7 +67,7 @@ def resolve_checkpoint(resume_from: str, cache: Path) -> ResumePoint:
     get_run(client, run_id)
     name = source["folder"] or _last_finished(client, run_id)
     files = download_files(run_id, f"{CHECKPOINTS}/{name}", cache / run_id / name)
-    checkpoints = [path for path in files if path.suffix == ".safetensors"]
+    checkpoints = [path for path in files if path.suffix == ".safetensors" and not is_shard(path)]
     if len(checkpoints) != 1:
         raise CheckpointError(
             f"{CHECKPOINTS}/{name} of run {run_id} holds {len(checkpoints)} safetensors files; expected one. Name "

@@ -22,6 +22,7 @@ from ..trajectories import (
     split_by_run,
 )
 from ..trajectories.dataset import MODES
+from ..weights.files import files_of
 from ..weights.layout import Layout
 from .batching import PairBatch, pair_batches
 from .meta_run import MetaRun
@@ -253,7 +254,7 @@ class _MetaTraining:
         last = self.run.epoch - 1
         path = self.config.checkpoint_folder / f"{self.config.optimizer_model}_epoch_{last}.safetensors"
         self.run.save(path, self.settings)
-        self.tracker.files([path], f"checkpoints/epoch_{last:04d}")
+        self.tracker.files(files_of(path), f"checkpoints/epoch_{last:04d}")
         return path
 
     def _result(self, checkpoint: Path, figures: dict[str, float]) -> TrainedOptimizer:

@@ -17,7 +17,7 @@ from ..errors import Diverged, MetaoptError
 from ..targets import target_config
 from ..tasks import Task, task_config
 from ..tasks.base import generator
-from ..trajectories import Recorder, Trajectory
+from ..trajectories import TASK_FILE, Recorder, Trajectory
 from ..trajectories.recorder import SNAPSHOT
 from ..weights.files import read_facts, write_text
 from .checkpoint import expect_same
@@ -189,7 +189,7 @@ class _Recording:
                 if run.epoch % plan.checkpoint_every == 0 or run.epoch == plan.epochs:
                     recorder.flush()  # what comes after a checkpoint may be lost, not what came before
                     run.save(self.checkpoint, self.settings)
-        write_text(self.folder / "task.json", self._task_facts())
+        write_text(self.folder / TASK_FILE, self._task_facts())
 
     def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:
         """Train for an epoch, with snapshots on the way; the mean loss of its batches."""

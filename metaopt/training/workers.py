@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
 import torch
@@ -48,8 +49,10 @@ def in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: i
                 idle.append(worker if alive else _Worker(function))
                 yield index, answer
     finally:
+        for worker, _ in busy.values():
+            worker.process.terminate()
         for worker in [*idle, *(worker for worker, _ in busy.values())]:
-            worker.stop()
+            worker.end()
 
 
 class _Worker:
@@ -69,16 +72,15 @@ class _Worker:
             code = self.process.exitcode
             return WorkerDied(f"its process ended with exit code {code}; it may have run out of memory"), False
 
-    def stop(self) -> None:
-        """End the process, with time to record its end."""
-        self.connection.close()
-        self.process.terminate()
+    def end(self) -> None:
+        """Let the process end, with time to record how."""
+        self.connection.close()  # there will be no more jobs
         self.process.join(_PATIENCE)
         self.process.kill()
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection, level: int) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(level)
@@ -91,6 +93,11 @@ def _serve(function: Callable[[Any], Any], connection: Connection, level: int) -
             except Exception as error:
                 answer = error
             connection.send(answer)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough; recording the end takes a moment
+    sys.exit(128 + signum)
 
 
 def _end_with_parent() -> None:

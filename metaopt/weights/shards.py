@@ -50,6 +50,11 @@ def are_digests(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in value)
 
 
+def is_shard(path: Path) -> bool:
+    """Whether a file is a piece of another one, by its name."""
+    return _PREFIX.match(path.name) is not None
+
+
 def shards_beside(path: Path) -> list[Path]:
     """Every shard of a file of this name that stands in its folder, whether or not the file lists it."""
     return [

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from metaopt.trajectories import Recorder, Trajectory
-from metaopt.weights.files import load_model_weights, read_facts, read_tensors
+from metaopt.weights.files import files_of, load_model_weights, read_facts, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
 
 SNAPSHOT = Path(__file__).with_name("snapshot_v1.safetensors")
+SHARDED = Path(__file__).with_name("sharded_v1.safetensors")
 
 
 def golden_network() -> nn.Module:
@@ -44,3 +45,19 @@ def test_today_writes_what_schema_1_holds(tmp_path):
     assert ours[1] == theirs[1]
     assert ours[0].keys() == theirs[0].keys()
     assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])
+
+
+def test_a_sharded_file_of_schema_1_loads():
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    load_model_weights(model, SHARDED)
+    for name, tensor in golden_network().state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    assert len(files_of(SHARDED)) == 1 + 2
+
+
+def test_today_divides_as_schema_1_does(tmp_path):
+    path = tmp_path / SHARDED.name
+    write_tensors(path, golden_network().state_dict(), "weights", {"model": "Sequential"}, shard_size=50)
+    assert [each.name for each in files_of(path)] == [each.name for each in files_of(SHARDED)]
+    for ours, theirs in zip(files_of(path), files_of(SHARDED), strict=True):
+        assert ours.read_bytes() == theirs.read_bytes()

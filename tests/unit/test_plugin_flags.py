@@ -1,0 +1,71 @@
+"""Flags that a command does not know reach the plug-in that does, or are refused with the nearest names."""
+
+import pytest
+
+from metaopt.cli.plugin_flags import with_plugin_flags
+from metaopt.errors import InvalidConfig, UnknownName
+from metaopt.generation import GenerateConfig
+from metaopt.targets import target_config
+from metaopt.training.optimizer import TrainOptimizerConfig
+from metaopt.training.plan import TrainTargetConfig
+
+
+def resolved(words, kind=TrainTargetConfig, **values):
+    return with_plugin_flags(kind, {"target_model": "MLP", **values}, words.split())
+
+
+def test_each_flag_goes_to_the_plugin_that_has_it():
+    values = resolved("--widths 16,32 --shift=2 --meta-fraction 0.1", lr="1e-2")
+    assert values == {
+        "lr": "1e-2",
+        "target_model": "MLP",
+        "task_options": {"shift": "2", "meta_fraction": "0.1"},
+        "target_options": {"widths": "16,32"},
+    }
+    assert target_config("MLP", {}, values["target_options"])["widths"] == [16, 32]
+
+
+def test_flags_add_to_options_and_win_over_them():
+    values = resolved("--widths 8 --in_features 5", target_options={"widths": [4], "classes": 3})
+    assert values["target_options"] == {"widths": "8", "classes": 3, "in_features": "5"}
+
+
+def test_what_task_and_target_both_have_is_the_tasks():
+    values = resolved("--image-size 16 --tied", task="image-folder", target_model="GPT")
+    assert values["task_options"] == {"image_size": "16"}
+    assert values["target_options"] == {"tied": "true"}
+
+
+def test_networks_of_other_packages_take_any_flag_as_yaml_reads_it():
+    values = resolved("--n-layer 2 --drop 1e-1", target_model="transformers:GPT2Config")
+    assert values["target_options"] == {"n_layer": 2, "drop": 0.1}
+
+
+def test_a_generative_optimizer_has_flags_too():
+    values = with_plugin_flags(TrainOptimizerConfig, {}, ["--history", "3"])
+    assert values["optimizer_options"] == {"history": "3"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--width 16", "unknown flag --width: did you mean --widths"),
+        ("--epoch 3", "did you mean --epochs"),
+        ("epochs", "expected a flag"),
+        ("-- x", "expected a flag"),
+    ],
+)
+def test_what_nothing_knows_is_refused_with_the_nearest_names(words, message):
+    with pytest.raises(InvalidConfig, match=message):
+        resolved(words)
+
+
+def test_a_command_without_plugins_refuses_every_further_flag():
+    with pytest.raises(InvalidConfig, match="unknown flag --widths"):
+        with_plugin_flags(GenerateConfig, {}, ["--widths", "3"])
+
+
+def test_an_unknown_plugin_is_left_to_whoever_builds_it():
+    values = resolved("--widths 3", target_model="MPL")
+    with pytest.raises(UnknownName, match="did you mean MLP"):
+        target_config("MPL", {}, values["target_options"])
