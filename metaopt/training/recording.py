@@ -172,7 +172,7 @@ class _Recording:
         )
         self.tracker.text(replace(self.plan, resume=False, overwrite=False).to_json(), "config.json")
         source = str(facts["task_config"].get("data_dir", "part of the installed packages"))
-        for split in ("train", "validation"):
+        for split in self.run.task.splits:
             self.tracker.dataset(self.plan.task, source, self.data, split)
 
     def _train(self) -> Generator[Step, float, None]:

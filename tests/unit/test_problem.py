@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import LayoutMismatch, MetaoptError, TaskDataError, TrajectoryError, UnknownName
+from metaopt.errors import InvalidConfig, LayoutMismatch, MetaoptError, TaskDataError, TrajectoryError, UnknownName
 from metaopt.targets import get_target_model, target_config
 from metaopt.tasks import get_task
 from metaopt.tasks.base import generator
@@ -153,3 +153,44 @@ def test_frozen_weights_are_part_of_the_problem(tmp_path):
         for seed, model in enumerate([one, same, other])
     ]
     assert keys[0] == keys[1] != keys[2]
+
+
+CODE = """
+import torch
+from torch import nn
+
+class Random(nn.Module):
+    def __init__(self, in_features, classes):
+        super().__init__()
+        self.register_buffer("features", torch.randn(in_features, 6))
+        self.last = nn.Linear(6, classes)
+
+    def forward(self, images):
+        return self.last(images.flatten(1) @ self.features)
+"""
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    (tmp_path / "somebodys_networks.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "somebodys_networks:Random"
+
+
+def test_code_that_a_file_names_runs_only_if_it_is_trusted(outside, tmp_path):
+    model, run = build(outside)
+    trajectory = record(tmp_path / "run", model, run)
+    with pytest.raises(InvalidConfig, match="--trust-code true"):
+        InnerProblem(trajectory)
+    assert InnerProblem(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), examples()).isfinite()
+
+
+def test_buffers_that_training_does_not_change_are_those_of_the_recording(outside, tmp_path):
+    model, run = build(outside)
+    trajectory = record(tmp_path / "one", model, run)
+    batch = examples()
+    expected = nn.functional.cross_entropy(model(batch.inputs), batch.labels).detach()
+    measured = InnerProblem(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), batch).detach()
+    assert float(measured) == pytest.approx(float(expected), rel=1e-5)
+    another = record(tmp_path / "two", *build(outside))
+    assert problem_key(another) != problem_key(trajectory)
