@@ -16,9 +16,28 @@ def _one_thread_and_known_randomness():
 
 
 @pytest.fixture(scope="session")
-def mnist_dir() -> Path:
-    """Folder that holds MNIST/raw, where the machine has it."""
+def real_data():
+    """Gives the folder of public data that holds some file, where the machine has it."""
     folder = Path(os.environ.get("METAOPT_TEST_DATA", SHARED_DATA))
-    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-        pytest.skip(f"no MNIST files in {folder}; set METAOPT_TEST_DATA to a folder that holds MNIST/raw")
-    return folder
+
+    def holding(place: str) -> Path:
+        if not (folder / place).exists():
+            pytest.skip(f"no {place} in {folder}; set METAOPT_TEST_DATA to a folder that holds it")
+        return folder
+
+    return holding
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(real_data) -> Path:
+    """Folder that holds MNIST/raw, where the machine has it."""
+    return real_data("MNIST/raw/train-images-idx3-ubyte")
+
+
+@pytest.fixture(scope="module")
+def cache_home(tmp_path_factory):
+    """A cache folder of its own for each file of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder

@@ -12,8 +12,14 @@ TASKS = Registry(
     "task",
     "metaopt.tasks",
     {
+        "cifar10": "metaopt.tasks.torchvision_datasets:CIFAR10",
+        "csv": "metaopt.tasks.csv_table:CSVTable",
         "digits": "metaopt.tasks.digits:Digits",
-        "mnist": "metaopt.tasks.mnist:MNIST",
+        "fashion-mnist": "metaopt.tasks.torchvision_datasets:FashionMNIST",
+        "image-folder": "metaopt.tasks.image_folder:ImageFolder",
+        "mnist": "metaopt.tasks.torchvision_datasets:MNIST",
+        "text": "metaopt.tasks.text:Text",
+        "tinystories": "metaopt.tasks.tinystories:TinyStories",
     },
 )
 

@@ -6,8 +6,9 @@ Loss is the signal; nothing outside a task asks what kind of task it is.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +31,10 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     labels: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The same examples on a device."""
+        return self._replace(inputs=self.inputs.to(device), labels=self.labels.to(device))
 
 
 class Examples:
@@ -111,9 +116,10 @@ class Task(ABC):
     """
 
     Config: ClassVar[type[Config]]
-    kind: ClassVar[Kind]
-    topology: ClassVar[Topology]
-    metric_names: ClassVar[tuple[str, ...]] = ()
+    kind: Kind
+    topology: Topology
+    metric_names: tuple[str, ...] = ()
+    """The figures beside the loss: those of `metrics` and of `metrics_of_loss`."""
     target_share: ClassVar[float] = 0.1
     """The target loss as a share of the baseline loss."""
     rows_at_once: int = 500
@@ -177,8 +183,8 @@ class Task(ABC):
         return sha.hexdigest()[:32]
 
 
-class SplitConfig(Config):
-    """How the training examples are divided."""
+class ShareConfig(Config):
+    """How large the parts of the training examples are."""
 
     meta_fraction: float = option(
         default=0.2, help="Share of the training examples held out for meta-training.", above=0.0, below=0.5
@@ -186,7 +192,19 @@ class SplitConfig(Config):
     guard_fraction: float = option(
         default=0.1, help="Share of the training examples held out for guards.", above=0.0, below=0.5
     )
+
+
+class SplitConfig(ShareConfig):
+    """How the training examples are divided at random."""
+
     split_seed: int = option(default=0, help="Random seed of the division.", at_least=0)
+
+
+def held_out(examples: Batch, fraction: float, seed: int) -> tuple[Batch, Batch]:
+    """Divide examples at random, where the data itself does not: those that train, and a share that only judges."""
+    order = torch.randperm(len(examples.inputs), generator=generator(seed))
+    judged, rest = order.split([(count := int(len(order) * fraction)), len(order) - count])
+    return Batch(*(tensor[rest] for tensor in examples)), Batch(*(tensor[judged] for tensor in examples))
 
 
 def divided(
@@ -213,6 +231,19 @@ def divided(
     names: tuple[Split, ...] = ("meta", "guard", "train")
     splits = {name: Examples(*train, rows, prepare) for name, rows in zip(names, parts, strict=True)}
     return {**splits, "validation": Examples(*validation, prepare=prepare)}
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Say of data that turns out to be unfit where it came from.
+
+    Raises:
+        TaskDataError: the same, beginning with the source.
+    """
+    try:
+        yield
+    except TaskDataError as error:
+        raise TaskDataError(f"{source}: {error}") from error
 
 
 def generator(*numbers: int) -> torch.Generator:

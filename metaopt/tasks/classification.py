@@ -39,14 +39,10 @@ class Classification(Task):
 
     @property
     def model_facts(self) -> Mapping[str, Any]:
-        """Numbers per image, channels, height (= width) and number of classes."""
-        _, channels, size, _ = self.splits["train"][:1].inputs.shape
-        return {
-            "in_features": channels * size**2,
-            "in_channels": channels,
-            "image_size": size,
-            "classes": self.classes,
-        }
+        """Numbers per example and number of classes; of images, also channels and height (= width)."""
+        shape = self.splits["train"][:1].inputs.shape[1:]
+        facts = {"in_features": shape.numel(), "classes": self.classes}
+        return {**facts, "in_channels": shape[0], "image_size": shape[1]} if len(shape) == 3 else facts
 
     @property
     def baseline_loss(self) -> float:

@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..configuration import option
-from .base import Batch, SplitConfig, generator
+from .base import Batch, SplitConfig, generator, held_out
 from .classification import Classification
+from .images import varied
 
 
 class DigitsConfig(SplitConfig):
@@ -35,30 +33,11 @@ class Digits(Classification):
         images, labels = load_digits(return_X_y=True)
         inputs = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
         inputs = (inputs - inputs.mean()) / inputs.std()
-        targets = torch.tensor(labels, dtype=torch.int64)
-        order = torch.randperm(len(inputs), generator=generator(config.split_seed))
-        judged, rest = order.split([(n := int(len(order) * config.validation_fraction)), len(order) - n])
-        super().__init__(
-            train=Batch(inputs[rest], targets[rest]),
-            validation=Batch(inputs[judged], targets[judged]),
-            classes=10,
-            config=config,
-        )
+        digits = Batch(inputs, torch.tensor(labels, dtype=torch.int64))
+        train, validation = held_out(digits, config.validation_fraction, config.split_seed)
+        super().__init__(train, validation, classes=10, config=config)
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """One epoch of shifted training batches; order and shifts depend on the random seed and the epoch alone."""
         random = generator(seed, epoch, self._shift)
-        for inputs, labels in super().batches(batch_size, seed, epoch):
-            yield Batch(shifted(inputs, self._shift, random), labels)
-
-
-def shifted(
-    images: Float[Tensor, "batch channels height width"], pixels: int, random: torch.Generator
-) -> Float[Tensor, "batch channels height width"]:
-    """Move each image by up to some pixels up or down, left or right; its darkest value fills the gap."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (pixels,) * 4, value=float(images.min()))
-    down, right = torch.randint(0, 2 * pixels + 1, (2, count, 1, 1), generator=random)
-    rows = down + torch.arange(height).reshape(1, -1, 1)
-    columns = right + torch.arange(width).reshape(1, 1, -1)
-    return padded[torch.arange(count).reshape(-1, 1, 1), :, rows, columns].movedim(-1, 1)
+        return varied(super().batches(batch_size, seed, epoch), random, self._shift)

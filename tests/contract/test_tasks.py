@@ -1,72 +1,186 @@
 """What every task must keep, ours and those of plug-ins."""
 
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
 from itertools import combinations
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.func import vmap
 
-from metaopt.tasks import TASKS, get_task
+from metaopt.tasks import TASKS, get_task, task_config
+from metaopt.tasks.cache import Made, cached, key_of
 
-BUILT: dict[str, object] = {}
+SPLITS = {"train", "meta", "guard", "validation"}
+PLACE = Path(__file__).parent
 
-pytestmark = pytest.mark.parametrize("name", TASKS.names())
+
+def write_images(folder):
+    random = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 10)):
+        for name in ("cat", "dog", "eel"):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
+    return {"data_dir": folder, "image_size": 8, "shift": 1, "flip": True}
+
+
+def write_idx(folder, name):
+    """The format of MNIST: a magic number, the shape, bytes."""
+    random = np.random.default_rng(0)
+    raw = folder / name / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 100), ("t10k", 30)):
+        images, labels = random.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">{1 + values.ndim}I", 0x0800 + values.ndim, *values.shape)
+            (raw / f"{part}-{kind}-ubyte").write_bytes(header + values.astype(np.uint8).tobytes())
+    return {"data_dir": folder, "download": False}
+
+
+def words(count):
+    random = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyzäß€"))
+    return " ".join("".join(random.choice(letters, random.integers(2, 9))) for _ in range(count))
+
+
+def write_text(folder, tokenizer):
+    (folder / "words.txt").write_text(words(4000), encoding="utf-8")
+    return {"data_dir": folder / "words.txt", "tokenizer": tokenizer, "vocab_size": 350, "block_size": 16}
+
+
+def write_table(folder, predict):
+    random = np.random.default_rng(0)
+    rows = [
+        f"{a},{b},{a - 2 * b if predict == 'regression' else 'yes' if a > b else 'no'}"
+        for a, b in random.random((200, 2))
+    ]
+    (folder / "rows.csv").write_text("\n".join(["a,b,label", *rows]))
+    return {"data_dir": folder / "rows.csv", "predict": predict}
+
+
+def keep_stories():
+    """As if 50 stories had been downloaded before."""
+    text = torch.frombuffer(bytearray(words(4000).encode()), dtype=torch.uint8)
+    cached("tinystories", key_of("roneneldan/TinyStories", 50), lambda: Made({"text": text}, {}))
+    return {"stories": 50, "block_size": 16}
+
+
+CASES = {  # name of a case, which begins with that of its task: how to make its data and options
+    "cifar10": lambda folder, real: {"data_dir": real("cifar-10-batches-py"), "download": False},
+    "csv classification": lambda folder, real: write_table(folder, "classification"),
+    "csv regression": lambda folder, real: write_table(folder, "regression"),
+    "digits": lambda folder, real: {},
+    "fashion-mnist": lambda folder, real: write_idx(folder, "FashionMNIST"),
+    "image-folder": lambda folder, real: write_images(folder),
+    "mnist": lambda folder, real: write_idx(folder, "MNIST"),
+    "mnist real": lambda folder, real: {"data_dir": real("MNIST/raw"), "download": False},
+    "text bytes": lambda folder, real: write_text(folder, "bytes"),
+    "text characters": lambda folder, real: write_text(folder, "characters"),
+    "text sentencepiece": lambda folder, real: write_text(folder, "sentencepiece"),
+    "tinystories": lambda folder, real: keep_stories(),
+}
+
+each = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, real_data, cache_home):
+    """Gives name, configuration and task of a case; reading the data takes longer than any test here."""
+
+    @cache
+    def of(case):
+        name = case.partition(" ")[0]
+        config = task_config(name, CASES[case](tmp_path_factory.mktemp("data"), real_data))
+        return name, config, get_task(name, **config)
+
+    return of
 
 
 @pytest.fixture
-def task(name, request):
-    options = {}
-    if "data_dir" in TASKS.get(name).Config.names():
-        options = {"data_dir": request.getfixturevalue("mnist_dir"), "download": False}
-    if name not in BUILT:  # reading the data takes longer than any test here
-        BUILT[name] = get_task(name, **options)
-    return BUILT[name]
+def task(case, built):
+    return built(case)[2]
 
 
 def rows(batch):
     return {row.numpy().tobytes() for row in batch.inputs}
 
 
-def outputs_for(task, labels):
-    return torch.randn(len(labels), task.model_facts["classes"], generator=torch.Generator().manual_seed(0))
+def outputs_for(task, labels, *batch):
+    """What a network might answer: a row for each label, or for each token's label."""
+    facts = task.model_facts
+    shape = (*batch, *labels.shape, facts.get("classes") or facts["vocab_size"])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
+def best_constant(task, labels):
+    zeros = torch.zeros_like(outputs_for(task, labels))
+    return zeros + labels.mean() if task.kind == "regression" else zeros
+
+
+def fingerprint(task):
+    """Of its data, and of the batches of an epoch."""
+    sha = hashlib.sha256()
+    for batch in task.batches(64, seed=5, epoch=1):
+        for tensor in batch:
+            sha.update(tensor.contiguous().numpy().tobytes())
+    return [task.digest(), sha.hexdigest()]
+
+
+def test_every_task_of_ours_has_a_case():
+    ours = {name for name in TASKS.names() if TASKS.origin(name) == "metaopt"}
+    assert {case.partition(" ")[0] for case in CASES} == ours
+
+
+@each
 def test_has_all_splits_and_they_are_disjoint(task):
-    assert set(task.splits) == {"train", "meta", "guard", "validation"}
+    assert set(task.splits) == SPLITS
     examples = {name: rows(split[:]) for name, split in task.splits.items()}
     assert all(examples.values())
     for one, other in combinations(examples, 2):
         assert not examples[one] & examples[other], (one, other)
 
 
+@each
 def test_same_random_seed_gives_the_same_batches(task):
-    first, again = (list(task.batches(64, seed=5, epoch=1)) for _ in range(2))
-    assert all(
-        torch.equal(a.inputs, b.inputs) and torch.equal(a.labels, b.labels) for a, b in zip(first, again, strict=True)
-    )
+    assert fingerprint(task) == fingerprint(task)
 
 
+@each
 @pytest.mark.parametrize(("seed", "epoch"), [(6, 1), (5, 2)])
 def test_another_seed_or_epoch_gives_another_order(task, seed, epoch):
     first, other = next(task.batches(64, seed=5, epoch=1)), next(task.batches(64, seed=seed, epoch=epoch))
     assert not torch.equal(first.inputs, other.inputs)
 
 
+@each
 def test_an_epoch_holds_every_training_example_once(task):
     batches = list(task.batches(64, seed=0, epoch=0))
     labels = torch.cat([batch.labels for batch in batches])  # a task may vary its inputs, never its labels
-    assert torch.equal(labels.sort().values, task.splits["train"][:].labels.sort().values)
+    assert sorted(labels.tolist()) == sorted(task.splits["train"][:].labels.tolist())
     assert all(len(batch.inputs) == len(batch.labels) for batch in batches)
 
 
+@each
 def test_sample_is_without_repetition_and_bounded(task):
-    size = len(task.splits["meta"][:].inputs)
+    size = len(task.splits["meta"])
     batch = task.sample("meta", size + 100, torch.Generator().manual_seed(0))
     assert len(batch.inputs) == len(batch.labels) == size
     assert rows(batch) == rows(task.splits["meta"][:])
 
 
+@each
 def test_loss_and_metrics_are_finite_and_differentiable(task):
-    labels = task.splits["train"][:].labels[:32]
+    labels = task.splits["train"][:32].labels
     outputs = outputs_for(task, labels).requires_grad_()
     loss = task.loss(outputs, labels)
     loss.backward()
@@ -76,12 +190,70 @@ def test_loss_and_metrics_are_finite_and_differentiable(task):
     assert all(metric.isfinite() for metric in task.metrics(outputs.detach(), labels).values())
 
 
+@each
+def test_names_its_metrics(task):
+    labels = task.splits["train"][:8].labels
+    found = {*task.metrics(outputs_for(task, labels), labels), *task.metrics_of_loss(1.0)}
+    assert found == set(task.metric_names)
+
+
+@each
+def test_losses_of_several_networks_at_once_are_those_one_by_one(task):
+    labels = task.splits["train"][:8].labels
+    outputs = outputs_for(task, labels, 3)
+    together = vmap(task.loss, in_dims=(0, None))(outputs, labels)
+    assert torch.allclose(together, torch.stack([task.loss(each, labels) for each in outputs]))
+
+
+@each
 def test_a_constant_answer_scores_the_baseline_loss(task):
     labels = task.splits["train"][:].labels
-    loss = task.loss(torch.zeros(len(labels), task.model_facts["classes"]), labels)
-    assert float(loss) == pytest.approx(task.baseline_loss, rel=1e-4)
+    assert float(task.loss(best_constant(task, labels), labels)) == pytest.approx(task.baseline_loss, rel=1e-4)
 
 
-def test_digest_is_stable_and_short(task):
-    assert task.digest() == task.digest()
-    assert len(task.digest()) == 32
+@each
+def test_describes_itself_in_plain_values(task):
+    described = task.describe().to_mapping()
+    assert json.loads(json.dumps(described)) == described
+    assert 0 < described["target_loss"] < described["baseline_loss"]
+    assert json.loads(json.dumps(dict(task.model_facts))) == task.model_facts
+
+
+@each
+def test_digest_is_stable_short_and_covers_every_split(task):
+    digest = task.digest()
+    assert len(digest) == 32
+    for name in SPLITS:
+        complete, task.splits[name] = task.splits[name], type(task.splits[name])(*task.splits[name][:1])
+        assert task.digest() != digest
+        task.splits[name] = complete
+    assert task.digest() == digest
+
+
+@each
+def test_configuration_survives_plain_values(case, built):
+    name, config, _ = built(case)
+    assert task_config(name, json.loads(json.dumps(config))) == config
+
+
+@pytest.fixture(scope="module")
+def elsewhere(built):
+    """The fingerprints of all tasks, as another process finds them."""
+    program = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from test_tasks import fingerprint, get_task\n"
+        "for case, (name, config) in json.load(sys.stdin).items():\n"
+        "    print(json.dumps([case, fingerprint(get_task(name, **config))]))"
+    )
+    cases = {}
+    for case in CASES:
+        with suppress(pytest.skip.Exception):
+            cases[case] = built(case)[:2]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(PLACE)], input=json.dumps(cases), capture_output=True, text=True, check=True
+    )
+    return dict(map(json.loads, done.stdout.splitlines()))
+
+
+@each
+def test_another_process_finds_the_same_data_and_batches(case, task, request):
+    assert request.getfixturevalue("elsewhere")[case] == fingerprint(task)

@@ -6,7 +6,7 @@ import torch
 from metaopt.errors import InvalidConfig, TaskDataError, UnknownName
 from metaopt.tasks import get_task
 from metaopt.tasks.base import generator
-from metaopt.tasks.digits import shifted
+from metaopt.tasks.images import flipped, shifted
 
 
 def test_digits_are_divided_as_documented():
@@ -71,3 +71,9 @@ def test_a_shifted_image_keeps_its_content():
     image[0, 0, 3, 4] = 1
     places = {tuple(shifted(image, 1, generator(seed))[0, 0].nonzero()[0].tolist()) for seed in range(60)}
     assert places == {(row, column) for row in (2, 3, 4) for column in (3, 4, 5)}
+
+
+def test_a_flipped_image_is_its_mirror_image_or_itself():
+    image = torch.arange(4.0).reshape(1, 1, 1, 4)
+    seen = {tuple(flipped(image, generator(seed)).flatten().tolist()) for seed in range(20)}
+    assert seen == {(0, 1, 2, 3), (3, 2, 1, 0)}

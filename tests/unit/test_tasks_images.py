@@ -1,0 +1,203 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metaopt.errors import InvalidConfig, TaskDataError
+from metaopt.tasks import get_task
+from metaopt.tasks.image_files import decode
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for name in ("dog", "cat"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{index}.png")
+    return tmp_path / "images"
+
+
+def load(folder, **options):
+    return get_task("image-folder", data_dir=folder, image_size=6, **options)
+
+
+def test_splits_classes_and_standardisation(folder):
+    task = load(folder)
+    assert {name: len(split) for name, split in task.splits.items()} == {
+        "train": 18,
+        "meta": 4,
+        "guard": 2,
+        "validation": 8,
+    }
+    assert task.class_names == ["cat", "dog"]
+    assert task.model_facts == {"in_features": 108, "in_channels": 3, "image_size": 6, "classes": 2}
+    inputs = torch.cat([task.splits[name][:].inputs for name in ("train", "meta", "guard")])
+    assert torch.allclose(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
+
+
+def test_the_second_time_is_the_same_and_reads_no_image(folder, monkeypatch):
+    first = load(folder)
+    monkeypatch.setattr(Image, "open", None)
+    again = load(folder)
+    assert again.digest() == first.digest()
+    assert torch.equal(again.splits["train"][:].inputs, first.splits["train"][:].inputs)
+
+
+def test_a_changed_image_is_read_anew(folder):
+    before = load(folder).digest()
+    Image.new("RGB", (6, 6), "red").save(folder / "train" / "cat" / "0.png")
+    assert load(folder).digest() != before
+
+
+def test_the_order_of_the_file_system_does_not_matter(folder, tmp_path, home):
+    before = load(folder).digest()
+    for path in sorted(folder.rglob("*.png"), reverse=True):
+        copy = tmp_path / "other" / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    shutil.rmtree(home)
+    assert load(tmp_path / "other").digest() == before
+
+
+def test_a_broken_image_is_left_out_and_named_each_time(folder, caplog):
+    (folder / "train" / "dog" / "3.png").write_bytes(b"no image")
+    for _ in range(2):
+        caplog.clear()
+        assert sum(map(len, load(folder).splits.values())) == 31
+        assert "3.png" in caplog.text
+        assert "1 images" in caplog.text
+    with pytest.raises(TaskDataError, match=r"3\.png cannot be read .*strict"):
+        load(folder, strict=True)
+
+
+def test_truncated_images_are_broken(folder, caplog):
+    path = folder / "train" / "dog" / "3.png"
+    path.write_bytes(path.read_bytes()[:-60])
+    load(folder)
+    assert "3.png cannot be read" in caplog.text
+
+
+def nothing(folder):
+    shutil.rmtree(folder)
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    (folder / "train").mkdir(parents=True)
+
+
+def no_test(folder):
+    shutil.rmtree(folder / "test")
+
+
+def new_class(folder):
+    (folder / "test" / "dog").rename(folder / "test" / "eel")
+
+
+def one_class(folder):
+    for part in ("train", "test"):
+        shutil.rmtree(folder / part / "dog")
+
+
+def empty_class(folder):
+    (folder / "train" / "eel").mkdir()
+
+
+def no_images(folder):
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (nothing, "there is no folder .*train.*train/<class>/<image>.*data_dir"),
+        (empty, "train holds no images"),
+        (no_test, "there is no folder .*test"),
+        (new_class, "no training images for eel.*cat, dog"),
+        (one_class, "one class, cat"),
+        (empty_class, "eel holds no images.*remove"),
+        (no_images, "too few to divide"),
+    ],
+)
+def test_bad_folders_are_refused(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(TaskDataError, match=message) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_two_channels_are_refused(folder):
+    with pytest.raises(InvalidConfig, match="channels is 2"):
+        load(folder, channels=2)
+
+
+def test_grey(folder):
+    assert load(folder, channels=1).model_facts["in_features"] == 36
+
+
+def saved(tmp_path, image, name="image.png", **options):
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_an_image_of_the_right_size_keeps_every_pixel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    decoded = decode(saved(tmp_path, Image.fromarray(pixels)), 6, 3)
+    assert torch.equal(decoded, torch.from_numpy(pixels).movedim(-1, 0))
+
+
+def test_a_wide_image_shows_its_middle(tmp_path):
+    pixels = np.zeros((8, 24), dtype=np.uint8)
+    pixels[:, 8:16] = 200
+    assert (decode(saved(tmp_path, Image.fromarray(pixels)), 4, 1) > 150).all()
+
+
+def test_an_image_is_turned_upright(tmp_path):
+    image = Image.new("L", (4, 4))
+    image.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned to the right
+    decoded = decode(saved(tmp_path, image, exif=exif), 4, 1)
+    assert decoded[0].nonzero().tolist() == [[0, 3]]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_mode_gives_bytes(tmp_path, mode, channels):
+    name = "image.tif" if mode == "CMYK" else "image.png"
+    decoded = decode(saved(tmp_path, Image.new(mode, (5, 7)), name), 4, channels)
+    assert decoded.shape == (channels, 4, 4)
+    assert decoded.dtype == torch.uint8
+
+
+def test_transparent_places_are_white(tmp_path):
+    assert decode(saved(tmp_path, Image.new("RGBA", (4, 4), (9, 9, 9, 0))), 4, 3).eq(255).all()
+    palette = Image.new("P", (4, 4))
+    assert decode(saved(tmp_path, palette, transparency=0), 4, 3).eq(255).all()
+    assert decode(saved(tmp_path, palette, transparency=bytes([0, 255])), 4, 3).eq(255).all()
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    pixels = np.full((4, 4), 0x80FF, dtype=np.uint16)
+    assert decode(saved(tmp_path, Image.fromarray(pixels)), 4, 1).eq(0x80).all()
+
+
+def test_real_photographs(real_data):
+    task = get_task("image-folder", data_dir=real_data("cifar10_images/train") / "cifar10_images")
+    assert len(task.splits["validation"]) == 1000
+    assert len(task.class_names) == 10
+    assert os.listdir(os.environ["XDG_CACHE_HOME"]) == ["metaopt"]  # noqa: PTH208
