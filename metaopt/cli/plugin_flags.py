@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import click
+
 from ..configuration import Config, read_value
-from ..errors import InvalidConfig, UnknownName
+from ..errors import UnknownName
 from ..optimizers import OPTIMIZERS
 from ..registry import Registry, suggest
 from ..targets import TARGETS
@@ -35,7 +37,7 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
         values: its parameters so far.
         words: what was left on the command line (`["--widths", "16,32"]`).
     Raises:
-        InvalidConfig: a word that is no flag, or a flag that nothing knows; the message lists the nearest ones.
+        click.UsageError: a word that is no flag, or a flag that nothing knows; the message lists the nearest ones.
     """
     merged = dict(values)
     config = kind.from_mapping(values)
@@ -48,7 +50,7 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
                 merged[place.options] = {**options, flag: read_value(text) if known is None else text}
                 break
         else:
-            raise InvalidConfig(f"unknown flag --{flag.replace('_', '-')}: {_nearest(flag, kind, config, places)}")
+            raise click.UsageError(f"unknown flag --{flag.replace('_', '-')}: {_nearest(flag, kind, config, places)}")
     return merged
 
 
@@ -57,7 +59,7 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     while waiting:
         word = waiting.pop(0)
         if not word.startswith("--") or word == "--":
-            raise InvalidConfig(f"unexpected {word!r} on the command line; expected a flag, such as --epochs 10")
+            raise click.UsageError(f"unexpected {word!r} on the command line; expected a flag, such as --epochs 10")
         name, equals, value = word[2:].partition("=")
         if not equals:  # a flag without a value is a switch
             value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"

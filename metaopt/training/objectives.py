@@ -89,8 +89,14 @@ def log_loss_change(
     problem: InnerProblem,
     examples: Batch,
 ) -> Float[Tensor, " batch"]:
-    """Logarithm of the predicted network's loss over that of W_t, both raised by a hundredth of the baseline loss."""
-    floor = _FLOOR * problem.task.baseline_loss
+    """Logarithm of the predicted network's loss over that of W_t."""
     with torch.no_grad():
-        before = problem.losses(start, examples)
-    return torch.log((problem.losses(predicted, examples) + floor) / (before + floor))
+        before = log_loss(problem, start, examples)
+    return log_loss(problem, predicted, examples) - before
+
+
+def log_loss(
+    problem: InnerProblem, weights: Float[Tensor, "batch weights"], examples: Batch
+) -> Float[Tensor, " batch"]:
+    """Logarithm of each network's loss, raised by a hundredth of the baseline loss."""
+    return torch.log(problem.losses(weights, examples) + _FLOOR * problem.task.baseline_loss)

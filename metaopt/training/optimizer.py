@@ -168,7 +168,7 @@ class _MetaTraining:
         self.problems: dict[str, InnerProblem] = {}
         for trajectory in trajectories if self.shares.task else []:
             if (key := problem_key(trajectory)) not in self.problems:
-                self.problems[key] = InnerProblem(trajectory, config.data_dir, trust_code=config.trust_code)
+                self.problems[key] = InnerProblem.of(trajectory, config.data_dir, trust_code=config.trust_code)
 
     def finish(self) -> TrainedOptimizer:
         """Train for the epochs asked for; each is judged, every few are kept."""

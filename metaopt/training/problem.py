@@ -1,8 +1,9 @@
-"""What a recorded trajectory was trained on, rebuilt as a function from flat weights to losses."""
+"""A task and a target network as a function from flat weights to losses."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -18,14 +19,42 @@ from ..weights.layout import Layout
 
 
 class InnerProblem:
-    """The task and the target of a trajectory, for many weight vectors at once.
+    """A task and a target network, for many weight vectors at once.
 
     Networks run in evaluation mode; BatchNorm takes its statistics from the batch, because the running ones
     belong to the weights that were recorded, not to generated ones.
+
+    Args:
+        task: the data and the loss.
+        target_model: name of the network.
+        target_config: its full configuration.
+        constant: weights and buffers that are the same for all weight vectors, by name.
+    Raises:
+        UnknownName, InvalidConfig: there is no such network.
     """
 
-    def __init__(self, trajectory: Trajectory, data_dir: Path | None = None, *, trust_code: bool = False) -> None:
-        """Rebuild from what the snapshots state.
+    def __init__(
+        self,
+        task: Task,
+        target_model: str,
+        target_config: Mapping[str, Any],
+        constant: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.task = task
+        self._build = partial(get_target_model, target_model, **target_config)
+        self._model = self._build()
+        constant = constant or {}
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad_(name not in constant)
+        self.layout = Layout.of(self._model)
+        replace_all_batch_norm_modules_(self._model)
+        self._model.eval()
+        kept = self._model.state_dict()
+        self._constant = {name: value for name, value in constant.items() if name in kept}
+
+    @classmethod
+    def of(cls, trajectory: Trajectory, data_dir: Path | None = None, *, trust_code: bool = False) -> Self:
+        """Rebuild the problem of a trajectory from what its snapshots state.
 
         Args:
             data_dir: where the task's data lies, if not where it lay when the trajectory was recorded.
@@ -42,13 +71,11 @@ class InnerProblem:
                     f"the target {run['target_model']!r} is code outside metaopt, which a file must not start by "
                     "itself. If the trajectory is your own, give --trust-code true"
                 )
-            self.task: Task = get_task(run["task"], **_task_config(run, data_dir))
-            self._model = get_target_model(run["target_model"], **run["target_config"])
-            self._frozen = trajectory.frozen()
-            for name, parameter in self._model.named_parameters():
-                parameter.requires_grad_(name not in self._frozen)
-            self.layout: Layout = trajectory.layout
-            self.layout.check_model(self._model)
+            task = get_task(run["task"], **_task_config(run, data_dir))
+            constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}
+            problem = cls(task, run["target_model"], run["target_config"], constant)
+            trajectory.layout.check_model(problem._model)
+            return problem
         except KeyError as error:
             raise TrajectoryError(
                 f"{trajectory.folder} does not state its {error}; use the objective `weights`"
@@ -58,20 +85,25 @@ class InnerProblem:
                 f"cannot measure the loss of networks like {trajectory.folder}: {error}. The objective `weights` needs "
                 "neither task nor target"
             ) from error
-        replace_all_batch_norm_modules_(self._model)
-        self._model.eval()
-        kept = dict(self._model.named_buffers())
-        self._constant = {**self._frozen, **{n: b for n, b in fixed_buffers(trajectory).items() if n in kept}}
+
+    def fresh_weights(self, seed: int) -> Float[Tensor, " weights"]:
+        """The weights of a network just built with a random seed; the process keeps its own randomness."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.layout.flatten(dict(self._build().named_parameters()))
 
     def losses(self, weights: Float[Tensor, "batch weights"], examples: Batch) -> Float[Tensor, " batch"]:
         """The loss of each network on the same examples, differentiable in the weights."""
-
-        def loss(named: dict[str, Tensor]) -> Tensor:
-            outputs = functional_call(self._model, {**self._constant, **named}, (examples.inputs,))
-            return self.task.loss(outputs, examples.labels)
-
         with vmappable():
-            return vmap(loss)(self.layout.unflatten(weights))
+            return vmap(self._loss, (0, None, None))(self.layout.unflatten(weights), *examples)
+
+    def losses_each(self, weights: Float[Tensor, "batch weights"], examples: Batch) -> Float[Tensor, " batch"]:
+        """The loss of each network on examples of its own: a batch of batches; differentiable in the weights."""
+        with vmappable():
+            return vmap(self._loss)(self.layout.unflatten(weights), *examples)
+
+    def _loss(self, named: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        return self.task.loss(functional_call(self._model, {**self._constant, **named}, (inputs,)), labels)
 
 
 def problem_key(trajectory: Trajectory) -> str:

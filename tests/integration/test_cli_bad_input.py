@@ -38,7 +38,7 @@ def all_runs():
 def make_damaged_things() -> None:
     for name in ("single", "flipped", "truncated", "wrong-shape"):
         shutil.copytree("trajectories/recorded/seed_0", f"trajectories/{name}/seed_0")
-    *_, second, last = sorted(Path("trajectories/single/seed_0").iterdir())
+    *_, second, last = sorted(Path("trajectories/single/seed_0").glob("step_*"))
     second.unlink()
     last.unlink()
     flipped = Path("trajectories/flipped/seed_0", last.name)

@@ -5,9 +5,11 @@ import shlex
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import yaml
 from mlflow import MlflowClient
+from PIL import Image
 
 from metaopt.cli import COMMANDS, cli
 
@@ -21,6 +23,7 @@ SMALLER = {
     "--optimizer-options 'dim=16 num_latents=2 latent_dim=16 heads=2'",
     "evaluate": "--steps 40 --every 20 --seeds 1 --controls false",
     "generate": "",
+    "list": "",
 }
 """Overrides that make each command cheap; the last of two equal flags wins."""
 
@@ -57,9 +60,23 @@ def test_a_shown_command_has_only_flags_that_exist(arguments):
     command.make_context(arguments[0], arguments[1:])
 
 
+def make_data(folder: Path) -> None:
+    """A little of each kind of data that README's commands name."""
+    random = np.random.default_rng(0)
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (folder / "images" / place).mkdir(parents=True)
+        for number in range(10):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / place / f"{number}.jpg")
+    (folder / "text.txt").write_text("Once upon a time there was a network that liked to learn.\n" * 200, "utf-8")
+    rows = [f"{number % 7},{number % 5},{'cat' if number % 3 else 'dog'}" for number in range(80)]
+    (folder / "table.csv").write_text("\n".join(["size,weight,species", *rows]), "utf-8")
+
+
 @pytest.fixture(scope="module")
 def walked(command_line):
     """The working directory of someone who ran README's commands one after the other."""
+    make_data(Path("path/to"))
     for arguments in shown():
         result = command_line(*map(in_this_place, arguments), *shlex.split(SMALLER[arguments[0]]))
         assert result.exit_code == 0, f"{arguments}: {result.output}"

@@ -22,7 +22,7 @@ def problem(tmp_path):
     model = get_target_model("MLP", **config)
     run = {"task": "digits", "task_config": {}, "target_model": "MLP", "target_config": config}
     Recorder(tmp_path, run, Layout.of(model)).record(model, 0, 0, {})
-    return InnerProblem(Trajectory.open(tmp_path))
+    return InnerProblem.of(Trajectory.open(tmp_path))
 
 
 @pytest.fixture

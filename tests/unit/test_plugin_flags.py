@@ -1,9 +1,10 @@
 """Flags that a command does not know reach the plug-in that does, or are refused with the nearest names."""
 
+import click
 import pytest
 
 from metaopt.cli.plugin_flags import with_plugin_flags
-from metaopt.errors import InvalidConfig, UnknownName
+from metaopt.errors import UnknownName
 from metaopt.generation import GenerateConfig
 from metaopt.targets import target_config
 from metaopt.training.optimizer import TrainOptimizerConfig
@@ -56,12 +57,12 @@ def test_a_generative_optimizer_has_flags_too():
     ],
 )
 def test_what_nothing_knows_is_refused_with_the_nearest_names(words, message):
-    with pytest.raises(InvalidConfig, match=message):
+    with pytest.raises(click.UsageError, match=message):
         resolved(words)
 
 
 def test_a_command_without_plugins_refuses_every_further_flag():
-    with pytest.raises(InvalidConfig, match="unknown flag --widths"):
+    with pytest.raises(click.UsageError, match="unknown flag --widths"):
         with_plugin_flags(GenerateConfig, {}, ["--widths", "3"])
 
 

@@ -54,7 +54,7 @@ def loss_in_place(model, layout, weights, batch):
 def test_losses_are_those_of_networks_that_hold_the_weights(tmp_path, target, options, frozen):
     model, run = build(target, options, frozen)
     trajectory = record(tmp_path, model, run)
-    problem, batch = InnerProblem(trajectory), examples()
+    problem, batch = InnerProblem.of(trajectory), examples()
     start = trajectory.weights(0)
     weights = torch.stack([start, start + 0.01 * torch.randn_like(start)])
     weights.requires_grad_()
@@ -69,7 +69,7 @@ def test_losses_are_those_of_networks_that_hold_the_weights(tmp_path, target, op
 def test_its_gradient_is_the_one_that_training_finds(tmp_path):
     model, run = build(options={"widths": [12]}, frozen=["layers.3.bias"])
     trajectory = record(tmp_path, model, run)
-    problem, batch = InnerProblem(trajectory), examples()
+    problem, batch = InnerProblem.of(trajectory), examples()
     weights = trajectory.weights(0)[None].requires_grad_()
     problem.losses(weights, batch).sum().backward()
     nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
@@ -79,7 +79,7 @@ def test_its_gradient_is_the_one_that_training_finds(tmp_path):
 
 def test_a_loss_does_not_depend_on_the_other_networks_in_the_batch(tmp_path):
     model, run = build("ResNet18")
-    problem, batch = InnerProblem(record(tmp_path, model, run)), examples(12)
+    problem, batch = InnerProblem.of(record(tmp_path, model, run)), examples(12)
     weights = Layout.of(model).read(model)
     together = problem.losses(torch.stack([weights, 2 * weights]), batch)
     torch.testing.assert_close(together[:1], problem.losses(weights[None], batch))
@@ -100,7 +100,7 @@ def test_a_problem_that_cannot_be_rebuilt_is_refused_with_a_way_out(tmp_path, mo
     model, run = build(options={"widths": [12]})
     trajectory = record(tmp_path / "seed_0", model, {**run, **change})
     with pytest.raises(error, match=message) as caught:
-        InnerProblem(trajectory)
+        InnerProblem.of(trajectory)
     assert "seed_0" in str(caught.value)
     assert "objective `weights`" in str(caught.value)
 
@@ -110,14 +110,14 @@ def test_a_trajectory_that_does_not_state_its_problem_is_refused(tmp_path, fact)
     model, run = build(options={"widths": [12]})
     del run[fact]
     with pytest.raises(TrajectoryError, match=f"does not state its '{fact}'; use the objective `weights`"):
-        InnerProblem(record(tmp_path, model, run))
+        InnerProblem.of(record(tmp_path, model, run))
 
 
 def test_data_may_lie_elsewhere_by_now(tmp_path, mnist_dir):
     config = target_config("MLP", {**FACTS, "in_features": 784, "image_size": 28}, {"widths": [4]})
     model = get_target_model("MLP", **config)
     run = {"task": "mnist", "task_config": {"data_dir": "/gone"}, "target_model": "MLP", "target_config": config}
-    problem = InnerProblem(record(tmp_path, model, run), mnist_dir)
+    problem = InnerProblem.of(record(tmp_path, model, run), mnist_dir)
     batch = problem.task.sample("meta", 10, generator(0))
     assert problem.losses(problem.layout.read(model)[None], batch).isfinite().all()
 
@@ -181,8 +181,8 @@ def test_code_that_a_file_names_runs_only_if_it_is_trusted(outside, tmp_path):
     model, run = build(outside)
     trajectory = record(tmp_path / "run", model, run)
     with pytest.raises(InvalidConfig, match="--trust-code true"):
-        InnerProblem(trajectory)
-    assert InnerProblem(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), examples()).isfinite()
+        InnerProblem.of(trajectory)
+    assert InnerProblem.of(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), examples()).isfinite()
 
 
 def test_buffers_that_training_does_not_change_are_those_of_the_recording(outside, tmp_path):
@@ -190,7 +190,7 @@ def test_buffers_that_training_does_not_change_are_those_of_the_recording(outsid
     trajectory = record(tmp_path / "one", model, run)
     batch = examples()
     expected = nn.functional.cross_entropy(model(batch.inputs), batch.labels).detach()
-    measured = InnerProblem(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), batch).detach()
+    measured = InnerProblem.of(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), batch).detach()
     assert float(measured) == pytest.approx(float(expected), rel=1e-5)
     another = record(tmp_path / "two", *build(outside))
     assert problem_key(another) != problem_key(trajectory)
