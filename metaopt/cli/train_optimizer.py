@@ -16,9 +16,9 @@ from .options import config_command
 
 @config_command(TrainOptimizerConfig, "train-optimizer")
 def command(config: TrainOptimizerConfig) -> None:
-    """Train a generative optimizer on recorded trajectories (phase 2)."""
+    """Train a generative optimizer on recorded trajectories, or in live rounds (phase 2)."""
     with start_run(
-        f"{config.optimizer_model} on {config.run_name}", config, description=_description(config)
+        f"{config.optimizer_model} on {config.grounds}", config, description=_description(config)
     ) as tracker:
         trained = train_tracked(config, tracker)
         version = register(config, trained, tracker, describe(trained))
@@ -30,7 +30,8 @@ def command(config: TrainOptimizerConfig) -> None:
 
 def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> TrainedOptimizer:
     """Train with what the tracking server adds: missing trajectories, the checkpoint to go on from, lineage."""
-    for name in config.run_names:
+    names = [] if config.rounds else config.run_names
+    for name in names:
         fetch_trajectories(name, config.trajectory_dir)
     resume = None
     if config.resume_from is not None:
@@ -38,7 +39,7 @@ def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> Train
         resume = point.path
         tracker.tags({"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"})
     trained = train_optimizer(config, tracker, resume)
-    parents = {f"{name}/seed_{run.seed}": run.run_id for name in config.run_names for run in find_trajectory_runs(name)}
+    parents = {f"{name}/seed_{run.seed}": run.run_id for name in names for run in find_trajectory_runs(name)}
     used = [parents[name] for name in [*trained.learned, *trained.held_out] if name in parents]
     tracker.tags({"metaopt.trajectory_runs": ",".join(used)})
     return trained
@@ -64,16 +65,19 @@ def register(
 
 def describe(trained: TrainedOptimizer) -> str:
     """What an optimizer was trained on and how it did on held-out runs, in Markdown."""
-    lines = [f"{type(trained.optimizer).__name__}, trained on {len(trained.learned)} trajectories."]
-    if trained.held_out:
-        lines.append(f"On {len(trained.held_out)} held-out runs:")
-        lines += [f"- {name}: {value:.4g}" for name, value in trained.figures.items() if name.startswith("val_")]
+    lines = [f"{type(trained.optimizer).__name__}, trained on {', '.join(trained.learned)}."]
+    judged = {name: value for name, value in trained.figures.items() if name.startswith("val_")}
+    if judged:
+        lines.append("On held-out runs:")
+        lines += [f"- {name}: {value:.4g}" for name, value in judged.items()]
     return "\n".join(lines)
 
 
 def _description(config: TrainOptimizerConfig) -> str:
     start = f", going on from {config.resume_from}" if config.resume_from else ""
-    return (
-        f"Phase 2: {config.optimizer_model} on the trajectories of {config.run_name}, {config.training_mode} pairs, "
-        f"objective {config.objective}, {config.epochs} epochs{start}."
+    how = (
+        f"{config.rounds} rounds of {config.inner_steps} steps, a nowcast every {config.every}"
+        if config.rounds
+        else f"{config.training_mode} pairs, objective {config.objective}, {config.epochs} epochs"
     )
+    return f"Phase 2: {config.optimizer_model} on {config.grounds}, {how}{start}."

@@ -182,7 +182,9 @@ def test_code_that_a_file_names_runs_only_if_it_is_trusted(outside, tmp_path):
     trajectory = record(tmp_path / "run", model, run)
     with pytest.raises(InvalidConfig, match="--trust-code true"):
         InnerProblem.of(trajectory)
-    assert InnerProblem.of(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), examples()).isfinite()
+    assert (
+        InnerProblem.of(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), examples()).isfinite()
+    )
 
 
 def test_buffers_that_training_does_not_change_are_those_of_the_recording(outside, tmp_path):

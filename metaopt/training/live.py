@@ -1,0 +1,175 @@
+"""Phase 2 on live trainings: the optimizer learns where it is used, for what comes of its predictions later."""
+
+import math
+from collections import defaultdict
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..optimizers import GenerativeOptimizer
+from ..tasks import Batch
+from ..tasks.base import generator
+from .meta_plan import TrainOptimizerConfig
+from .meta_run import MetaRun
+from .mixture import Ingredient, read_mixture, start
+from .objectives import log_loss
+from .problem import InnerProblem
+from .progress import Progress
+from .race import race
+from .tracker import Tracker
+
+_WORSE = 1.3  # times the loss before; a nowcast that is worse is not followed, as a guard would not
+_LATER = 0.8  # share of the later gradient; the rest is that of the loss right after the prediction
+
+
+class LiveGround:
+    """Rounds of inner trainings of a mixture, each from its first step, nowcast by the optimizer that is being trained.
+
+    Args:
+        config: the mixture, and how its trainings go.
+        history: how many snapshots the optimizer looks at [count].
+    Raises:
+        InvalidConfig, UnknownName, TaskDataError: the mixture names something that cannot be.
+    """
+
+    held_out: list[str]
+
+    def __init__(self, config: TrainOptimizerConfig, history: int) -> None:
+        assert config.mixture is not None
+        self.ingredients = read_mixture(config.mixture, config.data_dir)
+        self.plan = LivePlan(config.inner_steps, config.every, config.stride, config.task_batch)
+        self.seed = config.seed
+        self.history = history
+        self.learned, self.held_out = [each.name for each in self.ingredients], []
+        self.layouts = list(dict.fromkeys(each.problem.layout for each in self.ingredients))
+        self.stride = float(config.stride)
+        mixture = {each.name: [each.config.to_mapping(), each.problem.task.digest()] for each in self.ingredients}
+        self.settings: dict[str, Any] = {**config.settings(), "mixture": mixture}
+        self._latest: dict[str, float] = {}
+
+    def describe(self, tracker: Tracker) -> None:
+        """Tell the data of the mixture."""
+        for each in self.ingredients:
+            source = str(each.config.data_dir or "part of the installed packages")
+            tracker.dataset(each.config.task, source, each.problem.task.digest(), each.name)
+
+    def updates(self, epoch: int) -> int:
+        """About how many nowcasts a round has [count]."""
+        return len(self.ingredients) * max(self.plan.steps // self.plan.every - 1, 1)
+
+    def train(self, run: MetaRun, bar: Progress) -> dict[str, float]:
+        """A round: trainings of every ingredient, from their first step to their last, by turns."""
+        seeds = [_seed(self.seed, run.epoch, number) for number in range(len(self.ingredients))]
+        cohorts = [
+            Cohort(each, self.plan, self.history, seed) for each, seed in zip(self.ingredients, seeds, strict=True)
+        ]
+        gathered: dict[str, list[float]] = defaultdict(list)
+        while running := [cohort for cohort in cohorts if not cohort.over]:
+            for cohort in running:
+                update = look_ahead(run.model, cohort)
+                run.update(update.objective)
+                bar.update(loss=update.figures["log_loss_change"])
+                for name, value in update.figures.items():
+                    gathered[f"train_{name}"].append(value)
+                    gathered[f"train_{name}/{cohort.ingredient.name}"].append(value)
+        return {name: fmean(values) for name, values in gathered.items()}
+
+    def judge(self, run: MetaRun) -> dict[str, float]:
+        """Race one of the ingredients, another one in each round, with random seeds that no round has."""
+        each = self.ingredients[run.epoch % len(self.ingredients)]
+        result = race(run.predictor, each, self.plan.steps, self.plan.every, self.plan.stride, _seed(self.seed, -1, 0))
+        self._latest |= {f"val_{name}/{each.name}": value for name, value in result.items()}
+        return self._latest
+
+
+def _seed(*numbers: int) -> int:
+    return generator(*numbers).initial_seed()
+
+
+class LivePlan(NamedTuple):
+    """How live trainings go.
+
+    Args:
+        steps: length of an inner training [steps].
+        every: steps from one nowcast to the next, on average; also how far ahead its effect is judged [steps].
+        stride: steps between the snapshots of a history [steps].
+        examples: on which losses are measured [count].
+    """
+
+    steps: int
+    every: int
+    stride: int
+    examples: int
+
+    def horizon(self, random: torch.Generator) -> int:
+        """Half of `every`, all of it or twice as much: a multiple of the stride, so that each starts at a snapshot."""
+        factor = (0.5, 1.0, 1.0, 2.0)[int(torch.randint(4, (), generator=random))]
+        return max(round(factor * self.every / self.stride), 1) * self.stride
+
+
+class Cohort:
+    """Inner trainings of one ingredient, from their first step, and the source of the examples that judge them."""
+
+    def __init__(self, ingredient: Ingredient, plan: LivePlan, history: int, seed: int) -> None:
+        self.ingredient = ingredient
+        self.plan = plan
+        self.random = generator(seed)
+        self.trainings = start(ingredient, plan.stride, history, seed)
+        self.trainings.advance(plan.horizon(self.random))
+
+    @property
+    def over(self) -> bool:
+        """Whether the trainings have their length."""
+        return self.trainings.step >= self.plan.steps
+
+    def examples(self) -> Batch:
+        """Examples held out from inner training, others each time."""
+        return self.ingredient.problem.task.sample("meta", self.plan.examples, self.random)
+
+
+class Update(NamedTuple):
+    """What one nowcast of a cohort gave: an objective whose gradient is the one to follow, and figures."""
+
+    objective: Tensor
+    figures: dict[str, float]
+
+
+def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
+    """Nowcast every training of a cohort, train on from there, and judge the prediction by where that leads.
+
+    First-order: the gradient of the log-loss where the trainings stand a horizon later is used as the gradient of the
+    prediction, beside that of the loss right after it. Nothing is differentiated through the steps between.
+    """
+    trainings, problem = cohort.trainings, cohort.ingredient.problem
+    history, times = trainings.past()
+    horizon = cohort.plan.horizon(cohort.random)
+    predicted = model.generate(history, times, times[:, -1] + horizon, problem.layout)
+    examples = cohort.examples()
+    with torch.no_grad():
+        before = log_loss(problem, trainings.weights, examples)
+    right_after, now = _judged(problem, predicted.detach(), examples)
+    taken = (right_after < before + math.log(_WORSE)) & right_after.isfinite() & ~trainings.diverged
+    trainings.replace(taken, predicted.detach())
+    trainings.advance(horizon)
+    later_loss, later = _judged(problem, trainings.weights, cohort.examples())
+    blended = torch.where(taken.unsqueeze(1), (1 - _LATER) * now + _LATER * later, now)
+    followed = (taken | right_after.isfinite()) & ~trainings.diverged & blended.isfinite().all(1)
+    gradient = torch.where(followed.unsqueeze(1), blended, 0) / max(int(followed.sum()), 1)
+    change = (right_after - before)[followed]
+    figures = {
+        "log_loss_change": float(change.mean()) if len(change) else 0.0,
+        "taken": float(taken.float().mean()),
+        "later_log_loss": float(later_loss[followed].mean()) if len(change) else 0.0,
+    }
+    return Update((predicted * gradient).sum(), figures)
+
+
+def _judged(problem: InnerProblem, weights: Tensor, examples: Batch) -> tuple[Float[Tensor, " rows"], Tensor]:
+    """The log-loss of each network, and its gradient."""
+    leaf = weights.detach().requires_grad_()
+    losses = log_loss(problem, leaf, examples)
+    (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    return losses.detach(), gradient

@@ -1,0 +1,69 @@
+"""Twins side by side: trainings with and without nowcasts, from the same weights, on the same batches."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..optimizers import GenerativeOptimizer
+from ..tasks import Batch
+from ..tasks.base import generator
+from .inner import InnerTrainings
+from .mixture import Ingredient, start
+
+_EXAMPLES = 512
+
+
+@torch.no_grad()
+def race(
+    optimizer: GenerativeOptimizer, ingredient: Ingredient, steps: int, every: int, stride: int, seed: int
+) -> dict[str, float]:
+    """How much sooner guarded nowcasts reach what Adam alone reaches: a quick look while meta-training goes on.
+
+    `metaopt evaluate` is what judges; this is one random draw of learning rates, without the other baselines.
+
+    Args:
+        steps: budget [steps].
+        every: steps from one nowcast to the next, and how far ahead it looks [steps].
+        stride: steps between snapshots, and between looks at the validation loss [steps].
+    Returns: `speed_up`, Adam's steps to its best loss over ours, geometric mean; `final_log_ratio`, the logarithm of
+        our loss at the end over Adam's; `taken`, the share of nowcasts that the guard kept.
+    """
+    problem = ingredient.problem
+    alone, nowcast = (start(ingredient, stride, optimizer.history, seed) for _ in range(2))
+    guard, shown = (problem.task.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
+    curves: list[list[Tensor]] = [[], []]
+    taken: list[float] = []
+    for step in range(stride, steps + 1, stride):
+        for trainings, curve in zip((alone, nowcast), curves, strict=True):
+            with torch.enable_grad():
+                trainings.advance(stride)
+            if trainings is nowcast and step % every == 0 and step < steps:
+                taken.append(_nowcast(optimizer, nowcast, every, guard))
+            curve.append(problem.losses(trainings.weights, shown))
+    theirs, ours = (torch.stack(curve) for curve in curves)
+    sound = ~(alone.diverged | nowcast.diverged)
+    if not sound.any():
+        return {}
+    target = theirs.min(0).values
+    speed_ups = _arrival(theirs, target) / _arrival(ours, target)
+    return {
+        "speed_up": float(speed_ups[sound].log().mean().exp()),
+        "final_log_ratio": float((ours[-1] / theirs[-1]).log()[sound].mean()),
+        "taken": sum(taken) / max(len(taken), 1),
+    }
+
+
+def _nowcast(optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizon: int, guard: Batch) -> float:
+    """Replace the weights of those whose loss does not rise; their share."""
+    history, times = trainings.past()
+    predicted = optimizer.predict(history, times, times[:, -1] + horizon, trainings.problem.layout)
+    before, after = (trainings.problem.losses(weights, guard) for weights in (trainings.weights, predicted))
+    better = (after <= before) & ~trainings.diverged
+    trainings.replace(better, predicted)
+    return float(better.float().mean())
+
+
+def _arrival(losses: Float[Tensor, "looks rows"], target: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """The first look at or below the target, from 1; one after the last where there is none."""
+    there = losses <= target
+    return torch.where(there.any(0), there.float().argmax(0), len(losses)) + 1.0

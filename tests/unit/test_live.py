@@ -1,0 +1,153 @@
+"""Live meta-training: inner trainings are ordinary ones, rounds resume, and what cannot be is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metaopt.errors import InvalidConfig, MetaoptError, UnknownName
+from metaopt.optimizers import get_optimizer_model
+from metaopt.training.inner import InnerTrainings
+from metaopt.training.live import Cohort, LivePlan, look_ahead
+from metaopt.training.mixture import read_mixture
+from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
+from metaopt.training.race import race
+from metaopt.training.tracker import SilentTracker
+
+MIXTURE = """
+mlp: {task: digits, target_model: MLP, target_options: {widths: [8]}, lr: "1e-3:1e-2", rows: 3}
+cnn: {task: digits, target_model: ConvNet, target_options: {widths: [4], norm: batch}, rows: 2}
+"""
+SMALL = {"dim": 16, "num_latents": 4, "latent_dim": 16, "heads": 2, "depth": 1}
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    path = tmp_path / "mixture.yaml"
+    path.write_text(MIXTURE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def mlp(mixture):
+    return read_mixture(mixture)[0]
+
+
+@pytest.fixture
+def config(mixture, tmp_path):
+    return TrainOptimizerConfig(
+        rounds=2,
+        mixture=mixture,
+        inner_steps=60,
+        every=20,
+        stride=10,
+        task_batch=32,
+        optimizer_options=SMALL,
+        checkpoint_every=1,
+        checkpoint_dir=tmp_path / "checkpoints",
+    )
+
+
+def trainings(ingredient, rows=2, **changes):
+    weights = torch.stack([ingredient.problem.fresh_weights(seed) for seed in range(rows)])
+    settings = {"batch_size": 32, "stride": 5, "history": 3, "seed": 7, **changes}
+    return InnerTrainings(ingredient.problem, weights, torch.tensor([1e-3, 1e-2])[:rows], **settings)
+
+
+def test_its_adam_is_torchs(mlp):
+    cohort = trainings(mlp)
+    problem, start = mlp.problem, cohort.weights.clone()
+    cohort.advance(30)
+    parameters = [torch.nn.Parameter(row.clone()) for row in start]
+    adams = [torch.optim.Adam([p], lr) for p, lr in zip(parameters, (1e-3, 1e-2), strict=True)]
+    batches = trainings(mlp)._batches
+    for _ in range(30):
+        for parameter, adam in zip(parameters, adams, strict=True):
+            adam.zero_grad()
+            problem.losses(parameter.unsqueeze(0), next(batches)).sum().backward()
+            adam.step()
+    torch.testing.assert_close(cohort.weights, torch.stack([p.detach() for p in parameters]), atol=1e-5, rtol=1e-4)
+
+
+def test_the_same_arguments_give_the_same_trainings_and_another_seed_others(mlp):
+    one, same, other = trainings(mlp), trainings(mlp), trainings(mlp, seed=8)
+    for each in (one, same, other):
+        each.advance(10)
+    assert torch.equal(one.weights, same.weights)
+    assert not torch.equal(one.weights, other.weights)
+
+
+def test_histories_hold_snapshots_and_start_anew_where_weights_are_replaced(mlp):
+    cohort = trainings(mlp)
+    cohort.advance(10)
+    history, times = cohort.past()
+    assert times.tolist() == [[0, 5, 10]] * 2
+    assert torch.equal(history[:, -1], cohort.weights)
+    cohort.replace(torch.tensor([True, False]), torch.zeros_like(cohort.weights))
+    moved, moved_times = cohort.past()
+    assert not moved[0].any()
+    assert moved_times.tolist() == [[10, 10, 10], [0, 5, 10]]
+    assert torch.equal(moved[1], history[1])
+
+
+def test_a_training_that_diverges_stays_where_it_is(mlp):
+    cohort = trainings(mlp)
+    cohort.replace(torch.tensor([True, False]), torch.full_like(cohort.weights, float("nan")))
+    cohort.advance(5)
+    assert cohort.diverged.tolist() == [True, False]
+    assert cohort.weights[1].isfinite().all()
+
+
+def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
+    model = get_optimizer_model("PerceiverOptimizer", **SMALL)
+    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, examples=64), model.history, seed=3)
+    update = look_ahead(model, cohort)
+    update.objective.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert update.figures["log_loss_change"] == pytest.approx(0, abs=1e-6)  # untrained, it holds
+    assert update.figures["taken"] == 1
+    assert cohort.trainings.step > 20
+
+
+def test_rounds_train_and_are_judged(config):
+    trained = train_optimizer(config, SilentTracker())
+    assert trained.learned == ["mlp", "cnn"]
+    assert len(trained.layouts) == 2
+    assert {"train_log_loss_change", "val_speed_up/mlp", "val_speed_up/cnn"} <= trained.figures.keys()
+    assert trained.checkpoint.parent.name == "mixture"
+
+
+def test_resumed_rounds_are_those_of_a_training_without_a_stop(config, tmp_path):
+    whole = train_optimizer(config, SilentTracker())
+    first = train_optimizer(replace(config, rounds=1, checkpoint_name="two"), SilentTracker())
+    second = train_optimizer(replace(config, rounds=1, checkpoint_name="two"), SilentTracker(), first.checkpoint)
+    assert second.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
+def test_hold_races_itself_to_a_draw(mlp):
+    result = race(get_optimizer_model("Hold"), mlp, steps=60, every=20, stride=10, seed=1)
+    assert result["speed_up"] == pytest.approx(1)
+    assert result["final_log_ratio"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("one: {task: digit}", UnknownName, "one in the mixture: .*did you mean digits"),
+        ("one: {task: digits, target_model: MPL}", UnknownName, "one in the mixture: .*did you mean MLP"),
+        ("one: {learning_rate: 1}", InvalidConfig, "one in the mixture: unknown parameter 'learning_rate'"),
+        ("one: 3", InvalidConfig, "expected names and values"),
+        ("[1, 2]", InvalidConfig, "expected names and values"),
+    ],
+)
+def test_a_mixture_that_cannot_be_names_its_ingredient(tmp_path, text, error, message):
+    path = tmp_path / "mixture.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(error, match=message):
+        read_mixture(path)
+
+
+@pytest.mark.parametrize("change", [{"mixture": None}, {"rounds": 0}, {"every": 15}])
+def test_a_plan_that_contradicts_itself_is_refused(config, change):
+    with pytest.raises(MetaoptError, match="rounds|every"):
+        replace(config, **change)
