@@ -10,8 +10,9 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, dataclass_transform
 
@@ -136,9 +137,15 @@ def coerce(name: str, value: Any, kind: Any) -> Any:
             return None
         kind = next(member for member in typing.get_args(kind) if member is not types.NoneType)
     try:
-        return _READERS.get(typing.get_origin(kind) or kind, kind)(value)
+        return _reader(kind)(value)
     except (TypeError, ValueError, yaml.YAMLError) as error:
         raise InvalidConfig(f"{name} is {value!r}; expected {_type_name(kind)}") from error
+
+
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    if typing.get_origin(kind) is tuple:
+        return partial(_read_tuple, _READERS[typing.get_args(kind)[0]])
+    return _READERS.get(typing.get_origin(kind) or kind, kind)
 
 
 def _read_int(value: Any) -> int:
@@ -166,10 +173,12 @@ def _read_str(value: Any) -> str:
     return str(value)
 
 
-def _read_tuple(value: Any) -> tuple[int, ...]:
+def _read_tuple(read_part: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        return ()
     if isinstance(value, str):
         value = value.strip("[]()").replace(",", " ").split()
-    return tuple(_read_int(part) for part in ([value] if isinstance(value, int) else value))
+    return tuple(read_part(part) for part in ([value] if isinstance(value, int | float) else value))
 
 
 def _read_options(value: Any) -> dict[str, Any]:
@@ -202,7 +211,6 @@ _READERS: dict[Any, Any] = {
     float: _read_float,
     bool: _read_bool,
     str: _read_str,
-    tuple: _read_tuple,
     Range: Range.parse,
     typing.get_origin(Options): _read_options,
 }
@@ -212,7 +220,7 @@ def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is typing.get_origin(Options):
         return 'names and values such as "hidden=64 depth=2"'
     if typing.get_origin(kind) is tuple:
-        return "whole numbers such as 16,32"
+        return "numbers such as 0.001,0.01" if float in typing.get_args(kind) else "whole numbers such as 16,32"
     return {int: "a whole number", float: "a number", bool: "true or false", Range: "a number or low:high"}.get(
         kind, getattr(kind, "__name__", str(kind))
     )
@@ -221,7 +229,7 @@ def _type_name(kind: Any) -> str:
 def _check_rule(name: str, value: Any, rule: Mapping[str, Any]) -> None:
     if rule.get("choices") and value not in rule["choices"]:
         raise InvalidConfig(f"{name} is {value!r}: {suggest(str(value), rule['choices'])}")
-    bounds = (value.low, value.high) if isinstance(value, Range) else (value,)
+    bounds = (value.low, value.high) if isinstance(value, Range) else value if isinstance(value, tuple) else (value,)
     for number in (bound for bound in bounds if isinstance(bound, int | float)):
         if not math.isfinite(number):
             raise InvalidConfig(f"{name} is {value}; expected a finite number")
@@ -250,7 +258,7 @@ def default_text(field: dataclasses.Field[Any]) -> str:
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    if default is None or default == {}:
+    if default is None or default in ({}, ()):
         return "none"
     if isinstance(default, bool):
         return str(default).lower()

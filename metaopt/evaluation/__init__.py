@@ -2,7 +2,8 @@
 
 from .compare import evaluate
 from .config import EvaluateConfig
+from .promotion import Verdict, verdict
 from .report import report_markdown, terminal_table
 from .results import Comparison
 
-__all__ = ["Comparison", "EvaluateConfig", "evaluate", "report_markdown", "terminal_table"]
+__all__ = ["Comparison", "EvaluateConfig", "Verdict", "evaluate", "report_markdown", "terminal_table", "verdict"]

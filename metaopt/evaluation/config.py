@@ -6,6 +6,9 @@ from ..configuration import Config, Options, Range, option
 from ..errors import InvalidConfig
 from ..nowcast import check_schedule
 
+DELAYS = (0, 50, 200)
+"""When after a nowcast its worth is measured [steps]."""
+
 
 class EvaluateConfig(Config):
     """One case: a task, a target, a base optimizer, a budget, and held-out random seeds."""
@@ -23,6 +26,12 @@ class EvaluateConfig(Config):
     lr: Range = option(
         default=Range(1e-3, 1e-3), help="Learning rate, or low:high to draw one for each random seed.", above=0.0
     )
+    learning_rates: tuple[float, ...] = option(
+        default=(),
+        help="Learning rates to run all contenders at, in place of lr; each is then judged at its best. "
+        "A claim needs three.",
+        above=0.0,
+    )
     batch_size: int = option(default=64, help="Training examples per step [count].", at_least=1)
     steps: int = option(default=480, help="Budget of every contender [steps].", at_least=2)
     every: int = option(
@@ -39,7 +48,21 @@ class EvaluateConfig(Config):
     guard_batch: int = option(
         default=512, help="Examples of the guard split that the guard looks at [count].", at_least=1
     )
+    baselines: str = option(
+        default="quick",
+        help="Whether baselines with a training of their own, cosine and schedule-free, run, too.",
+        choices=("quick", "all"),
+    )
     controls: bool = option(default=True, help="Whether to run the controls that must fail.")
+    seen: Path | None = option(
+        default=None, help="Folder of the trajectories of meta-training: predictions are compared with their weights."
+    )
+    cache_dir: Path | None = option(
+        default=Path("checkpoints/.evaluations"), help="Folder that keeps finished twins for later evaluations."
+    )
+    promote: bool = option(
+        default=False, help="Let the alias champion point to the judged version if that beats the present champion."
+    )
     output: Path | None = option(default=None, help="JSON file for the result.")
 
     def __post_init__(self) -> None:
@@ -58,6 +81,13 @@ class EvaluateConfig(Config):
                 f"take evaluate_every={self.steps // 2} or less"
             )
 
+    @property
+    def rates(self) -> tuple[Range, ...]:
+        """The learning rates to compare at."""
+        return tuple(Range(rate, rate) for rate in dict.fromkeys(self.learning_rates)) or (self.lr,)
+
     def measured_at(self, step: int) -> bool:
-        """Whether the validation loss is looked at after a step."""
-        return step == self.steps or (step > 0 and step % self.evaluate_every == 0)
+        """Whether the validation loss is looked at after a step: regularly, at the end, and after nowcasts."""
+        regular = step % self.evaluate_every == 0
+        after_nowcast = any(step - delay >= self.every and (step - delay) % self.every == 0 for delay in DELAYS)
+        return step == self.steps or (step > 0 and (regular or after_nowcast))

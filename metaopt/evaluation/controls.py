@@ -71,7 +71,7 @@ class Trials:
     """The states of one hold twin at its nowcast steps, and what predictions from them are worth."""
 
     def __init__(self, bench: Bench, snapshots: Snapshots) -> None:
-        self._bench, self._snapshots = bench, snapshots
+        self._bench, self._snapshots, self._rate = bench, snapshots, str(bench.rate)
         steps = range(bench.config.every, bench.config.steps + 1, bench.config.every)
         self._losses = {step: bench.loss_of(snapshots[step]) for step in steps}
 
@@ -81,7 +81,7 @@ class Trials:
         for step, before in self._losses.items():
             weights = state_at(self._bench, optimizer, self._snapshots, step).predict(optimizer, self._bench.layout)
             after, error = self._bench.loss_of(weights), self._relative_error(step, weights)
-            judged.append(Prediction(predictor, self._bench.seed, step, before, after, error))
+            judged.append(Prediction(predictor, self._bench.seed, step, before, after, error, self._rate))
         return judged
 
     def judge_controls(self, optimizer: GenerativeOptimizer, others: Snapshots) -> list[Prediction]:
@@ -98,7 +98,7 @@ class Trials:
                 if torch.equal(spoilt.history, state.history) and torch.equal(spoilt.times, state.times):
                     continue
                 after = self._bench.loss_of(spoilt.predict(optimizer, self._bench.layout))
-                judged.append(Prediction(name, self._bench.seed, step, before, after, error=None))
+                judged.append(Prediction(name, self._bench.seed, step, before, after, None, self._rate))
         return judged
 
     def _relative_error(self, step: int, weights: Tensor) -> float | None:

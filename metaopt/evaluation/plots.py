@@ -7,12 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .results import HOLD, Comparison
+from .readouts import READ_OUT_OF_JUDGED
+from .results import CHAMPION, HOLD, Comparison
 from .summary import Summary
 
-_COLOURS = ["#000000", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2"]
+_COLOURS = ["#000000", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#B8A800"]
 _JUDGED = "#D55E00"
 _CONTROL = "#999999"
+_MINOR = "#777777"
+_MAIN = (HOLD, "EMA 0.98", "line", CHAMPION, "cosine", "schedule-free")
+"""Contenders with a colour of their own, and a curve among the loss curves."""
 
 
 def figures(comparison: Comparison) -> dict[str, Figure]:
@@ -28,6 +32,8 @@ def loss_curves(comparison: Comparison) -> Figure:
     """Validation loss against steps: the median over random seeds, each of them thin, and where nowcasts were kept."""
     figure, axes = _canvas(7, 4.5)
     for contender, colour in _colours(comparison).items():
+        if colour == _MINOR:
+            continue
         curves = comparison.curves_of(contender)
         steps, losses = curves[0].steps, np.array([curve.losses for curve in curves])
         judged = contender == comparison.judged
@@ -106,8 +112,9 @@ def _title(figure: Figure, comparison: Comparison, what: str, how: str) -> None:
 
 
 def _colours(comparison: Comparison) -> dict[str, str]:
-    others = [name for name in comparison.contenders if name != comparison.judged]
-    colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(others)}
+    """A colour for each of the main contenders, one for all others."""
+    main = [name for name in (*_MAIN, f"{comparison.judged} + {READ_OUT_OF_JUDGED}") if name in comparison.contenders]
+    colours = {**dict.fromkeys(comparison.contenders, _MINOR), **dict(zip(main, _COLOURS, strict=False))}
     return {**colours, comparison.judged: _JUDGED}
 
 

@@ -11,7 +11,10 @@ from ..nowcast import NowcastEvent
 HOLD = "hold"
 """The twin that only its base optimizer moves: what all others are compared with."""
 
-SCHEMA = 1
+CHAMPION = "champion"
+"""The registered version that a judged one is to beat."""
+
+SCHEMA = 2
 
 
 class Point(NamedTuple):
@@ -24,12 +27,19 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """How one contender's training went with one random seed."""
+    """How one contender's training went with one random seed and one learning rate.
+
+    Attributes:
+        rate: the learning rate as the case states it: a number, or low:high.
+        cached: whether it was trained in an earlier evaluation, and its seconds measured then.
+    """
 
     contender: str
     seed: int
     points: tuple[Point, ...]
     events: tuple[NowcastEvent, ...] = ()
+    rate: str = ""
+    cached: bool = False
 
     @property
     def steps(self) -> list[int]:
@@ -40,6 +50,11 @@ class Curve:
     def losses(self) -> list[float]:
         """Validation losses, in the order of the steps."""
         return [point.loss for point in self.points]
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss; infinite where none is a number."""
+        return min((loss for loss in self.losses if not math.isnan(loss)), default=math.inf)
 
     @property
     def guard_passes(self) -> int:
@@ -57,6 +72,7 @@ class Prediction:
         loss_before, loss_after: validation loss of W_t and of the prediction.
         error: squared distance to what the hold twin's weights became, relative to that of W_t (1 is "hold"); None
             for controls and where the hold twin did not go that far.
+        rate: the hold twin's learning rate, as in `Curve`.
     """
 
     predictor: str
@@ -65,6 +81,24 @@ class Prediction:
     loss_before: float
     loss_after: float
     error: float | None
+    rate: str = ""
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Distances of predictions to the nearest weights seen in meta-training, relative to that of two trainings.
+
+    Attributes:
+        nearest: least such distance of the predictions of each random seed; near 0 they are copies of what was seen.
+        of_states: the same for the states W_t that the predictions were made from.
+        snapshots: weights seen in meta-training that have the layout of the network [count].
+        permuted: whether distances are up to permutation of hidden units; else the network is no chain of layers.
+    """
+
+    nearest: tuple[float, ...]
+    of_states: tuple[float, ...]
+    snapshots: int
+    permuted: bool
 
 
 @dataclass(frozen=True)
@@ -74,14 +108,21 @@ class Comparison:
     Attributes:
         config: the configuration of the evaluation, as plain values.
         judged: the name under which the judged optimizer stands among the contenders.
-        curves: one per contender and random seed.
-        predictions: one per predictor, random seed and nowcast.
+        curves: one per contender, random seed and learning rate.
+        predictions: one per predictor, random seed, learning rate and nowcast.
+        novelty: how far from anything seen in meta-training the judged predictions are; None where nothing was given.
     """
 
     config: Mapping[str, Any]
     judged: str
     curves: tuple[Curve, ...]
     predictions: tuple[Prediction, ...]
+    novelty: Novelty | None = None
+
+    @property
+    def rates(self) -> list[str]:
+        """The learning rates that were compared."""
+        return list(dict.fromkeys(curve.rate for curve in self.curves))
 
     @property
     def contenders(self) -> list[str]:
@@ -109,6 +150,7 @@ class Comparison:
             "judged": self.judged,
             "curves": [plain(curve) for curve in self.curves],
             "predictions": [plain(prediction) for prediction in self.predictions],
+            "novelty": plain(self.novelty),
         }
 
 

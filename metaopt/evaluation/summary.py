@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from .results import HOLD, Comparison, Curve, Point, Prediction, plain
-from .statistics import Interval, first_at_or_below, geometric_mean
+from .statistics import Interval, bounded, first_at_or_below, geometric_mean
 
 _LEAST_GAIN = 0.99  # loss after / before; what is gained above it is too little to ask who else gains it
 
@@ -22,11 +22,14 @@ class Arrival:
 
     Attributes:
         steps: steps until the validation loss was at or below the target; None where it never was.
+        counted: the same, with the steps that stand for never.
+        counted_steps: their geometric mean.
         speed_up: hold's steps / the contender's, geometric mean over random seeds.
         speed_up_in_time: the same for seconds of training, predictions and guard included.
     """
 
     steps: tuple[int | None, ...]
+    counted: tuple[int, ...]
     counted_steps: float
     speed_up: Interval
     speed_up_in_time: Interval
@@ -139,9 +142,10 @@ class Summary:
         pairs = list(zip(starts, ends, strict=True))
         return Arrival(
             steps=tuple(None if place is None else end.step for place, end in zip(places, ends, strict=True)),
+            counted=tuple(end.step for end in ends),
             counted_steps=geometric_mean([end.step for end in ends]).mean,
             speed_up=geometric_mean([start.step / end.step for start, end in pairs]),
-            speed_up_in_time=geometric_mean([start.seconds / _finite(end.seconds) for start, end in pairs]),
+            speed_up_in_time=geometric_mean([start.seconds / bounded(end.seconds) for start, end in pairs]),
         )
 
     def _control(self, name: str) -> ControlResult:
@@ -170,14 +174,9 @@ def _gain(predictions: Sequence[Prediction]) -> Interval | None:
     """Loss after / loss before; the interval is over random seeds, whose predictions are averaged first."""
     by_seed: dict[int, list[float]] = {}
     for prediction in predictions:
-        by_seed.setdefault(prediction.seed, []).append(_finite(prediction.loss_after) / prediction.loss_before)
+        by_seed.setdefault(prediction.seed, []).append(bounded(prediction.loss_after) / prediction.loss_before)
     return geometric_mean([geometric_mean(ratios).mean for ratios in by_seed.values()]) if by_seed else None
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return geometric_mean([_finite(value) for value in values]).mean if values else None
-
-
-def _finite(value: float) -> float:
-    """A positive number for a logarithm: what is not a number is as bad as a loss can be, zero as good."""
-    return 1e12 if math.isnan(value) else min(max(value, 1e-12), 1e12)
+    return geometric_mean([bounded(value) for value in values]).mean if values else None

@@ -3,13 +3,17 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..configuration import Range
 from ..errors import Diverged
 from ..nowcast import Nowcast, reestimate_batchnorm
 from ..optimizers.base import GenerativeOptimizer
@@ -19,23 +23,35 @@ from ..tasks.base import generator
 from ..training.loop import base_optimizer, train_steps
 from ..weights.layout import Layout, trainable
 from .config import EvaluateConfig
+from .readouts import ReadOut
 from .results import Curve, Point
 
-Watch = Callable[[int, nn.Module], None]
-"""Called with the number of steps done and the network: before the first step and after each."""
+Rule = Callable[["Bench", nn.Module], torch.optim.Optimizer]
+"""Gives what moves a twin's weights."""
 
 log = logging.getLogger(__name__)
 
 _BATCHNORM_BATCHES = 8
-_EMA_DECAY = 0.98
+
+
+class Watch(Protocol):
+    """Sees every step of a twin; neither its time nor that of measurements counts as training time."""
+
+    def __call__(self, step: int, weights: Tensor, jumped: bool) -> None:
+        """Take in the weights before the first step (as step 0) and after each.
+
+        Args:
+            jumped: whether a nowcast has just replaced them.
+        """
 
 
 class Bench:
-    """Where all twins of one random seed are trained and measured."""
+    """Where all twins of one random seed and one learning rate are trained and measured."""
 
-    def __init__(self, config: EvaluateConfig, task: Task, seed: int) -> None:
+    def __init__(self, config: EvaluateConfig, task: Task, seed: int, rate: Range | None = None) -> None:
         self.config, self.task, self.seed = config, task, seed
-        self.lr = config.lr.at(float(torch.rand((), generator=generator(seed))))
+        self.rate = config.rates[0] if rate is None else rate
+        self.lr = self.rate.at(float(torch.rand((), generator=generator(seed))))
         guarding = Examples(*task.sample("guard", config.guard_batch, generator(seed, 1)))
         self.guard_batches = list(guarding.in_order(task.rows_at_once))
         self.statistics_batches = [
@@ -62,8 +78,12 @@ class Bench:
         Raises:
             InvalidConfig: torch.optim does not have it, or it does not take its options.
         """
-        parameters = [parameter for _, parameter in trainable(model)]
-        return base_optimizer(self.config.base_optimizer, parameters, self.lr, self.config.base_optimizer_options)
+        options = self.config.base_optimizer_options
+        return base_optimizer(self.config.base_optimizer, self.weights_of(model), self.lr, options)
+
+    def weights_of(self, model: nn.Module) -> list[nn.Parameter]:
+        """A network's trainable weights."""
+        return [parameter for _, parameter in trainable(model)]
 
     def nowcasting(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
         """The base optimizer with a guarded nowcast every so often."""
@@ -89,34 +109,35 @@ class Bench:
 
 
 def train_twin(
-    bench: Bench, contender: str, optimizer: GenerativeOptimizer | None = None, watch: Watch | None = None
+    bench: Bench, contender: str, rule: Rule | GenerativeOptimizer = Bench.base_optimizer, watch: Watch | None = None
 ) -> Curve:
-    """Train one contender for the whole budget.
+    """Train one contender for the whole budget. Where it diverges the rest of its curve is not a number.
 
     Args:
-        optimizer: nowcasts with it; the base optimizer alone where there is none.
-        watch: sees every step; neither its time nor that of the measurements counts as training time.
-    Raises:
-        Diverged: a training loss is not finite, and there is no nowcast to blame. With one, the rest of the curve is
-            not a number, and the comparison goes on.
+        rule: what moves the weights; a generative optimizer nowcasts with the base optimizer in between.
+        watch: sees every step.
     """
     points: list[Point] = []
     with torch.random.fork_rng(devices=[]):
         model = bench.build()
-        mover = bench.base_optimizer(model) if optimizer is None else bench.nowcasting(model, optimizer)
+        mover = bench.nowcasting(model, rule) if isinstance(rule, GenerativeOptimizer) else rule(bench, model)
         try:
             for step, seconds in _timed_steps(bench, model, mover):
+                measured = bench.config.measured_at(step)
+                if not (watch or measured):
+                    continue
+                with _as_used(mover):
+                    weights = bench.layout.read(model)
                 if watch:
-                    watch(step, model)
-                if bench.config.measured_at(step):
-                    points.append(Point(step, bench.loss_of(bench.layout.read(model)), seconds))
+                    watch(step, weights, _jumped(mover, step))
+                if measured:
+                    points.append(Point(step, bench.loss_of(weights), seconds))
         except Diverged as error:
-            if optimizer is None:
-                raise
             log.warning("%s, random seed %d: %s; the rest of its curve is empty", contender, bench.seed, error)
-    measured = filter(bench.config.measured_at, range(bench.config.steps + 1))
-    points += [Point(step, math.nan, math.nan) for step in list(measured)[len(points) :]]
-    return Curve(contender, bench.seed, tuple(points), tuple(mover.events) if isinstance(mover, Nowcast) else ())
+    steps = [step for step in range(bench.config.steps + 1) if bench.config.measured_at(step)]
+    points += [Point(step, math.nan, math.nan) for step in steps[len(points) :]]
+    events = tuple(mover.events) if isinstance(mover, Nowcast) else ()
+    return Curve(contender, bench.seed, tuple(points), events, str(bench.rate))
 
 
 def _timed_steps(bench: Bench, model: nn.Module, mover: torch.optim.Optimizer) -> Iterator[tuple[int, float]]:
@@ -131,32 +152,56 @@ def _timed_steps(bench: Bench, model: nn.Module, mover: torch.optim.Optimizer) -
         yield step, seconds
 
 
-class Witness:
-    """Watches the hold twin: keeps its snapshots, and measures the running average (EMA) of its weights.
+@contextmanager
+def _as_used(mover: torch.optim.Optimizer) -> Iterator[None]:
+    """Let an optimizer that trains other weights than are to be used, as schedule-free ones do, show the latter."""
+    if not hasattr(mover, "eval"):
+        yield
+        return
+    mover.eval()
+    yield
+    mover.train()  # type: ignore[attr-defined]
 
-    The average is over 50 steps (decay 0.98), and over fewer near the start, where it would otherwise hold on to the
-    initial weights and be too easy to beat.
+
+def _jumped(mover: torch.optim.Optimizer, step: int) -> bool:
+    events = mover.events if isinstance(mover, Nowcast) else []
+    return bool(events) and events[-1].step == step and events[-1].accepted
+
+
+class Witness:
+    """Watches a twin: keeps its snapshots, and measures what is read out of it.
+
+    Args:
+        readouts: what is read out, by name; each starts anew at a nowcast, whose weights follow on no others.
+        keep: whether to keep snapshots.
     """
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, readouts: Mapping[str, Callable[[], ReadOut]], *, keep: bool = True) -> None:
         self.snapshots: dict[int, Tensor] = {}
-        self.average_losses: list[float] = []
-        self._bench = bench
-        self._average = torch.zeros(bench.layout.size)
+        self._bench, self._makers, self._keep = bench, readouts, keep
+        self._readouts = {name: make() for name, make in readouts.items()}
+        self._losses: dict[str, list[float]] = {name: [] for name in readouts}
 
-    def __call__(self, step: int, model: nn.Module) -> None:
+    def __call__(self, step: int, weights: Tensor, jumped: bool) -> None:
         """Take in the weights after a step."""
-        weights = self._bench.layout.read(model)
-        if step % self._bench.config.stride == 0:
+        snapshot = step % self._bench.config.stride == 0
+        if snapshot and self._keep:
             self.snapshots[step] = weights
-        self._average.lerp_(weights, 1 - min(_EMA_DECAY, step / (9 + step)))
-        if self._bench.config.measured_at(step):
-            self.average_losses.append(self._bench.loss_of(self._average))
+        for name, make in self._makers.items():
+            if jumped:
+                self._readouts[name] = make()
+            self._readouts[name].take(weights, snapshot)
+            if self._bench.config.measured_at(step):
+                self._losses[name].append(self._bench.loss_of(self._readouts[name].read()))
 
-    def average_curve(self, contender: str, hold: Curve) -> Curve:
-        """The running average as a contender; its time is the hold twin's, for averaging costs next to nothing."""
-        points = (point._replace(loss=loss) for point, loss in zip(hold.points, self.average_losses, strict=True))
-        return Curve(contender, hold.seed, tuple(points))
+    def curves(self, watched: Curve) -> list[Curve]:
+        """What is read out as contenders; their time is the watched twin's, for reading costs next to nothing."""
+        return [self._curve(name, losses, watched) for name, losses in self._losses.items()]
+
+    def _curve(self, name: str, losses: list[float], watched: Curve) -> Curve:
+        padded = losses + [math.nan] * (len(watched.points) - len(losses))
+        points = (point._replace(loss=loss) for point, loss in zip(watched.points, padded, strict=True))
+        return replace(watched, contender=name, points=tuple(points), events=())
 
 
 @torch.no_grad()

@@ -11,7 +11,15 @@ from .artifacts import (
     resolve_checkpoint,
 )
 from .connection import connect, quieten
-from .model_registry import CHAMPION, MODEL_NAME, load_optimizer, promote, register_optimizer
+from .model_registry import (
+    CHAMPION,
+    MODEL_NAME,
+    champion_version,
+    load_optimizer,
+    promote,
+    register_optimizer,
+    registered_version,
+)
 from .runs import ERROR_TAG, MlflowTracker, start_run
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "MlflowTracker",
     "ResumePoint",
     "TrajectoryRun",
+    "champion_version",
     "connect",
     "download_files",
     "fetch_trajectories",
@@ -31,6 +40,7 @@ __all__ = [
     "promote",
     "quieten",
     "register_optimizer",
+    "registered_version",
     "resolve_checkpoint",
     "start_run",
 ]

@@ -32,6 +32,7 @@ CHAMPION = "champion"
 _OPTIMIZER = "artifacts/optimizer.safetensors"  # where MLflow puts it inside a model
 _MANY_WEIGHTS = 100_000  # above this an example of several rows would be megabytes of JSON
 _DOOR = Path(__file__).with_name("pyfunc_model.py")
+_REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@(.+))")
 _FROM_A_RUN = re.compile(rf"(runs:/)?[0-9a-f]{{32}}(/{CHECKPOINTS}(/.*)?)?")
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,39 @@ def promote(name: str, version: int, alias: str = CHAMPION) -> None:
         client = connect()
         client.get_model_version(name, str(version))
         client.set_registered_model_alias(name, alias, str(version))
+
+
+def registered_version(source: str) -> tuple[str, int]:
+    """The registered model's name and the version that an address stands for.
+
+    Args:
+        source: `models:/<name>/<version>` or `models:/<name>@<alias>`.
+    Raises:
+        TrackingError: it is no such address, or the registry has no such version or alias.
+    """
+    found = _REGISTERED.fullmatch(source)
+    if found is None:
+        raise TrackingError(
+            f"{source!r} is no registered version; expected models:/<name>/<version> or models:/<name>@<alias>. "
+            "Register it first: train-optimizer does so for what it trains"
+        )
+    name, version, alias = found.groups()
+    with refusals(f"cannot find {source}", "look up versions and aliases in `mlflow ui`"):
+        client = connect()
+        if version is None:
+            return name, int(client.get_model_version_by_alias(name, alias).version)
+        return name, int(client.get_model_version(name, version).version)
+
+
+def champion_version(name: str, alias: str = CHAMPION) -> int | None:
+    """The version that an alias points to; None where nothing has the alias yet.
+
+    Raises:
+        TrackingError: no such registered model.
+    """
+    with refusals(f"cannot read the aliases of {name}", "look the name up in `mlflow ui`"):
+        version = connect().get_registered_model(name).aliases.get(alias)
+    return None if version is None else int(version)
 
 
 def load_optimizer(source: str | Path) -> GenerativeOptimizer:

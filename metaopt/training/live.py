@@ -48,7 +48,6 @@ class LiveGround:
         self.stride = float(config.stride)
         mixture = {each.name: [each.config.to_mapping(), each.problem.task.digest()] for each in self.ingredients}
         self.settings: dict[str, Any] = {**config.settings(), "mixture": mixture}
-        self._latest: dict[str, float] = {}
 
     def describe(self, tracker: Tracker) -> None:
         """Tell the data of the mixture."""
@@ -81,8 +80,7 @@ class LiveGround:
         """Race one of the ingredients, another one in each round, with random seeds that no round has."""
         each = self.ingredients[run.epoch % len(self.ingredients)]
         result = race(run.predictor, each, self.plan.steps, self.plan.every, self.plan.stride, _seed(self.seed, -1, 0))
-        self._latest |= {f"val_{name}/{each.name}": value for name, value in result.items()}
-        return self._latest
+        return {f"val_{name}/{each.name}": value for name, value in result.items()}
 
 
 def _seed(*numbers: int) -> int:

@@ -78,8 +78,9 @@ class _MetaTraining:
         epochs = range(self.run.epoch, self.run.epoch + (self.config.rounds or self.config.epochs))
         updates = sum(map(self.ground.updates, epochs))
         with progress(updates, f"{self.config.optimizer_model} on {self.config.grounds}") as bar:
+            figures: dict[str, float] = {}
             for _ in epochs:
-                figures = self._train_and_judge(bar)
+                figures |= self._train_and_judge(bar)  # a ground may judge other things in other epochs
                 if self.run.epoch % self.config.checkpoint_every == 0 or self.run.epoch == epochs.stop:
                     checkpoint = self._save()
         return TrainedOptimizer(

@@ -10,6 +10,7 @@ class Settings(Config):
     epochs: int = option(default=10, help="Epochs.", at_least=1)
     lr: Range = option(default=Range(1e-3, 1e-3), help="Learning rate.", above=0.0)
     widths: tuple[int, ...] = option(default=(1,), help="Widths.")
+    rates: tuple[float, ...] = option(default=(), help="Rates.", above=0.0)
     options: Options = option(default={}, help="Anything.")
     mode: str = option(default="slow", help="Mode.", choices=("slow", "fast"))
     note: str | None = option(default=None, help="A note.")
@@ -19,7 +20,16 @@ def test_text_from_a_command_line_is_read_as_declared():
     settings = Settings(
         epochs="3", lr="5e-4:3e-3", widths="16,32", options="eps=1e-8 betas=[0.9,1e-3] name=x", note="none"
     )
-    assert settings == Settings(3, Range(5e-4, 3e-3), (16, 32), {"eps": 1e-8, "betas": [0.9, 1e-3], "name": "x"})
+    options = {"eps": 1e-8, "betas": [0.9, 1e-3], "name": "x"}
+    assert settings == Settings(3, Range(5e-4, 3e-3), (16, 32), options=options)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("1e-3, 0.01", (1e-3, 1e-2)), ([1, 2.5], (1.0, 2.5)), (0.5, (0.5,)), ("none", ()), (None, ())],
+)
+def test_several_numbers_are_read_from_text_lists_or_one_number(given, expected):
+    assert Settings(rates=given).rates == expected
 
 
 @pytest.mark.parametrize("text", ["options: {eps: 1e-8}\nepochs: 3", '{"options": {"eps": 1e-08}, "epochs": 3}'])
@@ -38,6 +48,8 @@ def test_a_small_number_in_a_file_is_a_number(tmp_path, text):
         ({"lr": "fast"}, "expected a number or low:high"),
         ({"lr": "0"}, "expected more than 0"),
         ({"lr": "inf"}, "expected a finite number"),
+        ({"rates": "1e-3,fast"}, r"expected numbers such as 0\.001,0\.01"),
+        ({"rates": [1e-3, 0]}, "expected more than 0"),
         ({"options": "eps"}, "expected names and values"),
         ({"mode": "fats"}, "did you mean fast"),
         ({"epoch": 1}, "did you mean epochs"),

@@ -11,6 +11,7 @@ from metaopt.errors import Diverged, InvalidConfig, StorageError, UnknownName
 from metaopt.evaluation import EvaluateConfig, evaluate
 from metaopt.evaluation.compare import contender_name
 from metaopt.evaluation.controls import CONTROLS, State, Trials, state_at
+from metaopt.evaluation.readouts import READ_OUTS
 from metaopt.evaluation.twins import Bench, Witness, train_twin
 from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.base import GenerativeOptimizer
@@ -67,6 +68,7 @@ def small(**changes):
         "evaluate_every": 4,
         "seeds": 2,
         "lr": 0.01,
+        "cache_dir": None,
     }
     return EvaluateConfig.from_mapping({**options, **changes})
 
@@ -86,7 +88,7 @@ def judged_line(tmp_path_factory):
 
 def test_all_contenders_are_measured_at_the_same_steps(judged_line):
     comparison, _, _ = judged_line
-    assert comparison.contenders == ["hold", "EMA", "line", "average", "judged line"]
+    assert comparison.contenders == ["hold", *READ_OUTS, "line", "average", "judged line + EMA", "judged line"]
     assert {tuple(curve.steps) for curve in comparison.curves} == {(4, 8, 12, 16, 20, 24)}
     assert [curve.seed for curve in comparison.curves_of("hold")] == [1000, 1001]
 
@@ -113,12 +115,12 @@ def test_result_goes_to_the_file_and_to_the_tracker(judged_line):
     comparison, notebook, output = judged_line
     result = json.loads(output.read_text())
     assert result["judged"] == comparison.judged
-    assert len(result["summary"]["standings"]) == 5
-    assert set(notebook.texts) == {"evaluation.json", "report.md"}
+    assert len(result["summary"]["standings"]) == 9
+    assert set(notebook.texts) == {"evaluation.json", "contenders.csv", "report.md"}
     assert notebook.figures == ["loss_curves", "steps_to_target", "nowcasts"]
     assert set(notebook.children) == {f"evaluation: {name}" for name in comparison.contenders}
     assert list(notebook.children["evaluation: hold"].metrics_at) == [4, 8, 12, 16, 20, 24]
-    assert {"speedup/judged line", "final_val_loss/EMA", "gain/line"} <= set(notebook.metrics_at[24])
+    assert {"speedup/judged line", "final_val_loss/EMA 0.99", "gain/line"} <= set(notebook.metrics_at[24])
 
 
 def test_same_random_seed_gives_the_same_figures(judged_line):
@@ -129,7 +131,7 @@ def test_same_random_seed_gives_the_same_figures(judged_line):
 
 def test_an_optimizer_that_memorised_passes_the_controls_and_is_found_out(task):
     config = small(seeds=1, every=12, steps=24)
-    solution = Witness(bench := Bench(config, task, 7))
+    solution = Witness(bench := Bench(config, task, 7), {})
     train_twin(Bench(small(steps=200, every=12), task, 7), "hold", watch=solution)
     comparison = evaluate(config, Memory(solution.snapshots[200]), SilentTracker())
     real = [p.loss_after for p in comparison.predictions_of("memory")]
@@ -139,7 +141,7 @@ def test_an_optimizer_that_memorised_passes_the_controls_and_is_found_out(task):
 
 def test_an_untrained_perceiver_is_hold(task):
     bench = Bench(small(), task, 0)
-    hold = train_twin(bench, "hold", watch=(witness := Witness(bench)))
+    hold = train_twin(bench, "hold", watch=(witness := Witness(bench, {})))
     perceiver = get_optimizer_model("PerceiverOptimizer").eval()
     assert train_twin(bench, "perceiver", perceiver).losses == hold.losses
     assert all(p.loss_before == p.loss_after for p in Trials(bench, witness.snapshots).judge("perceiver", perceiver))
@@ -148,13 +150,13 @@ def test_an_untrained_perceiver_is_hold(task):
 def test_running_average_equals_a_readable_one(task):
     config = small(evaluate_every=2)
     bench, seen = Bench(config, task, 0), []
-    train_twin(bench, "hold", watch=lambda step, model: seen.append(bench.layout.read(model)))
-    train_twin(bench, "hold", watch=(witness := Witness(bench)))
+    train_twin(bench, "hold", watch=lambda step, weights, jumped: seen.append(weights))
+    hold = train_twin(bench, "hold", watch=(witness := Witness(bench, READ_OUTS)))
     average = seen[0]
     for step, weights in enumerate(seen):
         decay = min(0.98, step / (9 + step))
         average = decay * average + (1 - decay) * weights
-    assert witness.average_losses[-1] == pytest.approx(bench.loss_of(average), rel=1e-5)
+    assert witness.curves(hold)[0].losses[-1] == pytest.approx(bench.loss_of(average), rel=1e-5)
 
 
 def test_a_state_goes_back_to_the_last_nowcast_and_no_further(task):

@@ -149,5 +149,5 @@ def test_a_mixture_that_cannot_be_names_its_ingredient(tmp_path, text, error, me
 
 @pytest.mark.parametrize("change", [{"mixture": None}, {"rounds": 0}, {"every": 15}])
 def test_a_plan_that_contradicts_itself_is_refused(config, change):
-    with pytest.raises(MetaoptError, match="rounds|every"):
+    with pytest.raises(MetaoptError, match=r"rounds|every"):
         replace(config, **change)

@@ -1,0 +1,36 @@
+"""What a generative optimizer has to beat, beside what is read out of the hold twin: one line each."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from ..optimizers.average import Average
+from ..optimizers.base import GenerativeOptimizer
+from ..optimizers.line import Line
+from .twins import Bench, Rule
+
+
+def cosine(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
+    """The base optimizer with a learning rate that falls to zero over the budget along a cosine (arXiv:1608.03983)."""
+    optimizer = bench.base_optimizer(model)
+    schedule = CosineAnnealingLR(optimizer, bench.config.steps)
+    optimizer.register_step_post_hook(lambda *_: schedule.step())
+    return optimizer
+
+
+def schedule_free(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
+    """Schedule-Free AdamW (Defazio et al. 2024, arXiv:2405.15682) at the same learning rate, without weight decay."""
+    from schedulefree import AdamWScheduleFree  # type: ignore[import-untyped]  # only where all baselines run
+
+    optimizer: torch.optim.Optimizer = AdamWScheduleFree(bench.weights_of(model), lr=bench.lr)
+    optimizer.train()  # type: ignore[attr-defined]
+    return optimizer
+
+
+NOWCASTS: Mapping[str, type[GenerativeOptimizer]] = {"line": Line, "average": Average}
+"""Generative optimizers without anything learned."""
+
+TRAININGS: Mapping[str, Rule] = {"cosine": cosine, "schedule-free": schedule_free}
+"""Other ways to train, each with a training of its own."""

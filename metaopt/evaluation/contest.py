@@ -1,0 +1,149 @@
+"""Trains the twins of a case, or finds them in the cache, and lets the judged optimizer predict from their states."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..configuration import Range
+from ..errors import Diverged
+from ..optimizers.base import GenerativeOptimizer
+from ..optimizers.files import optimizer_facts
+from ..tasks import Task
+from ..weights.files import digest_of
+from .baselines import NOWCASTS, TRAININGS
+from .cache import Twin, TwinCache
+from .config import EvaluateConfig
+from .controls import Trials
+from .novelty import Familiar
+from .readouts import READ_OUT_OF_JUDGED, READ_OUTS, RunningAverage
+from .results import HOLD, Curve, Novelty, Prediction
+from .twins import Bench, Rule, Witness, train_twin
+
+_SHARED = (
+    "task",
+    "task_options",
+    "target_model",
+    "target_options",
+    "base_optimizer",
+    "base_optimizer_options",
+    "batch_size",
+    "steps",
+    "every",
+    "stride",
+    "evaluate_every",
+)
+
+log = logging.getLogger(__name__)
+
+
+class Contest:
+    """All contenders of a case, and where their twins are kept.
+
+    Args:
+        learned: the optimizers that have learned something, by their names among the contenders; the last is judged.
+    Raises:
+        TrajectoryError: nothing in `seen` has the layout of the network.
+    """
+
+    def __init__(self, config: EvaluateConfig, task: Task, learned: Mapping[str, GenerativeOptimizer]) -> None:
+        self.config, self.task = config, task
+        self._judged = list(learned)[-1]
+        self._predicting = {**{name: kind() for name, kind in NOWCASTS.items()}, **learned}
+        settings = config.to_mapping()
+        facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest()}
+        self._cache = TwinCache(config.cache_dir, facts)
+        self._familiar = Familiar(Bench(config, task, config.seed), config.seen) if config.seen is not None else None
+
+    def curves_and_predictions(self, rate: Range) -> tuple[list[Curve], list[Prediction]]:
+        """Everything at one learning rate.
+
+        Raises:
+            Diverged: the hold twin's loss is not finite, so that there is nothing to compare with.
+        """
+        curves: list[Curve] = []
+        predictions: list[Prediction] = []
+        others = self.other(rate).snapshots if self.config.controls else None
+        for seed in range(self.config.seed, self.config.seed + self.config.seeds):
+            bench = Bench(self.config, self.task, seed, rate)
+            hold = self.hold(bench)
+            curves += [*hold.curves, *self._rivals(bench)]
+            trials = Trials(bench, hold.snapshots)
+            predictions += [made for name, each in self._predicting.items() for made in trials.judge(name, each)]
+            if others is not None:
+                predictions += trials.judge_controls(self._predicting[self._judged], others)
+            log.info("random seed %d, lr %s: final validation loss %s", seed, rate, _final_losses(curves, seed))
+        return curves, predictions
+
+    def novelty(self, rate: str) -> Novelty | None:
+        """How far from anything in `seen` the judged optimizer's predictions are; None where nothing is given."""
+        if self._familiar is None:
+            return None
+        seeds = range(self.config.seed, self.config.seed + max(self.config.seeds, 2))
+        benches = [Bench(self.config, self.task, seed, Range.parse(rate)) for seed in seeds]
+        runs = [self.hold(bench).snapshots for bench in benches]
+        return self._familiar.novelty(self._predicting[self._judged], runs)
+
+    def other(self, rate: Range) -> Twin:
+        """A hold twin beyond the random seeds that are judged, so that no control sees a run that is a contender."""
+        return self.hold(Bench(self.config, self.task, self.config.seed + self.config.seeds, rate))
+
+    def hold(self, bench: Bench) -> Twin:
+        """The base optimizer alone, with what is read out of it.
+
+        Raises:
+            Diverged: its loss is not finite.
+        """
+
+        def train() -> Twin:
+            witness = Witness(bench, READ_OUTS)
+            curve = train_twin(bench, HOLD, watch=witness)
+            return Twin((curve, *witness.curves(curve)), witness.snapshots)
+
+        hold = self._cache.twin({**_place(bench), "contender": HOLD, "read out": list(READ_OUTS)}, train)
+        if not all(map(math.isfinite, hold.curves[0].losses)):
+            raise Diverged(
+                f"{bench.config.base_optimizer} alone diverges with random seed {bench.seed} at lr {bench.lr:.3g}, so "
+                "there is nothing to compare with; take a lower lr"
+            )
+        return hold
+
+    def _rivals(self, bench: Bench) -> list[Curve]:
+        curves: list[Curve] = []
+        if self.config.baselines == "all":
+            for name, rule in TRAININGS.items():
+                curves += self._training(bench, name, rule)
+        for name, optimizer in self._predicting.items():
+            curves += self._nowcasting(bench, name, optimizer)
+        return curves
+
+    def _training(self, bench: Bench, name: str, rule: Rule) -> tuple[Curve, ...]:
+        facts = {**_place(bench), "contender": name}
+        return self._cache.twin(facts, lambda: Twin((train_twin(bench, name, rule),), {})).curves
+
+    def _nowcasting(self, bench: Bench, name: str, optimizer: GenerativeOptimizer) -> list[Curve]:
+        """A nowcasting twin, below a running average of it where it is the judged one.
+
+        The cache knows it by its weights, whatever it is called: today's candidate is tomorrow's champion.
+        """
+        averaged = name not in NOWCASTS
+
+        def train() -> Twin:
+            witness = Witness(bench, {READ_OUT_OF_JUDGED: RunningAverage} if averaged else {}, keep=False)
+            curve = train_twin(bench, name, optimizer, witness)
+            return Twin((*witness.curves(curve), curve), {})
+
+        digest = digest_of(optimizer.state_dict(), optimizer_facts(optimizer))
+        facts = {"optimizer": digest, "averaged": averaged, "guard_batch": self.config.guard_batch}
+        *read, own = self._cache.twin({**_place(bench), **facts}, train).curves
+        shown = read if name == self._judged else []
+        return [*(replace(c, contender=f"{name} + {c.contender}") for c in shown), replace(own, contender=name)]
+
+
+def _place(bench: Bench) -> dict[str, Any]:
+    return {"random seed": bench.seed, "lr": bench.lr, "rate": str(bench.rate)}
+
+
+def _final_losses(curves: list[Curve], seed: int) -> str:
+    return ", ".join(f"{curve.contender} {curve.losses[-1]:.4f}" for curve in curves if curve.seed == seed)

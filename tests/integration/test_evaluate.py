@@ -1,0 +1,164 @@
+"""`metaopt evaluate` as users run it: cases, a kill in the middle, and who becomes champion."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from torch import nn
+
+from metaopt.configuration import Config
+from metaopt.optimizers import get_optimizer_model
+from metaopt.optimizers.files import save_optimizer
+from metaopt.tracking import champion_version, connect, load_optimizer, register_optimizer, start_run
+from metaopt.weights.layout import Layout
+
+CASE = """
+task: digits
+target_model: MLP
+target_options: {widths: [16]}
+learning_rates: [0.001, 0.003]
+steps: 80
+every: 40
+stride: 20
+seeds: 1
+baselines: all
+output: result.json
+"""
+LINE = "line.safetensors"
+CACHE = Path("checkpoints/.evaluations")
+
+
+@pytest.fixture(scope="module")
+def case(module_store):
+    Path("case.yaml").write_text(CASE)
+    save_optimizer(get_optimizer_model("Line", history=3), Path(LINE))
+    return ["evaluate", "--config", "case.yaml", "--optimizer", LINE]
+
+
+def process(*arguments) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "metaopt.cli", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def entries() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in CACHE.glob("*.json")}
+
+
+def figures(path) -> tuple[list, list]:
+    result = json.loads(Path(path).read_text())
+    curves = [(c["contender"], c["seed"], c["rate"], [p["loss"] for p in c["points"]]) for c in result["curves"]]
+    return curves, result["predictions"]
+
+
+def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(case):
+    killed = process(*case)
+    deadline = time.monotonic() + 120
+    while len(entries()) < 3:
+        assert killed.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    there = entries()
+    assert not Path("result.json").exists()
+    assert process(*case).wait() == 0
+    assert {name: entries()[name] for name in there} == there
+    result = json.loads(Path("result.json").read_text())
+    cached = {(c["contender"], c["seed"], c["rate"]) for c in result["curves"] if c["cached"]}
+    assert ("hold", 1000, "0.001") in cached
+    assert 0 < len(cached) < len(result["curves"])
+    assert process(*case, "--cache-dir", "none", "--output", "whole.json").wait() == 0
+    assert figures("result.json") == figures("whole.json")
+
+
+def test_everything_is_in_the_store(command_line, case):
+    result = command_line(*case, "--seeds", 1)
+    assert result.exit_code == 0, result.output
+    (run,) = MlflowClient().search_runs(
+        [MlflowClient().get_experiment_by_name("metaopt").experiment_id],
+        "tags.`metaopt.phase` = 'evaluation'",
+        max_results=1,
+    )
+    kept = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"evaluation.json", "contenders.csv", "report.md", "loss_curves.png"} <= kept
+    assert "speedup/line with EMA" in run.data.metrics or "speedup/judged line with EMA" in run.data.metrics
+    assert {"speedup/RNA", "speedup/cosine", "speedup/schedule-free"} <= run.data.metrics.keys()
+
+
+class Nothing(Config):
+    """What a run needs to start."""
+
+
+def register(optimizer, alias=None) -> int:
+    with start_run("meta", Nothing()) as tracker:
+        return register_optimizer(
+            tracker,
+            optimizer,
+            [Layout.of(nn.Linear(4, 3))],
+            name="tiny",
+            description="for tests",
+            tags={},
+            stride=20.0,
+            facts={},
+            alias=alias,
+        )
+
+
+JUDGE = [
+    *("--seeds", 5, "--steps", 240, "--every", 80, "--controls", "false"),
+    *("--target-model", "MLP", "--promote", "true"),
+]
+
+
+def test_the_alias_moves_to_what_is_better_and_to_nothing_else(command_line, module_store):
+    hold, line = register(get_optimizer_model("Hold")), register(get_optimizer_model("Line"))
+
+    def judge(version):
+        result = command_line("evaluate", "--optimizer", f"models:/tiny/{version}", *JUDGE)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert champion_version("tiny") is None
+    assert "is now champion: there was no champion yet" in judge(hold)
+    assert champion_version("tiny") == hold
+    assert "is not promoted: it is the champion already" in judge(hold)
+    assert f"version {line} of tiny is now champion" in judge(line)
+    assert champion_version("tiny") == line
+    assert f"version {hold} of tiny is not promoted" in judge(hold)
+    assert type(load_optimizer("models:/tiny@champion")).__name__ == "Line"
+    runs = MlflowClient().search_runs(
+        [MlflowClient().get_experiment_by_name("metaopt").experiment_id], "tags.`metaopt.promotion` LIKE '%promoted%'"
+    )
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer", LINE, "--promote", "true"], "is no registered version; expected models:/<name>/<version>"),
+        (["--optimizer", "models:/nobody@champion", "--promote", "true"], "models:/nobody@champion"),
+        (["--optimizer", "models:/nobody@best"], "models:/nobody@best"),
+        (["--optimizer", LINE, "--config", "unknown_parameter.yaml"], "did you mean task"),
+        (["--optimizer", LINE, "--config", "unknown_task.yaml"], "did you mean digits"),
+        (["--optimizer", LINE, "--config", "unknown_target.yaml"], "did you mean MLP"),
+        (["--optimizer", LINE, "--config", "unknown_base.yaml"], "did you mean Adam"),
+        (["--optimizer", LINE, "--seen", "nowhere"], "no trajectory 'nowhere'"),
+    ],
+)
+def test_bad_input_is_refused(command_line, case, arguments, message):
+    Path("unknown_parameter.yaml").write_text("tusk: digits")
+    Path("unknown_task.yaml").write_text("task: digit")
+    Path("unknown_target.yaml").write_text("target_model: MPL")
+    Path("unknown_base.yaml").write_text("base_optimizer: Adan")
+    assert connect()
+    result = command_line("evaluate", *arguments)
+    assert result.exit_code == 1, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output

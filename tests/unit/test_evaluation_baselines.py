@@ -1,0 +1,111 @@
+"""Baselines do what their papers say, and only that."""
+
+import pytest
+import torch
+
+from metaopt.evaluation import EvaluateConfig
+from metaopt.evaluation.baselines import TRAININGS, cosine, schedule_free
+from metaopt.evaluation.readouts import READ_OUTS, LastAverage, NonlinearAcceleration, RunningAverage, combination
+from metaopt.evaluation.twins import Bench, Witness, train_twin
+from metaopt.optimizers.hold import Hold
+from metaopt.tasks import get_task
+
+
+@pytest.fixture(scope="module")
+def bench():
+    config = EvaluateConfig(
+        target_model="MLP", target_options={"widths": [8]}, steps=24, every=8, stride=4, evaluate_every=4, lr=0.01
+    )
+    return Bench(config, get_task("digits"), 0)
+
+
+def taken(readout, *values):
+    for value in values:
+        readout.take(torch.tensor([float(value)]), snapshot=True)
+    return readout.read().item()
+
+
+def test_the_last_average_leaves_out_old_snapshots_and_the_initial_weights():
+    assert taken(LastAverage(3), 100) == 100
+    assert taken(LastAverage(3), 100, 2, 4) == 3
+    assert taken(LastAverage(3), 100, 2, 4, 6, 8) == 6
+
+
+def test_the_running_average_forgets_the_initial_weights():
+    assert taken(RunningAverage(), 7) == 7
+    assert taken(RunningAverage(), 100, 0) == pytest.approx(10)
+
+
+def test_acceleration_finds_the_fixed_point_of_a_linear_iteration():
+    shrink, fixed = torch.diag(torch.tensor([0.9, 0.5])), torch.tensor([3.0, -2.0])
+    path = [torch.zeros(2)]
+    for _ in range(3):
+        path.append(fixed + shrink @ (path[-1] - fixed))
+    exact = combination(torch.stack(path).diff(dim=0), regularisation=1e-9) @ torch.stack(path[1:])
+    assert exact.tolist() == pytest.approx(fixed.tolist(), abs=1e-3)
+
+
+def test_acceleration_waits_for_three_snapshots():
+    assert taken(NonlinearAcceleration(), 1, 2) == 2
+    assert taken(NonlinearAcceleration(), 3, 3, 3) == pytest.approx(3)
+
+
+def test_strong_regularisation_weighs_all_snapshots_alike():
+    shares = combination(torch.randn(4, 9, generator=torch.Generator().manual_seed(0)), regularisation=1e6)
+    assert shares.tolist() == pytest.approx([0.25] * 4, abs=1e-4)
+    assert combination(torch.zeros(3, 9)).tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_the_cosine_ends_at_nothing(bench):
+    model = bench.build()
+    optimizer = cosine(bench, model)
+    rates = []
+    for _ in range(bench.config.steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[12] == pytest.approx(0.005)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_schedule_free_is_measured_at_the_weights_it_is_meant_to_be_used_with(bench):
+    seen = []
+    curve = train_twin(bench, "schedule-free", schedule_free, lambda step, weights, jumped: seen.append(weights))
+    model = bench.build()
+    optimizer = schedule_free(bench, model)
+    for batch, _ in zip(bench.batches(), range(bench.config.steps), strict=False):
+        optimizer.zero_grad()
+        bench.task.loss(model(batch.inputs), batch.labels).backward()
+        optimizer.step()
+    trained = bench.layout.read(model)
+    optimizer.eval()
+    used = bench.layout.read(model)
+    assert torch.allclose(seen[-1], used, atol=1e-5)
+    assert not torch.allclose(trained, used, atol=1e-4)
+    assert curve.losses[-1] == pytest.approx(bench.loss_of(used), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_each_training_starts_where_hold_does_and_learns(bench, name):
+    curve = train_twin(bench, name, TRAININGS[name])
+    assert curve.steps == [4, 8, 12, 16, 20, 24]
+    assert curve.losses[-1] < curve.losses[0]
+
+
+def test_what_is_read_out_of_a_nowcasting_twin_starts_anew_at_a_nowcast(bench):
+    witness, jumps = Witness(bench, {"EMA": RunningAverage}, keep=False), {}
+
+    def watch(step, weights, jumped):
+        witness(step, weights, jumped)
+        jumps[step] = jumped
+
+    curve = train_twin(bench, "hold", Hold(), watch)  # its nowcasts are all kept and change nothing
+    assert [step for step, jumped in jumps.items() if jumped] == [8, 16, 24]
+    (averaged,) = witness.curves(curve)
+    same = [mine == theirs for mine, theirs in zip(averaged.losses, curve.losses, strict=True)]
+    assert same == [False, True, False, True, False, True]
+    assert witness.snapshots == {}
+
+
+def test_every_baseline_of_the_protocol_is_there():
+    assert {*READ_OUTS, *TRAININGS} == {"EMA 0.98", "EMA 0.99", "LAWA", "RNA", "cosine", "schedule-free"}

@@ -1,0 +1,112 @@
+"""A twin is trained once; what cannot be trusted is trained again."""
+
+import json
+import logging
+
+import pytest
+
+from metaopt.evaluation import EvaluateConfig, contest, evaluate
+from metaopt.optimizers import get_optimizer_model
+from metaopt.training.tracker import SilentTracker
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the twins that were trained."""
+    names, train = [], contest.train_twin
+
+    def noted(bench, name, *rest, **more):
+        names.append(name)
+        return train(bench, name, *rest, **more)
+
+    monkeypatch.setattr(contest, "train_twin", noted)
+    return names
+
+
+@pytest.fixture
+def case(tmp_path):
+    def judge(judged="Hold", champion=None, **changes):
+        options = {
+            "target_model": "MLP",
+            "target_options": {"widths": [4]},
+            "steps": 16,
+            "every": 8,
+            "stride": 4,
+            "evaluate_every": 4,
+            "seeds": 1,
+            "lr": 0.01,
+            "cache_dir": str(tmp_path / "cache"),
+        }
+        config = EvaluateConfig.from_mapping({**options, **changes})
+        rival = None if champion is None else get_optimizer_model(champion)
+        return evaluate(config, get_optimizer_model(judged), SilentTracker(), rival)
+
+    return judge
+
+
+def plain(comparison):
+    return [(c.contender, c.seed, c.losses, c.events) for c in comparison.curves], comparison.predictions
+
+
+def test_the_same_case_trains_nothing_again_and_says_so(case, trained):
+    first = case()
+    assert trained == ["hold", "hold", "line", "average", "judged hold"]  # one more for the controls
+    assert not any(curve.cached for curve in first.curves)
+    again = case()
+    assert len(trained) == 5
+    assert all(curve.cached for curve in again.curves)
+    assert plain(first) == plain(again)
+
+
+def test_another_judged_optimizer_reuses_the_baselines(case, trained):
+    case()
+    trained.clear()
+    case("Line", champion="Hold")
+    assert trained == ["judged line"]  # the champion is known by its weights, whatever it was called
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.02}, {"steps": 24}, {"seed": 3}, {"target_options": {"widths": [5]}}])
+def test_what_changes_a_twin_trains_it_anew(case, trained, change):
+    case()
+    trained.clear()
+    case(**change)
+    assert "hold" in trained
+
+
+def test_settings_of_nowcasts_alone_leave_hold_alone(case, trained):
+    case()
+    trained.clear()
+    case(guard_batch=64)
+    assert trained == ["line", "average", "judged hold"]
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: json.dumps({"curves": []}), lambda text: "[]"])
+def test_a_damaged_entry_is_trained_anew(case, trained, tmp_path, caplog, spoil):
+    first = case()
+    trained.clear()
+    for path in (tmp_path / "cache").glob("*.json"):
+        path.write_text(spoil(path.read_text()))
+    with caplog.at_level(logging.WARNING):
+        assert plain(case()) == plain(first)
+    assert len(trained) == 5
+    assert "cannot be used" in caplog.text
+
+
+def test_damaged_snapshots_are_trained_anew(case, trained, tmp_path):
+    first = case()
+    trained.clear()
+    for path in (tmp_path / "cache").glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert plain(case()) == plain(first)
+    assert trained == ["hold", "hold"]
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(case, trained, tmp_path, caplog):
+    (tmp_path / "cache").write_text("")
+    assert case().curves
+    assert "This evaluation goes on" in caplog.text
+
+
+def test_without_a_folder_nothing_is_kept(case, trained, tmp_path):
+    case(cache_dir=None)
+    assert not (tmp_path / "cache").exists()

@@ -1,0 +1,56 @@
+"""The cases that the repository ships can be run as they stand."""
+
+from pathlib import Path
+
+import pytest
+
+from metaopt.configuration import read_config_file
+from metaopt.errors import InvalidConfig
+from metaopt.evaluation import EvaluateConfig
+from metaopt.targets import get_target_model, target_config
+from metaopt.tasks import TASKS, task_config
+
+CASES = sorted((Path(__file__).parents[2] / "benchmarks" / "cases").glob("*.yaml"))
+FACTS = {
+    "cnn": {"in_features": 3072, "in_channels": 3, "image_size": 32, "classes": 10},
+    "mlp": {"in_features": 8, "classes": 3},
+    "transformer": {"vocab_size": 65, "block_size": 64},
+}
+"""What a task of each kind would say of its data."""
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_a_case_keeps_the_protocol_and_names_what_there_is(path):
+    config = EvaluateConfig.from_mapping(read_config_file(path))
+    assert len(config.learning_rates) >= 3
+    assert config.seeds >= 5
+    assert config.baselines == "all"
+    assert config.controls
+    assert config.data_dir is None, "data_dir belongs to a machine; it is given on the command line"
+    task_config(config.task, config.task_options)
+    facts = FACTS[TASKS.get(config.task).topology]
+    assert get_target_model(config.target_model, **target_config(config.target_model, facts, config.target_options))
+
+
+def test_there_is_a_case_for_each_kind_of_data():
+    assert {path.stem for path in CASES} >= {
+        "digits_mlp",
+        "images_convnet",
+        "mnist_convnet",
+        "table_mlp",
+        "text_gpt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"target": "MLP"}, "unknown parameter 'target'"),
+        ({"baselines": "some"}, "baselines is 'some'"),
+        ({"learning_rates": [0.1, -1]}, "expected more than 0"),
+        ({"learning_rates": "fast"}, "expected numbers such as"),
+    ],
+)
+def test_a_case_that_names_unknown_things_is_refused(wrong, message):
+    with pytest.raises(InvalidConfig, match=message):
+        EvaluateConfig.from_mapping(wrong)
