@@ -1,0 +1,9 @@
+"""Use a generative optimizer inside an ordinary PyTorch training."""
+
+from .batchnorm import reestimate_batchnorm
+from .proposals import NowcastEvent
+from .schedule import check_schedule
+from .sources import BUILTIN, load_optimizer
+from .wrapper import Nowcast
+
+__all__ = ["BUILTIN", "Nowcast", "NowcastEvent", "check_schedule", "load_optimizer", "reestimate_batchnorm"]

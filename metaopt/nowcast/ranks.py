@@ -1,0 +1,44 @@
+"""Several processes that train one network: the first decides, all end with the same weights.
+
+Everything here does nothing in a training of one process. It uses the default process group.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_first() -> bool:
+    """Whether this process is the one that decides."""
+    return not _several() or dist.get_rank() == 0
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """The first process's value, in all of them.
+
+    Args:
+        device: where the processes can exchange tensors: that of the network.
+    """
+    if not _several():
+        return value
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.broadcast(shared, 0)
+    return float(shared)
+
+
+@torch.no_grad()
+def share(tensors: Iterable[Tensor]) -> None:
+    """Copy the first process's tensors over those of the others."""
+    if not _several():
+        return
+    for tensor in tensors:
+        sent = tensor.detach().contiguous()
+        dist.broadcast(sent, 0)
+        if sent.data_ptr() != tensor.data_ptr():
+            tensor.copy_(sent)
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,0 +1,265 @@
+"""The optimizer that nowcasts."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, InvalidConfig
+from ..optimizers.base import GenerativeOptimizer
+from .averaging import RunningAverage
+from .past import Past
+from .proposals import NowcastEvent, Proposal, not_worse
+from .ranks import agreed, is_first, share
+from .schedule import check_schedule, choose_horizons
+from .sources import load_optimizer
+from .space import Saved, Space
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 2**20  # weights of all horizons together that one call predicts; more only take memory, not less time
+
+
+class Nowcast(torch.optim.Optimizer):
+    """A base optimizer whose weights are, now and then, replaced by a prediction of where they are going.
+
+    It takes the base optimizer's place in a training loop, with schedulers, closures, parameter groups and a
+    `GradScaler`: both share `param_groups` and `state`. Where `torch.distributed` trains one network in several
+    processes, all of them predict at the same steps and call their guards, and the first one's predictions and losses
+    count. `docs/nowcast.md` shows how.
+
+    Args:
+        base: moves the weights at every step; over all trainable weights of the model.
+        model: the network being trained.
+        optimizer: predicts its weights: a generative optimizer, or what `load_optimizer` takes: a file, `builtin`, or
+            an address such as `models:/metaopt-perceiver@champion`. One that is loaded follows the model's device.
+        every: steps from one nowcast to the next; a multiple of the stride [steps].
+        stride: steps between the snapshots that the prediction is made from [steps].
+        horizon: how far ahead a prediction looks; as far as `every` unless given [steps].
+        horizons: several instead, of which the guard keeps the best; without a guard only the first is used [steps].
+        guard: the loss on data held out from this training, called without gradients before a nowcast and after each
+            proposal; the best one stays if its loss did not rise. It should leave the model's mode as it was. Without
+            a guard every finite prediction stays, also one that does harm.
+        reestimate: called after weights were replaced and before the guard looks again, to bring up to date what
+            depends on them (see `reestimate_batchnorm`).
+        ema: decay of a running average of the weights, which starts anew at a nowcast that stays. It is for
+            `averaged_weights`, and the guard sees it as one more proposal.
+        moments: what a nowcast that stays does to the base optimizer's state: `keep` it, or `reset` it.
+    Raises:
+        InvalidConfig: steps that are not positive whole numbers, `every` is not a multiple of `stride`, or a value of
+            `ema` or `moments` that does not exist.
+        LayoutMismatch: the base optimizer moves other parameters than the model's trainable ones.
+        UnknownName, TrackingError, FileFormatError: the optimizer cannot be loaded from there.
+    """
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        model: nn.Module,
+        optimizer: GenerativeOptimizer | str | Path,
+        *,
+        every: int = 120,
+        stride: int = 20,
+        horizon: int | None = None,
+        horizons: Sequence[int] | None = None,
+        guard: Callable[[], Tensor | float] | None = None,
+        reestimate: Callable[[], None] | None = None,
+        ema: float | None = None,
+        moments: Literal["keep", "reset"] = "keep",
+    ) -> None:
+        self.horizons = choose_horizons(every, horizon, horizons)
+        check_schedule(every, stride, *self.horizons)
+        if moments not in ("keep", "reset"):
+            raise InvalidConfig(f"moments is {moments!r}; expected 'keep' or 'reset'")
+        self._space = Space(model)
+        self._space.check_moved_by(base)
+        self.average = None if ema is None else RunningAverage(ema)
+        super().__init__(base.param_groups, base.defaults)
+        self.base, self.model, self.layout = base, model, self._space.layout
+        self._loaded = not isinstance(optimizer, GenerativeOptimizer)
+        self.optimizer = optimizer if isinstance(optimizer, GenerativeOptimizer) else load_optimizer(optimizer)
+        self.every, self.stride, self.moments = every, stride, moments
+        self.guard, self.reestimate = guard, reestimate
+        self.steps = 0
+        self.events: list[NowcastEvent] = []
+        self._past = Past(self.optimizer.history, self.layout)
+        self._warned = False
+        self._share()
+
+    @property
+    def horizon(self) -> int:
+        """The first horizon, the only one without a guard [steps]."""
+        return self.horizons[0]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Let the base optimizer take a step, then nowcast where one is due.
+
+        Returns: what the closure returned, the loss before the step.
+        Raises:
+            LayoutMismatch: a nowcast is due, but the model's trainable weights are others than when this was built.
+        """
+        if not len(self._past):  # here and not earlier: a caller may load weights between construction and training
+            self._past.add(self.steps, self._space.named)
+        loss = self.base.step(closure)
+        self.steps += 1
+        if self.average is not None:
+            self.average.update(self._space.weights)
+        if self.steps % self.stride == 0:
+            self._past.add(self.steps, self._space.named)
+        if self.steps % self.every == 0:
+            self._nowcast()
+        return loss
+
+    def predict(self) -> Float[Tensor, " weights"]:
+        """The weights that the generative optimizer expects `horizon` steps after the last snapshot [raw units]."""
+        return self._predict(self.horizons[:1])[0].cpu()
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[nn.Module]:
+        """Put the running average into the model, for evaluation; what was there comes back exactly.
+
+        Raises:
+            InvalidConfig: there is no average, because `ema` was not given.
+        """
+        if self.average is None:
+            raise InvalidConfig("there is no running average of the weights; build Nowcast with ema=0.99, for example")
+        saved = self._space.save()
+        try:
+            if self.average.updates:
+                self.layout.write(self._space.model, self._averaged(self.average))
+                self._bring_up_to_date()
+            yield self.model
+        finally:
+            self._space.restore(saved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's state and, under `nowcast`, history and counters: enough to resume bit by bit.
+
+        All of it is tensors, numbers, strings, lists and dicts, which `torch.load(weights_only=True)` reads.
+        """
+        nowcast = {
+            "steps": self.steps,
+            "events": [list(event) for event in self.events],
+            **self._past.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+        return {**self.base.state_dict(), "nowcast": nowcast}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            CheckpointError: it is the state of another kind of optimizer.
+            LayoutMismatch: its history is of another network. Nothing is changed in either case.
+        """
+        if "nowcast" not in state_dict:
+            raise CheckpointError(
+                "this optimizer state has no history of weights; expected one that Nowcast.state_dict() gave. "
+                "To start from a plain base optimizer, load its state into that before wrapping it"
+            )
+        nowcast = state_dict["nowcast"]
+        self._past.check_state(nowcast)
+        self.base.load_state_dict({name: value for name, value in state_dict.items() if name != "nowcast"})
+        self._share()
+        self.steps = nowcast["steps"]
+        self.events = [NowcastEvent(*event) for event in nowcast["events"]]
+        self._past.load_state_dict(nowcast)
+        if self.average is not None and nowcast["average"] is not None:
+            self.average.load_state_dict(nowcast["average"], self._space.weights)
+
+    def _share(self) -> None:
+        """Be the same optimizer as the base to whoever looks from outside, such as a learning-rate scheduler."""
+        self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
+
+    def _nowcast(self) -> None:
+        self._space.check_unchanged()
+        if not self._agreed(self._past.is_finite()):
+            self._past.clear()
+            self._warn("the history of weights is not finite and is dropped")
+            self.events.append(NowcastEvent(self.steps, None, None, accepted=False))
+            return
+        with self._space.undone_on_error() as saved:
+            before = self._look()
+            hopeless = before is not None and not math.isfinite(before)
+            best = None if hopeless else min(self._proposals(saved), key=lambda each: each.rank, default=None)
+            accepted = best is not None and not_worse(before, best.loss)
+            if best is not None and accepted:
+                self._go_on_from(best)
+            else:
+                self._space.restore(saved)
+        loss, horizon = (None, None) if best is None else (best.loss, best.horizon)
+        self.events.append(NowcastEvent(self.steps, before, loss, accepted, horizon))
+
+    def _proposals(self, saved: Saved) -> Iterator[Proposal]:
+        """All that is worth a look, tried one after the other."""
+        for horizon, weights in self._candidates():
+            if not self._agreed(weights is None or bool(weights.isfinite().all())):
+                self._warn("a prediction of the weights is not finite")
+                continue
+            self._space.restore_buffers(saved.buffers)
+            self._space.write(weights)
+            self._bring_up_to_date()
+            buffers = self._space.save_buffers()  # before the guard looks, which may be in training mode
+            yield Proposal(horizon, weights, buffers, self._look())
+
+    def _candidates(self) -> Iterator[tuple[int, Tensor | None]]:
+        """Horizons and weights; the running average at last; no weights in processes that wait for the first one's."""
+        horizons = self.horizons if self.guard else self.horizons[:1]
+        at_once = len(horizons) if len(horizons) * self.layout.size <= _AT_ONCE else 1
+        for start in range(0, len(horizons), at_once):
+            some = horizons[start : start + at_once]
+            yield from zip(some, self._predict(some) if is_first() else [None] * len(some), strict=True)
+        if self.guard and self.average is not None:
+            yield 0, self._averaged(self.average) if is_first() else None
+
+    def _predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
+        """Predictions for several horizons from one history, which is not copied for each."""
+        if self._loaded:
+            self.optimizer.to(self._space.device)
+        device = next((parameter.device for parameter in self.optimizer.parameters()), torch.device("cpu"))
+        history = self._past.weights.to(device).expand(len(horizons), -1, -1)
+        times = torch.tensor([float(step) for step in self._past.times], device=device).expand(len(horizons), -1)
+        ahead = torch.tensor([float(horizon) for horizon in horizons], device=device)
+        return self.optimizer.predict(history, times, times[:, -1] + ahead, self.layout)
+
+    def _averaged(self, average: RunningAverage) -> Float[Tensor, " weights"]:
+        return self.layout.flatten(dict(zip(self._space.named, average.tensors, strict=True)))
+
+    def _bring_up_to_date(self) -> None:
+        if self.reestimate is not None:
+            self.reestimate()
+        share(self._space.model.buffers())
+
+    def _go_on_from(self, proposal: Proposal) -> None:
+        self._space.write(proposal.weights)
+        self._space.restore_buffers(proposal.buffers)
+        self._past.clear()  # older differences do not describe the path that starts here
+        self._past.add(self.steps, self._space.named)
+        if self.average is not None:
+            self.average.restart(self._space.weights)
+        if self.moments == "reset":
+            for weights in self._space.weights:
+                self.base.state.pop(weights, None)
+
+    @torch.no_grad()
+    def _look(self) -> float | None:
+        if self.guard is None:
+            return None
+        loss = self._agreed(float(self.guard()))
+        if not math.isfinite(loss):
+            self._warn("the guard's loss is not finite")
+        return loss
+
+    def _agreed(self, value: float) -> float:
+        return agreed(value, self._space.device)
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            log.warning("%s at step %d: nowcast rejected, training goes on; said only once", what, self.steps)
+            self._warned = True

@@ -1,0 +1,156 @@
+"""Nowcasts inside the trainers of other libraries: the real ones, small networks, a few steps on the CPU."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from metaopt.errors import InvalidConfig
+from metaopt.optimizers import get_optimizer_model
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
+
+
+class Rows(Dataset):
+    """Points and the index of their largest coordinate."""
+
+    def __init__(self, seed, count=64):
+        self.inputs = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+        self.labels = self.inputs[:, :3].argmax(1)
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, index):
+        return {"inputs": self.inputs[index], "labels": self.labels[index]}
+
+
+class Network(nn.Module):
+    def __init__(self, dropout=0.1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+
+    def forward(self, inputs, labels=None):
+        logits = self.layers(inputs)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+OPTIONS = {"every": 8, "stride": 4, "ema": 0.9, "horizons": [8, 16]}
+
+
+def same_weights(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def hugging_face(folder, steps=24, **options):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    from metaopt.callbacks.huggingface import add_nowcast
+
+    arguments = transformers.TrainingArguments(
+        str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=8,
+        per_device_eval_batch_size=8,
+        gradient_accumulation_steps=2,
+        learning_rate=0.01,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=3,
+        save_steps=12,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    trainer = transformers.Trainer(Network(), arguments, train_dataset=Rows(0, 96), eval_dataset=Rows(1))
+    add_nowcast(trainer, get_optimizer_model("Line"), **{**OPTIONS, **options})
+    return trainer
+
+
+def test_hugging_face_trainer_nowcasts_and_resumes_from_its_own_checkpoint(tmp_path):
+    whole = hugging_face(tmp_path / "one")
+    whole.train()
+    nowcast = whole.optimizer.optimizer
+    assert nowcast.steps == 24
+    assert [event.step for event in nowcast.events] == [8, 16, 24]
+    assert all(event.loss_before is not None for event in nowcast.events)
+    loaders = [reference for reference in whole.accelerator.gradient_state.dataloader_references if reference]
+    assert all(len(loader.dataset) == 96 for loader in loaders)  # the guard's look left none of its own open
+    resumed = hugging_face(tmp_path / "one")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-12"))
+    assert resumed.optimizer.optimizer.events == nowcast.events
+    assert same_weights(resumed.model, whole.model)
+
+
+def test_hugging_face_without_held_out_data_is_told_what_to_give(tmp_path):
+    trainer = hugging_face(tmp_path)
+    trainer.eval_dataset = None
+    from metaopt.callbacks.huggingface import add_nowcast
+
+    with pytest.raises(InvalidConfig, match="no eval_dataset to guard nowcasts with"):
+        add_nowcast(trainer, get_optimizer_model("Line"))
+
+
+def lightning_module(returns=True):
+    lightning = pytest.importorskip("lightning.pytorch")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network = Network(dropout=0)  # Lightning's checkpoints hold no random states
+
+        def training_step(self, batch, index):
+            return self.network(**batch)["loss"]
+
+        def validation_step(self, batch, index):
+            loss = self.network(**batch)["loss"]
+            self.log("validation_loss", loss)
+            return loss if returns else None
+
+        def configure_optimizers(self):
+            base = torch.optim.Adam(self.parameters(), lr=0.01)
+            return [base], [torch.optim.lr_scheduler.StepLR(base, 1, 0.5)]
+
+    return Module()
+
+
+def fit(folder, epochs, resume=None, returns=True, **options):
+    lightning = pytest.importorskip("lightning.pytorch")
+    from metaopt.callbacks.lightning import NowcastCallback
+
+    module = lightning_module(returns)
+    lightning.seed_everything(0, verbose=False)
+    trainer = lightning.Trainer(
+        default_root_dir=folder,
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[NowcastCallback(get_optimizer_model("Line"), **{**OPTIONS, **options})],
+    )
+    trainer.fit(module, DataLoader(Rows(0), 8), DataLoader(Rows(1), 8), ckpt_path=resume)
+    return trainer, module
+
+
+def test_lightning_nowcasts_and_resumes_from_its_own_checkpoint(tmp_path):
+    whole, module = fit(tmp_path, 3)
+    (nowcast,) = whole.optimizers
+    assert nowcast.steps == 24
+    assert [event.step for event in nowcast.events] == [8, 16, 24]
+    assert all(event.loss_before is not None for event in nowcast.events)
+    assert nowcast.base.param_groups[0]["lr"] == 0.01 / 8
+    half, _ = fit(tmp_path, 2)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    resumed, again = fit(tmp_path, 3, resume=tmp_path / "half.ckpt")
+    assert resumed.optimizers[0].events == nowcast.events
+    assert same_weights(again, module)
+
+
+def test_lightning_module_that_returns_no_loss_is_told_what_to_give(tmp_path):
+    with pytest.raises(InvalidConfig, match="validation_step returned NoneType"):
+        fit(tmp_path, 1, returns=False)
+    trainer, _ = fit(tmp_path, 1, returns=False, loss=lambda module, batch: module.network(**batch)["loss"])
+    assert len(trainer.optimizers[0].events) == 1

@@ -1,0 +1,60 @@
+"""Nowcasts in two real processes that train one network: the first decides, both end with equal weights."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from torch import nn
+from metaopt.nowcast import Nowcast, reestimate_batchnorm
+from metaopt.optimizers import get_optimizer_model
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+torch.manual_seed(0)
+network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+model = nn.parallel.DistributedDataParallel(network)
+
+def batch(step):
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(2 * step + rank))
+    return inputs, inputs[:, :3].argmax(1)
+
+def guard():  # the processes disagree, and talk to each other while they look
+    dist.all_reduce(torch.ones(1))
+    return next(losses)
+
+# Before, two horizons and the average; three times.
+losses = iter([4, 3, 2, 3, 1, 2, 2, 2, 4, 3, 2, 3] if rank == 0 else [1, 2, 2, 2, 4, 3, 2, 3, 1, 2, 2, 2])
+optimizer = Nowcast(
+    torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), model, get_optimizer_model("Line"), every=4, stride=2,
+    horizons=[4, 8], ema=0.9, guard=guard,
+    reestimate=lambda: reestimate_batchnorm(network, [batch(100), batch(101)]),
+)
+for step in range(12):
+    optimizer.zero_grad()
+    inputs, labels = batch(step)
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    optimizer.step()
+state = {"model": network.state_dict(), "events": [list(event) for event in optimizer.events]}
+torch.save(state, f"{folder}/rank_{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
+def test_two_processes_agree_with_the_first(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", WORKER]
+    workers = [
+        subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)
+    ]
+    for worker in workers:
+        _, said = worker.communicate(timeout=120)
+        assert worker.returncode == 0, said
+    one, other = (torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one["events"] == other["events"]
+    assert [event[3] for event in one["events"]] == [True, False, True]
+    assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])

@@ -1,0 +1,337 @@
+"""What Nowcast does beyond the plain case: several horizons, a running average, moments, odd trainings, bad input."""
+
+import contextlib
+import copy
+import io
+import logging
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import metaopt
+from metaopt.errors import InvalidConfig, LayoutMismatch, UnknownName
+from metaopt.nowcast import Nowcast
+from metaopt.nowcast import sources as nowcast_sources
+from metaopt.optimizers import get_optimizer_model
+from metaopt.optimizers.base import GenerativeOptimizer
+from metaopt.optimizers.files import save_optimizer
+from metaopt.optimizers.hold import HoldConfig
+from metaopt.weights.layout import Layout
+
+
+class Drift(GenerativeOptimizer):
+    """Adds a thousandth of the horizon to the last snapshot, and counts its calls."""
+
+    Config = HoldConfig
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.sizes = HoldConfig(), []
+
+    @property
+    def history(self):
+        return 3
+
+    def extrapolate(self, history, t_history, t_end, layout):
+        self.sizes.append(len(history))
+        return history[:, -1] + (t_end - t_history[:, -1]).unsqueeze(1) / 1000
+
+
+def network(norm=False):
+    torch.manual_seed(0)
+    middle = [nn.BatchNorm1d(6)] if norm else []
+    return nn.Sequential(nn.Linear(4, 6), *middle, nn.ReLU(), nn.Linear(6, 3))
+
+
+def batch(step):
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+    return inputs, inputs[:, :3].argmax(1)
+
+
+def loss_at(model, step):
+    inputs, labels = batch(step)
+    return nn.functional.cross_entropy(model(inputs), labels)
+
+
+def train(model, optimizer, steps):
+    for step in steps:
+        optimizer.zero_grad()
+        loss_at(model, step).backward()
+        optimizer.step()
+
+
+def sgd(model, **options):
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, **options)
+
+
+def weights(model):
+    return Layout.of(model).read(model)
+
+
+def same_state(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def trained_alone(steps):
+    model = network()
+    train(model, sgd(model), range(steps))
+    return model
+
+
+def nowcast(model, optimizer=None, **options):
+    return Nowcast(sgd(model), model, optimizer or Drift(), **{"every": 4, "stride": 2, **options})
+
+
+def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
+    model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
+    optimizer = nowcast(model, drift, horizons=[4, 8, 16], guard=lambda: next(losses))
+    train(model, optimizer, range(4))
+    assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.008)
+    assert optimizer.events == [(4, 5.0, 2.0, True, 8)]
+    assert drift.sizes == [3]
+    assert optimizer.horizon == 4
+
+
+def test_several_horizons_of_a_large_network_are_predicted_one_by_one(monkeypatch):
+    monkeypatch.setattr("metaopt.nowcast.wrapper._AT_ONCE", 100)
+    model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
+    optimizer = nowcast(model, drift, horizons=[4, 8, 16], guard=lambda: next(losses))
+    train(model, optimizer, range(4))
+    assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.008)
+    assert drift.sizes == [1, 1, 1]
+
+
+def test_none_of_several_horizons_stays_where_all_are_worse():
+    model, losses = network(), iter([1.0, 4.0, 2.0, math.nan])
+    optimizer = nowcast(model, horizons=[4, 8, 16], guard=lambda: next(losses))
+    train(model, optimizer, range(4))
+    assert same_state(model, trained_alone(4))
+    assert optimizer.events == [(4, 1.0, 2.0, False, 8)]
+
+
+def test_first_horizon_is_the_one_without_a_guard():
+    model = network()
+    optimizer = nowcast(model, horizons=[4, 8])
+    train(model, optimizer, range(4))
+    assert optimizer.events == [(4, None, None, True, 4)]
+
+
+def test_statistics_belong_to_the_horizon_that_stays():
+    model, losses = network(norm=True), iter([5.0, 1.0, 2.0])
+    optimizer = nowcast(model, horizons=[4, 8], guard=lambda: next(losses), reestimate=lambda: seen(model))
+    count = iter([1.0, 2.0])
+
+    def seen(model):
+        model[1].running_mean.fill_(next(count))
+
+    train(model, optimizer, range(4))
+    assert optimizer.events[0].horizon == 4
+    assert model[1].running_mean.eq(1).all()
+
+
+def test_running_average_is_corrected_for_its_start_and_anew_after_a_nowcast():
+    model, expected = network(), None
+    optimizer = nowcast(model, ema=0.9)
+    total, mass = torch.zeros(optimizer.layout.size), 0.0
+    for step in range(3):
+        train(model, optimizer, [step])
+        total, mass = 0.9 * total + 0.1 * weights(model), 0.9 * mass + 0.1
+        expected = total / mass
+    before = copy.deepcopy(model)
+    with optimizer.averaged_weights() as averaged:
+        assert torch.allclose(weights(averaged), expected, atol=1e-6)
+    assert same_state(model, before)
+    train(model, optimizer, [3])
+    with optimizer.averaged_weights():
+        assert torch.equal(weights(model), weights(before)) is False
+        assert optimizer.average.updates == 1
+
+
+def test_average_is_a_proposal_with_a_horizon_of_zero():
+    model, losses = network(), iter([5.0, 4.0, 1.0])
+    optimizer = nowcast(model, ema=0.9, guard=lambda: next(losses))
+    train(model, optimizer, range(4))
+    assert optimizer.events == [(4, 5.0, 1.0, True, 0)]
+
+
+def test_averaged_weights_come_with_statistics_and_leave_none():
+    model, looked = network(norm=True), []
+    optimizer = nowcast(model, ema=0.5, reestimate=lambda: looked.append(model[1].running_mean.fill_(7.0)))
+    train(model, optimizer, range(2))
+    before = copy.deepcopy(model)
+    with contextlib.suppress(KeyError), optimizer.averaged_weights():
+        assert model[1].running_mean.eq(7).all()
+        raise KeyError
+    assert same_state(model, before)
+
+
+def test_average_before_the_first_step_is_the_network():
+    model = network()
+    optimizer, before = nowcast(model, ema=0.5), weights(model)
+    with optimizer.averaged_weights():
+        assert torch.equal(weights(model), before)
+    with pytest.raises(InvalidConfig, match="no running average"), nowcast(model).averaged_weights():
+        pass
+
+
+@pytest.mark.parametrize(("moments", "kept"), [("keep", True), ("reset", False)])
+def test_moments_are_kept_or_reset_when_a_nowcast_stays(moments, kept):
+    model = network()
+    optimizer = nowcast(model, moments=moments)
+    train(model, optimizer, range(4))
+    assert bool(optimizer.state) is kept
+    train(model, optimizer, range(4, 6))
+
+
+def test_moments_stay_when_a_nowcast_does_not():
+    model, losses = network(), iter([1.0, 2.0])
+    train(model, optimizer := nowcast(model, moments="reset", guard=lambda: next(losses)), range(4))
+    assert optimizer.state
+
+
+def resumable(model):
+    return nowcast(model, get_optimizer_model("Line"), horizons=[4, 8], ema=0.9, guard=lambda: loss_at(model, 999))
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_resume_through_a_file_without_pickled_code_is_bit_exact(stop):
+    whole, first, second = network(), network(), network()
+    in_one_go, before, after = resumable(whole), resumable(first), resumable(second)
+    train(whole, in_one_go, range(14))
+    train(first, before, range(stop))
+    file = io.BytesIO()
+    torch.save({"model": first.state_dict(), "optimizer": before.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    second.load_state_dict(saved["model"])
+    after.load_state_dict(saved["optimizer"])
+    train(second, after, range(stop, 14))
+    assert same_state(second, whole)
+    assert after.events == in_one_go.events
+    assert all(torch.equal(a, b) for a, b in zip(after.average.tensors, in_one_go.average.tensors, strict=True))
+
+
+def test_steps_that_a_grad_scaler_skips_are_not_counted():
+    model, scaler = network(), torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer = nowcast(model)
+    for step in range(5):
+        optimizer.zero_grad()
+        scaler.scale(loss_at(model, step)).backward()
+        if step == 2:
+            model[0].weight.grad[0, 0] = math.inf
+        scaler.step(optimizer)
+        scaler.update()
+    assert optimizer.steps == 4
+    assert [event.step for event in optimizer.events] == [4]
+    assert weights(model).isfinite().all()
+
+
+def test_gradient_accumulation_counts_steps_of_the_optimizer():
+    model = network()
+    optimizer = nowcast(model)
+    for step in range(8):
+        loss_at(model, step).backward()
+        if step % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert [event.step for event in optimizer.events] == [4]
+
+
+def test_a_compiled_network_is_the_network_that_it_was():
+    model = network()
+    compiled = torch.compile(model, backend="eager")
+    optimizer = Nowcast(sgd(compiled), compiled, Drift(), every=4, stride=2)
+    assert optimizer.layout == Layout.of(model)
+    train(compiled, optimizer, range(5))
+    plain = network()
+    train(plain, nowcast(plain), range(5))
+    assert torch.allclose(weights(model), weights(plain))
+
+
+@pytest.mark.parametrize("change", ["frozen", "replaced"])
+def test_a_network_that_changed_is_refused_at_the_next_nowcast_and_nothing_is_lost(change):
+    model = network()
+    optimizer = nowcast(model)
+    train(model, optimizer, range(3))
+    if change == "frozen":
+        model[0].bias.requires_grad_(False)
+    else:
+        model[0].bias = nn.Parameter(torch.zeros(6))
+    with pytest.raises(LayoutMismatch, match=r"Sequential changed after Nowcast was built: 0\.bias \(1 in all\)"):
+        train(model, optimizer, range(3, 4))
+    assert (optimizer.steps, optimizer.events) == (4, [])
+    train(model, optimizer, range(4, 6))
+    assert len(optimizer.state_dict()["nowcast"]["history"]) == 3
+
+
+def test_history_that_is_not_finite_is_dropped_and_training_goes_on(caplog):
+    model, drift = network(), Drift()
+    optimizer = nowcast(model, drift)
+    train(model, optimizer, range(3))
+    state = optimizer.state_dict()
+    state["nowcast"]["history"][1][5] = math.nan
+    optimizer.load_state_dict(state)
+    with caplog.at_level(logging.WARNING):
+        train(model, optimizer, range(3, 8))
+    assert [event.accepted for event in optimizer.events] == [False, True]
+    assert drift.sizes == [1]
+    assert [record.message for record in caplog.records] == [
+        "the history of weights is not finite and is dropped at step 4: nowcast rejected, training goes on; "
+        "said only once"
+    ]
+
+
+def test_a_guard_that_raises_leaves_everything_as_it_was():
+    model, looks = network(), iter([1.0, 0.0])
+    optimizer = nowcast(model, guard=lambda: 1 / next(looks))
+    with pytest.raises(ZeroDivisionError):
+        train(model, optimizer, range(4))
+    assert same_state(model, trained_alone(4))
+
+
+def test_state_of_other_weights_of_the_same_number_is_refused():
+    model, turned = network(), nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 1), nn.Linear(1, 2))
+    assert Layout.of(turned).size == Layout.of(model).size + 2
+    renamed = nn.Sequential(nn.Identity(), network())
+    optimizer = nowcast(model)
+    train(model, optimizer, range(2))
+    with pytest.raises(LayoutMismatch, match="an optimizer state of other weights"):
+        nowcast(renamed).load_state_dict(optimizer.state_dict())
+    with pytest.raises(LayoutMismatch, match="got 51 weights"):
+        nowcast(turned).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizon": 4, "horizons": [8]}, "expected one of the two"),
+        ({"horizons": []}, "expected one of the two, not empty"),
+        ({"horizons": [4, 0]}, "horizon is 0"),
+        ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more and below 1"),
+        ({"moments": "rescale"}, "moments is 'rescale'; expected 'keep' or 'reset'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    with pytest.raises(InvalidConfig, match=message):
+        nowcast(network(), **options)
+
+
+def test_a_file_takes_the_place_of_an_optimizer(tmp_path):
+    save_optimizer(get_optimizer_model("Line"), tmp_path / "line.safetensors")
+    for source in (tmp_path / "line.safetensors", str(tmp_path / "line.safetensors")):
+        model = network()
+        optimizer = nowcast(model, source)
+        train(model, optimizer, range(4))
+        assert type(optimizer.optimizer).__name__ == "Line"
+        assert optimizer.events[0].accepted
+
+
+def test_the_built_in_optimizer_is_loaded_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(nowcast_sources.resources, "files", lambda package: tmp_path)
+    with pytest.raises(UnknownName, match="this installation of metaopt has no built-in optimizer"):
+        nowcast(network(), "builtin")
+    (tmp_path / "builtin").mkdir()
+    save_optimizer(get_optimizer_model("Line"), tmp_path / "builtin" / "optimizer.safetensors")
+    assert type(metaopt.load_optimizer("builtin")).__name__ == "Line"
