@@ -22,7 +22,7 @@ def cosine(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
 
 def schedule_free(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
     """Schedule-Free AdamW (Defazio et al. 2024, arXiv:2405.15682) at the same learning rate, without weight decay."""
-    from schedulefree import AdamWScheduleFree  # type: ignore[import-untyped]  # only where all baselines run
+    from schedulefree import AdamWScheduleFree  # only where all baselines run
 
     optimizer: torch.optim.Optimizer = AdamWScheduleFree(bench.weights_of(model), lr=bench.lr)
     optimizer.train()  # type: ignore[attr-defined]
