@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from metaopt.tasks import get_task
 from metaopt.training.target import TrainTargetConfig, train_targets
 from metaopt.training.tracker import SilentTracker
 
@@ -32,6 +33,7 @@ WAYS = {
 def measure(target: str, way: str, runs: int, epochs: int, data: dict[str, Any]) -> float:
     """Time the recording of some trajectories once [ms], processes and files included."""
     logging.disable(logging.INFO)
+    get_task(data.get("task", "digits"), **{**data.get("task_options", {}), **_place(data)})  # imports take seconds
     workers, batched = WAYS[way]
     with tempfile.TemporaryDirectory() as folder:
         config = TrainTargetConfig(
@@ -46,6 +48,10 @@ def measure(target: str, way: str, runs: int, epochs: int, data: dict[str, Any])
             checkpoint_every=epochs,
         )
         return duration(lambda: train_targets(config, SilentTracker()))
+
+
+def _place(data: dict[str, Any]) -> dict[str, Any]:
+    return {"data_dir": data["data_dir"]} if "data_dir" in data else {}
 
 
 @click.command()
