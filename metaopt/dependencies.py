@@ -39,13 +39,13 @@ def import_transformers() -> Any:
         ) from error
 
 
-def import_ray() -> Any:
-    """The ray package, an extra of ours, imported only where a cluster is asked for.
+def import_extra(name: str, extra: str) -> Any:
+    """A package that comes with one of our extras, imported only where it is asked for.
 
     Raises:
         InvalidConfig: it is missing.
     """
     try:
-        return importlib.import_module("ray")
+        return importlib.import_module(name)
     except ImportError as error:
-        raise InvalidConfig(f'the package ray is missing ({error}): pip install "metaopt[ray]"') from error
+        raise InvalidConfig(f'the package {name} is missing ({error}): pip install "metaopt[{extra}]"') from error

@@ -14,6 +14,7 @@ from ..optimizers import OPTIMIZERS
 from ..registry import suggest
 from ..targets import PATTERNS, TARGETS
 from ..tasks import TASKS
+from ..training.loop import base_optimizers
 
 
 class _Names(Protocol):
@@ -28,12 +29,7 @@ class _TorchOptimizers:
     """The classes of `torch.optim`, asked as a registry is."""
 
     def names(self) -> list[str]:
-        base = torch.optim.Optimizer
-        return sorted(
-            name
-            for name, kind in vars(torch.optim).items()
-            if isinstance(kind, type) and issubclass(kind, base) and kind is not base
-        )
+        return sorted(base_optimizers())
 
     def get(self, name: str) -> Any:
         if name not in self.names():

@@ -1,13 +1,12 @@
 """Short stories for small networks, through the datasets library."""
 
-import importlib
 from functools import partial
-from typing import Any
 
 import torch
 
 from ..configuration import option
-from ..errors import InvalidConfig, TaskDataError
+from ..dependencies import import_extra
+from ..errors import TaskDataError
 from .base import naming
 from .cache import Made, cached, key_of
 from .language_model import CorpusConfig, LanguageModel
@@ -37,7 +36,7 @@ class TinyStories(LanguageModel):
 
 
 def _download(stories: int) -> Made:
-    datasets, hub = _package("datasets"), _package("huggingface_hub")
+    datasets, hub = (import_extra(name, "datasets") for name in ("datasets", "huggingface_hub"))
     try:
         hub.HfApi().dataset_info(_NAME, timeout=_PATIENCE)  # without a network, loading would try for minutes
         rows = datasets.load_dataset(_NAME, split="train", streaming=True).take(stories)
@@ -48,10 +47,3 @@ def _download(stories: int) -> Made:
             "text file elsewhere and use the task `text` with data_dir=FILE"
         ) from error
     return Made({"text": torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}, {})
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InvalidConfig(f'the package {name} is missing ({error}): pip install "metaopt[datasets]"') from error

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -18,6 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from ..configuration import Config
+from ..training.termination import TERMINATED, terminate
 from .connection import connect, experiment_id, get_run, refusals
 from .manifests import MANIFEST, describe, to_json
 from .metrics import MetricBuffer
@@ -31,7 +31,6 @@ ERROR_TAG = "metaopt.error"
 _LONGEST_TAG = 5000  # [characters], what every store takes
 _LONGEST_DIGEST = 36  # [characters], likewise
 _PARAMS_PER_WRITE = 100  # [count], likewise
-_TERMINATED = 128 + signal.SIGTERM  # the exit code of a process that SIGTERM ended
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +203,7 @@ def _end(tracker: MlflowTracker, error: BaseException | None, active: bool) -> N
 def _status_after(error: BaseException | None) -> str:
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED"
-    if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == _TERMINATED):
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == TERMINATED):
         return "KILLED"
     return "FAILED"
 
@@ -215,16 +214,11 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher may send it twice; recording the end takes a moment
-    raise SystemExit(_TERMINATED)
 
 
 def _param_text(value: Any) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..dependencies import import_ray
+from ..dependencies import import_extra
 from ..tasks import Task, get_task, task_config
 from .plan import TrainTargetConfig
 from .recording import Outcome, record
@@ -55,7 +55,7 @@ def run_on_ray(jobs: Sequence[Job], workers: int) -> Ended:
     Raises:
         InvalidConfig: Ray is not installed.
     """
-    ray = import_ray()
+    ray = import_extra("ray", "ray")
     started = not ray.is_initialized()
     if started:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)

@@ -55,7 +55,7 @@ class InnerTrainings:
 
     def past(self) -> tuple[Float[Tensor, "rows history weights"], Float[Tensor, "rows history"]]:
         """The last snapshots and their times; the present ones stand for those that do not exist."""
-        return self._history.clone(), self._times.clone()
+        return self._history, self._times  # replaced as they grow, never written to
 
     def advance(self, steps: int) -> None:
         """Train every network for some steps."""

@@ -46,14 +46,15 @@ class LiveGround:
         self.learned, self.held_out = [each.name for each in self.ingredients], []
         self.layouts = list(dict.fromkeys(each.problem.layout for each in self.ingredients))
         self.stride = float(config.stride)
-        mixture = {each.name: [each.config.to_mapping(), each.problem.task.digest()] for each in self.ingredients}
+        self._data = {each.name: each.problem.task.digest() for each in self.ingredients}
+        mixture = {each.name: [each.config.to_mapping(), self._data[each.name]] for each in self.ingredients}
         self.settings: dict[str, Any] = {**config.settings(), "mixture": mixture}
 
     def describe(self, tracker: Tracker) -> None:
         """Tell the data of the mixture."""
         for each in self.ingredients:
             source = str(each.config.data_dir or "part of the installed packages")
-            tracker.dataset(each.config.task, source, each.problem.task.digest(), each.name)
+            tracker.dataset(each.config.task, source, self._data[each.name], each.name)
 
     def updates(self, epoch: int) -> int:
         """About how many nowcasts a round has [count]."""

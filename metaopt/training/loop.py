@@ -27,6 +27,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def base_optimizers() -> dict[str, Any]:
+    """The optimizers of `torch.optim` by name."""
+    base = torch.optim.Optimizer
+    return {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, base) and kind is not base
+    }
+
+
 def base_optimizer(
     name: str, parameters: Iterable[nn.Parameter], lr: float, options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
@@ -38,11 +48,7 @@ def base_optimizer(
     Raises:
         InvalidConfig: no such optimizer (the nearest names are shown), or an argument that it does not take.
     """
-    known: dict[str, Any] = {
-        key: kind
-        for key, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
-    }
+    known = base_optimizers()
     if name not in known:
         raise InvalidConfig(f"unknown base optimizer {name!r}: {suggest(name, sorted(known))}")
     try:

@@ -8,18 +8,17 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Any
 
 import torch
 
 from ..errors import WorkerDied
+from .termination import terminate
 
 _PATIENCE = 20.0  # seconds for a stopped worker to record its end
 _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of torch's thread pools hangs
@@ -80,7 +79,7 @@ class _Worker:
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection, level: int) -> None:
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(level)
@@ -93,11 +92,6 @@ def _serve(function: Callable[[Any], Any], connection: Connection, level: int) -
             except Exception as error:
                 answer = error
             connection.send(answer)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough; recording the end takes a moment
-    sys.exit(128 + signum)
 
 
 def _end_with_parent() -> None:
