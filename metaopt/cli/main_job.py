@@ -27,13 +27,19 @@ class MainConfig(Config):
     runs: int = option(default=16, help="Trajectories to record [count]; a quarter is held out.", at_least=2)
     target_epochs: int = option(default=28, help="Epochs of each recorded run.", at_least=1)
     snapshot_every: int = option(default=20, help="Steps between snapshots.", at_least=1)
+    averaging: float = option(
+        default=0.98,
+        help="Decay of the running average of the weights that is recorded, predicted and judged; 0 for the weights.",
+        at_least=0.0,
+        below=1.0,
+    )
     objective: str = option(default="mix", help="What the optimizer is trained for.")
     optimizer_epochs: int = option(default=8, help="Epochs of meta-training.", at_least=1)
     pairs_per_epoch: int = option(default=1600, help="Pairs in such an epoch [count].", at_least=1)
     evaluation_lr: float = option(default=1e-3, help="Learning rate of the held-out trainings.", above=0.0)
     seeds: int = option(default=3, help="Held-out random seeds to judge on [count].", at_least=1)
     steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2)
-    every: int = option(default=80, help="Steps between nowcasts.", at_least=1)
+    every: int = option(default=40, help="Steps between nowcasts.", at_least=1)
     seed: int = option(default=0, help="Random seed.", at_least=0)
     model_name: str = option(default="metaopt-perceiver", help="Name in the model registry.")
     overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
@@ -51,6 +57,7 @@ class MainConfig(Config):
             runs=self.runs,
             epochs=self.target_epochs,
             snapshot_every=self.snapshot_every,
+            averaging=self.averaging,
             checkpoint_every=self.target_epochs,
             seed=self.seed,
             overwrite=self.overwrite,

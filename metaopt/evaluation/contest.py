@@ -17,9 +17,9 @@ from .cache import Twin, TwinCache
 from .config import EvaluateConfig
 from .controls import Trials
 from .novelty import Familiar
-from .readouts import READ_OUT_OF_JUDGED, READ_OUTS, RunningAverage
+from .readouts import READ_OUT_OF_NOWCASTS, READ_OUTS
 from .results import HOLD, Curve, Novelty, Prediction
-from .twins import Bench, Rule, Witness, train_twin
+from .twins import AverageWitness, Bench, Rule, Witness, train_twin
 
 _SHARED = (
     "task",
@@ -90,18 +90,20 @@ class Contest:
         return self.hold(Bench(self.config, self.task, self.config.seed + self.config.seeds, rate))
 
     def hold(self, bench: Bench) -> Twin:
-        """The base optimizer alone, with what is read out of it.
+        """The base optimizer alone, with what is read out of it, and such snapshots as the judged one is shown.
 
         Raises:
             Diverged: its loss is not finite.
         """
+        averaging = self._predicting[self._judged].averaging
 
         def train() -> Twin:
-            witness = Witness(bench, READ_OUTS)
+            witness = Witness(bench, READ_OUTS, averaging=averaging)
             curve = train_twin(bench, HOLD, watch=witness)
             return Twin((curve, *witness.curves(curve)), witness.snapshots)
 
-        hold = self._cache.twin({**_place(bench), "contender": HOLD, "read out": list(READ_OUTS)}, train)
+        facts = {"contender": HOLD, "read out": list(READ_OUTS), "averaging": averaging}
+        hold = self._cache.twin({**_place(bench), **facts}, train)
         if not all(map(math.isfinite, hold.curves[0].losses)):
             raise Diverged(
                 f"{bench.config.base_optimizer} alone diverges with random seed {bench.seed} at lr {bench.lr:.3g}, so "
@@ -123,22 +125,29 @@ class Contest:
         return self._cache.twin(facts, lambda: Twin((train_twin(bench, name, rule),), {})).curves
 
     def _nowcasting(self, bench: Bench, name: str, optimizer: GenerativeOptimizer) -> list[Curve]:
-        """A nowcasting twin, below a running average of it where it is the judged one.
+        """A nowcasting twin: the average where its optimizer is one of averages, with the weights beside it.
 
-        The cache knows it by its weights, whatever it is called: today's candidate is tomorrow's champion.
+        Of an optimizer of weights it is the other way round. The cache knows a twin by its optimizer's weights, whatever
+        it is called: today's candidate is tomorrow's champion.
         """
-        averaged = name not in NOWCASTS
 
         def train() -> Twin:
-            witness = Witness(bench, {READ_OUT_OF_JUDGED: RunningAverage} if averaged else {}, keep=False)
+            witness = AverageWitness(bench)
             curve = train_twin(bench, name, optimizer, witness)
-            return Twin((*witness.curves(curve), curve), {})
+            return Twin((witness.curve(curve), curve), {})
 
         digest = digest_of(optimizer.state_dict(), optimizer_facts(optimizer))
-        facts = {"optimizer": digest, "averaged": averaged, "guard_batch": self.config.guard_batch}
-        *read, own = self._cache.twin({**_place(bench), **facts}, train).curves
-        shown = read if name == self._judged else []
-        return [*(replace(c, contender=f"{name} + {c.contender}") for c in shown), replace(own, contender=name)]
+        facts = {
+            "optimizer": digest,
+            "guard_batch": self.config.guard_batch,
+            "horizons": list(self.config.horizons),
+        }
+        average, own = self._cache.twin({**_place(bench), **facts}, train).curves
+        if optimizer.averaging:
+            other = replace(own, contender=f"{name} without {READ_OUT_OF_NOWCASTS}", events=())
+            return [other, replace(average, contender=name, events=own.events)]
+        other = replace(average, contender=f"{name} + {READ_OUT_OF_NOWCASTS}")
+        return [*([other] if name == self._judged else []), replace(own, contender=name)]
 
 
 def _place(bench: Bench) -> dict[str, Any]:

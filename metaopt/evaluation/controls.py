@@ -109,9 +109,9 @@ class Trials:
 
 
 def state_at(bench: Bench, optimizer: GenerativeOptimizer, snapshots: Snapshots, step: int) -> State:
-    """What an optimizer is told at a nowcast: as many snapshots as it takes, none older than the last nowcast."""
+    """What an optimizer is told at a nowcast: as many snapshots as it takes, or as there are."""
     config = bench.config
-    length = min(optimizer.history, config.every // config.stride + 1)
-    steps = [step - age * config.stride for age in reversed(range(length))]
+    ages = reversed(range(optimizer.history))
+    steps = [past for age in ages if (past := step - age * config.stride) >= 0]
     history = torch.stack([snapshots[past] for past in steps])
     return State(history, torch.tensor(steps, dtype=torch.float32), float(step + config.every))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .readouts import READ_OUT_OF_JUDGED
+from .readouts import READ_OUT_OF_NOWCASTS
 from .results import CHAMPION, HOLD, Comparison
 from .summary import Summary
 
@@ -113,7 +113,7 @@ def _title(figure: Figure, comparison: Comparison, what: str, how: str) -> None:
 
 def _colours(comparison: Comparison) -> dict[str, str]:
     """A colour for each of the main contenders, one for all others."""
-    main = [name for name in (*_MAIN, f"{comparison.judged} + {READ_OUT_OF_JUDGED}") if name in comparison.contenders]
+    main = [name for name in (*_MAIN, f"{comparison.judged} + {READ_OUT_OF_NOWCASTS}") if name in comparison.contenders]
     colours = {**dict.fromkeys(comparison.contenders, _MINOR), **dict(zip(main, _COLOURS, strict=False))}
     return {**colours, comparison.judged: _JUDGED}
 

@@ -116,5 +116,8 @@ READ_OUTS: Mapping[str, Callable[[], ReadOut]] = {
 }
 """What is read out of the hold twin."""
 
-READ_OUT_OF_JUDGED = "EMA"
-"""What is read out of the judged optimizer's twin: a running average (0.98) that starts anew at each nowcast."""
+READ_OUT_DECAY = 0.98
+"""Of the running average that a nowcasting twin keeps, where its optimizer does not bring one."""
+
+READ_OUT_OF_NOWCASTS = "EMA"
+"""What is read out of a nowcasting twin: its running average, which moves with each nowcast."""

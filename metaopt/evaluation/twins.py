@@ -21,9 +21,10 @@ from ..targets import get_target_model, target_config
 from ..tasks import Batch, Examples, Task
 from ..tasks.base import generator
 from ..training.loop import base_optimizer, train_steps
+from ..weights.averaging import RunningAverage
 from ..weights.layout import Layout, trainable
 from .config import EvaluateConfig
-from .readouts import ReadOut
+from .readouts import READ_OUT_DECAY, READ_OUT_OF_NOWCASTS, ReadOut
 from .results import Curve, Point
 
 Rule = Callable[["Bench", nn.Module], torch.optim.Optimizer]
@@ -37,12 +38,8 @@ _BATCHNORM_BATCHES = 8
 class Watch(Protocol):
     """Sees every step of a twin; neither its time nor that of measurements counts as training time."""
 
-    def __call__(self, step: int, weights: Tensor, jumped: bool) -> None:
-        """Take in the weights before the first step (as step 0) and after each.
-
-        Args:
-            jumped: whether a nowcast has just replaced them.
-        """
+    def __call__(self, step: int, weights: Tensor, mover: torch.optim.Optimizer) -> None:
+        """Take in the weights before the first step (as step 0) and after each, and what moves them."""
 
 
 class Bench:
@@ -86,13 +83,15 @@ class Bench:
         return [parameter for _, parameter in trainable(model)]
 
     def nowcasting(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
-        """The base optimizer with a guarded nowcast every so often."""
+        """The base optimizer with a guarded nowcast every so often, and a running average."""
         return Nowcast(
             self.base_optimizer(model),
             model,
             optimizer,
             every=self.config.every,
             stride=self.config.stride,
+            horizons=self.config.horizons or None,
+            ema=None if optimizer.averaging else READ_OUT_DECAY,
             guard=lambda: mean_loss(self.task, model, self.guard_batches),
             reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),
         )
@@ -129,7 +128,7 @@ def train_twin(
                 with _as_used(mover):
                     weights = bench.layout.read(model)
                 if watch:
-                    watch(step, weights, _jumped(mover, step))
+                    watch(step, weights, mover)
                 if measured:
                     points.append(Point(step, bench.loss_of(weights), seconds))
         except Diverged as error:
@@ -163,45 +162,64 @@ def _as_used(mover: torch.optim.Optimizer) -> Iterator[None]:
     mover.train()  # type: ignore[attr-defined]
 
 
-def _jumped(mover: torch.optim.Optimizer, step: int) -> bool:
-    events = mover.events if isinstance(mover, Nowcast) else []
-    return bool(events) and events[-1].step == step and events[-1].accepted
-
-
 class Witness:
-    """Watches a twin: keeps its snapshots, and measures what is read out of it.
+    """Watches a twin without nowcasts: keeps snapshots, and measures what is read out of it.
 
     Args:
-        readouts: what is read out, by name; each starts anew at a nowcast, whose weights follow on no others.
-        keep: whether to keep snapshots.
+        readouts: what is read out, by name.
+        averaging: decay of the running average that snapshots are of; 0 for the weights themselves.
     """
 
-    def __init__(self, bench: Bench, readouts: Mapping[str, Callable[[], ReadOut]], *, keep: bool = True) -> None:
+    def __init__(
+        self, bench: Bench, readouts: Mapping[str, Callable[[], ReadOut]], *, averaging: float = 0.0
+    ) -> None:
         self.snapshots: dict[int, Tensor] = {}
-        self._bench, self._makers, self._keep = bench, readouts, keep
+        self._bench = bench
+        self._average = RunningAverage(averaging)
         self._readouts = {name: make() for name, make in readouts.items()}
         self._losses: dict[str, list[float]] = {name: [] for name in readouts}
 
-    def __call__(self, step: int, weights: Tensor, jumped: bool) -> None:
+    def __call__(self, step: int, weights: Tensor, mover: torch.optim.Optimizer) -> None:
         """Take in the weights after a step."""
+        if step:
+            self._average.update([weights])
         snapshot = step % self._bench.config.stride == 0
-        if snapshot and self._keep:
-            self.snapshots[step] = weights
-        for name, make in self._makers.items():
-            if jumped:
-                self._readouts[name] = make()
-            self._readouts[name].take(weights, snapshot)
+        if snapshot:
+            self.snapshots[step] = self._average.tensors[0].clone() if step else weights
+        for name, readout in self._readouts.items():
+            readout.take(weights, snapshot)
             if self._bench.config.measured_at(step):
-                self._losses[name].append(self._bench.loss_of(self._readouts[name].read()))
+                self._losses[name].append(self._bench.loss_of(readout.read()))
 
     def curves(self, watched: Curve) -> list[Curve]:
         """What is read out as contenders; their time is the watched twin's, for reading costs next to nothing."""
-        return [self._curve(name, losses, watched) for name, losses in self._losses.items()]
+        return [_read_out(watched, name, losses) for name, losses in self._losses.items()]
 
-    def _curve(self, name: str, losses: list[float], watched: Curve) -> Curve:
-        padded = losses + [math.nan] * (len(watched.points) - len(losses))
-        points = (point._replace(loss=loss) for point, loss in zip(watched.points, padded, strict=True))
-        return replace(watched, contender=name, points=tuple(points), events=())
+
+class AverageWitness:
+    """Watches a nowcasting twin: measures the running average that it keeps."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._losses: list[float] = []
+
+    def __call__(self, step: int, weights: Tensor, mover: torch.optim.Optimizer) -> None:
+        """Look at the average after a step."""
+        assert isinstance(mover, Nowcast)
+        if self._bench.config.measured_at(step):
+            with mover.averaged_weights() as model:
+                averaged = self._bench.layout.read(model)
+            self._losses.append(self._bench.loss_of(averaged))
+
+    def curve(self, watched: Curve) -> Curve:
+        """The average as a contender."""
+        return _read_out(watched, READ_OUT_OF_NOWCASTS, self._losses)
+
+
+def _read_out(watched: Curve, name: str, losses: list[float]) -> Curve:
+    padded = losses + [math.nan] * (len(watched.points) - len(losses))
+    points = (point._replace(loss=loss) for point, loss in zip(watched.points, padded, strict=True))
+    return replace(watched, contender=name, points=tuple(points), events=())
 
 
 @torch.no_grad()

@@ -37,6 +37,10 @@ class Past:
         self._layout.flatten(weights, out=self._free_row())
         self.times.append(step)
 
+    def shift(self, number: int, change: Tensor) -> None:
+        """Move one tensor of the layout in all snapshots."""
+        list(self._layout.split(self.weights))[number].add_(change.flatten())
+
     def clear(self) -> None:
         """Forget all snapshots."""
         self.times.clear()

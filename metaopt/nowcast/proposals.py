@@ -9,8 +9,7 @@ from torch import Tensor
 class NowcastEvent(NamedTuple):
     """One nowcast that was proposed; losses are the guard's, None where it was not asked.
 
-    `loss_after` and `horizon` [steps] are those of the best proposal, None where there was none that is finite; a
-    horizon of zero stands for the running average.
+    `loss_after` and `horizon` [steps] are those of the best proposal, None where there was none that is finite.
     """
 
     step: int

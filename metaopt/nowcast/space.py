@@ -87,6 +87,18 @@ class Space:
             self.layout.write(self.model, flat)
         share(self.weights)
 
+    @torch.no_grad()
+    def add(self, flat: Float[Tensor, " weights"] | None) -> None:
+        """Move the weights, in all processes to where the first one's are.
+
+        Args:
+            flat: what is added; None in processes that wait for it [raw units].
+        """
+        if flat is not None:
+            for weights, change in zip(self.weights, self.layout.split(flat), strict=True):
+                weights += change.reshape(weights.shape).to(weights)
+        share(self.weights)
+
     def save(self) -> Saved:
         """Copies of all that a nowcast may change."""
         return Saved([weights.detach().clone() for weights in self.weights], self.save_buffers())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, InvalidConfig
 from ..optimizers.base import GenerativeOptimizer
-from .averaging import RunningAverage
+from ..weights.averaging import RunningAverage
 from .past import Past
 from .proposals import NowcastEvent, Proposal, not_worse
 from .ranks import agreed, is_first, share
@@ -27,7 +27,11 @@ _AT_ONCE = 2**20  # weights of all horizons together that one call predicts; mor
 
 
 class Nowcast(torch.optim.Optimizer):
-    """A base optimizer whose weights are, now and then, replaced by a prediction of where they are going.
+    """A base optimizer whose weights are, now and then, moved to where they are going, by a prediction.
+
+    Where the generative optimizer is one of running averages (its `averaging`), it is shown the snapshots of that
+    average and predicts it; the weights then move by as much as the average is predicted to. So a nowcast neither takes
+    the noise out of the weights, which the next steps would bring back, nor loses what the average lags behind.
 
     It takes the base optimizer's place in a training loop, with schedulers, closures, parameter groups and a
     `GradScaler`: both share `param_groups` and `state`. Where `torch.distributed` trains one network in several
@@ -44,12 +48,13 @@ class Nowcast(torch.optim.Optimizer):
         horizon: how far ahead a prediction looks; as far as `every` unless given [steps].
         horizons: several instead, of which the guard keeps the best; without a guard only the first is used [steps].
         guard: the loss on data held out from this training, called without gradients before a nowcast and after each
-            proposal; the best one stays if its loss did not rise. It should leave the model's mode as it was. Without
-            a guard every finite prediction stays, also one that does harm.
+            proposal, with the running average in the model where that is what is predicted; the best one stays if its
+            loss did not rise. It should leave the model's mode as it was. Without a guard every finite prediction
+            stays, also one that does harm.
         reestimate: called after weights were replaced and before the guard looks again, to bring up to date what
             depends on them (see `reestimate_batchnorm`).
-        ema: decay of a running average of the weights, which starts anew at a nowcast that stays. It is for
-            `averaged_weights`, and the guard sees it as one more proposal.
+        ema: decay of the running average for `averaged_weights`, which moves with the weights when a nowcast stays;
+            the one that the generative optimizer is shown unless given.
         moments: what a nowcast that stays does to the base optimizer's state: `keep` it, or `reset` it.
     Raises:
         InvalidConfig: steps that are not positive whole numbers, `every` is not a multiple of `stride`, or a value of
@@ -79,11 +84,14 @@ class Nowcast(torch.optim.Optimizer):
             raise InvalidConfig(f"moments is {moments!r}; expected 'keep' or 'reset'")
         self._space = Space(model)
         self._space.check_moved_by(base)
-        self.average = None if ema is None else RunningAverage(ema)
+        wanted = None if ema is None else RunningAverage(ema)
         super().__init__(base.param_groups, base.defaults)
         self.base, self.model, self.layout = base, model, self._space.layout
         self._loaded = not isinstance(optimizer, GenerativeOptimizer)
         self.optimizer = optimizer if isinstance(optimizer, GenerativeOptimizer) else load_optimizer(optimizer)
+        decay = self.optimizer.averaging
+        self._shown = RunningAverage(decay) if decay else None
+        self.average = wanted or self._shown
         self.every, self.stride, self.moments = every, stride, moments
         self.guard, self.reestimate = guard, reestimate
         self.steps = 0
@@ -108,16 +116,19 @@ class Nowcast(torch.optim.Optimizer):
             self._past.add(self.steps, self._space.named)
         loss = self.base.step(closure)
         self.steps += 1
-        if self.average is not None:
-            self.average.update(self._space.weights)
+        for average in self._averages:
+            average.update(self._space.weights)
         if self.steps % self.stride == 0:
-            self._past.add(self.steps, self._space.named)
+            self._past.add(self.steps, self._space.named if self._shown is None else self._named(self._shown))
         if self.steps % self.every == 0:
             self._nowcast()
         return loss
 
     def predict(self) -> Float[Tensor, " weights"]:
-        """The weights that the generative optimizer expects `horizon` steps after the last snapshot [raw units]."""
+        """What the generative optimizer expects `horizon` steps after the last snapshot: the weights, or their average.
+
+        Returns: in raw units.
+        """
         return self._predict(self.horizons[:1])[0].cpu()
 
     @contextmanager
@@ -132,7 +143,7 @@ class Nowcast(torch.optim.Optimizer):
         saved = self._space.save()
         try:
             if self.average.updates:
-                self.layout.write(self._space.model, self._averaged(self.average))
+                self.layout.write(self._space.model, self.layout.flatten(self._named(self.average)))
                 self._bring_up_to_date()
             yield self.model
         finally:
@@ -147,7 +158,7 @@ class Nowcast(torch.optim.Optimizer):
             "steps": self.steps,
             "events": [list(event) for event in self.events],
             **self._past.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "averages": [average.state_dict() for average in self._averages],
         }
         return {**self.base.state_dict(), "nowcast": nowcast}
 
@@ -170,12 +181,19 @@ class Nowcast(torch.optim.Optimizer):
         self.steps = nowcast["steps"]
         self.events = [NowcastEvent(*event) for event in nowcast["events"]]
         self._past.load_state_dict(nowcast)
-        if self.average is not None and nowcast["average"] is not None:
-            self.average.load_state_dict(nowcast["average"], self._space.weights)
+        saved = {state["decay"]: state for state in nowcast["averages"]}
+        for average in self._averages:
+            if average.decay in saved:
+                average.load_state_dict(saved[average.decay], self._space.weights)
 
     def _share(self) -> None:
         """Be the same optimizer as the base to whoever looks from outside, such as a learning-rate scheduler."""
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
+
+    @property
+    def _averages(self) -> list[RunningAverage]:
+        """All that are kept: for use, and to predict from; often the same."""
+        return [average for average in dict.fromkeys([self.average, self._shown]) if average is not None]
 
     def _nowcast(self) -> None:
         self._space.check_unchanged()
@@ -185,16 +203,23 @@ class Nowcast(torch.optim.Optimizer):
             self.events.append(NowcastEvent(self.steps, None, None, accepted=False))
             return
         with self._space.undone_on_error() as saved:
-            before = self._look()
+            before = self._before()
             hopeless = before is not None and not math.isfinite(before)
             best = None if hopeless else min(self._proposals(saved), key=lambda each: each.rank, default=None)
             accepted = best is not None and not_worse(before, best.loss)
             if best is not None and accepted:
-                self._go_on_from(best)
+                self._go_on_from(best, saved)
             else:
                 self._space.restore(saved)
         loss, horizon = (None, None) if best is None else (best.loss, best.horizon)
         self.events.append(NowcastEvent(self.steps, before, loss, accepted, horizon))
+
+    def _before(self) -> float | None:
+        """The guard's loss of what a prediction starts from."""
+        if self.guard is not None and self._shown is not None:
+            self._space.write(self._past.weights[-1])
+            self._bring_up_to_date()
+        return self._look()
 
     def _proposals(self, saved: Saved) -> Iterator[Proposal]:
         """All that is worth a look, tried one after the other."""
@@ -209,14 +234,12 @@ class Nowcast(torch.optim.Optimizer):
             yield Proposal(horizon, weights, buffers, self._look())
 
     def _candidates(self) -> Iterator[tuple[int, Tensor | None]]:
-        """Horizons and weights; the running average at last; no weights in processes that wait for the first one's."""
+        """Horizons and weights; no weights in processes that wait for the first one's."""
         horizons = self.horizons if self.guard else self.horizons[:1]
         at_once = len(horizons) if len(horizons) * self.layout.size <= _AT_ONCE else 1
         for start in range(0, len(horizons), at_once):
             some = horizons[start : start + at_once]
             yield from zip(some, self._predict(some) if is_first() else [None] * len(some), strict=True)
-        if self.guard and self.average is not None:
-            yield 0, self._averaged(self.average) if is_first() else None
 
     def _predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
         """Predictions for several horizons from one history, which is not copied for each."""
@@ -228,21 +251,27 @@ class Nowcast(torch.optim.Optimizer):
         ahead = torch.tensor([float(horizon) for horizon in horizons], device=device)
         return self.optimizer.predict(history, times, times[:, -1] + ahead, self.layout)
 
-    def _averaged(self, average: RunningAverage) -> Float[Tensor, " weights"]:
-        return self.layout.flatten(dict(zip(self._space.named, average.tensors, strict=True)))
+    def _named(self, average: RunningAverage) -> dict[str, Tensor]:
+        return dict(zip(self._space.named, average.tensors, strict=True))
 
     def _bring_up_to_date(self) -> None:
         if self.reestimate is not None:
             self.reestimate()
         share(self._space.model.buffers())
 
-    def _go_on_from(self, proposal: Proposal) -> None:
-        self._space.write(proposal.weights)
+    def _go_on_from(self, proposal: Proposal, saved: Saved) -> None:
+        """Move the weights, and with them all that follows them: averages and snapshots keep how they differ."""
+        if self._shown is None:
+            self._space.write(proposal.weights)
+        else:
+            self._space.restore(saved)
+            self._space.add(None if proposal.weights is None else proposal.weights - self._past.weights[-1])
         self._space.restore_buffers(proposal.buffers)
-        self._past.clear()  # older differences do not describe the path that starts here
-        self._past.add(self.steps, self._space.named)
-        if self.average is not None:
-            self.average.restart(self._space.weights)
+        for number, (now, before) in enumerate(zip(self._space.weights, saved.weights, strict=True)):
+            change = (now.detach() - before).float()  # the same in all processes
+            self._past.shift(number, change)
+            for average in self._averages:
+                average.shift(number, change)
         if self.moments == "reset":
             for weights in self._space.weights:
                 self.base.state.pop(weights, None)

@@ -12,6 +12,17 @@ from ..errors import LayoutMismatch
 from ..weights.layout import Layout
 
 
+class SnapshotConfig(configuration.Config):
+    """What the snapshots are of that an optimizer is shown."""
+
+    averaging: float = configuration.option(
+        default=0.0,
+        help="Decay of the running average of the weights that snapshots are of; 0 for the weights themselves.",
+        at_least=0.0,
+        below=1.0,
+    )
+
+
 class GenerativeOptimizer(nn.Module):
     """Maps a history of weights and a time to the weights at that time.
 
@@ -29,6 +40,11 @@ class GenerativeOptimizer(nn.Module):
     def history(self) -> int:
         """How many past snapshots it can use [count], the last one included."""
         return int(getattr(self.config, "history", 1))
+
+    @property
+    def averaging(self) -> float:
+        """Decay of the running average of the weights that its snapshots are of; 0: they are the weights themselves."""
+        return float(getattr(self.config, "averaging", 0.0))
 
     @abstractmethod
     def extrapolate(

@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..configuration import Config, option
+from ..configuration import option
 from ..weights.layout import Layout
-from .base import GenerativeOptimizer, present
+from .base import GenerativeOptimizer, SnapshotConfig, present
 
 
-class LineConfig(Config):
+class LineConfig(SnapshotConfig):
     """How many snapshots the line is fitted to."""
 
     history: int = option(default=5, help="Past snapshots that the line is fitted to [count].", at_least=1)

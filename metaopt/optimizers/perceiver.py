@@ -5,17 +5,17 @@ from jaxtyping import Float
 from perceiver_pytorch import PerceiverIO
 from torch import Tensor, nn
 
-from ..configuration import Config, option
+from ..configuration import option
 from ..weights.layout import Layout
 from ..weights.tokens import PLACE_FEATURES, TokenGrid, tensor_scales, token_grid
-from .base import GenerativeOptimizer, present
+from .base import GenerativeOptimizer, SnapshotConfig, present
 from .slices import in_slices
 
 _TINY = 1e-12
 _SHRINKING = 0.1  # a coefficient of one on W_t changes it by a tenth: coefficients of all directions then learn alike
 
 
-class PerceiverConfig(Config):
+class PerceiverConfig(SnapshotConfig):
     """Size of the network and of what it looks at."""
 
     history: int = option(default=5, help="Past snapshots that it looks at [count], the last one included.", at_least=1)

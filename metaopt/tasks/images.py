@@ -25,6 +25,13 @@ def standardised(
     return (images.float() / 255 - mean) / std
 
 
+def resized(
+    images: UInt8[Tensor, "batch channels height width"], size: int
+) -> UInt8[Tensor, "batch channels size size"]:
+    """Stored bytes as square images of another size [pixels]."""
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
 def varied(batches: Iterable[Batch], random: torch.Generator, shift: int = 0, flip: bool = False) -> Iterator[Batch]:
     """The same batches with images that are shifted and flipped at random.
 

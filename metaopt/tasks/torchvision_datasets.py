@@ -1,5 +1,6 @@
 """Public sets of small images in their own file formats, through torchvision's loaders."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,16 +11,21 @@ from torch import Tensor
 from ..configuration import option
 from ..dependencies import import_torchvision
 from ..errors import TaskDataError
-from .base import Batch, SplitConfig
+from .base import Batch, SplitConfig, generator
 from .classification import Classification
-from .images import standardised
+from .images import resized, standardised, varied
 
 
 class TorchvisionConfig(SplitConfig):
-    """Where the files lie and how they are divided."""
+    """Where the files lie, what is made of the images, and how they are divided and varied."""
 
     data_dir: Path = option(default=Path("data"), help="Folder that holds, or will hold, the data set's own folder.")
     download: bool = option(default=True, help="Download the files where they are missing.")
+    image_size: int = option(
+        default=0, help="Height and width to which images are brought [pixels]; 0 leaves them as they are.", at_least=0
+    )
+    shift: int = option(default=0, help="Largest random shift of a training image [pixels]; 0 for none.", at_least=0)
+    flip: bool = option(default=False, help="Mirror half of the training images, anew in each epoch.")
 
 
 class TorchvisionImages(Classification):
@@ -42,7 +48,14 @@ class TorchvisionImages(Classification):
                 f"({error}). Connect to a network, or give the folder that holds {self.folder} as --data-dir"
             ) from error
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        super().__init__(_batch(train), _batch(test), 10, config, prepare=partial(standardised, mean=mean, std=std))
+        sets = [_batch(part, config.image_size) for part in (train, test)]
+        super().__init__(*sets, 10, config, prepare=partial(standardised, mean=mean, std=std))
+        self._shift, self._flip = config.shift, config.flip
+
+    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """One epoch of training batches; order and changes depend on the random seed and the epoch alone."""
+        random = generator(seed, epoch, self._shift)
+        return varied(super().batches(batch_size, seed, epoch), random, self._shift, self._flip)
 
 
 class MNIST(TorchvisionImages):
@@ -66,9 +79,9 @@ class CIFAR10(TorchvisionImages):
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-def _batch(dataset: Any) -> Batch:
-    images = torch.as_tensor(dataset.data)
-    return Batch(_channels_first(images).contiguous(), torch.as_tensor(dataset.targets, dtype=torch.int64))
+def _batch(dataset: Any, image_size: int) -> Batch:
+    images = _channels_first(torch.as_tensor(dataset.data)).contiguous()
+    return Batch(resized(images, image_size) if image_size else images, torch.as_tensor(dataset.targets, dtype=torch.int64))
 
 
 def _channels_first(images: Tensor) -> Tensor:

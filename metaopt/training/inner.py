@@ -28,6 +28,7 @@ class InnerTrainings:
         batch_size: examples in a batch [count].
         stride: steps between the snapshots that are kept [steps].
         history: how many of them are kept [count].
+        averaging: decay of the running average of the weights, of which snapshots are kept; 0 for the weights.
         seed: random seed of the batches.
     """
 
@@ -40,14 +41,17 @@ class InnerTrainings:
         batch_size: int,
         stride: int,
         history: int,
+        averaging: float,
         seed: int,
     ) -> None:
         self.problem = problem
         self.stride = stride
         self.weights = weights.clone()
+        self.averaged = weights.clone()
         self.step = 0
         self.diverged = torch.zeros(len(weights), dtype=torch.bool)
         self._lr = lr.unsqueeze(1)
+        self._averaging = averaging
         self._first, self._second = torch.zeros_like(weights), torch.zeros_like(weights)
         self._batches = _endless(problem.task, batch_size, seed)
         self._history = self.weights.unsqueeze(1).repeat(1, history, 1)
@@ -62,20 +66,20 @@ class InnerTrainings:
         for _ in range(steps):
             self._take_step()
             if self.step % self.stride == 0:
-                self._history = torch.cat([self._history[:, 1:], self.weights.unsqueeze(1)], 1)
+                self._history = torch.cat([self._history[:, 1:], self.averaged.unsqueeze(1)], 1)
                 self._times = torch.cat([self._times[:, 1:], torch.full((len(self.weights), 1), float(self.step))], 1)
 
-    def replace(self, which: Tensor, weights: Float[Tensor, "rows weights"]) -> None:
-        """Put some networks elsewhere; their histories start anew there, and Adam's moments stay.
+    def shift(self, which: Tensor, change: Float[Tensor, "rows weights"]) -> None:
+        """Move some networks with their averages and histories; Adam's moments stay.
 
         Args:
-            which: true for the rows that are replaced.
-            weights: for all rows; those of the others are ignored.
+            which: true for the rows that are moved.
+            change: for all rows; that of the others is ignored [raw units].
         """
-        rows = which.unsqueeze(1)
-        self.weights = torch.where(rows, weights, self.weights)
-        self._history = torch.where(rows.unsqueeze(2), self.weights.unsqueeze(1), self._history)
-        self._times = torch.where(rows, float(self.step), self._times)
+        change = torch.where(which.unsqueeze(1), change, 0.0)
+        self.weights = self.weights + change
+        self.averaged = self.averaged + change
+        self._history = self._history + change.unsqueeze(1)
 
     def _take_step(self) -> None:
         batches = [next(self._batches) for _ in range(len(self.weights))]
@@ -93,6 +97,7 @@ class InnerTrainings:
         mean = self._first / (1 - _BETAS[0] ** self.step)
         spread = (self._second / (1 - _BETAS[1] ** self.step)).sqrt()
         self.weights = self.weights - self._lr * ~self.diverged.unsqueeze(1) * mean / (spread + _EPSILON)
+        self.averaged = self.averaged.lerp(self.weights, (1 - self._averaging) / (1 - self._averaging**self.step))
 
 
 def _endless(task: Task, batch_size: int, seed: int) -> Iterator[Batch]:

@@ -31,18 +31,19 @@ class LiveGround:
     Args:
         config: the mixture, and how its trainings go.
         history: how many snapshots the optimizer looks at [count].
+        averaging: decay of the running average of which they are; 0 for the weights themselves.
     Raises:
         InvalidConfig, UnknownName, TaskDataError: the mixture names something that cannot be.
     """
 
     held_out: list[str]
 
-    def __init__(self, config: TrainOptimizerConfig, history: int) -> None:
+    def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
         assert config.mixture is not None
         self.ingredients = read_mixture(config.mixture, config.data_dir)
-        self.plan = LivePlan(config.inner_steps, config.every, config.stride, config.task_batch)
+        self.races_every = config.checkpoint_every
+        self.plan = LivePlan(config.inner_steps, config.every, config.stride, history, averaging, config.task_batch)
         self.seed = config.seed
-        self.history = history
         self.learned, self.held_out = [each.name for each in self.ingredients], []
         self.layouts = list(dict.fromkeys(each.problem.layout for each in self.ingredients))
         self.stride = float(config.stride)
@@ -64,7 +65,7 @@ class LiveGround:
         """A round: trainings of every ingredient, from their first step to their last, by turns."""
         seeds = [_seed(self.seed, run.epoch, number) for number in range(len(self.ingredients))]
         cohorts = [
-            Cohort(each, self.plan, self.history, seed) for each, seed in zip(self.ingredients, seeds, strict=True)
+            Cohort(each, self.plan, seed) for each, seed in zip(self.ingredients, seeds, strict=True)
         ]
         gathered: dict[str, list[float]] = defaultdict(list)
         while running := [cohort for cohort in cohorts if not cohort.over]:
@@ -78,8 +79,11 @@ class LiveGround:
         return {name: fmean(values) for name, values in gathered.items()}
 
     def judge(self, run: MetaRun) -> dict[str, float]:
-        """Race one of the ingredients, another one in each round, with random seeds that no round has."""
-        each = self.ingredients[run.epoch % len(self.ingredients)]
+        """Where a checkpoint is due, race one of the ingredients by turns, with random seeds that no round has."""
+        turn, rest = divmod(run.epoch + 1, self.races_every)
+        if rest:
+            return {}
+        each = self.ingredients[(turn - 1) % len(self.ingredients)]
         result = race(run.predictor, each, self.plan.steps, self.plan.every, self.plan.stride, _seed(self.seed, -1, 0))
         return {f"val_{name}/{each.name}": value for name, value in result.items()}
 
@@ -95,12 +99,16 @@ class LivePlan(NamedTuple):
         steps: length of an inner training [steps].
         every: steps from one nowcast to the next, on average; also how far ahead its effect is judged [steps].
         stride: steps between the snapshots of a history [steps].
+        history: how many of them the optimizer looks at [count].
+        averaging: decay of the running average that they are of.
         examples: on which losses are measured [count].
     """
 
     steps: int
     every: int
     stride: int
+    history: int
+    averaging: float
     examples: int
 
     def horizon(self, random: torch.Generator) -> int:
@@ -112,11 +120,11 @@ class LivePlan(NamedTuple):
 class Cohort:
     """Inner trainings of one ingredient, from their first step, and the source of the examples that judge them."""
 
-    def __init__(self, ingredient: Ingredient, plan: LivePlan, history: int, seed: int) -> None:
+    def __init__(self, ingredient: Ingredient, plan: LivePlan, seed: int) -> None:
         self.ingredient = ingredient
         self.plan = plan
         self.random = generator(seed)
-        self.trainings = start(ingredient, plan.stride, history, seed)
+        self.trainings = start(ingredient, plan.stride, plan.history, plan.averaging, seed)
         self.trainings.advance(plan.horizon(self.random))
 
     @property
@@ -140,7 +148,9 @@ def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     """Nowcast every training of a cohort, train on from there, and judge the prediction by where that leads.
 
     First-order: the gradient of the log-loss where the trainings stand a horizon later is used as the gradient of the
-    prediction, beside that of the loss right after it. Nothing is differentiated through the steps between.
+    prediction, beside that of the loss right after it. Nothing is differentiated through the steps between. Losses are
+    those of the running averages: at the weights themselves most of the gain would be less noise, which an average has
+    for nothing and the next steps undo.
     """
     trainings, problem = cohort.trainings, cohort.ingredient.problem
     history, times = trainings.past()
@@ -148,12 +158,12 @@ def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     predicted = model.generate(history, times, times[:, -1] + horizon, problem.layout)
     examples = cohort.examples()
     with torch.no_grad():
-        before = log_loss(problem, trainings.weights, examples)
+        before = log_loss(problem, trainings.averaged, examples)
     right_after, now = _judged(problem, predicted.detach(), examples)
     taken = (right_after < before + math.log(_WORSE)) & right_after.isfinite() & ~trainings.diverged
-    trainings.replace(taken, predicted.detach())
+    trainings.shift(taken, predicted.detach() - trainings.averaged)
     trainings.advance(horizon)
-    later_loss, later = _judged(problem, trainings.weights, cohort.examples())
+    later_loss, later = _judged(problem, trainings.averaged, cohort.examples())
     blended = torch.where(taken.unsqueeze(1), (1 - _LATER) * now + _LATER * later, now)
     followed = (taken | right_after.isfinite()) & ~trainings.diverged & blended.isfinite().all(1)
     gradient = torch.where(followed.unsqueeze(1), blended, 0) / max(int(followed.sum()), 1)

@@ -53,7 +53,9 @@ class TrainOptimizerConfig(Config):
     resume_from: str | None = option(default=None, help="Checkpoint to go on from: a run ID, a runs:/ URI or a file.")
     overwrite: bool = option(default=False, help="Replace checkpoints of the same name.")
     checkpoint_every: int = option(
-        default=5, help="Epochs between checkpoints; the last epoch always has one.", at_least=1
+        default=5,
+        help="Epochs between checkpoints, and of rounds between races; the last epoch always has a checkpoint.",
+        at_least=1,
     )
     trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
     checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")

@@ -67,12 +67,13 @@ def _ingredient(name: str, values: Any, tasks: dict[str, Task], data_dir: Path |
         raise type(error)(f"{name} in the mixture: {error}") from error
 
 
-def start(ingredient: Ingredient, stride: int, history: int, seed: int) -> InnerTrainings:
+def start(ingredient: Ingredient, stride: int, history: int, averaging: float, seed: int) -> InnerTrainings:
     """Fresh trainings of an ingredient, which the random seed determines: weights, learning rates and batches.
 
     Args:
         stride: steps between the snapshots that are kept [steps].
         history: how many of them are kept [count].
+        averaging: decay of the running average that they are of; 0 for the weights themselves.
     """
     config, random = ingredient.config, generator(seed)
     positions = torch.rand(config.rows, dtype=torch.float64, generator=random).tolist()
@@ -84,5 +85,6 @@ def start(ingredient: Ingredient, stride: int, history: int, seed: int) -> Inner
         batch_size=config.batch_size,
         stride=stride,
         history=history,
+        averaging=averaging,
         seed=seed,
     )

@@ -3,8 +3,10 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ..optimizers import GenerativeOptimizer
+from ..optimizers import OPTIMIZERS, GenerativeOptimizer
+from ..optimizers.base import SnapshotConfig
 from ..trajectories import claimed
 from ..weights.files import files_of
 from ..weights.layout import Layout
@@ -14,8 +16,10 @@ from .meta_plan import TrainOptimizerConfig
 from .meta_run import MetaRun
 from .progress import Progress, progress
 from .randomness import seed_all
-from .recorded import RecordedGround
+from .recorded import RecordedGround, recorded_averaging
 from .tracker import Tracker
+
+_AVERAGING = 0.98  # in live rounds; an average over the last 50 steps
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,14 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
     """
     run = MetaRun(
         config.optimizer_model,
-        config.optimizer_options,
+        _options(config),
         seed=config.seed,
         lr=config.lr,
         weight_decay=config.weight_decay,
         average=config.average,
     )
-    history = run.model.history
-    ground: Ground = LiveGround(config, history) if config.rounds else RecordedGround(config, history)
+    kind = LiveGround if config.rounds else RecordedGround
+    ground: Ground = kind(config, run.model.history, run.model.averaging)
     seed_all(config.seed)  # what a task imports may have drawn random numbers, if nothing had imported it before
     if resume is not None:
         run.load(resume, ground.settings)
@@ -61,6 +65,14 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
     keep = resume is not None and any(config.checkpoint_folder.glob(owned))
     with claimed(config.checkpoint_folder, owned, resume=keep, overwrite=config.overwrite and not keep):
         return _MetaTraining(config, run, ground, tracker).finish()
+
+
+def _options(config: TrainOptimizerConfig) -> dict[str, Any]:
+    """The optimizer's options; it is shown running averages where its trainings have them, unless they say otherwise."""
+    if not issubclass(OPTIMIZERS.get(config.optimizer_model).Config, SnapshotConfig):
+        return dict(config.optimizer_options)
+    averaging = _AVERAGING if config.rounds else recorded_averaging(config)
+    return {"averaging": averaging, **config.optimizer_options}
 
 
 class _MetaTraining:

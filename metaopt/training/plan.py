@@ -32,6 +32,12 @@ class TrainTargetConfig(Config):
         default=0, help="Steps between snapshots, beside those at each epoch; 0 for none.", at_least=0
     )
     snapshot_dtype: str = option(default="float32", help="Number format of recorded weights.", choices=SNAPSHOT_DTYPES)
+    averaging: float = option(
+        default=0.0,
+        help="Decay of the running average of the weights that is recorded; 0 records the weights themselves.",
+        at_least=0.0,
+        below=1.0,
+    )
     keep_last: int = option(default=0, help="Snapshots to keep of a trajectory; 0 for all.", at_least=0)
     seed: int = option(default=0, help="Random seed; further runs count up from it.", at_least=0)
     runs: int = option(default=1, help="How many trajectories to record.", at_least=1)

@@ -25,41 +25,45 @@ def race(
         steps: budget [steps].
         every: steps from one nowcast to the next, and how far ahead it looks [steps].
         stride: steps between snapshots, and between looks at the validation loss [steps].
-    Returns: `speed_up`, Adam's steps to its best loss over ours, geometric mean; `final_log_ratio`, the logarithm of
-        our loss at the end over Adam's; `taken`, the share of nowcasts that the guard kept.
+    Returns: `speed_up`, Adam's steps to its best loss over those of the running average of ours, geometric mean;
+        `average_speed_up`, the same for Adam's own running average; `final_log_ratio`, the logarithm of our average's
+        loss at the end over that of Adam's; `taken`, the share of nowcasts that the guard kept.
     """
     problem = ingredient.problem
-    alone, nowcast = (start(ingredient, stride, optimizer.history, seed) for _ in range(2))
+    decay = optimizer.averaging
+    alone, nowcast = (start(ingredient, stride, optimizer.history, decay, seed) for _ in range(2))
     guard, shown = (problem.task.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
-    curves: list[list[Tensor]] = [[], []]
+    curves: list[list[Tensor]] = [[], [], []]
     taken: list[float] = []
     for step in range(stride, steps + 1, stride):
-        for trainings, curve in zip((alone, nowcast), curves, strict=True):
+        for trainings in (alone, nowcast):
             with torch.enable_grad():
                 trainings.advance(stride)
-            if trainings is nowcast and step % every == 0 and step < steps:
-                taken.append(_nowcast(optimizer, nowcast, every, guard))
-            curve.append(problem.losses(trainings.weights, shown))
-    theirs, ours = (torch.stack(curve) for curve in curves)
+        if step % every == 0 and step < steps:
+            taken.append(_nowcast(optimizer, nowcast, every, guard))
+        for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged), curves, strict=True):
+            curve.append(problem.losses(weights, shown))
+    theirs, averages, ours = (torch.stack(curve) for curve in curves)
     sound = ~(alone.diverged | nowcast.diverged)
     if not sound.any():
         return {}
     target = theirs.min(0).values
-    speed_ups = _arrival(theirs, target) / _arrival(ours, target)
+    arrival, average_arrival, our_arrival = (_arrival(losses, target)[sound].log() for losses in (theirs, averages, ours))
     return {
-        "speed_up": float(speed_ups[sound].log().mean().exp()),
-        "final_log_ratio": float((ours[-1] / theirs[-1]).log()[sound].mean()),
+        "speed_up": float((arrival - our_arrival).mean().exp()),
+        "average_speed_up": float((arrival - average_arrival).mean().exp()),
+        "final_log_ratio": float((ours[-1] / averages[-1]).log()[sound].mean()),
         "taken": sum(taken) / max(len(taken), 1),
     }
 
 
 def _nowcast(optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizon: int, guard: Batch) -> float:
-    """Replace the weights of those whose loss does not rise; their share."""
+    """Move those whose average's loss does not rise; their share."""
     history, times = trainings.past()
     predicted = optimizer.predict(history, times, times[:, -1] + horizon, trainings.problem.layout)
-    before, after = (trainings.problem.losses(weights, guard) for weights in (trainings.weights, predicted))
+    before, after = (trainings.problem.losses(weights, guard) for weights in (trainings.averaged, predicted))
     better = (after <= before) & ~trainings.diverged
-    trainings.replace(better, predicted)
+    trainings.shift(better, predicted - trainings.averaged)
     return float(better.float().mean())
 
 

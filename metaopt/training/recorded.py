@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..errors import TrajectoryError
 from ..optimizers import GenerativeOptimizer
 from ..tasks.base import generator
 from ..trajectories import Trajectory, WeightTrajectoryDataset, find_trajectories, split_by_run
@@ -28,13 +29,17 @@ class RecordedGround:
     Args:
         config: which trajectories, pairs and objective.
         history: how many snapshots the optimizer looks at [count].
+        averaging: decay of the running average of which they are; 0 for the weights themselves.
     Raises:
-        TrajectoryError: no trajectory of that name, one with a single snapshot, or too few to hold any out.
+        TrajectoryError: no trajectory of that name, one with a single snapshot, too few to hold any out, or some are
+            of another running average.
         UnknownName, InvalidConfig, TaskDataError: their losses are asked for and cannot be measured here.
     """
 
-    def __init__(self, config: TrainOptimizerConfig, history: int) -> None:
-        trajectories = [found for name in config.run_names for found in find_trajectories(config.trajectory_dir / name)]
+    def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
+        trajectories = _recorded(config)
+        for trajectory in trajectories:
+            _check_averaging(trajectory, averaging)
         held_out = len(trajectories) // 4 if config.held_out is None else config.held_out
         learned, judged = split_by_run(trajectories, held_out, config.seed)
         self.config = config
@@ -106,6 +111,32 @@ class RecordedGround:
         problem = self.problems.get(batch.problem)
         shown = problem.task.sample("meta", examples, random) if problem else None
         return judge_predictions(predicted, pairs, layout, self.shares, problem, shown)
+
+
+def recorded_averaging(config: TrainOptimizerConfig) -> float:
+    """Decay of the running average whose snapshots were recorded; 0 where they are of the weights themselves.
+
+    Raises:
+        TrajectoryError: no trajectory of that name.
+    """
+    return _averaging(_recorded(config)[0])
+
+
+def _recorded(config: TrainOptimizerConfig) -> list[Trajectory]:
+    return [found for name in config.run_names for found in find_trajectories(config.trajectory_dir / name)]
+
+
+def _averaging(trajectory: Trajectory) -> float:
+    return float(trajectory.run.get("averaging", 0.0))
+
+
+def _check_averaging(trajectory: Trajectory, averaging: float) -> None:
+    if (recorded := _averaging(trajectory)) != averaging:
+        raise TrajectoryError(
+            f"{trajectory.folder} holds snapshots of a running average of decay {recorded:g} (0: the weights "
+            f"themselves), and the optimizer is to be shown ones of {averaging:g}. Leave out its option `averaging`, "
+            "and take trajectories that were recorded alike"
+        )
 
 
 def _problems(trajectories: list[Trajectory], config: TrainOptimizerConfig) -> dict[str, InnerProblem]:

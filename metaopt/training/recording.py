@@ -106,6 +106,7 @@ def build(plan: TrainTargetConfig, task: Task) -> TargetRun:
         "lr": plan.lr.at(float(torch.rand((), dtype=torch.float64, generator=generator(plan.seed)))),
         "batch_size": plan.batch_size,
         "seed": plan.seed,
+        "averaging": plan.averaging,
     }
     return TargetRun(facts, task, pick_device(plan.device))
 
@@ -217,7 +218,7 @@ class _Recording:
         self.tracker.metrics({**trained, **judged, **further, "epoch": self.run.epoch}, self.run.step)
 
     def _record(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
-        recorder.record(self.run.model, self.run.step, self.run.epoch, losses)
+        recorder.record(self.run.model, self.run.step, self.run.epoch, losses, self.run.averaged())
 
     def _task_facts(self) -> str:
         facts = replace(self.run.task.describe(), loss_change_std=self.run.loss_changes.deviation)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, InvalidConfig
 from ..targets import get_target_model
 from ..tasks import Batch, Task
+from ..weights.averaging import RunningAverage
 from ..weights.layout import Layout, trainable
 from .checkpoint import expect_same, load_checkpoint, save_checkpoint
 from .loop import base_optimizer, check_loss, train_step
@@ -25,7 +26,7 @@ class TargetRun:
 
     Args:
         facts: what is trained and how ("task", "target_model", "target_config", "base_optimizer",
-            "base_optimizer_options", "lr", "batch_size", "seed", "space"), as every snapshot states them.
+            "base_optimizer_options", "lr", "batch_size", "seed", "space", "averaging"), as every snapshot states them.
         task: the task that the facts name.
         device: where to train.
     Raises:
@@ -40,6 +41,7 @@ class TargetRun:
         self.model = get_target_model(facts["target_model"], **facts["target_config"]).to(device)
         _restrict(self.model, facts.get("space"))
         self.layout = Layout.of(self.model)
+        self._average = RunningAverage(facts.get("averaging", 0.0))
         parameters = [parameter for _, parameter in trainable(self.model)]
         self.optimizer = base_optimizer(
             facts["base_optimizer"], parameters, facts["lr"], facts["base_optimizer_options"]
@@ -68,6 +70,13 @@ class TargetRun:
         self.step += 1
         check_loss(loss)
         self.loss_changes.add(loss)
+        if self._average.decay:
+            self._average.update([parameter for _, parameter in trainable(self.model)])
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The running average of the trainable weights, by name; empty where there is none, or no step yet."""
+        names = [name for name, _ in trainable(self.model)] if self._average.updates else []
+        return dict(zip(names, self._average.tensors, strict=True))
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write a checkpoint; between epochs only, because the order of batches depends on the epoch alone.
@@ -82,6 +91,7 @@ class TargetRun:
             "base_optimizer": self.optimizer.state_dict(),
             "random": random_states(),
             "loss_changes": self.loss_changes.state(),
+            "average": self._average.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
         }
@@ -101,6 +111,7 @@ class TargetRun:
             self.optimizer.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
             self.loss_changes = LossChanges(*state["loss_changes"])
+            self._average.load_state_dict(state["average"], [parameter for _, parameter in trainable(self.model)])
             self.epoch, self.step = state["epoch"], state["step"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(

@@ -74,7 +74,14 @@ class Recorder:
         if writer is not None:
             writer.__exit__(kind, error, trace)
 
-    def record(self, model: nn.Module, step: int, epoch: int, losses: Mapping[str, float]) -> Path:
+    def record(
+        self,
+        model: nn.Module,
+        step: int,
+        epoch: int,
+        losses: Mapping[str, float],
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Path:
         """Write one snapshot, replacing an older one of the same step.
 
         In the background at most two wait for the disk; then this waits, too.
@@ -84,6 +91,7 @@ class Recorder:
             step: training time [optimizer steps].
             epoch: finished epochs [count].
             losses: by name; what is not known yet is left out.
+            weights: recorded in place of the network's own trainable weights, by name.
         Returns: where it stands, or will stand once it is written.
         Raises:
             Diverged: a weight is not finite; nothing is written.
@@ -96,7 +104,7 @@ class Recorder:
         if self._writer is not None:
             self._writer.wait_for_room()
         frozen, changing = _divide(model)
-        copies = self._copies(changing, step)
+        copies = self._copies({**changing, **(weights or {})}, step)
         self._write_frozen(frozen)
         facts = {
             "layout": self.layout.to_list(),

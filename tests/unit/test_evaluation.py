@@ -159,11 +159,11 @@ def test_running_average_equals_a_readable_one(task):
     assert witness.curves(hold)[0].losses[-1] == pytest.approx(bench.loss_of(average), rel=1e-5)
 
 
-def test_a_state_goes_back_to_the_last_nowcast_and_no_further(task):
+def test_a_state_goes_back_to_the_first_snapshot_and_no_further(task):
     bench = Bench(small(), task, 0)
     snapshots = {step: torch.full((bench.layout.size,), float(step)) for step in range(0, 25, 4)}
     state = state_at(bench, get_optimizer_model("Line", history=9), snapshots, 16)
-    assert state.times.tolist() == [8, 12, 16]
+    assert state.times.tolist() == [0, 4, 8, 12, 16]
     assert state.t_end == 24
     assert state_at(bench, get_optimizer_model("Hold"), snapshots, 16).times.tolist() == [16]
 

@@ -6,7 +6,7 @@ import torch
 from metaopt.evaluation import EvaluateConfig
 from metaopt.evaluation.baselines import TRAININGS, cosine, schedule_free
 from metaopt.evaluation.readouts import READ_OUTS, LastAverage, NonlinearAcceleration, RunningAverage, combination
-from metaopt.evaluation.twins import Bench, Witness, train_twin
+from metaopt.evaluation.twins import AverageWitness, Bench, Witness, train_twin
 from metaopt.optimizers.hold import Hold
 from metaopt.tasks import get_task
 
@@ -92,19 +92,30 @@ def test_each_training_starts_where_hold_does_and_learns(bench, name):
     assert curve.losses[-1] < curve.losses[0]
 
 
-def test_what_is_read_out_of_a_nowcasting_twin_starts_anew_at_a_nowcast(bench):
-    witness, jumps = Witness(bench, {"EMA": RunningAverage}, keep=False), {}
+def test_the_average_of_a_nowcasting_twin_is_that_of_its_optimizer(bench):
+    witness, movers = AverageWitness(bench), []
 
-    def watch(step, weights, jumped):
-        witness(step, weights, jumped)
-        jumps[step] = jumped
+    def watch(step, weights, mover):
+        witness(step, weights, mover)
+        movers.append(mover)
 
-    curve = train_twin(bench, "hold", Hold(), watch)  # its nowcasts are all kept and change nothing
-    assert [step for step, jumped in jumps.items() if jumped] == [8, 16, 24]
-    (averaged,) = witness.curves(curve)
-    same = [mine == theirs for mine, theirs in zip(averaged.losses, curve.losses, strict=True)]
-    assert same == [False, True, False, True, False, True]
-    assert witness.snapshots == {}
+    curve = train_twin(bench, "hold", Hold(), watch)
+    averaged = witness.curve(curve)
+    assert movers[-1].average.decay == 0.98
+    assert averaged.contender == "EMA"
+    assert averaged.steps == curve.steps
+    with movers[-1].averaged_weights() as model:
+        assert averaged.losses[-1] == bench.loss_of(bench.layout.read(model))
+    assert averaged.losses[-1] != curve.losses[-1]
+
+
+def test_snapshots_are_of_the_average_that_is_asked_for(bench):
+    plain, averaged = Witness(bench, {}), Witness(bench, {}, averaging=0.5)
+    for witness in (plain, averaged):
+        train_twin(bench, "hold", watch=witness)
+    assert plain.snapshots.keys() == averaged.snapshots.keys() == set(range(0, 25, 4))
+    assert torch.equal(plain.snapshots[0], averaged.snapshots[0])
+    assert not torch.equal(plain.snapshots[4], averaged.snapshots[4])
 
 
 def test_every_baseline_of_the_protocol_is_there():

@@ -25,7 +25,7 @@ def trained(monkeypatch):
 
 @pytest.fixture
 def case(tmp_path):
-    def judge(judged="Hold", champion=None, **changes):
+    def judge(judged="Hold", champion=None, judged_options=None, **changes):
         options = {
             "target_model": "MLP",
             "target_options": {"widths": [4]},
@@ -39,7 +39,7 @@ def case(tmp_path):
         }
         config = EvaluateConfig.from_mapping({**options, **changes})
         rival = None if champion is None else get_optimizer_model(champion)
-        return evaluate(config, get_optimizer_model(judged), SilentTracker(), rival)
+        return evaluate(config, get_optimizer_model(judged, **(judged_options or {})), SilentTracker(), rival)
 
     return judge
 
@@ -61,8 +61,25 @@ def test_the_same_case_trains_nothing_again_and_says_so(case, trained):
 def test_another_judged_optimizer_reuses_the_baselines(case, trained):
     case()
     trained.clear()
-    case("Line", champion="Hold")
+    case("Line", champion="Hold", judged_options={"history": 2})
     assert trained == ["judged line"]  # the champion is known by its weights, whatever it was called
+
+
+def test_an_optimizer_of_averages_is_judged_by_its_average_from_snapshots_of_averages(case):
+    options = {"history": 2, "averaging": 0.9}
+    judged = case("Line", judged_options=options)
+    weights, average = (judged.curves_of(name)[0] for name in ("judged line without EMA", "judged line"))
+    assert average.events
+    assert not weights.events
+    assert average.losses != weights.losses
+    plain_line = case("Line", judged_options={"history": 2})
+    of_averages, of_weights = (each.predictions_of("judged line")[0] for each in (judged, plain_line))
+    assert of_averages.loss_before != of_weights.loss_before
+
+
+def test_several_horizons_are_proposed(case):
+    several = case("Line", judged_options={"averaging": 0.9}, horizons=[4, 8])
+    assert {event.horizon for curve in several.curves_of("judged line") for event in curve.events} <= {4, 8}
 
 
 @pytest.mark.parametrize("change", [{"lr": 0.02}, {"steps": 24}, {"seed": 3}, {"target_options": {"widths": [5]}}])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from metaopt.errors import InvalidConfig, MetaoptError, UnknownName
+from metaopt.weights.averaging import RunningAverage
 from metaopt.optimizers import get_optimizer_model
 from metaopt.training.inner import InnerTrainings
 from metaopt.training.live import Cohort, LivePlan, look_ahead
@@ -50,7 +51,7 @@ def config(mixture, tmp_path):
 
 def trainings(ingredient, rows=2, **changes):
     weights = torch.stack([ingredient.problem.fresh_weights(seed) for seed in range(rows)])
-    settings = {"batch_size": 32, "stride": 5, "history": 3, "seed": 7, **changes}
+    settings = {"batch_size": 32, "stride": 5, "history": 3, "averaging": 0.0, "seed": 7, **changes}
     return InnerTrainings(ingredient.problem, weights, torch.tensor([1e-3, 1e-2])[:rows], **settings)
 
 
@@ -77,22 +78,36 @@ def test_the_same_arguments_give_the_same_trainings_and_another_seed_others(mlp)
     assert not torch.equal(one.weights, other.weights)
 
 
-def test_histories_hold_snapshots_and_start_anew_where_weights_are_replaced(mlp):
-    cohort = trainings(mlp)
+def test_histories_hold_snapshots_of_the_average_and_move_with_the_weights(mlp):
+    cohort, plain = trainings(mlp, averaging=0.5), trainings(mlp)
     cohort.advance(10)
+    plain.advance(10)
     history, times = cohort.past()
     assert times.tolist() == [[0, 5, 10]] * 2
-    assert torch.equal(history[:, -1], cohort.weights)
-    cohort.replace(torch.tensor([True, False]), torch.zeros_like(cohort.weights))
+    assert torch.equal(history[:, -1], cohort.averaged)
+    assert torch.equal(cohort.weights, plain.weights)
+    assert torch.equal(plain.averaged, plain.weights)
+    assert not torch.equal(cohort.averaged, cohort.weights)
+    before = cohort.weights
+    cohort.shift(torch.tensor([True, False]), torch.ones_like(cohort.weights))
     moved, moved_times = cohort.past()
-    assert not moved[0].any()
-    assert moved_times.tolist() == [[10, 10, 10], [0, 5, 10]]
-    assert torch.equal(moved[1], history[1])
+    assert torch.equal(moved_times, times)
+    assert torch.equal(moved, history + torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
+    assert torch.equal(cohort.weights, before + torch.tensor([[1.0], [0.0]]))
+
+
+def test_its_running_average_is_that_of_nowcast(mlp):
+    cohort = trainings(mlp, averaging=0.9)
+    average = RunningAverage(0.9)
+    for _ in range(7):
+        cohort.advance(1)
+        average.update([cohort.weights])
+    torch.testing.assert_close(cohort.averaged, average.tensors[0])
 
 
 def test_a_training_that_diverges_stays_where_it_is(mlp):
     cohort = trainings(mlp)
-    cohort.replace(torch.tensor([True, False]), torch.full_like(cohort.weights, float("nan")))
+    cohort.shift(torch.tensor([True, False]), torch.full_like(cohort.weights, float("nan")))
     cohort.advance(5)
     assert cohort.diverged.tolist() == [True, False]
     assert cohort.weights[1].isfinite().all()
@@ -100,7 +115,7 @@ def test_a_training_that_diverges_stays_where_it_is(mlp):
 
 def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
     model = get_optimizer_model("PerceiverOptimizer", **SMALL)
-    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, examples=64), model.history, seed=3)
+    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
     update = look_ahead(model, cohort)
     update.objective.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

@@ -89,13 +89,22 @@ def test_untrained_perceiver_is_the_base_optimizer_bit_for_bit():
     assert same_state(model, trained_alone(9))
 
 
-def test_history_grows_to_its_bound_and_starts_anew_after_an_accepted_nowcast():
+def test_history_grows_to_its_bound():
     model, shift = network(), Shift(0.001)
     train(model, Nowcast(adam(model), model, shift, every=6, stride=2, horizon=9), range(18))
     assert shift.told == [([2, 4, 6], 15), ([8, 10, 12], 21), ([14, 16, 18], 27)]
     model, shift = network(), Shift(0.001, history=5)
     train(model, Nowcast(adam(model), model, shift, every=4, stride=2), range(8))
-    assert shift.told == [([0, 2, 4], 8), ([4, 6, 8], 12)]
+    assert shift.told == [([0, 2, 4], 8), ([0, 2, 4, 6, 8], 12)]
+
+
+def test_history_moves_with_the_weights():
+    model = network()
+    optimizer = Nowcast(adam(model), model, Shift(0.5), every=4, stride=2)
+    train(model, optimizer, range(4))
+    _, before, now = optimizer.state_dict()["nowcast"]["history"]
+    assert torch.equal(now, weights(model))
+    assert torch.allclose(before, weights(trained_alone(2)) + 0.5)
 
 
 def test_history_goes_on_after_a_rejected_nowcast():

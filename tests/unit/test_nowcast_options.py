@@ -14,6 +14,7 @@ import metaopt
 from metaopt.errors import InvalidConfig, LayoutMismatch, UnknownName
 from metaopt.nowcast import Nowcast
 from metaopt.nowcast import sources as nowcast_sources
+from metaopt.weights.averaging import RunningAverage
 from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.base import GenerativeOptimizer
 from metaopt.optimizers.files import save_optimizer
@@ -131,7 +132,7 @@ def test_statistics_belong_to_the_horizon_that_stays():
     assert model[1].running_mean.eq(1).all()
 
 
-def test_running_average_is_corrected_for_its_start_and_anew_after_a_nowcast():
+def test_running_average_is_corrected_for_its_start_and_moves_with_a_nowcast():
     model, expected = network(), None
     optimizer = nowcast(model, ema=0.9)
     total, mass = torch.zeros(optimizer.layout.size), 0.0
@@ -144,16 +145,60 @@ def test_running_average_is_corrected_for_its_start_and_anew_after_a_nowcast():
         assert torch.allclose(weights(averaged), expected, atol=1e-6)
     assert same_state(model, before)
     train(model, optimizer, [3])
+    total, mass = 0.9 * total + 0.1 * (weights(model) - 0.004), 0.9 * mass + 0.1
     with optimizer.averaged_weights():
-        assert torch.equal(weights(model), weights(before)) is False
-        assert optimizer.average.updates == 1
+        assert torch.allclose(weights(model), total / mass + 0.004, atol=1e-6)
 
 
-def test_average_is_a_proposal_with_a_horizon_of_zero():
-    model, losses = network(), iter([5.0, 4.0, 1.0])
-    optimizer = nowcast(model, ema=0.9, guard=lambda: next(losses))
+class AverageDrift(Drift):
+    """The same for a running average, whose snapshots it keeps."""
+
+    averaging = 0.9
+
+    def extrapolate(self, history, t_history, t_end, layout):
+        self.shown = history[0].clone()
+        return super().extrapolate(history, t_history, t_end, layout)
+
+
+def average_of(model, steps):
+    average, optimizer = RunningAverage(0.9), sgd(model)
+    for step in steps:
+        train(model, optimizer, [step])
+        average.update(list(model.parameters()))
+    return torch.cat([tensor.flatten() for tensor in average.tensors])
+
+
+def test_an_optimizer_of_averages_is_shown_them_and_moves_the_weights_by_its_change():
+    model, drift = network(), AverageDrift()
+    optimizer = nowcast(model, drift)
     train(model, optimizer, range(4))
-    assert optimizer.events == [(4, 5.0, 1.0, True, 0)]
+    average = average_of(alone := network(), range(4))
+    assert torch.allclose(drift.shown[-1], average)
+    assert torch.allclose(weights(model), weights(alone) + 0.004)
+    with optimizer.averaged_weights():
+        assert torch.allclose(weights(model), average + 0.004)
+    history = optimizer.state_dict()["nowcast"]["history"]
+    assert torch.allclose(torch.stack(history), drift.shown + 0.004)
+
+
+def test_its_guard_looks_at_averages_and_restores_the_weights():
+    model, seen = network(), []
+    optimizer = nowcast(model, AverageDrift(), guard=lambda: seen.append(weights(model)) or len(seen))
+    train(model, optimizer, range(4))
+    average = average_of(alone := network(), range(4))
+    assert torch.allclose(seen[0], average)
+    assert torch.allclose(seen[1], average + 0.004)
+    assert same_state(model, alone)
+    assert optimizer.events == [(4, 1.0, 2.0, False, 4)]
+
+
+def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
+    model, drift = network(), AverageDrift()
+    optimizer = nowcast(model, drift, ema=0.5)
+    train(model, optimizer, range(3))
+    assert optimizer.average.decay == 0.5
+    assert torch.allclose(optimizer._named(optimizer._shown)["0.bias"].flatten(), average_of(network(), range(3))[24:30])
+    assert len(optimizer.state_dict()["nowcast"]["averages"]) == 2
 
 
 def test_averaged_weights_come_with_statistics_and_leave_none():
@@ -191,14 +236,16 @@ def test_moments_stay_when_a_nowcast_does_not():
     assert optimizer.state
 
 
-def resumable(model):
-    return nowcast(model, get_optimizer_model("Line"), horizons=[4, 8], ema=0.9, guard=lambda: loss_at(model, 999))
+def resumable(model, averaging):
+    line = get_optimizer_model("Line", averaging=averaging)
+    return nowcast(model, line, horizons=[4, 8], ema=0.9, guard=lambda: loss_at(model, 999))
 
 
+@pytest.mark.parametrize("averaging", [0.0, 0.8])
 @pytest.mark.parametrize("stop", [1, 5, 8])
-def test_resume_through_a_file_without_pickled_code_is_bit_exact(stop):
+def test_resume_through_a_file_without_pickled_code_is_bit_exact(stop, averaging):
     whole, first, second = network(), network(), network()
-    in_one_go, before, after = resumable(whole), resumable(first), resumable(second)
+    in_one_go, before, after = (resumable(model, averaging) for model in (whole, first, second))
     train(whole, in_one_go, range(14))
     train(first, before, range(stop))
     file = io.BytesIO()

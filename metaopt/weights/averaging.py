@@ -1,4 +1,4 @@
-"""A running average of the weights beside their training."""
+"""A running average of weights beside their training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,14 +36,14 @@ class RunningAverage:
         news = [tensor.detach().to(torch.float32) for tensor in tensors]  # a copy only where the precision differs
         torch._foreach_lerp_(self.tensors, news, (1 - self.decay) / (1 - self.decay**self.updates))
 
-    def restart(self, tensors: Sequence[Tensor]) -> None:
-        """Forget what was, and start from these tensors."""
-        self.updates = 0
-        self.update(tensors)
+    def shift(self, number: int, change: Tensor) -> None:
+        """Move the average of one tensor along with it."""
+        if self.tensors:
+            self.tensors[number] += change
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and the number of its updates."""
-        return {"updates": self.updates, "tensors": [tensor.clone() for tensor in self.tensors]}
+        """Decay, the average and the number of its updates."""
+        return {"decay": self.decay, "updates": self.updates, "tensors": [tensor.clone() for tensor in self.tensors]}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Tensor]) -> None:
         """Go on from what `state_dict` gave, on the devices of the tensors that are averaged."""
