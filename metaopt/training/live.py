@@ -62,20 +62,25 @@ class LiveGround:
         return len(self.ingredients) * max(self.plan.steps // self.plan.every - 1, 1)
 
     def train(self, run: MetaRun, bar: Progress) -> dict[str, float]:
-        """A round: trainings of every ingredient, from their first step to their last, by turns."""
-        seeds = [_seed(self.seed, run.epoch, number) for number in range(len(self.ingredients))]
+        """A round: trainings of every ingredient, from their first step to their last.
+
+        They begin one after another, so that updates that follow each other come from all stages of training.
+        """
+        count = len(self.ingredients)
+        seeds = [_seed(self.seed, run.epoch, number) for number in range(count)]
         cohorts = [
-            Cohort(each, self.plan, seed) for each, seed in zip(self.ingredients, seeds, strict=True)
+            Cohort(each, self.plan, seed, begins=number * self.plan.steps // count)
+            for number, (each, seed) in enumerate(zip(self.ingredients, seeds, strict=True))
         ]
         gathered: dict[str, list[float]] = defaultdict(list)
         while running := [cohort for cohort in cohorts if not cohort.over]:
-            for cohort in running:
-                update = look_ahead(run.model, cohort)
-                run.update(update.objective)
-                bar.update(loss=update.figures["log_loss_change"])
-                for name, value in update.figures.items():
-                    gathered[f"train_{name}"].append(value)
-                    gathered[f"train_{name}/{cohort.ingredient.name}"].append(value)
+            cohort = min(running, key=lambda each: each.clock)
+            update = look_ahead(run.model, cohort)
+            run.update(update.objective)
+            bar.update(loss=update.figures["log_loss_change"])
+            for name, value in update.figures.items():
+                gathered[f"train_{name}"].append(value)
+                gathered[f"train_{name}/{cohort.ingredient.name}"].append(value)
         return {name: fmean(values) for name, values in gathered.items()}
 
     def judge(self, run: MetaRun) -> dict[str, float]:
@@ -118,14 +123,24 @@ class LivePlan(NamedTuple):
 
 
 class Cohort:
-    """Inner trainings of one ingredient, from their first step, and the source of the examples that judge them."""
+    """Inner trainings of one ingredient, from their first step, and the source of the examples that judge them.
 
-    def __init__(self, ingredient: Ingredient, plan: LivePlan, seed: int) -> None:
+    Args:
+        begins: when in its round they begin [steps].
+    """
+
+    def __init__(self, ingredient: Ingredient, plan: LivePlan, seed: int, begins: int = 0) -> None:
         self.ingredient = ingredient
         self.plan = plan
         self.random = generator(seed)
         self.trainings = start(ingredient, plan.stride, plan.history, plan.averaging, seed)
         self.trainings.advance(plan.horizon(self.random))
+        self._begins = begins
+
+    @property
+    def clock(self) -> int:
+        """How far they are in their round [steps]."""
+        return self._begins + self.trainings.step
 
     @property
     def over(self) -> bool:

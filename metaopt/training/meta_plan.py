@@ -20,6 +20,10 @@ class TrainOptimizerConfig(Config):
     checkpoint_name: str | None = option(default=None, help="Folder of the checkpoints; the run name where not given.")
     optimizer_model: str = option(default="PerceiverOptimizer", help="Generative optimizer to train.")
     optimizer_options: Options = option(default={}, help="Its parameters.")
+    start_from: str | None = option(
+        default=None,
+        help="Trained optimizer to start from, with its parameters: a file, `builtin`, or models:/<name>@<alias>.",
+    )
     training_mode: str = option(
         default="permutation", help="Which pairs of snapshots: next ones, or all.", choices=MODES
     )
@@ -72,6 +76,11 @@ class TrainOptimizerConfig(Config):
         super().__post_init__()
         for name in self.run_names:
             check_run_name(name)
+        if self.start_from and self.optimizer_options:
+            raise InvalidConfig(
+                f"start_from is {self.start_from} and optimizer_options is {self.optimizer_options}: the parameters are "
+                "those of the optimizer to start from; leave the options out"
+            )
         if bool(self.rounds) != (self.mixture is not None):
             raise InvalidConfig(
                 f"rounds is {self.rounds} and mixture is {self.mixture}: live rounds need both, recordings neither"

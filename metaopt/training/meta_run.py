@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..errors import CheckpointError, Diverged
+from ..errors import CheckpointError, Diverged, InvalidConfig
 from ..optimizers import GenerativeOptimizer, get_optimizer_model
 from ..optimizers.files import CHECKPOINT_PREFIX, optimizer_facts
 from .checkpoint import expect_same, load_checkpoint, save_checkpoint
@@ -49,6 +49,20 @@ class MetaRun:
     def predictor(self) -> GenerativeOptimizer:
         """The optimizer with averaged weights: what is judged, saved and registered."""
         return cast(GenerativeOptimizer, self.averaged.module)
+
+    def start_from(self, optimizer: GenerativeOptimizer) -> None:
+        """Begin with the weights of a trained optimizer.
+
+        Raises:
+            InvalidConfig: it is of another kind.
+        """
+        if type(optimizer) is not type(self.model):
+            raise InvalidConfig(
+                f"start_from is a {type(optimizer).__name__}, and optimizer_model {type(self.model).__name__}; give one of "
+                "the same kind"
+            )
+        self.model.load_state_dict(optimizer.state_dict())
+        self.predictor.load_state_dict(optimizer.state_dict())
 
     def update(self, objective: Tensor) -> None:
         """Lower the objective by one step of AdamW; a step without a finite gradient is left out.

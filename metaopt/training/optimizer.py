@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..nowcast import load_optimizer
 from ..optimizers import OPTIMIZERS, GenerativeOptimizer
 from ..optimizers.base import SnapshotConfig
 from ..trajectories import claimed
@@ -42,20 +43,24 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
         resume: a checkpoint to go on from; `config.epochs` further epochs, or `config.rounds` rounds, follow its own.
     Raises:
         UnknownName, InvalidConfig: a name or a value that cannot be; nothing was written.
+        TrackingError, FileFormatError: the optimizer to start from cannot be loaded.
         TrajectoryError: no trajectory of that name, one with a single snapshot, or too few to hold any out.
         TaskDataError: a task of the mixture lacks its data.
         RunNameError: checkpoints of that name exist, or another process writes them.
         CheckpointError: the checkpoint belongs to another training.
         Diverged: no finite gradient any more; the last checkpoint is kept.
     """
+    origin = load_optimizer(config.start_from) if config.start_from else None
     run = MetaRun(
         config.optimizer_model,
-        _options(config),
+        _options(config) if origin is None else origin.config.to_mapping(),
         seed=config.seed,
         lr=config.lr,
         weight_decay=config.weight_decay,
         average=config.average,
     )
+    if origin is not None:
+        run.start_from(origin)
     kind = LiveGround if config.rounds else RecordedGround
     ground: Ground = kind(config, run.model.history, run.model.averaging)
     seed_all(config.seed)  # what a task imports may have drawn random numbers, if nothing had imported it before

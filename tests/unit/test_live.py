@@ -8,6 +8,7 @@ import torch
 from metaopt.errors import InvalidConfig, MetaoptError, UnknownName
 from metaopt.weights.averaging import RunningAverage
 from metaopt.optimizers import get_optimizer_model
+from metaopt.optimizers.files import save_optimizer
 from metaopt.training.inner import InnerTrainings
 from metaopt.training.live import Cohort, LivePlan, look_ahead
 from metaopt.training.mixture import read_mixture
@@ -137,6 +138,23 @@ def test_resumed_rounds_are_those_of_a_training_without_a_stop(config, tmp_path)
     first = train_optimizer(replace(config, rounds=1, checkpoint_name="two"), SilentTracker())
     second = train_optimizer(replace(config, rounds=1, checkpoint_name="two"), SilentTracker(), first.checkpoint)
     assert second.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
+def test_rounds_start_from_a_trained_optimizer(config, tmp_path):
+    first = train_optimizer(replace(config, rounds=1, lr=1e-2), SilentTracker())
+    go_on = {"optimizer_options": {}, "start_from": str(first.checkpoint), "lr": 1e-12, "weight_decay": 0.0}
+    second = train_optimizer(replace(config, rounds=1, checkpoint_name="two", **go_on), SilentTracker())
+    assert second.optimizer.config == first.optimizer.config
+    for name, value in second.optimizer.state_dict().items():
+        torch.testing.assert_close(value, first.optimizer.state_dict()[name], msg=name)
+
+
+def test_an_optimizer_of_another_kind_is_no_start(config, tmp_path):
+    save_optimizer(get_optimizer_model("Line"), tmp_path / "line.safetensors")
+    with pytest.raises(InvalidConfig, match=r"start_from is a Line, and optimizer_model PerceiverOptimizer"):
+        train_optimizer(replace(config, optimizer_options={}, start_from=str(tmp_path / "line.safetensors")), SilentTracker())
+    with pytest.raises(InvalidConfig, match="leave the options out"):
+        replace(config, start_from="builtin")
 
 
 def test_hold_races_itself_to_a_draw(mlp):
