@@ -39,7 +39,10 @@ class MainConfig(Config):
     evaluation_lr: float = option(default=1e-3, help="Learning rate of the held-out trainings.", above=0.0)
     seeds: int = option(default=3, help="Held-out random seeds to judge on [count].", at_least=1)
     steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2)
-    every: int = option(default=40, help="Steps between nowcasts.", at_least=1)
+    every: int = option(default=20, help="Steps between nowcasts.", at_least=1)
+    horizons: tuple[int, ...] = option(
+        default=(20, 60, 160), help="Horizons to propose at each nowcast, of which the guard keeps the best.", at_least=1
+    )
     seed: int = option(default=0, help="Random seed.", at_least=0)
     model_name: str = option(default="metaopt-perceiver", help="Name in the model registry.")
     overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
@@ -87,6 +90,7 @@ class MainConfig(Config):
             lr=Range(self.evaluation_lr, self.evaluation_lr),
             steps=self.steps,
             every=self.every,
+            horizons=self.horizons,
             stride=self.snapshot_every,
             seed=self.seed + 1000,
             seeds=self.seeds,

@@ -92,7 +92,7 @@ class EvaluateConfig(Config):
         return tuple(Range(rate, rate) for rate in dict.fromkeys(self.learning_rates)) or (self.lr,)
 
     def measured_at(self, step: int) -> bool:
-        """Whether the validation loss is looked at after a step: regularly, at the end, and after nowcasts."""
+        """Whether the validation loss is looked at after a step: regularly, at the end, and until the next nowcast."""
         regular = step % self.evaluate_every == 0
-        after_nowcast = any(step - delay >= self.every and (step - delay) % self.every == 0 for delay in DELAYS)
+        after_nowcast = step >= self.every and step % self.every in DELAYS
         return step == self.steps or (step > 0 and (regular or after_nowcast))
