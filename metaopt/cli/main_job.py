@@ -41,7 +41,9 @@ class MainConfig(Config):
     steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2)
     every: int = option(default=20, help="Steps between nowcasts.", at_least=1)
     horizons: tuple[int, ...] = option(
-        default=(20, 60, 160), help="Horizons to propose at each nowcast, of which the guard keeps the best.", at_least=1
+        default=(20, 60, 160),
+        help="Horizons to propose at each nowcast, of which the guard keeps the best.",
+        at_least=1,
     )
     seed: int = option(default=0, help="Random seed.", at_least=0)
     model_name: str = option(default="metaopt-perceiver", help="Name in the model registry.")

@@ -34,9 +34,7 @@ class EvaluateConfig(Config):
     )
     batch_size: int = option(default=64, help="Training examples per step [count].", at_least=1)
     steps: int = option(default=480, help="Budget of every contender [steps].", at_least=2)
-    every: int = option(
-        default=80, help="Steps from one nowcast to the next [steps].", at_least=1
-    )
+    every: int = option(default=80, help="Steps from one nowcast to the next [steps].", at_least=1)
     stride: int = option(default=20, help="Steps between the snapshots that a nowcast starts from [steps].", at_least=1)
     horizons: tuple[int, ...] = option(
         default=(),

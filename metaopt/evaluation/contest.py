@@ -127,8 +127,8 @@ class Contest:
     def _nowcasting(self, bench: Bench, name: str, optimizer: GenerativeOptimizer) -> list[Curve]:
         """A nowcasting twin: the average where its optimizer is one of averages, with the weights beside it.
 
-        Of an optimizer of weights it is the other way round. The cache knows a twin by its optimizer's weights, whatever
-        it is called: today's candidate is tomorrow's champion.
+        Of an optimizer of weights it is the other way round. The cache knows a twin by its optimizer's own weights,
+        whatever it is called: today's candidate is tomorrow's champion.
         """
 
         def train() -> Twin:

@@ -170,9 +170,7 @@ class Witness:
         averaging: decay of the running average that snapshots are of; 0 for the weights themselves.
     """
 
-    def __init__(
-        self, bench: Bench, readouts: Mapping[str, Callable[[], ReadOut]], *, averaging: float = 0.0
-    ) -> None:
+    def __init__(self, bench: Bench, readouts: Mapping[str, Callable[[], ReadOut]], *, averaging: float = 0.0) -> None:
         self.snapshots: dict[int, Tensor] = {}
         self._bench = bench
         self._average = RunningAverage(averaging)

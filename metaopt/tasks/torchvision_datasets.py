@@ -48,8 +48,8 @@ class TorchvisionImages(Classification):
                 f"({error}). Connect to a network, or give the folder that holds {self.folder} as --data-dir"
             ) from error
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        sets = [_batch(part, config.image_size) for part in (train, test)]
-        super().__init__(*sets, 10, config, prepare=partial(standardised, mean=mean, std=std))
+        train, test = (_batch(part, config.image_size) for part in (train, test))
+        super().__init__(train, test, 10, config, prepare=partial(standardised, mean=mean, std=std))
         self._shift, self._flip = config.shift, config.flip
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
@@ -81,7 +81,9 @@ class CIFAR10(TorchvisionImages):
 
 def _batch(dataset: Any, image_size: int) -> Batch:
     images = _channels_first(torch.as_tensor(dataset.data)).contiguous()
-    return Batch(resized(images, image_size) if image_size else images, torch.as_tensor(dataset.targets, dtype=torch.int64))
+    return Batch(
+        resized(images, image_size) if image_size else images, torch.as_tensor(dataset.targets, dtype=torch.int64)
+    )
 
 
 def _channels_first(images: Tensor) -> Tensor:

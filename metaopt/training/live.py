@@ -22,6 +22,8 @@ from .race import race
 from .tracker import Tracker
 
 _WORSE = 1.3  # times the loss before; a nowcast that is worse is not followed, as a guard would not
+_PLAIN_COHORTS = 8  # of each ingredient, for the warm-up
+_DRAWN = 16  # histories in an update of the warm-up
 _LATER = 0.8  # share of the later gradient; the rest is that of the loss right after the prediction
 
 
@@ -41,6 +43,7 @@ class LiveGround:
     def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
         assert config.mixture is not None
         self.ingredients = read_mixture(config.mixture, config.data_dir)
+        self.warm_up = config.warm_up
         self.races_every = config.checkpoint_every
         self.plan = LivePlan(config.inner_steps, config.every, config.stride, history, averaging, config.task_batch)
         self.seed = config.seed
@@ -58,14 +61,18 @@ class LiveGround:
             tracker.dataset(each.config.task, source, self._data[each.name], each.name)
 
     def updates(self, epoch: int) -> int:
-        """About how many nowcasts a round has [count]."""
-        return len(self.ingredients) * max(self.plan.steps // self.plan.every - 1, 1)
+        """About how many nowcasts a round has [count]; the first one also has the warm-up's updates."""
+        warm_up = 0 if epoch else self.warm_up
+        return warm_up + len(self.ingredients) * max(self.plan.steps // self.plan.every - 1, 1)
 
     def train(self, run: MetaRun, bar: Progress) -> dict[str, float]:
         """A round: trainings of every ingredient, from their first step to their last.
 
-        They begin one after another, so that updates that follow each other come from all stages of training.
+        They begin one after another, so that updates that follow each other come from all stages of training. The first
+        round comes after the warm-up.
         """
+        if run.epoch == 0:
+            self._warm_up(run, bar)
         count = len(self.ingredients)
         seeds = [_seed(self.seed, run.epoch, number) for number in range(count)]
         cohorts = [
@@ -82,6 +89,23 @@ class LiveGround:
                 gathered[f"train_{name}"].append(value)
                 gathered[f"train_{name}/{cohort.ingredient.name}"].append(value)
         return {name: fmean(values) for name, values in gathered.items()}
+
+    def _warm_up(self, run: MetaRun, bar: Progress) -> None:
+        """Learn what lowers the loss at once, in trainings without nowcasts: many updates from each of them."""
+        random = generator(self.seed, -2)
+        plain = [PlainTrainings(each, self.plan, random) for each in self.ingredients if self.warm_up]
+        for number in range(self.warm_up):
+            trainings = plain[number % len(plain)]
+            problem = trainings.ingredient.problem
+            history, times = trainings.draw(random)
+            horizon = self.plan.horizon(random)
+            predicted = run.model.generate(history, times, times[:, -1] + horizon, problem.layout)
+            examples = problem.task.sample("meta", self.plan.examples, random)
+            with torch.no_grad():
+                before = log_loss(problem, history[:, -1], examples)
+            change = (log_loss(problem, predicted, examples) - before).mean()
+            run.update(change)
+            bar.update(loss=change.item())
 
     def judge(self, run: MetaRun) -> dict[str, float]:
         """Where a checkpoint is due, race one of the ingredients by turns, with random seeds that no round has."""
@@ -120,6 +144,37 @@ class LivePlan(NamedTuple):
         """Half of `every`, all of it or twice as much: a multiple of the stride, so that each starts at a snapshot."""
         factor = (0.5, 1.0, 1.0, 2.0)[int(torch.randint(4, (), generator=random))]
         return max(round(factor * self.every / self.stride), 1) * self.stride
+
+
+class PlainTrainings:
+    """Inner trainings of one ingredient without nowcasts, from their first step to their last, kept in memory."""
+
+    def __init__(self, ingredient: Ingredient, plan: LivePlan, random: torch.Generator) -> None:
+        self.ingredient, self._plan = ingredient, plan
+        kept = [self._run(random) for _ in range(_PLAIN_COHORTS)]
+        self._snapshots = torch.cat(kept)
+
+    def draw(
+        self, random: torch.Generator
+    ) -> tuple[Float[Tensor, "rows history weights"], Float[Tensor, "rows history"]]:
+        """Histories that end anywhere in any of the trainings, and their times."""
+        runs, snapshots, _ = self._snapshots.shape
+        rows = torch.randint(runs, (_DRAWN,), generator=random)
+        ends = torch.randint(1, snapshots, (_DRAWN, 1), generator=random)
+        places = (ends + torch.arange(1 - self._plan.history, 1)).clamp(min=0)
+        return self._snapshots[rows.unsqueeze(1), places], (places * self._plan.stride).float()
+
+    def _run(self, random: torch.Generator) -> Float[Tensor, "runs snapshots weights"]:
+        """The snapshots of a cohort; trainings that diverge are left out."""
+        plan = self._plan
+        trainings = start(
+            self.ingredient, plan.stride, 1, plan.averaging, _seed(int(torch.randint(2**31, (), generator=random)))
+        )
+        snapshots = [trainings.averaged]
+        while trainings.step < plan.steps:
+            trainings.advance(plan.stride)
+            snapshots.append(trainings.averaged)
+        return torch.stack(snapshots, 1)[~trainings.diverged]
 
 
 class Cohort:

@@ -33,6 +33,9 @@ class TrainOptimizerConfig(Config):
         default=0, help="Rounds of live inner trainings instead of epochs over recordings; needs a mixture.", at_least=0
     )
     mixture: Path | None = option(default=None, help="YAML file of the tasks and targets that train in live rounds.")
+    warm_up: int = option(
+        default=0, help="Updates on inner trainings without nowcasts, before the first round [count].", at_least=0
+    )
     inner_steps: int = option(default=800, help="Length of an inner training [steps].", at_least=1)
     every: int = option(default=80, help="Steps between nowcasts in inner trainings; also the look-ahead.", at_least=1)
     stride: int = option(default=20, help="Steps between the snapshots that they are made from.", at_least=1)
@@ -78,8 +81,8 @@ class TrainOptimizerConfig(Config):
             check_run_name(name)
         if self.start_from and self.optimizer_options:
             raise InvalidConfig(
-                f"start_from is {self.start_from} and optimizer_options is {self.optimizer_options}: the parameters are "
-                "those of the optimizer to start from; leave the options out"
+                f"start_from is {self.start_from} and optimizer_options is {self.optimizer_options}: the parameters "
+                "are those of the optimizer to start from; leave the options out"
             )
         if bool(self.rounds) != (self.mixture is not None):
             raise InvalidConfig(
@@ -103,7 +106,7 @@ class TrainOptimizerConfig(Config):
         """What must not change when a training goes on."""
         names = ("training_mode", "objective", "batch_size", "pairs_per_epoch", "task_batch", "lr", "weight_decay",
                  "average", "seed")  # fmt: skip
-        live = ("task_batch", "lr", "weight_decay", "average", "seed", "inner_steps", "every", "stride")
+        live = ("task_batch", "lr", "weight_decay", "average", "seed", "warm_up", "inner_steps", "every", "stride")
         return {name: getattr(self, name) for name in (live if self.rounds else names)}
 
     @property

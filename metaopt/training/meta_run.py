@@ -58,8 +58,8 @@ class MetaRun:
         """
         if type(optimizer) is not type(self.model):
             raise InvalidConfig(
-                f"start_from is a {type(optimizer).__name__}, and optimizer_model {type(self.model).__name__}; give one of "
-                "the same kind"
+                f"start_from is a {type(optimizer).__name__}, and optimizer_model {type(self.model).__name__}; "
+                "give one of the same kind"
             )
         self.model.load_state_dict(optimizer.state_dict())
         self.predictor.load_state_dict(optimizer.state_dict())

@@ -73,7 +73,7 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
 
 
 def _options(config: TrainOptimizerConfig) -> dict[str, Any]:
-    """The optimizer's options; it is shown running averages where its trainings have them, unless they say otherwise."""
+    """The optimizer's options; unless they say otherwise, it is shown what its trainings have: averages or weights."""
     if not issubclass(OPTIMIZERS.get(config.optimizer_model).Config, SnapshotConfig):
         return dict(config.optimizer_options)
     averaging = _AVERAGING if config.rounds else recorded_averaging(config)

@@ -48,7 +48,9 @@ def race(
     if not sound.any():
         return {}
     target = theirs.min(0).values
-    arrival, average_arrival, our_arrival = (_arrival(losses, target)[sound].log() for losses in (theirs, averages, ours))
+    arrival, average_arrival, our_arrival = (
+        _arrival(losses, target)[sound].log() for losses in (theirs, averages, ours)
+    )
     return {
         "speed_up": float((arrival - our_arrival).mean().exp()),
         "average_speed_up": float((arrival - average_arrival).mean().exp()),

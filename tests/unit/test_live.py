@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from metaopt.errors import InvalidConfig, MetaoptError, UnknownName
-from metaopt.weights.averaging import RunningAverage
 from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.files import save_optimizer
+from metaopt.tasks.base import generator
 from metaopt.training.inner import InnerTrainings
-from metaopt.training.live import Cohort, LivePlan, look_ahead
+from metaopt.training.live import Cohort, LivePlan, PlainTrainings, look_ahead
 from metaopt.training.mixture import read_mixture
 from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
 from metaopt.training.race import race
 from metaopt.training.tracker import SilentTracker
+from metaopt.weights.averaging import RunningAverage
 
 MIXTURE = """
 mlp: {task: digits, target_model: MLP, target_options: {widths: [8]}, lr: "1e-3:1e-2", rows: 3}
@@ -152,7 +153,9 @@ def test_rounds_start_from_a_trained_optimizer(config, tmp_path):
 def test_an_optimizer_of_another_kind_is_no_start(config, tmp_path):
     save_optimizer(get_optimizer_model("Line"), tmp_path / "line.safetensors")
     with pytest.raises(InvalidConfig, match=r"start_from is a Line, and optimizer_model PerceiverOptimizer"):
-        train_optimizer(replace(config, optimizer_options={}, start_from=str(tmp_path / "line.safetensors")), SilentTracker())
+        train_optimizer(
+            replace(config, optimizer_options={}, start_from=str(tmp_path / "line.safetensors")), SilentTracker()
+        )
     with pytest.raises(InvalidConfig, match="leave the options out"):
         replace(config, start_from="builtin")
 
@@ -184,3 +187,28 @@ def test_a_mixture_that_cannot_be_names_its_ingredient(tmp_path, text, error, me
 def test_a_plan_that_contradicts_itself_is_refused(config, change):
     with pytest.raises(MetaoptError, match=r"rounds|every"):
         replace(config, **change)
+
+
+def test_plain_trainings_give_histories_from_anywhere_in_them(mlp):
+    plan = LivePlan(steps=60, every=20, stride=10, history=4, averaging=0.9, examples=8)
+    plain = PlainTrainings(mlp, plan, generator(3))
+    history, times = plain.draw(generator(4))
+    assert history.shape == (16, 4, mlp.problem.layout.size)
+    assert times.max() <= 60
+    assert len(times[:, -1].unique()) > 3
+    assert (times[:, 1:] >= times[:, :-1]).all()
+    start, same = times[:, 0] == 0, times[:, 1] == times[:, 0]
+    assert torch.equal(history[start & same][:, 0], history[start & same][:, 1])  # absent ones are copies
+    assert torch.equal(plain.draw(generator(4))[0], history)
+
+
+def test_a_warm_up_comes_before_the_first_round_and_resumes(config):
+    warmed = replace(config, warm_up=5)
+    whole = train_optimizer(warmed, SilentTracker())
+    first = train_optimizer(replace(warmed, rounds=1, checkpoint_name="two"), SilentTracker())
+    second = train_optimizer(replace(warmed, rounds=1, checkpoint_name="two"), SilentTracker(), first.checkpoint)
+    assert second.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    cold = train_optimizer(replace(config, checkpoint_name="cold"), SilentTracker())
+    assert not torch.equal(
+        cold.optimizer.state_dict()["coefficients.weight"], whole.optimizer.state_dict()["coefficients.weight"]
+    )

@@ -14,11 +14,11 @@ import metaopt
 from metaopt.errors import InvalidConfig, LayoutMismatch, UnknownName
 from metaopt.nowcast import Nowcast
 from metaopt.nowcast import sources as nowcast_sources
-from metaopt.weights.averaging import RunningAverage
 from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.base import GenerativeOptimizer
 from metaopt.optimizers.files import save_optimizer
 from metaopt.optimizers.hold import HoldConfig
+from metaopt.weights.averaging import RunningAverage
 from metaopt.weights.layout import Layout
 
 
@@ -197,7 +197,9 @@ def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
     optimizer = nowcast(model, drift, ema=0.5)
     train(model, optimizer, range(3))
     assert optimizer.average.decay == 0.5
-    assert torch.allclose(optimizer._named(optimizer._shown)["0.bias"].flatten(), average_of(network(), range(3))[24:30])
+    assert torch.allclose(
+        optimizer._named(optimizer._shown)["0.bias"].flatten(), average_of(network(), range(3))[24:30]
+    )
     assert len(optimizer.state_dict()["nowcast"]["averages"]) == 2
 
 

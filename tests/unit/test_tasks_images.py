@@ -201,3 +201,18 @@ def test_real_photographs(real_data):
     assert len(task.splits["validation"]) == 1000
     assert len(task.class_names) == 10
     assert os.listdir(os.environ["XDG_CACHE_HOME"]) == ["metaopt"]  # noqa: PTH208
+
+
+def test_images_of_a_public_set_can_be_resized_shifted_and_mirrored(mnist_dir):
+    plain, small, varied = (
+        get_task("mnist", data_dir=str(mnist_dir), **changes)
+        for changes in ({}, {"image_size": 14}, {"image_size": 14, "shift": 1, "flip": True})
+    )
+    assert plain.splits["train"][:2].inputs.shape == (2, 1, 28, 28)
+    (inputs, labels), (changed, same_labels) = (next(task.batches(8, 0, 0)) for task in (small, varied))
+    assert inputs.shape == changed.shape == (8, 1, 14, 14)
+    assert torch.equal(labels, same_labels)
+    assert not torch.equal(inputs, changed)
+    whole = plain.splits["train"][:].inputs
+    assert small.splits["train"][:].inputs.mean() == pytest.approx(float(whole.mean()), abs=0.01)
+    assert torch.equal(next(varied.batches(8, 0, 0)).inputs, changed)
