@@ -90,7 +90,7 @@ class EvaluateConfig(Config):
         return tuple(Range(rate, rate) for rate in dict.fromkeys(self.learning_rates)) or (self.lr,)
 
     def measured_at(self, step: int) -> bool:
-        """Whether the validation loss is looked at after a step: regularly, at the end, and until the next nowcast."""
+        """Whether the validation loss is looked at after a step: regularly, at the end, and after rare nowcasts."""
         regular = step % self.evaluate_every == 0
-        after_nowcast = step >= self.every and step % self.every in DELAYS
+        after_nowcast = self.every >= self.evaluate_every and step >= self.every and step % self.every in DELAYS
         return step == self.steps or (step > 0 and (regular or after_nowcast))

@@ -101,11 +101,9 @@ class LiveGround:
             horizon = self.plan.horizon(random)
             predicted = run.model.generate(history, times, times[:, -1] + horizon, problem.layout)
             examples = problem.task.sample("meta", self.plan.examples, random)
-            with torch.no_grad():
-                before = log_loss(problem, history[:, -1], examples)
-            change = (log_loss(problem, predicted, examples) - before).mean()
-            run.update(change)
-            bar.update(loss=change.item())
+            loss = log_loss(problem, predicted, examples).mean()
+            run.update(loss)
+            bar.update(loss=loss.item())
 
     def judge(self, run: MetaRun) -> dict[str, float]:
         """Where a checkpoint is due, race one of the ingredients by turns, with random seeds that no round has."""
