@@ -1,5 +1,6 @@
 """Next-step weights from files to a file: a recorded history in, a loadable network out."""
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from .errors import InvalidConfig
 from .optimizers import GenerativeOptimizer
 from .trajectories import Trajectory
 from .weights.files import write_tensors
+
+log = logging.getLogger(__name__)
 
 
 class GenerateConfig(Config):
@@ -61,6 +64,14 @@ def generate(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Generate
         raise InvalidConfig(f"t_end is {t_end:g}, before the snapshot at step {t_start:g}; give {t_start:g} or more")
     if config.output.exists() and not config.overwrite:
         raise InvalidConfig(f"{config.output} exists; choose another --output, or give --overwrite to replace it")
+    if trajectory.averaging != optimizer.averaging:
+        log.warning(
+            "%s is shown snapshots of averaging %g, and was trained on ones of %g (0: the weights themselves); expect "
+            "less of it",
+            type(optimizer).__name__,
+            trajectory.averaging,
+            optimizer.averaging,
+        )
     tensors = _predict(trajectory, index, t_end, optimizer)
     facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
     write_tensors(config.output, {**trajectory.frozen(), **trajectory.buffers(index), **tensors}, "weights", facts)

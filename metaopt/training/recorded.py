@@ -119,19 +119,15 @@ def recorded_averaging(config: TrainOptimizerConfig) -> float:
     Raises:
         TrajectoryError: no trajectory of that name.
     """
-    return _averaging(_recorded(config)[0])
+    return _recorded(config)[0].averaging
 
 
 def _recorded(config: TrainOptimizerConfig) -> list[Trajectory]:
     return [found for name in config.run_names for found in find_trajectories(config.trajectory_dir / name)]
 
 
-def _averaging(trajectory: Trajectory) -> float:
-    return float(trajectory.run.get("averaging", 0.0))
-
-
 def _check_averaging(trajectory: Trajectory, averaging: float) -> None:
-    if (recorded := _averaging(trajectory)) != averaging:
+    if (recorded := trajectory.averaging) != averaging:
         raise TrajectoryError(
             f"{trajectory.folder} holds snapshots of a running average of decay {recorded:g} (0: the weights "
             f"themselves), and the optimizer is to be shown ones of {averaging:g}. Leave out its option `averaging`, "

@@ -89,6 +89,11 @@ class Trajectory:
         return f"{self.folder.absolute().parent.name}/{self.folder.name}"
 
     @property
+    def averaging(self) -> float:
+        """Decay of the running average of the weights that its snapshots are of; 0: they are the weights themselves."""
+        return float(self.run.get("averaging", 0.0))
+
+    @property
     def steps(self) -> list[int]:
         """Training times of the snapshots, rising [optimizer steps]."""
         return [snapshot.step for snapshot in self.snapshots]

@@ -92,6 +92,11 @@ def test_it_is_what_the_optimizer_predicts_from_the_history(config, recorded):
     assert all(torch.equal(tensors[name], each.to(tensors[name].dtype)) for name, each in named.items())
 
 
+def test_snapshots_of_another_average_than_the_optimizers_are_told(config, caplog):
+    generate(config, get_optimizer_model("Line", averaging=0.9))
+    assert "averaging 0, and was trained on ones of 0.9" in caplog.text
+
+
 def test_a_network_that_grew_goes_on_from_its_last_segment(config, recorded, tmp_path):
     grown = nn.Linear(5, 2)
     for number in range(2):

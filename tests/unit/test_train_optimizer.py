@@ -273,6 +273,20 @@ def test_values_that_break_a_rule_are_refused(change):
         TrainOptimizerConfig(**change)
 
 
+def test_the_optimizer_is_shown_what_was_recorded(config, tmp_path):
+    averages = TrainTargetConfig(
+        run_name="averages", target_model="MLP", target_options={"widths": [4]}, epochs=3, averaging=0.9, runs=2,
+        trajectory_dir=config.trajectory_dir, checkpoint_dir=tmp_path / "targets",
+    )  # fmt: skip
+    train_targets(averages, SilentTracker())
+    trained = train_optimizer(replace(config, run_name="averages", held_out=1), SilentTracker())
+    assert trained.optimizer.averaging == 0.9
+    assert train_optimizer(replace(config, checkpoint_name="plain"), SilentTracker()).optimizer.averaging == 0.0
+    both = replace(config, run_name=f"{config.run_name},averages", checkpoint_name="both")
+    with pytest.raises(TrajectoryError, match=r"running average of decay 0\.9 .* to be shown ones of 0\."):
+        train_optimizer(both, SilentTracker())
+
+
 def test_a_run_with_one_snapshot_is_refused_by_name(config, recorded, tmp_path):
     lonely = tmp_path / "lonely" / "seed_0"
     lonely.mkdir(parents=True)

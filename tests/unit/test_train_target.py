@@ -108,6 +108,21 @@ def test_resuming_goes_on_to_the_bytes_of_a_run_without_a_stop(config, tmp_path)
     assert all(path.read_bytes() == (resumed / path.name).read_bytes() for path in whole.iterdir())
 
 
+def test_a_running_average_is_recorded_where_it_is_asked_for_also_across_a_resume(config, tmp_path):
+    every_step = replace(config, snapshot_every=1, epochs=1)
+    weights = Trajectory.open(train_targets(every_step, SilentTracker())[0])
+    averaged = replace(every_step, averaging=0.9, run_name="averages", epochs=2)
+    average = Trajectory.open(train_targets(averaged, SilentTracker())[0])
+    assert (weights.averaging, average.averaging) == (0.0, 0.9)
+    assert torch.equal(average.weights(0), weights.weights(0))
+    assert torch.equal(average.weights(1), weights.weights(1))
+    expected = (0.9 * weights.weights(1) + weights.weights(2)) / 1.9
+    torch.testing.assert_close(average.weights(2), expected)
+    train_targets(replace(averaged, run_name="two", epochs=1), SilentTracker())
+    again = Trajectory.open(train_targets(replace(averaged, run_name="two", resume=True), SilentTracker())[0])
+    assert all(torch.equal(again.weights(index), average.weights(index)) for index in range(len(average)))
+
+
 def test_resuming_a_complete_run_does_nothing_and_says_so(config, caplog):
     (folder,) = train_targets(config, SilentTracker())
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
