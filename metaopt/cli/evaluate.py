@@ -5,8 +5,9 @@ from typing import NamedTuple
 import click
 
 from ..evaluation import Comparison, EvaluateConfig, Verdict, evaluate, terminal_table, verdict
+from ..nowcast import load_optimizer
 from ..optimizers.base import GenerativeOptimizer
-from ..tracking import CHAMPION, champion_version, load_optimizer, promote, registered_version, start_run
+from ..tracking import CHAMPION, champion_version, promote, registered_version, start_run
 from .options import config_command
 
 

@@ -3,7 +3,8 @@
 import click
 
 from ..generation import GenerateConfig, generate
-from ..tracking import load_optimizer, start_run
+from ..nowcast import load_optimizer
+from ..tracking import start_run
 from ..weights.files import files_of
 from .options import config_command
 

@@ -14,7 +14,7 @@ class EvaluateConfig(Config):
     """One case: a task, a target, a base optimizer, a budget, and held-out random seeds."""
 
     optimizer: str = option(
-        default="models:/metaopt-perceiver@champion", help="Optimizer to judge: a model URI or a file."
+        default="models:/metaopt-perceiver@champion", help="Optimizer to judge: `builtin`, a model URI, a run ID or a file."
     )
     task: str = option(default="digits", help="Task that the target is trained on.")
     data_dir: Path | None = option(default=None, help="Folder that holds the task's data, for tasks that read files.")
@@ -34,7 +34,7 @@ class EvaluateConfig(Config):
     )
     batch_size: int = option(default=64, help="Training examples per step [count].", at_least=1)
     steps: int = option(default=480, help="Budget of every contender [steps].", at_least=2)
-    every: int = option(default=80, help="Steps from one nowcast to the next [steps].", at_least=1)
+    every: int = option(default=40, help="Steps from one nowcast to the next [steps].", at_least=1)
     stride: int = option(default=20, help="Steps between the snapshots that a nowcast starts from [steps].", at_least=1)
     horizons: tuple[int, ...] = option(
         default=(),

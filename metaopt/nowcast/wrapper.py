@@ -69,7 +69,7 @@ class Nowcast(torch.optim.Optimizer):
         model: nn.Module,
         optimizer: GenerativeOptimizer | str | Path,
         *,
-        every: int = 120,
+        every: int = 40,
         stride: int = 20,
         horizon: int | None = None,
         horizons: Sequence[int] | None = None,

@@ -37,7 +37,7 @@ class TrainOptimizerConfig(Config):
         default=0, help="Updates on inner trainings without nowcasts, before the first round [count].", at_least=0
     )
     inner_steps: int = option(default=800, help="Length of an inner training [steps].", at_least=1)
-    every: int = option(default=80, help="Steps between nowcasts in inner trainings; also the look-ahead.", at_least=1)
+    every: int = option(default=40, help="Steps between nowcasts in inner trainings; also the look-ahead.", at_least=1)
     stride: int = option(default=20, help="Steps between the snapshots that they are made from.", at_least=1)
     batch_size: int = option(default=8, help="Pairs in a batch [count].", at_least=1)
     pairs_per_epoch: int = option(default=0, help="Pairs drawn for an epoch [count]; 0 for all.", at_least=0)
