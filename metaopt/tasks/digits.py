@@ -7,13 +7,14 @@ import torch
 from ..configuration import option
 from .base import Batch, SplitConfig, generator, held_out
 from .classification import Classification
-from .images import varied
+from .images import resized, varied
 
 
 class DigitsConfig(SplitConfig):
     """How the digits are divided and varied."""
 
     validation_fraction: float = option(default=0.25, help="Share of all images that only judge.", above=0.0, below=1.0)
+    image_size: int = option(default=8, help="Height and width to which images are brought [pixels].", at_least=2)
     shift: int = option(default=1, help="Largest random shift of a training image [pixels]; 0 for none.", at_least=0)
 
 
@@ -32,6 +33,7 @@ class Digits(Classification):
         self._shift = config.shift
         images, labels = load_digits(return_X_y=True)
         inputs = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+        inputs = inputs if config.image_size == 8 else resized(inputs, config.image_size)
         inputs = (inputs - inputs.mean()) / inputs.std()
         digits = Batch(inputs, torch.tensor(labels, dtype=torch.int64))
         train, validation = held_out(digits, config.validation_fraction, config.split_seed)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,9 +26,9 @@ def standardised(
 
 
 def resized(
-    images: UInt8[Tensor, "batch channels height width"], size: int
-) -> UInt8[Tensor, "batch channels size size"]:
-    """Stored bytes as square images of another size [pixels]."""
+    images: Shaped[Tensor, "batch channels height width"], size: int
+) -> Shaped[Tensor, "batch channels size size"]:
+    """Images, as numbers or as stored bytes, as square ones of another size [pixels]."""
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
