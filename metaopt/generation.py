@@ -20,7 +20,8 @@ class GenerateConfig(Config):
     """What to generate from, for when, and where to put it."""
 
     optimizer: str = option(
-        default="models:/metaopt-perceiver@champion", help="Optimizer to use: `builtin`, a model URI, a run ID or a file."
+        default="models:/metaopt-perceiver@champion",
+        help="Optimizer to use: `builtin`, a model URI, a run ID or a file.",
     )
     trajectory: Path = option(
         default=Path("trajectories/target/seed_0"), help="Folder of the trajectory to go on from."

@@ -14,7 +14,8 @@ class EvaluateConfig(Config):
     """One case: a task, a target, a base optimizer, a budget, and held-out random seeds."""
 
     optimizer: str = option(
-        default="models:/metaopt-perceiver@champion", help="Optimizer to judge: `builtin`, a model URI, a run ID or a file."
+        default="models:/metaopt-perceiver@champion",
+        help="Optimizer to judge: `builtin`, a model URI, a run ID or a file.",
     )
     task: str = option(default="digits", help="Task that the target is trained on.")
     data_dir: Path | None = option(default=None, help="Folder that holds the task's data, for tasks that read files.")

@@ -56,10 +56,9 @@ class Curve:
         """The lowest validation loss; infinite where none is a number."""
         return min((loss for loss in self.losses if not math.isnan(loss)), default=math.inf)
 
-    @property
-    def guard_passes(self) -> int:
-        """Forward passes over the guard's batch [count]."""
-        return sum(event.loss_before is not None for event in self.events) * 2
+    def guard_passes(self, horizons: int) -> int:
+        """Forward passes over the guard's batch [count], where so many horizons were proposed at each nowcast."""
+        return sum(event.loss_before is not None for event in self.events) * (1 + horizons)
 
 
 @dataclass(frozen=True)
