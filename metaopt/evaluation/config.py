@@ -90,6 +90,11 @@ class EvaluateConfig(Config):
         """The learning rates to compare at."""
         return tuple(Range(rate, rate) for rate in dict.fromkeys(self.learning_rates)) or (self.lr,)
 
+    @property
+    def horizon(self) -> int:
+        """How far ahead single predictions look: the middle one of the horizons [steps]."""
+        return sorted(self.horizons)[len(self.horizons) // 2] if self.horizons else self.every
+
     def measured_at(self, step: int) -> bool:
         """Whether the validation loss is looked at after a step: regularly, at the end, and after rare nowcasts."""
         regular = step % self.evaluate_every == 0

@@ -102,7 +102,7 @@ class Trials:
         return judged
 
     def _relative_error(self, step: int, weights: Tensor) -> float | None:
-        truth = self._snapshots.get(step + self._bench.config.every)
+        truth = self._snapshots.get(step + self._bench.config.horizon)
         if truth is None:
             return None
         return float((weights - truth).square().sum() / (self._snapshots[step] - truth).square().sum())
@@ -114,4 +114,4 @@ def state_at(bench: Bench, optimizer: GenerativeOptimizer, snapshots: Snapshots,
     ages = reversed(range(optimizer.history))
     steps = [past for age in ages if (past := step - age * config.stride) >= 0]
     history = torch.stack([snapshots[past] for past in steps])
-    return State(history, torch.tensor(steps, dtype=torch.float32), float(step + config.every))
+    return State(history, torch.tensor(steps, dtype=torch.float32), float(step + config.horizon))

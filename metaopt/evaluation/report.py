@@ -82,7 +82,8 @@ random seed are twins: same initial weights, same batches, same points of measur
 alone. *EMA*, *LAWA* and *RNA* are read out of hold's weights: running averages (decay 0.98 and 0.99), the mean of the
 last snapshots, and their regularised nonlinear acceleration. {_whose_weights(comparison)}
 *cosine* and *schedule-free*, where they ran, are trainings of their own. All others move the weights by a prediction
-every {config["every"]} steps, from snapshots {config["stride"]} steps apart, and keep it only if the loss on held-out examples (not those that judge) does not rise.
+every {config["every"]} steps, from snapshots {config["stride"]} steps apart, and keep it only if the loss on held-out
+examples (not those that judge) does not rise.
 The judged optimizer is `{config["optimizer"]}`.{_choice_of_rates(comparison)}""".strip()
 
 
