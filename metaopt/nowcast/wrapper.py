@@ -199,6 +199,8 @@ class Nowcast(torch.optim.Optimizer):
         self._space.check_unchanged()
         if not self._agreed(self._past.is_finite()):
             self._past.clear()
+            for average in self._averages:
+                average.forget()
             self._warn("the history of weights is not finite and is dropped")
             self.events.append(NowcastEvent(self.steps, None, None, accepted=False))
             return
@@ -265,7 +267,8 @@ class Nowcast(torch.optim.Optimizer):
             self._space.write(proposal.weights)
         else:
             self._space.restore(saved)
-            self._space.add(None if proposal.weights is None else proposal.weights - self._past.weights[-1])
+            start = self._past.weights[-1]
+            self._space.add(None if proposal.weights is None else proposal.weights - start.to(proposal.weights.device))
         self._space.restore_buffers(proposal.buffers)
         for number, (now, before) in enumerate(zip(self._space.weights, saved.weights, strict=True)):
             change = (now.detach() - before).float()  # the same in all processes

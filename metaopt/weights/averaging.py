@@ -36,6 +36,10 @@ class RunningAverage:
         news = [tensor.detach().to(torch.float32) for tensor in tensors]  # a copy only where the precision differs
         torch._foreach_lerp_(self.tensors, news, (1 - self.decay) / (1 - self.decay**self.updates))
 
+    def forget(self) -> None:
+        """Start anew with the next update."""
+        self.updates, self.tensors = 0, []
+
     def shift(self, number: int, change: Tensor) -> None:
         """Move the average of one tensor along with it."""
         if self.tensors:

@@ -192,6 +192,16 @@ def test_its_guard_looks_at_averages_and_restores_the_weights():
     assert optimizer.events == [(4, 1.0, 2.0, False, 4)]
 
 
+def test_an_average_that_is_not_finite_is_begun_anew():
+    model = network()
+    optimizer = nowcast(model, AverageDrift())
+    train(model, optimizer, range(2))
+    optimizer.average.tensors[0][0] = math.nan
+    train(model, optimizer, range(2, 8))
+    assert [event.accepted for event in optimizer.events] == [False, True]
+    assert all(tensor.isfinite().all() for tensor in optimizer.average.tensors)
+
+
 def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
     model, drift = network(), AverageDrift()
     optimizer = nowcast(model, drift, ema=0.5)
