@@ -122,7 +122,7 @@ REFUSED = {
     "run that does not exist": ([*LEARN, "--resume-from", "0" * 32], "look the ID up in `mlflow ui`"),
     "no run and no file": ([*LEARN, "--resume-from", "yesterday"], "expected an existing file, a run ID"),
     "no optimizer of that name": (["evaluate", "--optimizer", "models:/nobody@champion"], "models:/nobody@champion"),
-    "no nowcast in the budget": (["evaluate", "--steps", 40], "no nowcast would take place"),
+    "no nowcast in the budget": (["evaluate", "--steps", 20], "no nowcast would take place"),
     "no snapshot at that step": (
         [
             *GENERATE,
