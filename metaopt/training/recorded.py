@@ -37,7 +37,7 @@ class RecordedGround:
     """
 
     def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
-        trajectories = _recorded(config)
+        trajectories = [found for name in config.run_names for found in find_trajectories(config.trajectory_dir / name)]
         for trajectory in trajectories:
             _check_averaging(trajectory, averaging)
         held_out = len(trajectories) // 4 if config.held_out is None else config.held_out
@@ -114,16 +114,12 @@ class RecordedGround:
 
 
 def recorded_averaging(config: TrainOptimizerConfig) -> float:
-    """Decay of the running average whose snapshots were recorded; 0 where they are of the weights themselves.
+    """Decay of the running average that the first run name's snapshots are of; 0: they are the weights themselves.
 
     Raises:
         TrajectoryError: no trajectory of that name.
     """
-    return _recorded(config)[0].averaging
-
-
-def _recorded(config: TrainOptimizerConfig) -> list[Trajectory]:
-    return [found for name in config.run_names for found in find_trajectories(config.trajectory_dir / name)]
+    return find_trajectories(config.trajectory_dir / config.run_names[0])[0].averaging
 
 
 def _check_averaging(trajectory: Trajectory, averaging: float) -> None:
