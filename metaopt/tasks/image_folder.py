@@ -1,7 +1,7 @@
 """Images in folders that are named like their classes."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +10,10 @@ from torch import Tensor
 
 from ..configuration import option
 from ..errors import InvalidConfig, TaskDataError
-from .base import Batch, SplitConfig, generator, naming
+from .base import Batch, SplitConfig, naming
 from .cache import Made, cached, key_of
-from .classification import Classification
 from .image_files import ImageFile, class_names, decode, find_images
-from .images import standardised, varied
+from .images import VariedImages, standardised
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class ImageFolderConfig(SplitConfig):
             raise InvalidConfig(f"channels is {self.channels}; expected 1 (grey) or 3 (colour)")
 
 
-class ImageFolder(Classification):
+class ImageFolder(VariedImages):
     """Name the class of an image; any folder with train/<class>/ and test/<class>/ will do.
 
     Images are decoded once, into the cache folder, and from then on read from there as they are needed. The test images
@@ -63,12 +62,7 @@ class ImageFolder(Classification):
                 prepare=partial(standardised, mean=stored["mean"], std=stored["std"]),
             )
         self.rows_at_once = max(1, min(500, _VALUES_AT_ONCE // self.model_facts["in_features"]))
-        self._shift, self._flip = config.shift, config.flip
-
-    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch of varied training batches; order and changes depend on the random seed and the epoch alone."""
-        random = generator(seed, epoch, self._shift)
-        return varied(super().batches(batch_size, seed, epoch), random, self._shift, self._flip)
+        self.shift, self.flip = config.shift, config.flip
 
 
 def _key(config: ImageFolderConfig, files: Sequence[ImageFile]) -> str:

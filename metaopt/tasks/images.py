@@ -7,9 +7,24 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Batch
+from .base import Batch, generator
+from .classification import Classification
 
 Images = Float[Tensor, "batch channels height width"]
+
+
+class VariedImages(Classification):
+    """Name what an image shows; training images are shifted and mirrored as a subclass says."""
+
+    shift: int = 0
+    """Largest shift [pixels]."""
+    flip: bool = False
+    """Whether half of them show their mirror image."""
+
+    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """One epoch of varied training batches; order and changes depend on the random seed and the epoch alone."""
+        random = generator(seed, epoch, self.shift)
+        return varied(super().batches(batch_size, seed, epoch), random, self.shift, self.flip)
 
 
 def standardised(

@@ -1,6 +1,5 @@
 """Public sets of small images in their own file formats, through torchvision's loaders."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +10,8 @@ from torch import Tensor
 from ..configuration import option
 from ..dependencies import import_torchvision
 from ..errors import TaskDataError
-from .base import Batch, SplitConfig, generator
-from .classification import Classification
-from .images import resized, standardised, varied
+from .base import Batch, SplitConfig
+from .images import VariedImages, resized, standardised
 
 
 class TorchvisionConfig(SplitConfig):
@@ -28,7 +26,7 @@ class TorchvisionConfig(SplitConfig):
     flip: bool = option(default=False, help="Mirror half of the training images, anew in each epoch.")
 
 
-class TorchvisionImages(Classification):
+class TorchvisionImages(VariedImages):
     """A data set of ten classes that torchvision can load. A subclass names it and is final."""
 
     Config = TorchvisionConfig
@@ -50,12 +48,7 @@ class TorchvisionImages(Classification):
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         train, test = (_batch(part, config.image_size) for part in (train, test))
         super().__init__(train, test, 10, config, prepare=partial(standardised, mean=mean, std=std))
-        self._shift, self._flip = config.shift, config.flip
-
-    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch of training batches; order and changes depend on the random seed and the epoch alone."""
-        random = generator(seed, epoch, self._shift)
-        return varied(super().batches(batch_size, seed, epoch), random, self._shift, self._flip)
+        self.shift, self.flip = config.shift, config.flip
 
 
 class MNIST(TorchvisionImages):
