@@ -2,26 +2,27 @@
 
 import json
 import logging
-import math
-from collections.abc import Mapping
-from statistics import fmean
-from typing import Any
 
+from ..configuration import Range
 from ..errors import Diverged
 from ..optimizers.base import GenerativeOptimizer
 from ..tasks import Task, get_task, task_config
 from ..training.tracker import Tracker
 from ..weights.files import write_text
 from .baselines import NOWCASTS, TRAININGS
+from .charts import charts
 from .config import EvaluateConfig
 from .contest import Contest
-from .plots import figures
-from .rates import at_best_rates
+from .headline import case, show_contender, show_judged, title
+from .portrait import Course, Portrait, portrait
+from .rates import at_best_rates, best_rate
 from .readouts import READ_OUTS
 from .report import report_markdown
 from .results import CHAMPION, HOLD, Comparison, Curve, Prediction
-from .summary import Standing, Summary
+from .summary import Summary
 from .tables import contenders_csv
+from .twins import Bench
+from .web import report_html
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def evaluate(
 
     Args:
         optimizer: the one to judge, ready to predict.
-        tracker: gets one child run per contender, the summary's figures, plots, `report.md` and `evaluation.json`.
+        tracker: gets one child run per contender, the summary's figures, charts, `report.md`, `report.html` and
+            `evaluation.json`.
         champion: a further contender, which the judged one is to beat.
     Raises:
         InvalidConfig, UnknownName, TaskDataError, TrajectoryError: something that the configuration names cannot be
@@ -45,12 +47,16 @@ def evaluate(
     """
     task = get_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
     judged = contender_name(optimizer)
+    told = case(config.to_mapping(), [str(rate) for rate in config.rates])
+    tracker.note(does=f"Judges {judged}: {told}. Each run below is one contender.")
     rival = {CHAMPION: champion} if champion is not None else {}
     contest = Contest(config, task, {**rival, judged: optimizer})
-    curves, predictions = _at_all_rates(contest)
-    novelty = contest.novelty(curves[0].rate)
-    comparison = Comparison(config.to_mapping(), judged, tuple(curves), tuple(predictions), novelty)
-    _publish(comparison, config, task, tracker)
+    with contest.shown():
+        curves, predictions = _at_all_rates(contest)
+        novelty = contest.novelty(curves[0].rate)
+        comparison = Comparison(config.to_mapping(), judged, tuple(curves), tuple(predictions), novelty)
+        sitting = _portrait(contest, optimizer, Range.parse(best_rate(comparison, judged)))
+    _publish(comparison, sitting, config, task, tracker)
     return comparison
 
 
@@ -80,47 +86,31 @@ def _at_all_rates(contest: Contest) -> tuple[list[Curve], list[Prediction]]:
     return curves, predictions
 
 
-def _publish(comparison: Comparison, config: EvaluateConfig, task: Task, tracker: Tracker) -> None:
+def _portrait(contest: Contest, optimizer: GenerativeOptimizer, rate: Range) -> Portrait | None:
+    """A closer look at the hold twin of the first random seed; its snapshots are in the cache."""
+    bench = Bench(contest.config, contest.task, contest.config.seed, rate)
+    return portrait(Course(bench, contest.hold(bench).snapshots), optimizer)
+
+
+def _publish(
+    comparison: Comparison, sitting: Portrait | None, config: EvaluateConfig, task: Task, tracker: Tracker
+) -> None:
     best = at_best_rates(comparison)
     summary = Summary(best)
     result = json.dumps({**comparison.to_mapping(), "summary": summary.to_mapping()}, indent=1, allow_nan=False) + "\n"
     if config.output is not None:
         write_text(config.output, result)
     tracker.dataset(config.task, config.task, task.digest(), "evaluation")
-    for contender in best.contenders:
-        _publish_curves(contender, best.curves_of(contender), tracker)
     for standing in summary.standings:
-        tracker.metrics(_finite(_figures_of(standing)), config.steps)
-    # Tracking servers take no apostrophe in a metric's name.
-    gains = {f"gain/{control.control}".replace("'", ""): control.gain.mean for control in summary.controls}
-    tracker.metrics(_finite(gains), config.steps)
-    for name, figure in figures(best).items():
-        tracker.figure(figure, name)
+        with tracker.child(f"{standing.contender}: {title(comparison.config)}") as run:
+            run.tags({"metaopt.phase": "contender"})
+            run.params({"contender": standing.contender, "lr": best.curves_of(standing.contender)[0].rate})
+            show_contender(best, standing, run)
+    show_judged(summary, tracker)
+    drawn = charts(best, sitting)
+    for chart in drawn:
+        tracker.figure(chart.drawn(), chart.name)
     tracker.text(result, "evaluation.json")
     tracker.text(contenders_csv(comparison), "contenders.csv")
     tracker.text(report_markdown(comparison), "report.md")
-
-
-def _publish_curves(contender: str, curves: list[Curve], tracker: Tracker) -> None:
-    with tracker.child(f"evaluation: {contender}") as run:
-        run.params({"contender": contender, "lr": curves[0].rate})
-        for points in zip(*(curve.points for curve in curves), strict=True):
-            run.metrics(_finite({"val_loss": fmean(point.loss for point in points)}), points[0].step)
-
-
-def _figures_of(standing: Standing) -> dict[str, Any]:
-    name = standing.contender.replace("+", "with")  # which tracking servers take in a metric's name
-    figures_of = {
-        f"speedup/{name}": standing.full.speed_up.mean,
-        f"speedup_early/{name}": standing.early.speed_up.mean,
-        f"speedup_seconds/{name}": standing.full.speed_up_in_time.mean,
-        f"final_val_loss/{name}": standing.final_loss,
-    }
-    if standing.gain is not None:
-        figures_of[f"gain/{name}"] = standing.gain.mean
-    return figures_of
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    """Tracking servers refuse or misread figures that are not finite."""
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+    tracker.text(report_html(comparison, drawn), "report.html")

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,12 @@ from ..errors import Diverged
 from ..optimizers.base import GenerativeOptimizer
 from ..optimizers.files import optimizer_facts
 from ..tasks import Task
+from ..training.progress import SILENCE, Progress, progress, share_of
 from ..weights.files import digest_of
 from .baselines import NOWCASTS, TRAININGS
 from .cache import Twin, TwinCache
 from .config import EvaluateConfig
-from .controls import Trials
+from .controls import CONTROLS, Trials
 from .novelty import Familiar
 from .readouts import READ_OUT_OF_NOWCASTS, READ_OUTS
 from .results import HOLD, Curve, Novelty, Prediction
@@ -55,6 +57,17 @@ class Contest:
         facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest()}
         self._cache = TwinCache(config.cache_dir, facts)
         self._familiar = Familiar(Bench(config, task, config.seed), config.seen) if config.seen is not None else None
+        self._bar = SILENCE
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show how far the contest is while the block runs."""
+        config = self.config
+        further = 1 + (max(config.seeds, 2) if self._familiar else 0)  # hold twins; mostly, the cache has them
+        pieces = len(config.rates) * self._pieces_at_a_rate() + further * config.steps
+        with progress(pieces, f"judging {self._judged}: {config.target_model} on {config.task}", "piece") as self._bar:
+            yield
+        self._bar = SILENCE
 
     def curves_and_predictions(self, rate: Range) -> tuple[list[Curve], list[Prediction]]:
         """Everything at one learning rate.
@@ -62,6 +75,22 @@ class Contest:
         Raises:
             Diverged: the hold twin's loss is not finite, so that there is nothing to compare with.
         """
+        whole = self._bar
+        with share_of(whole, self._pieces_at_a_rate()) as self._bar:
+            try:
+                return self._all_seeds(rate)
+            finally:
+                self._bar = whole
+
+    def _pieces_at_a_rate(self) -> int:
+        """Steps of all twins and single predictions at one learning rate [count]."""
+        config = self.config
+        twins = 1 + len(self._predicting) + (len(TRAININGS) if config.baselines == "all" else 0)
+        judged = len(self._predicting) + (len(CONTROLS) if config.controls else 0)
+        other = config.steps if config.controls else 0
+        return other + config.seeds * (twins * config.steps + judged * (config.steps // config.every))
+
+    def _all_seeds(self, rate: Range) -> tuple[list[Curve], list[Prediction]]:
         curves: list[Curve] = []
         predictions: list[Prediction] = []
         others = self.other(rate).snapshots if self.config.controls else None
@@ -69,11 +98,12 @@ class Contest:
             bench = Bench(self.config, self.task, seed, rate)
             hold = self.hold(bench)
             curves += [*hold.curves, *self._rivals(bench)]
-            trials = Trials(bench, hold.snapshots)
+            trials = Trials(bench, hold.snapshots, self._bar)
             predictions += [made for name, each in self._predicting.items() for made in trials.judge(name, each)]
             if others is not None:
                 predictions += trials.judge_controls(self._predicting[self._judged], others)
-            log.info("random seed %d, lr %s: final validation loss %s", seed, rate, _final_losses(curves, seed))
+            shown = _final_losses(curves, seed, (HOLD, self._judged))
+            log.info("random seed %d, lr %s: final validation loss %s", seed, rate, shown)
         return curves, predictions
 
     def novelty(self, rate: str) -> Novelty | None:
@@ -97,13 +127,13 @@ class Contest:
         """
         averaging = self._predicting[self._judged].averaging
 
-        def train() -> Twin:
+        def train(bar: Progress) -> Twin:
             witness = Witness(bench, READ_OUTS, averaging=averaging)
-            curve = train_twin(bench, HOLD, watch=witness)
+            curve = train_twin(bench, HOLD, watch=witness, bar=bar)
             return Twin((curve, *witness.curves(curve)), witness.snapshots)
 
         facts = {"contender": HOLD, "read out": list(READ_OUTS), "averaging": averaging}
-        hold = self._cache.twin({**_place(bench), **facts}, train)
+        hold = self._twin({**_place(bench), **facts}, train)
         if not all(map(math.isfinite, hold.curves[0].losses)):
             raise Diverged(
                 f"{bench.config.base_optimizer} alone diverges with random seed {bench.seed} at lr {bench.lr:.3g}, so "
@@ -122,7 +152,7 @@ class Contest:
 
     def _training(self, bench: Bench, name: str, rule: Rule) -> tuple[Curve, ...]:
         facts = {**_place(bench), "contender": name}
-        return self._cache.twin(facts, lambda: Twin((train_twin(bench, name, rule),), {})).curves
+        return self._twin(facts, lambda bar: Twin((train_twin(bench, name, rule, bar=bar),), {})).curves
 
     def _nowcasting(self, bench: Bench, name: str, optimizer: GenerativeOptimizer) -> list[Curve]:
         """A nowcasting twin: the average where its optimizer is one of averages, with the weights beside it.
@@ -131,9 +161,9 @@ class Contest:
         whatever it is called: today's candidate is tomorrow's champion.
         """
 
-        def train() -> Twin:
+        def train(bar: Progress) -> Twin:
             witness = AverageWitness(bench)
-            curve = train_twin(bench, name, optimizer, witness)
+            curve = train_twin(bench, name, optimizer, witness, bar)
             return Twin((witness.curve(curve), curve), {})
 
         digest = digest_of(optimizer.state_dict(), optimizer_facts(optimizer))
@@ -142,17 +172,23 @@ class Contest:
             "guard_batch": self.config.guard_batch,
             "horizons": list(self.config.horizons),
         }
-        average, own = self._cache.twin({**_place(bench), **facts}, train).curves
+        average, own = self._twin({**_place(bench), **facts}, train).curves
         if optimizer.averaging:
             other = replace(own, contender=f"{name} without {READ_OUT_OF_NOWCASTS}", events=())
             return [other, replace(average, contender=name, events=own.events)]
         other = replace(average, contender=f"{name} + {READ_OUT_OF_NOWCASTS}")
         return [*([other] if name == self._judged else []), replace(own, contender=name)]
 
+    def _twin(self, facts: Mapping[str, Any], train: Callable[[Progress], Twin]) -> Twin:
+        """A twin from the cache, or trained now."""
+        with share_of(self._bar, self.config.steps) as bar:
+            return self._cache.twin(facts, lambda: train(bar))
+
 
 def _place(bench: Bench) -> dict[str, Any]:
     return {"random seed": bench.seed, "lr": bench.lr, "rate": str(bench.rate)}
 
 
-def _final_losses(curves: list[Curve], seed: int) -> str:
-    return ", ".join(f"{curve.contender} {curve.losses[-1]:.4f}" for curve in curves if curve.seed == seed)
+def _final_losses(curves: list[Curve], seed: int, names: tuple[str, ...]) -> str:
+    shown = [curve for curve in curves if curve.seed == seed and curve.contender in names]
+    return ", ".join(f"{curve.contender} {curve.losses[-1]:.4f}" for curve in shown)

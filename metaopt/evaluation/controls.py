@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..optimizers.base import GenerativeOptimizer
+from ..training.progress import SILENCE, Progress
 from ..weights.layout import Layout
 from .results import Prediction
 from .twins import Bench
@@ -70,8 +71,8 @@ CONTROLS: Mapping[str, Spoil] = {
 class Trials:
     """The states of one hold twin at its nowcast steps, and what predictions from them are worth."""
 
-    def __init__(self, bench: Bench, snapshots: Snapshots) -> None:
-        self._bench, self._snapshots, self._rate = bench, snapshots, str(bench.rate)
+    def __init__(self, bench: Bench, snapshots: Snapshots, bar: Progress = SILENCE) -> None:
+        self._bench, self._snapshots, self._rate, self._bar = bench, snapshots, str(bench.rate), bar
         steps = range(bench.config.every, bench.config.steps + 1, bench.config.every)
         self._losses = {step: bench.loss_of(snapshots[step]) for step in steps}
 
@@ -82,6 +83,7 @@ class Trials:
             weights = state_at(self._bench, optimizer, self._snapshots, step).predict(optimizer, self._bench.layout)
             after, error = self._bench.loss_of(weights), self._relative_error(step, weights)
             judged.append(Prediction(predictor, self._bench.seed, step, before, after, error, self._rate))
+            self._bar.update()
         return judged
 
     def judge_controls(self, optimizer: GenerativeOptimizer, others: Snapshots) -> list[Prediction]:
@@ -99,6 +101,7 @@ class Trials:
                     continue
                 after = self._bench.loss_of(spoilt.predict(optimizer, self._bench.layout))
                 judged.append(Prediction(name, self._bench.seed, step, before, after, None, self._rate))
+                self._bar.update()
         return judged
 
     def _relative_error(self, step: int, weights: Tensor) -> float | None:

@@ -1,12 +1,14 @@
 """A comparison in words and tables: short for a terminal, whole for `report.md`."""
 
+from dataclasses import dataclass
 from statistics import fmean
 
 from .baselines import TRAININGS
 from .rates import at_best_rates, best_rate
+from .remarks import remarks
 from .results import HOLD, Comparison, Novelty
 from .summary import Standing, Summary
-from .tables import arrivals, controls, nowcasts, overview, same_rates, some_steps_later
+from .tables import Table, arrivals, controls, nowcasts, overview, same_rates, some_steps_later
 from .wording import aligned, fewer_steps, interval, markdown_table, said_of
 
 _NOWCASTS = """Before and after: validation loss of single unguarded predictions from the states of hold (geometric
@@ -36,29 +38,51 @@ def terminal_table(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: paragraphs of Markdown, and tables."""
+
+    title: str
+    blocks: tuple[str | Table, ...]
+    level: int = 2
+
+
+def report_title(comparison: Comparison) -> str:
+    """What is judged, and against what."""
+    return f"{comparison.judged} against its baselines"
+
+
 def report_markdown(comparison: Comparison) -> str:
     """What was compared, all figures, the controls, and what the figures cannot say."""
+    parts = [f"# {report_title(comparison)}", headline(comparison), what_was_compared(comparison)]
+    if found := remarks(comparison):
+        parts += ["## Remarks", "\n".join(f"- {remark}" for remark in found)]
+    for section in sections(comparison):
+        parts.append(f"{'#' * section.level} {section.title}")
+        parts += [block if isinstance(block, str) else markdown_table(*block) for block in section.blocks]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def sections(comparison: Comparison) -> list[Section]:
+    """All tables, and how to read them."""
     summary = Summary(at_best_rates(comparison))
-    parts = [
-        f"# {comparison.judged} against its baselines",
-        _headline(summary.judged),
-        _what_was_compared(comparison),
-        "## Steps to target",
-        markdown_table(*arrivals(summary)),
-        "\n".join(_footnotes(summary)),
-        *_rates_section(comparison),
-        "## Nowcasts",
-        markdown_table(*nowcasts(summary)),
-        _NOWCASTS,
-        "### Some steps later",
-        markdown_table(*some_steps_later(comparison)),
-        _AFTERWARDS,
+    found = [Section("Steps to target", (arrivals(summary), "\n".join(_footnotes(summary))))]
+    if len(comparison.rates) > 1:
+        found.append(Section("At the same learning rate", (same_rates(comparison), _SAME_RATE), level=3))
+    found += [
+        Section("Nowcasts", (nowcasts(summary), _NOWCASTS)),
+        Section("Some steps later", (some_steps_later(comparison), _AFTERWARDS), level=3),
     ]
     if summary.controls:
-        parts += ["## Controls that must fail", markdown_table(*controls(summary)), _CONTROLS]
+        found.append(Section("Controls that must fail", (controls(summary), _CONTROLS)))
     if comparison.novelty is not None:
-        parts += ["## Novelty", _novelty(comparison.novelty)]
-    return "\n\n".join([*parts, "## Limits", _limits(comparison)]) + "\n"
+        found.append(Section("Novelty", (_novelty(comparison.novelty),)))
+    return [*found, Section("Limits", (_limits(comparison),))]
+
+
+def headline(comparison: Comparison) -> str:
+    """The result in a sentence or two."""
+    return _headline(Summary(at_best_rates(comparison)).judged)
 
 
 def _headline(judged: Standing) -> str:
@@ -72,7 +96,8 @@ def _headline(judged: Standing) -> str:
     )
 
 
-def _what_was_compared(comparison: Comparison) -> str:
+def what_was_compared(comparison: Comparison) -> str:
+    """The case, and what the contenders are."""
     config = comparison.config
     last = config["seed"] + config["seeds"] - 1
     return f"""
@@ -105,12 +130,6 @@ def _choice_of_rates(comparison: Comparison) -> str:
 Each contender stands at its own best learning rate: the one with the lowest best validation loss within the budget
 (mean over the same random seeds that judge). The target is what hold reaches at its best, which is
 {best_rate(comparison, HOLD)}."""
-
-
-def _rates_section(comparison: Comparison) -> list[str]:
-    if len(comparison.rates) < 2:
-        return []
-    return ["### At the same learning rate", markdown_table(*same_rates(comparison)), _SAME_RATE]
 
 
 def _novelty(novelty: Novelty) -> str:

@@ -21,6 +21,7 @@ from ..targets import get_target_model, target_config
 from ..tasks import Batch, Examples, Task
 from ..tasks.base import generator
 from ..training.loop import base_optimizer, train_steps
+from ..training.progress import SILENCE, Progress
 from ..weights.averaging import RunningAverage
 from ..weights.layout import Layout, trainable
 from .config import EvaluateConfig
@@ -108,20 +109,25 @@ class Bench:
 
 
 def train_twin(
-    bench: Bench, contender: str, rule: Rule | GenerativeOptimizer = Bench.base_optimizer, watch: Watch | None = None
+    bench: Bench,
+    contender: str,
+    rule: Rule | GenerativeOptimizer = Bench.base_optimizer,
+    watch: Watch | None = None,
+    bar: Progress = SILENCE,
 ) -> Curve:
     """Train one contender for the whole budget. Where it diverges the rest of its curve is not a number.
 
     Args:
         rule: what moves the weights; a generative optimizer nowcasts with the base optimizer in between.
         watch: sees every step.
+        bar: is told of every step.
     """
     points: list[Point] = []
     with torch.random.fork_rng(devices=[]):
         model = bench.build()
         mover = bench.nowcasting(model, rule) if isinstance(rule, GenerativeOptimizer) else rule(bench, model)
         try:
-            for step, seconds in _timed_steps(bench, model, mover):
+            for step, seconds in _timed_steps(bench, model, mover, bar):
                 measured = bench.config.measured_at(step)
                 if not (watch or measured):
                     continue
@@ -139,15 +145,18 @@ def train_twin(
     return Curve(contender, bench.seed, tuple(points), events, str(bench.rate))
 
 
-def _timed_steps(bench: Bench, model: nn.Module, mover: torch.optim.Optimizer) -> Iterator[tuple[int, float]]:
+def _timed_steps(
+    bench: Bench, model: nn.Module, mover: torch.optim.Optimizer, bar: Progress
+) -> Iterator[tuple[int, float]]:
     """Steps done, from zero to the whole budget, and the time that they took together [s]."""
     training = train_steps(model, mover, bench.task, bench.batches(), torch.device("cpu"))
     seconds = 0.0
     yield 0, seconds
     for step in range(1, bench.config.steps + 1):
         started = time.perf_counter()
-        next(training)
+        loss = next(training)
         seconds += time.perf_counter() - started
+        bar.update(loss=loss)
         yield step, seconds
 
 

@@ -116,11 +116,15 @@ def test_result_goes_to_the_file_and_to_the_tracker(judged_line):
     result = json.loads(output.read_text())
     assert result["judged"] == comparison.judged
     assert len(result["summary"]["standings"]) == 9
-    assert set(notebook.texts) == {"evaluation.json", "contenders.csv", "report.md"}
-    assert notebook.figures == ["loss_curves", "steps_to_target", "nowcasts"]
-    assert set(notebook.children) == {f"evaluation: {name}" for name in comparison.contenders}
-    assert list(notebook.children["evaluation: hold"].metrics_at) == [4, 8, 12, 16, 20, 24]
-    assert {"speedup/judged line", "final_val_loss/EMA 0.99", "gain/line"} <= set(notebook.metrics_at[24])
+    assert set(notebook.texts) == {"evaluation.json", "contenders.csv", "report.md", "report.html"}
+    assert notebook.figures == ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "horizons"]
+    assert set(notebook.children) == {f"{name}: MLP on digits" for name in comparison.contenders}
+    assert list(notebook.children["hold: MLP on digits"].metrics_at) == [4, 8, 12, 16, 20, 24]
+    shared = {"val_loss", "speedup", "final_val_loss", "steps_to_target"}
+    assert all(shared <= set(child.metrics_at[24]) for child in notebook.children.values())
+    assert shared | {"gain", "gain_zero_history", "gain_another_runs_history"} <= set(notebook.metrics_at[24])
+    judged = notebook.children["judged line: MLP on digits"]
+    assert judged.metrics_at[24]["val_loss"] == notebook.metrics_at[24]["val_loss"]
 
 
 def test_same_random_seed_gives_the_same_figures(judged_line):

@@ -8,10 +8,12 @@ import pytest
 from scipy import stats
 
 from metaopt.evaluation import EvaluateConfig, report_markdown, terminal_table
-from metaopt.evaluation.plots import figures
+from metaopt.evaluation.charts import charts
 from metaopt.evaluation.results import Comparison, Curve, Point, Prediction
 from metaopt.evaluation.statistics import first_at_or_below, geometric_mean
 from metaopt.evaluation.summary import Summary
+from metaopt.figures import rendered
+from metaopt.figures.interactive import to_json
 from metaopt.nowcast import NowcastEvent
 
 STEPS = (20, 40, 60, 80)
@@ -120,9 +122,17 @@ def test_report_names_contenders_limits_and_the_share_of_steps(controls):
 
 
 @pytest.mark.parametrize("controls", [True, False])
-def test_figures_can_be_drawn(controls, tmp_path):
-    drawn = figures(comparison(controls))
-    assert set(drawn) == {"loss_curves", "steps_to_target", "nowcasts"}
-    for name, figure in drawn.items():
-        figure.savefig(tmp_path / f"{name}.png")
-        assert figure.axes[0].get_xlabel()
+def test_charts_are_drawn_whatever_is_not_a_number(controls):
+    found = charts(comparison(controls))
+    assert [chart.name for chart in found] == ["loss_curves", "steps_to_target", "nowcasts"]
+    for chart in found:
+        assert rendered(chart.drawn())["png"].startswith(b"\x89PNG")
+        json.loads(to_json(chart.interactive()))
+
+
+def test_remarks_say_what_a_reader_must_know():
+    remarks = report_markdown(comparison()).partition("## Remarks")[2].partition("##")[0]
+    assert "*memory* **does not fail**: it keeps 100 % of the gain" in remarks
+    assert "harm" not in remarks  # which fails, as it must
+    assert "2 random seeds; a claim needs 5" in remarks
+    assert "No slower" not in remarks
