@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import click
 
-from ..errors import MetaoptError
 from ..registry import suggest
+from .completion import outline
+from .endings import explained
 
 
 class _Place(NamedTuple):
@@ -27,30 +28,30 @@ COMMANDS = {
     "list": _Place("list", "Every task, target and optimizer that can be named, and its options."),
 }
 
-_INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended
-_WAY_BACK = (
-    "Stopped; what was written is kept. Go on with `train-target --resume true`, or with `train-optimizer "
-    "--resume-from` and the last checkpoint."
-)
-
 
 class _Commands(click.Group):
-    """Imports a command only when it is asked for, and prints errors of ours without a stack trace."""
+    """Imports a command only when it is asked for, takes its own flags anywhere, and explains how a command ended."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # `list` is a module of this package
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         name = name.replace("_", "-")
         if name not in COMMANDS:
             return None
+        if ctx.resilient_parsing:  # a shell asks what comes next, and does not wait for imports
+            return outline(name, self._everywhere())
         command: click.Command = import_module(f".{COMMANDS[name].module}", __name__).command
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = {name for option in self._everywhere() for name in option.opts}
+        return super().parse_args(ctx, sorted(args, key=lambda word: word not in flags))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0].replace("_", "-") not in COMMANDS:
+        if args[0].replace("_", "-") not in COMMANDS and not ctx.resilient_parsing:
             ctx.fail(f"unknown command {args[0]!r}: {suggest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
@@ -59,25 +60,27 @@ class _Commands(click.Group):
             formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        try:
+        with explained(ctx, ctx.params["debug"]):
             return super().invoke(ctx)
-        except MetaoptError as error:
-            if ctx.params["debug"]:
-                raise
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt as error:
-            click.echo(_WAY_BACK, err=True)
-            raise click.exceptions.Exit(_INTERRUPTED) from error
+
+    def _everywhere(self) -> list[click.Option]:
+        """Flags that may stand before and after the command."""
+        return [each for each in self.params if isinstance(each, click.Option) and each.name in _EVERYWHERE]
+
+
+_EVERYWHERE = ("debug", "quiet", "as_json")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the stack trace of every error, and what MLflow has to say.")
 @click.option("--quiet", is_flag=True, help="Show warnings and errors only.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON document on stdout, for scripts.")
 @click.version_option(package_name="metaopt")
-def cli(debug: bool, quiet: bool) -> None:
+def cli(debug: bool, quiet: bool, as_json: bool) -> None:
     """Learn optimizers from how networks train.
 
     `metaopt COMMAND --help` lists the parameters of a command. All can also stand in a YAML file, given with --config.
+    The flags below may stand before the command or after it.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(logging.WARNING if quiet else logging.INFO)

@@ -1,14 +1,38 @@
 """`metaopt evaluate`: judge a generative optimizer."""
 
-from typing import NamedTuple
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
-import click
-
-from ..evaluation import Comparison, EvaluateConfig, Verdict, evaluate, terminal_table, verdict
+from ..evaluation import (
+    Comparison,
+    EvaluateConfig,
+    Summary,
+    Verdict,
+    at_best_rates,
+    evaluate,
+    judgement,
+    terminal_table,
+    verdict,
+)
+from ..evaluation.headline import result
 from ..nowcast import load_optimizer
 from ..optimizers.base import GenerativeOptimizer
-from ..tracking import CHAMPION, champion_version, promote, registered_version, start_run
+from ..tracking import (
+    CHAMPION,
+    MlflowTracker,
+    add_judgement,
+    champion_version,
+    is_registered,
+    judged_version,
+    judges_version,
+    promote,
+    registered_version,
+    run_link,
+    start_run,
+    version_link,
+)
 from .options import config_command
+from .results import Result, unmarked, where
 
 
 class Candidate(NamedTuple):
@@ -33,20 +57,64 @@ class Candidate(NamedTuple):
 
 
 @config_command(EvaluateConfig, "evaluate")
-def command(config: EvaluateConfig) -> None:
+def command(config: EvaluateConfig) -> Result:
     """Judge a generative optimizer on held-out random seeds against baselines; a case is a file for --config."""
     candidate = _candidate(config.optimizer) if config.promote else None
     optimizer = load_optimizer(config.optimizer)
     rival = candidate.rival if candidate else None
-    with start_run(f"evaluate on {config.task}", config, tags={"metaopt.phase": "evaluation"}) as tracker:
-        comparison = evaluate(config, optimizer, tracker, rival)
+    judged = registered_version(config.optimizer) if is_registered(config.optimizer) else None
+    with start_run(f"evaluate {_source(config, judged)} on {config.target_model}, {config.task}", config) as tracker:
+        tracker.note(see=f"Judged: {version_link(*judged) if judged else f'`{config.optimizer}`'}")
+        comparison = evaluate_tracked(config, optimizer, tracker, judged, rival)
         said = _decide(candidate, comparison) if candidate else None
         if said:
             tracker.tags({"metaopt.promotion": said})
-    click.echo(terminal_table(comparison))
-    if said:
-        click.echo(said)
-    click.echo(f"figures and report.md: run {tracker.run_id} in `mlflow ui`")
+            tracker.note(see=said)
+    return Result(
+        {"run_id": tracker.run_id, "promotion": said, **figures_of(comparison)},
+        {"result": in_a_sentence(comparison), **({"promotion": said} if said else {}), "report": where(tracker)},
+        [["mlflow", "ui"]],
+        terminal_table(comparison),
+    )
+
+
+def in_a_sentence(comparison: Comparison) -> str:
+    """Whether it worked."""
+    return unmarked(result(Summary(at_best_rates(comparison))))
+
+
+def figures_of(comparison: Comparison) -> dict[str, Any]:
+    """What an evaluation found, for scripts: the judged optimizer's figures, and those of all contenders."""
+    summary = Summary(at_best_rates(comparison)).to_mapping()
+    return {"judged": comparison.judged, "figures": judgement(comparison).figures, **summary}
+
+
+def evaluate_tracked(
+    config: EvaluateConfig,
+    optimizer: GenerativeOptimizer,
+    tracker: MlflowTracker,
+    judged: tuple[str, int] | None,
+    rival: GenerativeOptimizer | None = None,
+) -> Comparison:
+    """Judge with what the tracking server adds: the judged version is linked, and its card says how it did.
+
+    Args:
+        judged: name and number of the registered version that the optimizer is; None for one that is not registered.
+    """
+    tracker.tags({"metaopt.phase": "evaluation"})
+    if judged is not None:
+        judges_version(tracker, *judged)
+    comparison = evaluate(config, optimizer, tracker, rival)
+    if judged is not None:
+        told, figures = judgement(comparison)
+        add_judgement(*judged, f"{told} ({run_link(tracker.client, tracker.run_id)})")
+        judged_version(tracker, *judged, figures, config.steps)
+    return comparison
+
+
+def _source(config: EvaluateConfig, judged: tuple[str, int] | None) -> str:
+    """What is judged, in a word."""
+    return f"{judged[0]} {judged[1]}" if judged else PurePath(config.optimizer).stem
 
 
 def _candidate(source: str) -> Candidate:

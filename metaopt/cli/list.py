@@ -15,6 +15,8 @@ from ..registry import suggest
 from ..targets import PATTERNS, TARGETS
 from ..tasks import TASKS
 from ..training.loop import base_optimizers
+from .options import EVERYWHERE
+from .results import Result
 
 
 class _Names(Protocol):
@@ -48,7 +50,7 @@ KINDS: Mapping[str, _Names] = {
 }
 
 
-@click.command("list")
+@click.command("list", epilog=EVERYWHERE)
 @click.argument("kind", type=click.Choice(list(KINDS)), required=False)
 @click.argument("name", required=False)
 def command(kind: str | None, name: str | None) -> None:
@@ -56,10 +58,23 @@ def command(kind: str | None, name: str | None) -> None:
 
     With KIND (such as `targets`) only these, with NAME, too (such as `targets GPT`), the options of that one.
     """
-    if kind and name:
+    kinds = [kind] if kind else list(KINDS)
+    if click.get_current_context().find_root().params.get("as_json"):
+        facts = _facts(KINDS[kind], name) if kind and name else {each: _all_facts(KINDS[each]) for each in kinds}
+        click.echo(Result({"command": "list", **facts}, {}).json())
+    elif kind and name:
         click.echo(_description(KINDS[kind], name))
     else:
-        click.echo("\n\n".join(_section(each) for each in ([kind] if kind else KINDS)))
+        click.echo("\n\n".join(map(_section, kinds)))
+
+
+def _all_facts(known: _Names) -> list[dict[str, Any]]:
+    return [{"name": each, "origin": known.origin(each), "summary": _summary(known, each)} for each in known.names()]
+
+
+def _facts(known: _Names, name: str) -> dict[str, Any]:
+    options = [dict(zip(("name", "default", "help"), each, strict=True)) for each in _options(known.get(name))]
+    return {"name": name, "origin": known.origin(name), "summary": _summary(known, name), "options": options}
 
 
 def _section(kind: str) -> str:

@@ -1,17 +1,26 @@
 """`metaopt main`: the whole story in one command."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from ..configuration import Config, Options, Range, option
-from ..evaluation import Comparison, EvaluateConfig, evaluate, terminal_table
-from ..tracking import MlflowTracker, start_run
-from ..training.optimizer import TrainedOptimizer, TrainOptimizerConfig
+from ..evaluation import (
+    Comparison,
+    EvaluateConfig,
+    Summary,
+    at_best_rates,
+    report_markdown,
+    show_judged,
+    terminal_table,
+)
+from ..tracking import CHAMPION, MlflowTracker, gave_version, promote, run_link, start_run, version_link
+from ..training.optimizer import TrainOptimizerConfig
 from ..training.target import TrainTargetConfig, train_targets
 from ..trajectories import Trajectory
+from .evaluate import evaluate_tracked, figures_of, in_a_sentence
 from .options import config_command
-from .train_optimizer import describe, register, train_tracked
+from .results import Result, where
+from .train_optimizer import register, train_tracked
 
 
 class MainConfig(Config):
@@ -100,31 +109,71 @@ class MainConfig(Config):
 
 
 @config_command(MainConfig, "main")
-def command(config: MainConfig) -> None:
+def command(config: MainConfig) -> Result:
     """Record trajectories, train an optimizer on them, judge it on held-out random seeds, register it."""
     target, optimizer = config.target(), config.optimizer()
-    with start_run(f"main job: {config.run_name}", config, tags={"metaopt.phase": "main"}) as tracker:
+    tags = {"metaopt.phase": "main", "metaopt.run_name": config.run_name}
+    with start_run(f"main job: {config.run_name}", config, tags=tags, description=_description(config)) as tracker:
         with tracker.child("phase 1: record trajectories") as phase:
             folders = train_targets(target, phase)
         with tracker.child("phase 2: train the optimizer") as phase:
             trained = train_tracked(optimizer, phase)
-        comparison = evaluate(config.evaluation(trained.checkpoint), trained.optimizer, tracker)
-        version = register(optimizer, trained, tracker, _card(trained, comparison))
-    click.echo(terminal_table(comparison))
-    click.echo(_where_next(config, version, tracker, folders[0]))
+            version = register(optimizer, trained, phase, alias=None)
+        assert version is not None, "the main job has a name to register"
+        with tracker.child("phase 3: judge it on held-out random seeds") as phase:
+            phase.note(see=f"Judged: {version_link(config.model_name, version)}")
+            case, judged = config.evaluation(trained.checkpoint), (config.model_name, version)
+            comparison = evaluate_tracked(case, trained.optimizer, phase, judged)
+        promote(*judged)
+        _conclude(tracker, comparison, phase, judged)
+    return _result(config, version, tracker, comparison, folders, trained.checkpoint)
 
 
-def _card(trained: TrainedOptimizer, comparison: Comparison) -> str:
-    return f"{describe(trained)}\n\nIn training, on held-out random seeds:\n\n```\n{terminal_table(comparison)}\n```"
-
-
-def _where_next(config: MainConfig, version: int | None, tracker: MlflowTracker, trajectory: Path) -> str:
-    later = Trajectory.open(trajectory).steps[-1] + config.every
-    return "\n".join(
-        [
-            f"registered:    models:/{config.model_name}/{version}, now models:/{config.model_name}@champion",
-            f"figures:       `mlflow ui`, run {tracker.run_id} and those below it",
-            f"next weights:  metaopt generate --optimizer models:/{config.model_name}@champion "
-            f"--trajectory {trajectory} --t-end {later} --output next.safetensors",
-        ]
+def _description(config: MainConfig) -> str:
+    return (
+        f"The whole story: records {config.runs} trajectories of {config.target_model} on {config.task}, trains a "
+        f"generative optimizer on them, judges it on {config.seeds} held-out random seeds, registers it."
     )
+
+
+def _conclude(tracker: MlflowTracker, comparison: Comparison, phase: MlflowTracker, judged: tuple[str, int]) -> None:
+    """Say in the main run itself what came of it, and where the rest is."""
+    show_judged(Summary(at_best_rates(comparison)), tracker)
+    tracker.text(report_markdown(comparison), "report.md")
+    gave_version(tracker, *judged)
+    details = run_link(tracker.client, phase.run_id)
+    tracker.note(see=f"Optimizer: {version_link(*judged)}. Figures and contenders: {details}")
+
+
+def _result(
+    config: MainConfig,
+    version: int,
+    tracker: MlflowTracker,
+    comparison: Comparison,
+    folders: Sequence[Path],
+    checkpoint: Path,
+) -> Result:
+    uri, champion = f"models:/{config.model_name}/{version}", f"models:/{config.model_name}@{CHAMPION}"
+    return Result(
+        {
+            "run_id": tracker.run_id,
+            "trajectories": folders,
+            "checkpoint": checkpoint,
+            "version": version,
+            "model_uri": uri,
+            **figures_of(comparison),
+        },
+        {
+            "result": in_a_sentence(comparison),
+            "registered": f"{uri}, now {champion}",
+            "report": where(tracker),
+        },
+        [["mlflow", "ui"], _next_weights(champion, folders[0], config.every)],
+        terminal_table(comparison),
+    )
+
+
+def _next_weights(optimizer: str, trajectory: Path, every: int) -> list[str]:
+    later = Trajectory.open(trajectory).steps[-1] + every
+    given = {"--optimizer": optimizer, "--trajectory": trajectory, "--t-end": later, "--output": "next.safetensors"}
+    return ["metaopt", "generate", *(str(word) for pair in given.items() for word in pair)]

@@ -1,7 +1,9 @@
 """Turns a configuration class into a click command: a flag for each field, and a file for all of them."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,19 +12,22 @@ from click.core import ParameterSource
 
 from ..configuration import Config, default_text, is_switch, read_config_file
 from .plugin_flags import with_plugin_flags
+from .results import Result, show
 
 C = TypeVar("C", bound=Config)
 
+EVERYWHERE = "The flags of `metaopt --help` (--quiet, --json, --debug) may stand here, too."
 
-def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], None]], click.Command]:
-    """Make a command of a function that takes a configuration; its docstring is the help text.
+
+def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], Result]], click.Command]:
+    """Make a command of a function from a configuration to a result; its docstring is the help text.
 
     Flags win over the file that `--config` names, which wins over defaults. Both spellings of a flag work
     (`--run-name`, `--run_name`), because `mlflow run` passes parameters that it does not know with underscores. Flags
     that the configuration does not have go to the plug-ins that it names.
     """
 
-    def decorate(function: Callable[[C], None]) -> click.Command:
+    def decorate(function: Callable[[C], Result]) -> click.Command:
         def callback(config: Path | None, **flags: Any) -> None:
             context = click.get_current_context()
             values = read_config_file(config) if config else {}
@@ -31,12 +36,16 @@ def config_command(kind: type[C], name: str) -> Callable[[Callable[[C], None]], 
                 for flag, value in flags.items()
                 if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
             }
-            function(kind.from_mapping(with_plugin_flags(kind, {**values, **given}, context.args)))
+            settings = kind.from_mapping(with_plugin_flags(kind, {**values, **given}, context.args))
+            with redirect_stdout(sys.stderr):  # what libraries print is not the result
+                result = function(settings)
+            show(result, name)
 
         return click.Command(
             name,
             callback=callback,
             help=function.__doc__,
+            epilog=EVERYWHERE,
             params=[*map(_flag, dataclasses.fields(kind)), _config_flag()],  # type: ignore[arg-type]
             context_settings={
                 "token_normalize_func": lambda token: token.replace("_", "-"),

@@ -1,31 +1,48 @@
 """`metaopt train-optimizer`: phase 2."""
 
-import click
+from collections.abc import Sequence
 
 from ..tracking import (
+    CHAMPION,
     MlflowTracker,
     fetch_trajectories,
     find_trajectory_runs,
+    learned_from,
     register_optimizer,
     resolve_checkpoint,
     start_run,
+    version_link,
 )
 from ..training.optimizer import TrainedOptimizer, TrainOptimizerConfig, train_optimizer
+from ..training.wording import learned
 from .options import config_command
+from .results import Result, unmarked, where
+
+_SHOWN = 8  # names in one line [count]
 
 
 @config_command(TrainOptimizerConfig, "train-optimizer")
-def command(config: TrainOptimizerConfig) -> None:
+def command(config: TrainOptimizerConfig) -> Result:
     """Train a generative optimizer on recorded trajectories, or in live rounds (phase 2)."""
-    with start_run(
-        f"{config.optimizer_model} on {config.grounds}", config, description=_description(config)
-    ) as tracker:
+    with start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker:
         trained = train_tracked(config, tracker)
-        version = register(config, trained, tracker, describe(trained))
-    click.echo(f"checkpoint {trained.checkpoint}, run {tracker.run_id}")
-    if version is not None:
-        click.echo(f"registered as models:/{config.model_name}/{version} and models:/{config.model_name}@champion")
-        click.echo(f"next: metaopt evaluate --optimizer models:/{config.model_name}/{version}")
+        version = register(config, trained, tracker)
+    uri = None if version is None else f"models:/{config.model_name}/{version}"
+    lines = {"checkpoint": str(trained.checkpoint), "run": where(tracker)}
+    lines["result"] = unmarked(learned(trained.figures)) or "nothing was held out to judge on"
+    if uri is not None:
+        lines["registered"] = f"{uri}, now models:/{config.model_name}@{CHAMPION}"
+    return Result(
+        {
+            "run_id": tracker.run_id,
+            "checkpoint": trained.checkpoint,
+            "version": version,
+            "model_uri": uri,
+            "figures": trained.figures,
+        },
+        lines,
+        [["metaopt", "evaluate", "--optimizer", uri or str(trained.checkpoint)]],
+    )
 
 
 def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> TrainedOptimizer:
@@ -40,44 +57,49 @@ def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> Train
         tracker.tags({"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"})
     trained = train_optimizer(config, tracker, resume)
     parents = {f"{name}/seed_{run.seed}": run.run_id for name in names for run in find_trajectory_runs(name)}
-    used = [parents[name] for name in [*trained.learned, *trained.held_out] if name in parents]
-    tracker.tags({"metaopt.trajectory_runs": ",".join(used)})
+    learned_from(tracker, [parents[name] for name in [*trained.learned, *trained.held_out] if name in parents])
     return trained
 
 
 def register(
-    config: TrainOptimizerConfig, trained: TrainedOptimizer, tracker: MlflowTracker, description: str
+    config: TrainOptimizerConfig, trained: TrainedOptimizer, tracker: MlflowTracker, alias: str | None = CHAMPION
 ) -> int | None:
     """Register a trained optimizer as a new version, unless the configuration says not to."""
     if config.model_name is None:
         return None
-    return register_optimizer(
+    version = register_optimizer(
         tracker,
         trained.optimizer,
         trained.layouts,
         name=config.model_name,
-        description=description,
-        tags={"run_name": config.run_name, "objective": config.objective, "training_mode": config.training_mode},
+        description=_about(config, trained),
+        tags={"trained_on": ", ".join(trained.subjects), "averaging": trained.optimizer.averaging, **_ground(config)},
         stride=trained.stride,
         facts={"learned_from": trained.learned, "held_out": trained.held_out, "figures": trained.figures},
+        alias=alias,
+    )
+    tracker.note(see=f"Registered as {version_link(config.model_name, version)}")
+    return version
+
+
+def _ground(config: TrainOptimizerConfig) -> dict[str, str]:
+    if config.mixture is not None:
+        return {"mixture": config.mixture.name}
+    return {"run_name": config.run_name, "objective": config.objective, "training_mode": config.training_mode}
+
+
+def _about(config: TrainOptimizerConfig, trained: TrainedOptimizer) -> str:
+    """What an optimizer was trained on and how it did on what was held out there, in Markdown."""
+    how = "live trainings" if config.rounds else "recorded trajectories"
+    held_out = f"; held out: {_named(trained.held_out)}" if trained.held_out else ""
+    judged = learned(trained.figures) or "nothing was held out"
+    return (
+        f"**Task and data:** {', '.join(trained.subjects)}; {how}: {_named(trained.learned)}{held_out}.\n"
+        f"**In meta-training, on what was held out:** {judged}."
     )
 
 
-def describe(trained: TrainedOptimizer) -> str:
-    """What an optimizer was trained on and how it did on held-out runs, in Markdown."""
-    lines = [f"{type(trained.optimizer).__name__}, trained on {', '.join(trained.learned)}."]
-    judged = {name: value for name, value in trained.figures.items() if name.startswith("val_")}
-    if judged:
-        lines.append("On held-out runs:")
-        lines += [f"- {name}: {value:.4g}" for name, value in judged.items()]
-    return "\n".join(lines)
-
-
-def _description(config: TrainOptimizerConfig) -> str:
-    start = f", going on from {config.resume_from}" if config.resume_from else ""
-    how = (
-        f"{config.rounds} rounds of {config.inner_steps} steps, a nowcast every {config.every}"
-        if config.rounds
-        else f"{config.training_mode} pairs, objective {config.objective}, {config.epochs} epochs"
-    )
-    return f"Phase 2: {config.optimizer_model} on {config.grounds}, {how}{start}."
+def _named(names: Sequence[str]) -> str:
+    """The first few names."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

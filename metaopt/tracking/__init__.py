@@ -11,10 +11,13 @@ from .artifacts import (
     resolve_checkpoint,
 )
 from .connection import connect, quieten
+from .lineage import gave_version, judged_version, judges_version, learned_from, run_link, version_link
 from .model_registry import (
     CHAMPION,
     MODEL_NAME,
+    add_judgement,
     champion_version,
+    is_registered,
     load_optimizer,
     promote,
     register_optimizer,
@@ -31,16 +34,24 @@ __all__ = [
     "MlflowTracker",
     "ResumePoint",
     "TrajectoryRun",
+    "add_judgement",
     "champion_version",
     "connect",
     "download_files",
     "fetch_trajectories",
     "find_trajectory_runs",
+    "gave_version",
+    "is_registered",
+    "judged_version",
+    "judges_version",
+    "learned_from",
     "load_optimizer",
     "promote",
     "quieten",
     "register_optimizer",
     "registered_version",
     "resolve_checkpoint",
+    "run_link",
     "start_run",
+    "version_link",
 ]

@@ -12,6 +12,17 @@ from mlflow.exceptions import MlflowException
 
 from ..errors import TrackingError
 
+_REFUSED = {
+    "UNAUTHENTICATED": "a name and password that the server knows; set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD to yours",
+    "PERMISSION_DENIED": "the right to do this; ask whoever owns it there, or choose names of your own "
+    "(MLFLOW_EXPERIMENT_NAME for runs, --model-name for models)",
+}
+"""What was expected and what to do, by MLflow's code for an error, where a server wants to know who asks."""
+
+
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
 
 def connect(tracking_uri: str | None = None) -> MlflowClient:
     """A client of the tracking store, which is created where it does not exist yet.
@@ -31,13 +42,27 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
         if tracking_uri:
             mlflow.set_tracking_uri(tracking_uri)
         client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
+        with _few_retries():
+            client.search_experiments(max_results=1)
     return client
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Ask for seconds, not for minutes, whether a server is there: before the work begins, there is nothing to save."""
+    given = os.environ.get(_RETRIES)
+    os.environ.setdefault(_RETRIES, "2")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[_RETRIES]
 
 
 def quieten() -> None:
     """Keep MLflow's notes and hints off this process's terminal; what it refuses still arrives as an error."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else two lines per run that ends
 
 
 @contextmanager
@@ -45,13 +70,30 @@ def refusals(what: str, way_out: str) -> Iterator[None]:
     """Turn whatever MLflow raises into one error that says what failed, why, and what to do.
 
     Raises:
-        TrackingError: MLflow refused, or its server does not answer.
+        TrackingError: MLflow refused, or its server does not answer, or not to this user.
     """
     try:
         yield
     except (MlflowException, OSError) as error:
         reason = str(error).rstrip(".")
-        raise TrackingError(f"{what}: {reason}. Expected it to be there and readable; {way_out}") from error
+        expected = _REFUSED.get(getattr(error, "error_code", ""), f"it to be there and readable; {way_out}")
+        raise TrackingError(f"{what}: {reason}. Expected {expected}") from error
+
+
+@contextmanager
+def answering(client: MlflowClient) -> Iterator[None]:
+    """Turn what MLflow raises while a run goes on into an error of ours; other errors pass.
+
+    Raises:
+        TrackingError: the store refused, or does not answer any more.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(
+            f"the tracking store {client.tracking_uri} failed: {str(error).rstrip('.')}. Expected it to answer until "
+            "the run ends; what is in local folders is kept"
+        ) from error
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run:

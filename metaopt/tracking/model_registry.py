@@ -12,25 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.models import Model
 
 from ..errors import TrackingError
 from ..optimizers.base import GenerativeOptimizer
 from ..optimizers.files import load_optimizer_file, save_optimizer
 from ..weights.layout import Layout
 from .artifacts import CHECKPOINTS, resolve_checkpoint
+from .cards import show_champion, show_version, version_card, with_judgement
 from .connection import connect, refusals
+from .description import example, metadata, signature
+from .lineage import run_link
 from .runs import MlflowTracker
 from .shipping import copy_package, requirements
 
 MODEL_NAME = "metaopt-perceiver"
+"""The registered model that each result becomes a version of, unless a run names another."""
+
 CHAMPION = "champion"
 """Alias of the version that users load unless they ask for another."""
 
 _OPTIMIZER = "artifacts/optimizer.safetensors"  # where MLflow puts it inside a model
-_MANY_WEIGHTS = 100_000  # above this an example of several rows would be megabytes of JSON
 _DOOR = Path(__file__).with_name("pyfunc_model.py")
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@(.+))")
 _FROM_A_RUN = re.compile(rf"(runs:/)?[0-9a-f]{{32}}(/{CHECKPOINTS}(/.*)?)?")
@@ -54,7 +56,7 @@ def register_optimizer(
 
     Args:
         layouts: the networks that it may be asked about without stating their layout.
-        description: of the version, in Markdown.
+        description: what it was trained on and how it did there, in Markdown; the version's card has more.
         stride: steps between the rows of a history unless a caller says otherwise [optimizer steps].
         facts: kept in the file with the weights (what it was trained on, held-out figures).
         alias: name that points to the new version from now on; None for no such name.
@@ -69,14 +71,16 @@ def register_optimizer(
         version = _log_model(tracker, Path(folder), optimizer, layouts, name, stride, facts)
         for key, value in tags.items():
             tracker.client.set_model_version_tag(name, version, key, str(value))
-        tracker.client.update_model_version(name, version, description)
+        run = run_link(tracker.client, tracker.run_id)
+        card = version_card(description, optimizer, name, int(version), stride=stride, run=run)
+        show_version(tracker.client, name, int(version), card)
     if alias is not None:
         promote(name, int(version), alias)
     return int(version)
 
 
 def promote(name: str, version: int, alias: str = CHAMPION) -> None:
-    """Let an alias point to a version.
+    """Let an alias point to a version, and the registered model's page show that version's card.
 
     Raises:
         TrackingError: no such version, or an alias that MLflow keeps for itself (`latest`, `v1`).
@@ -86,6 +90,27 @@ def promote(name: str, version: int, alias: str = CHAMPION) -> None:
         client = connect()
         client.get_model_version(name, str(version))
         client.set_registered_model_alias(name, alias, str(version))
+        if alias == CHAMPION:
+            show_champion(client, name, version, alias)
+
+
+def add_judgement(name: str, version: int, judgement: str) -> None:
+    """Add a line of Markdown about an evaluation to a version's card.
+
+    Raises:
+        TrackingError: no such version.
+    """
+    with refusals(f"cannot describe {name} version {version}", "look versions up in `mlflow ui`"):
+        client = connect()
+        found = client.get_model_version(name, str(version))
+        show_version(client, name, version, with_judgement(found.description or "", judgement))
+        if champion_version(name) == version:
+            show_champion(client, name, version, CHAMPION)
+
+
+def is_registered(source: str) -> bool:
+    """Whether an address is one of a registered version, by number or alias."""
+    return _REGISTERED.fullmatch(source) is not None
 
 
 def registered_version(source: str) -> tuple[str, int]:
@@ -174,31 +199,11 @@ def _log_model(
             python_model=str(_DOOR),
             code_paths=[str(package)],
             artifacts={"optimizer": str(folder / "optimizer.safetensors"), "layouts": str(folder / "layouts.json")},
-            signature=_signature(stride),
-            input_example=_example(layouts, stride),
+            signature=signature(stride),
+            input_example=example(layouts, stride),
+            metadata=metadata(optimizer, stride),
             pip_requirements=requirements(type(optimizer).__name__),
             registered_model_name=name,
         )
     log.info("registered version %s of %s", info.registered_model_version, name)
     return str(info.registered_model_version)
-
-
-def _signature(stride: float) -> ModelSignature:
-    flat = Schema([TensorSpec(np.dtype(np.float32), (-1, -1))])
-    params = ParamSchema(
-        [
-            ParamSpec("t_start", "double", None),  # every parameter must have a default; None is refused by the door
-            ParamSpec("t_end", "double", None),
-            ParamSpec("stride", "double", float(stride)),
-            ParamSpec("layout", "string", ""),
-        ]
-    )
-    return ModelSignature(inputs=flat, outputs=flat, params=params)
-
-
-def _example(layouts: Sequence[Layout], stride: float) -> tuple[np.ndarray, dict[str, float]]:
-    """A history of the smallest network, with values that are short in JSON."""
-    weights = min(layout.size for layout in layouts)
-    rows = 1 if weights > _MANY_WEIGHTS else 3
-    values = np.random.default_rng(0).integers(-2, 3, size=(rows, weights)) / 8
-    return values.astype(np.float32), {"t_start": 2 * stride, "t_end": 3 * stride}

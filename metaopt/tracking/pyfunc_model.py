@@ -4,10 +4,12 @@ MLflow copies this one file beside the model and runs it there, where metaopt ne
 nothing of ours by name. The code that the optimizer was trained with lies in the model as a package of its own name.
 """
 
+import base64
 import contextlib
 import importlib
 import inspect
 import json
+import logging
 import math
 import pkgutil
 from pathlib import Path
@@ -17,9 +19,19 @@ from typing import Any
 import mlflow
 import numpy as np
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, PythonModel, PythonModelContext
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 PARAMETERS = ("t_start", "t_end", "stride", "layout")
+HISTORY, WEIGHTS = "history", "weights"  # names of the column and the tensor that come in, and of those that go out
+
+log = logging.getLogger("mlflow.pyfunc.metaopt")  # below MLflow's own, which shows it in a server, too
+
+
+class Refused(MlflowException, ValueError):
+    """A question that cannot be answered as it is; over HTTP, status 400."""
 
 
 class NextWeights(PythonModel):
@@ -32,25 +44,45 @@ class NextWeights(PythonModel):
         self.layout_type = importlib.import_module(f"{package.__name__}.weights.layout").Layout
         self.layouts = [self.layout_type.from_list(layout) for layout in facts["layouts"]]
         self.stride = float(facts["stride"])
-        load = importlib.import_module(f"{package.__name__}.optimizers.files").load_optimizer_file
-        self.optimizer = load(Path(context.artifacts["optimizer"]))
+        load_file = importlib.import_module(f"{package.__name__}.optimizers.files").load_optimizer_file
+        self.optimizer = load_file(Path(context.artifacts["optimizer"]))
+        if self.optimizer.averaging:
+            log.warning(
+                "this optimizer was trained on snapshots of a running average of the weights (decay %g): give it such "
+                "snapshots; it answers with the average at t_end",
+                self.optimizer.averaging,
+            )
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
-    ) -> np.ndarray:
-        """Generate the weights at `t_end`.
+    ) -> Any:
+        """Generate the weights at `t_end`, in the form in which the history came.
 
         Args:
             context: MLflow's; unused after loading.
-            model_input: float32 [snapshots, weights], oldest first; the last row is the weights at `t_start`
-                [raw units].
+            model_input: the history, float32 [snapshots, weights], oldest first; the last row is the weights at
+                `t_start` [raw units]. Or a column `history` with one value: a safetensors file, as bytes or in
+                base64, with the same array as its tensor `history`.
             params: `t_start` and `t_end` [optimizer steps]; `stride` between rows [optimizer steps], default that of
                 the meta-training; `layout`, a JSON list of [name, shape, dtype], default the registered layout with
                 that number of weights.
+        Returns: float32 [1, weights]; for a column, one row whose `weights` is a safetensors file with that tensor.
         Raises:
-            ValueError: says what came, what was expected and what to do.
+            Refused: a ValueError that says what came, what was expected and what to do.
         """
-        given = params or {}
+        asked: Any = model_input
+        if isinstance(asked, dict):  # MLflow names the array after the signature
+            asked = asked.get(HISTORY)
+        try:
+            if _is_column(asked):
+                file = _only_value(asked)
+                weights = save({WEIGHTS: self._answer(_history_in(file), params or {})})
+                return [{WEIGHTS: weights if isinstance(file, bytes) else base64.b64encode(weights).decode("ascii")}]
+            return self._answer(_from_json(asked), params or {})
+        except ValueError as error:
+            raise Refused.invalid_parameter_value(str(error)) from error
+
+    def _answer(self, rows: np.ndarray, given: dict[str, Any]) -> np.ndarray:
         _check_names({*map(str, given), *self._asked_for()})
         t_start, t_end = (_number(given, name) for name in ("t_start", "t_end"))
         stride = self.stride if given.get("stride") is None else _number(given, "stride")
@@ -58,14 +90,14 @@ class NextWeights(PythonModel):
             raise ValueError(
                 f"t_start={t_start}, t_end={t_end}, stride={stride}; expected t_end ≥ t_start, stride > 0: correct them"
             )
-        _check_rows(model_input)
-        layout = self._layout(model_input.shape[1], given.get("layout") or "")
-        rows = model_input[-self.optimizer.history :]
+        _check_rows(rows)
+        layout = self._layout(rows.shape[1], given.get("layout") or "")
+        rows = rows[-self.optimizer.history :]
         times = t_start - stride * torch.arange(len(rows) - 1, -1, -1, dtype=torch.float32)
         end = torch.tensor([t_end], dtype=torch.float32)
         history = torch.from_numpy(np.require(rows, requirements=["C", "W"]))
-        generated = self.optimizer.predict(history[None], times[None], end, layout)
-        return generated.numpy()
+        generated: np.ndarray = self.optimizer.predict(history[None], times[None], end, layout).numpy()
+        return generated
 
     def _asked_for(self) -> set[str]:
         """The names of the parameters that the user gave, misspelled ones included.
@@ -115,6 +147,43 @@ def _import_whole(name: str) -> ModuleType:
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):
         importlib.import_module(module.name)
     return package
+
+
+def _is_column(asked: Any) -> bool:
+    return isinstance(asked, np.ndarray) and asked.ndim == 1 and all(isinstance(value, str | bytes) for value in asked)
+
+
+def _only_value(column: np.ndarray) -> str | bytes:
+    if len(column) != 1:
+        raise ValueError(f"column {HISTORY} has {len(column)} rows; expected one: ask once per history")
+    value: str | bytes = column[0]
+    return value
+
+
+def _history_in(file: str | bytes) -> np.ndarray:
+    """The history in a safetensors file.
+
+    Raises:
+        ValueError: it is not such a file, or holds no tensor of that name.
+    """
+    wanted = f"expected a safetensors file with the float32 tensor {HISTORY} [snapshots, weights]"
+    try:
+        tensors = load(file if isinstance(file, bytes) else base64.b64decode(file))
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a number format that numpy lacks
+        raise ValueError(f"column {HISTORY} cannot be read ({error!r}); {wanted}, over HTTP in base64") from error
+    if HISTORY not in tensors:
+        raise ValueError(f"the file in column {HISTORY} holds {sorted(tensors)}; {wanted}: name it so")
+    return tensors[HISTORY]
+
+
+def _from_json(rows: Any) -> Any:
+    """Numbers of any kind, which is how MLflow hands on those of a JSON text, as float32; all else as it is."""
+    if not isinstance(rows, np.ndarray) or rows.dtype != object or rows.ndim != 2:
+        return rows
+    try:
+        return rows.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"history is no table of numbers ({error}); expected [snapshots, weights]") from error
 
 
 def _check_names(names: set[str]) -> None:

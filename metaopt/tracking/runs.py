@@ -3,8 +3,7 @@
 import json
 import logging
 import os
-import signal
-import threading
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +13,25 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 
 from ..configuration import Config
-from ..training.termination import TERMINATED, terminate
-from .connection import connect, experiment_id, get_run, refusals
+from ..figures import rendered
+from .connection import answering, connect, experiment_id, get_run, refusals
+from .ending import status_after, terminable
+from .experiments import describe_experiment
 from .manifests import MANIFEST, describe, to_json
 from .metrics import MetricBuffer
+from .names import is_random
+from .notes import Note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +42,7 @@ ERROR_TAG = "metaopt.error"
 _LONGEST_TAG = 5000  # [characters], what every store takes
 _LONGEST_DIGEST = 36  # [characters], likewise
 _PARAMS_PER_WRITE = 100  # [count], likewise
+_INHERITED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT)  # by runs below a run
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +54,7 @@ class MlflowTracker:
         self.client = client
         self.run_id = run_id
         self._metrics = MetricBuffer(client, run_id)
+        self._note = Note()
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters; those that the run already has are left alone.
@@ -58,6 +71,21 @@ class MlflowTracker:
         """Record tags, replacing older values."""
         tags = [RunTag(name, str(value)[:_LONGEST_TAG]) for name, value in values.items()]
         self.client.log_batch(self.run_id, tags=tags)
+
+    def note(self, *, does: str | None = None, result: str | None = None, see: str | None = None) -> None:
+        """Describe the run to people: what it does, what came of it, what belongs to it; a line of Markdown each.
+
+        A line that is not given stays as it is; what belongs to the run is added to what was said before. How the run
+        ends is added where it does not end well.
+        """
+        self._note.change(does, result, see)
+        self.tags({MLFLOW_RUN_NOTE: self._note.markdown()})
+
+    def ended(self, status: str, reason: str | None) -> None:
+        """Tell how the run ended: FINISHED, KILLED or FAILED, and then the error."""
+        self._note.end(status, reason)
+        note = self._note.markdown()
+        self.tags(({MLFLOW_RUN_NOTE: note} if note else {}) | ({ERROR_TAG: reason} if reason else {}))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics at a step; written in batches."""
@@ -79,8 +107,13 @@ class MlflowTracker:
         self.client.log_text(self.run_id, text, name)
 
     def figure(self, figure: "Figure", name: str) -> None:
-        """Store a figure, as `<name>.png`, with the run."""
-        self.client.log_figure(self.run_id, figure, f"{name}.png")
+        """Store a figure, as `<name>.png` and `<name>.svg`, with the run."""
+        folder, _, stem = name.rpartition("/")
+        with tempfile.TemporaryDirectory() as place:
+            for ending, content in rendered(figure).items():
+                path = Path(place, f"{stem}.{ending}")
+                path.write_bytes(content)
+                self.client.log_artifact(self.run_id, str(path), folder or None)
 
     def files(self, paths: Sequence[Path], folder: str) -> None:
         """Store files in a folder of the run, then a manifest with their sha256: a folder without one is unfinished.
@@ -99,7 +132,9 @@ class MlflowTracker:
         """A run of its own below this one; it ends as its block does."""
         self.flush()
         parent = get_run(self.client, self.run_id)
-        run = self.client.create_run(parent.info.experiment_id, tags={MLFLOW_PARENT_RUN_ID: self.run_id}, run_name=name)
+        inherited = {tag: parent.data.tags[tag] for tag in _INHERITED if tag in parent.data.tags}
+        tags = {**inherited, MLFLOW_PARENT_RUN_ID: self.run_id}
+        run = self.client.create_run(parent.info.experiment_id, tags=tags, run_name=name)
         tracker = MlflowTracker(self.client, run.info.run_id)
         with _ended(tracker):
             yield tracker
@@ -137,34 +172,41 @@ def start_run(
 ) -> Iterator[MlflowTracker]:
     """Track a training as an MLflow run, which ends as its block does: finished, failed with the error, or killed.
 
-    Under `mlflow run` the launcher has made the run and named it in MLFLOW_RUN_ID; that one is used.
+    Under `mlflow run` the launcher has made the run and told its ID in MLFLOW_RUN_ID; that one is used. An experiment
+    without a description gets one.
 
     Args:
-        name: what the run is called.
+        name: what the run is called, unless its launcher was told a name.
         config: logged as parameters and, with its types, as `config.json`.
         experiment: MLflow's group of runs; None for MLFLOW_EXPERIMENT_NAME, or "metaopt" where that is not set.
         tracking_uri: where runs are kept; None as for `connect`.
-        description: shown above the run, in Markdown.
+        description: what the run does, in a line of Markdown; the result follows it when the run ends.
         parent: ID of the run to appear below, for a training in a process of its own.
     Raises:
-        TrackingError: the store does not answer, or the run of MLFLOW_RUN_ID or the experiment cannot be used.
+        TrackingError: the store does not answer, now or later; the run of MLFLOW_RUN_ID or the experiment cannot be
+            used.
     """
-    with _terminable():
+    with terminable():
         client = connect(tracking_uri)
-        run = _adopt(client) if os.environ.get("MLFLOW_RUN_ID") else _begin(client, name, experiment, parent)
+        run = _adopt(client, name) if os.environ.get("MLFLOW_RUN_ID") else _begin(client, name, experiment, parent)
         tracker = MlflowTracker(client, run.info.run_id)
-        with _ended(tracker, active=True):
-            note = {MLFLOW_RUN_NOTE: description} if description else {}
-            tracker.tags({**note, **(tags or {})})
+        with answering(client), _ended(tracker, active=True):
+            describe_experiment(client, run.info.experiment_id)
+            if description:
+                tracker.note(does=description)
+            tracker.tags(tags or {})
             tracker.params(config.to_mapping())
             tracker.text(config.to_json(), "config.json")
             yield tracker
 
 
-def _adopt(client: MlflowClient) -> Run:
+def _adopt(client: MlflowClient, name: str) -> Run:
     run_id = os.environ["MLFLOW_RUN_ID"]
     with refusals(f"cannot go on with run {run_id}, which MLFLOW_RUN_ID names", "unset it, or use `mlflow run`"):
-        return mlflow.start_run()  # takes the variable away: processes started from here begin runs of their own
+        run = mlflow.start_run()  # takes the variable away: processes started from here begin runs of their own
+        if is_random(run.info.run_name):
+            client.update_run(run_id, name=name)
+        return run
 
 
 def _begin(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
@@ -184,41 +226,19 @@ def _ended(tracker: MlflowTracker, *, active: bool = False) -> Iterator[None]:
         try:
             _end(tracker, error, active)
             tracker.flush()
-        except Exception:
-            log.exception("could not record how run %s ended", tracker.run_id)
+        except Exception as failure:
+            log.warning("could not record how run %s ended: %s", tracker.run_id, failure)
         raise
     _end(tracker, None, active)
 
 
 def _end(tracker: MlflowTracker, error: BaseException | None, active: bool) -> None:
-    status = _status_after(error)
+    status = status_after(error)
     if active:
         mlflow.end_run(status)
     else:
         tracker.client.set_terminated(tracker.run_id, status)
-    if status == "FAILED":
-        tracker.tags({ERROR_TAG: f"{type(error).__name__}: {error}"})
-
-
-def _status_after(error: BaseException | None) -> str:
-    if error is None or (isinstance(error, SystemExit) and not error.code):
-        return "FINISHED"
-    if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == TERMINATED):
-        return "KILLED"
-    return "FAILED"
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block like an error does, so that the run does not stay RUNNING for ever."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    tracker.ended(status, f"{type(error).__name__}: {error}" if status == "FAILED" else None)
 
 
 def _param_text(value: Any) -> str:

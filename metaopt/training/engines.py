@@ -8,10 +8,13 @@ from typing import Any
 
 from ..dependencies import import_extra
 from ..tasks import Task, get_task, task_config
+from ..trajectories import Trajectory
 from .plan import TrainTargetConfig
-from .recording import Outcome, record
+from .progress import progress
+from .recording import Outcome, record, steps_of
 from .tracker import Parent
 from .vectorized import take_together
+from .wording import count
 from .workers import in_processes
 
 Ended = Iterator[tuple[TrainTargetConfig, Outcome]]
@@ -25,6 +28,14 @@ class Job:
     plans: Sequence[TrainTargetConfig]
     parent: Parent
 
+    def steps(self, task: Task) -> int:
+        """All steps of all its targets."""
+        return sum(steps_of(plan, task) for plan in self.plans)
+
+
+Answered = tuple[Job, "list[Outcome] | Exception"]
+"""A job, and what its process gave."""
+
 
 def load_task(plan: TrainTargetConfig) -> Task:
     """The task of a plan, with its data.
@@ -37,14 +48,14 @@ def load_task(plan: TrainTargetConfig) -> Task:
 
 def run_here(jobs: Sequence[Job], task: Task) -> Ended:
     """Record one job after the other."""
-    for job in jobs:
-        yield from zip(job.plans, record(job.plans, task, job.parent, take_together), strict=True)
+    with progress(sum(job.steps(task) for job in jobs), _title(jobs)) as bar:
+        for job in jobs:
+            yield from zip(job.plans, record(job.plans, task, job.parent, take_together, bar), strict=True)
 
 
 def run_in_processes(jobs: Sequence[Job], workers: int) -> Ended:
     """Record several jobs at a time, each in a process of its own."""
-    for index, answer in in_processes(_record_job, jobs, workers):
-        yield from _paired(jobs[index], answer)
+    yield from _counted(jobs, ((jobs[index], answer) for index, answer in in_processes(_record_job, jobs, workers)))
 
 
 def run_on_ray(jobs: Sequence[Job], workers: int) -> Ended:
@@ -61,22 +72,43 @@ def run_on_ray(jobs: Sequence[Job], workers: int) -> Ended:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         remote = ray.remote(num_cpus=1, max_retries=0)(_record_job_in)
-        waiting = {remote.remote(Path.cwd(), job): job for job in jobs}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            yield from _paired(waiting.pop(done), _answer(ray, done))
+        yield from _counted(jobs, _answers(ray, {remote.remote(Path.cwd(), job): job for job in jobs}))
     finally:
         if started:
             ray.shutdown()
 
 
 def _record_job(job: Job) -> list[Outcome]:
-    return record(job.plans, load_task(job.plans[0]), job.parent, take_together)
+    task = load_task(job.plans[0])
+    with progress(job.steps(task), _title([job])) as bar:
+        return record(job.plans, task, job.parent, take_together, bar)
 
 
 def _record_job_in(folder: Path, job: Job) -> list[Outcome]:
     os.chdir(folder)  # where the paths of the job, and of a local tracking store, start
     return _record_job(job)
+
+
+def _title(jobs: Sequence[Job]) -> str:
+    first, *others = (plan for job in jobs for plan in job.plans)
+    return f"{first.title}, " + (f"{count(1 + len(others), 'run')}" if others else f"random seed {first.seed}")
+
+
+def _counted(jobs: Sequence[Job], answered: Iterator[Answered]) -> Ended:
+    """Show how many runs have ended, where others do them, and how the last one did."""
+    with progress(sum(len(job.plans) for job in jobs), _title(jobs), "run") as bar:
+        for job, answer in answered:
+            for plan, outcome in _paired(job, answer):
+                losses = Trajectory.open(outcome).losses(-1) if isinstance(outcome, Path) else {}
+                bar.update(1, **losses)
+                yield plan, outcome
+
+
+def _answers(ray: Any, waiting: dict[Any, Job]) -> Iterator[Answered]:
+    """Jobs with what became of them, as soon as they have ended."""
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        yield waiting.pop(done), _answer(ray, done)
 
 
 def _paired(job: Job, answer: list[Outcome] | Exception) -> Ended:

@@ -19,6 +19,8 @@ class Ground(Protocol):
     """Names of what is learned from."""
     held_out: list[str]
     """Names of what only judges."""
+    subjects: list[str]
+    """What is trained there, each once ("MLP on digits")."""
     layouts: list[Layout]
     """The networks that it trains on."""
     stride: float
@@ -31,6 +33,9 @@ class Ground(Protocol):
 
     def updates(self, epoch: int) -> int:
         """About how many updates an epoch has [count]."""
+
+    def prepare(self, run: MetaRun) -> None:
+        """Do what takes time before the first update, and show its progress."""
 
     def train(self, run: MetaRun, bar: Progress) -> dict[str, float]:
         """Train for the epoch that the run is in; figures of it."""

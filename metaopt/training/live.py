@@ -17,13 +17,14 @@ from .meta_run import MetaRun
 from .mixture import Ingredient, read_mixture, start
 from .objectives import log_loss
 from .problem import InnerProblem
-from .progress import Progress
+from .progress import SILENCE, Progress, progress
 from .race import race
 from .tracker import Tracker
 
 _WORSE = 1.3  # times the loss before; a nowcast that is worse is not followed, as a guard would not
 _PLAIN_COHORTS = 8  # of each ingredient, for the warm-up
 _DRAWN = 16  # histories in an update of the warm-up
+_HORIZONS = (0.5, 1.0, 1.0, 2.0, 4.0)  # times `every`
 _LATER = 0.8  # share of the later gradient; the rest is that of the loss right after the prediction
 
 
@@ -48,8 +49,13 @@ class LiveGround:
         self.plan = LivePlan(config.inner_steps, config.every, config.stride, history, averaging, config.task_batch)
         self.seed = config.seed
         self.learned, self.held_out = [each.name for each in self.ingredients], []
+        self.subjects = list(
+            dict.fromkeys(f"{each.config.target_model} on {each.config.task}" for each in self.ingredients)
+        )
         self.layouts = list(dict.fromkeys(each.problem.layout for each in self.ingredients))
         self.stride = float(config.stride)
+        self._plain: list[PlainTrainings] = []
+        self._random = generator(self.seed, -2)
         self._data = {each.name: each.problem.task.digest() for each in self.ingredients}
         mixture = {each.name: [each.config.to_mapping(), self._data[each.name]] for each in self.ingredients}
         self.settings: dict[str, Any] = {**config.settings(), "mixture": mixture}
@@ -64,6 +70,14 @@ class LiveGround:
         """About how many nowcasts a round has [count]; the first one also has the warm-up's updates."""
         warm_up = 0 if epoch else self.warm_up
         return warm_up + len(self.ingredients) * max(self.plan.steps // self.plan.every - 1, 1)
+
+    def prepare(self, run: MetaRun) -> None:
+        """Run the trainings that the warm-up learns from, before the first round."""
+        if run.epoch or not self.warm_up:
+            return
+        steps = len(self.ingredients) * _PLAIN_COHORTS * self.plan.steps
+        with progress(steps, "plain trainings for the warm-up") as bar:
+            self._plain = [PlainTrainings(each, self.plan, self._random, bar) for each in self.ingredients]
 
     def train(self, run: MetaRun, bar: Progress) -> dict[str, float]:
         """A round: trainings of every ingredient, from their first step to their last.
@@ -92,10 +106,9 @@ class LiveGround:
 
     def _warm_up(self, run: MetaRun, bar: Progress) -> None:
         """Learn what lowers the loss at once, in trainings without nowcasts: many updates from each of them."""
-        random = generator(self.seed, -2)
-        plain = [PlainTrainings(each, self.plan, random) for each in self.ingredients if self.warm_up]
+        random = self._random
         for number in range(self.warm_up):
-            trainings = plain[number % len(plain)]
+            trainings = self._plain[number % len(self._plain)]
             problem = trainings.ingredient.problem
             history, times = trainings.draw(random)
             horizon = self.plan.horizon(random)
@@ -104,6 +117,7 @@ class LiveGround:
             loss = log_loss(problem, predicted, examples).mean()
             run.update(loss)
             bar.update(loss=loss.item())
+        self._plain = []  # they need not stay in memory
 
     def judge(self, run: MetaRun) -> dict[str, float]:
         """Where a checkpoint is due, race one of the ingredients by turns, with random seeds that no round has."""
@@ -139,16 +153,18 @@ class LivePlan(NamedTuple):
     examples: int
 
     def horizon(self, random: torch.Generator) -> int:
-        """Half of `every`, all of it or twice as much: a multiple of the stride, so that each starts at a snapshot."""
-        factor = (0.5, 1.0, 1.0, 2.0)[int(torch.randint(4, (), generator=random))]
+        """Half of `every` to four times as much: a multiple of the stride, so that each starts at a snapshot."""
+        factor = _HORIZONS[int(torch.randint(len(_HORIZONS), (), generator=random))]
         return max(round(factor * self.every / self.stride), 1) * self.stride
 
 
 class PlainTrainings:
     """Inner trainings of one ingredient without nowcasts, from their first step to their last, kept in memory."""
 
-    def __init__(self, ingredient: Ingredient, plan: LivePlan, random: torch.Generator) -> None:
-        self.ingredient, self._plan = ingredient, plan
+    def __init__(
+        self, ingredient: Ingredient, plan: LivePlan, random: torch.Generator, bar: Progress = SILENCE
+    ) -> None:
+        self.ingredient, self._plan, self._bar = ingredient, plan, bar
         kept = [self._run(random) for _ in range(_PLAIN_COHORTS)]
         self._snapshots = torch.cat(kept)
 
@@ -171,6 +187,7 @@ class PlainTrainings:
         snapshots = [trainings.averaged]
         while trainings.step < plan.steps:
             trainings.advance(plan.stride)
+            self._bar.update(plan.stride)
             snapshots.append(trainings.averaged)
         return torch.stack(snapshots, 1)[~trainings.diverged]
 

@@ -9,6 +9,7 @@ from ..nowcast import check_schedule
 from ..trajectories import check_run_name
 from ..trajectories.dataset import MODES
 from .objectives import OBJECTIVES
+from .wording import count
 
 
 class TrainOptimizerConfig(Config):
@@ -112,4 +113,20 @@ class TrainOptimizerConfig(Config):
     @property
     def grounds(self) -> str:
         """What it trains on, for people."""
-        return f"live trainings of {self.mixture}" if self.rounds else f"the trajectories of {self.run_name}"
+        return f"live trainings of {self.mixture.name}" if self.mixture else f"the trajectories of {self.run_name}"
+
+    @property
+    def title(self) -> str:
+        """What it trains on, in a word."""
+        return f"{self.mixture.stem}, live" if self.mixture else self.run_name
+
+    @property
+    def summary(self) -> str:
+        """What it does, for people."""
+        how = (
+            f"{count(self.rounds, 'round')} of {self.inner_steps} steps, a nowcast every {self.every}"
+            if self.rounds
+            else f"{self.training_mode} pairs of snapshots, objective {self.objective}, {count(self.epochs, 'epoch')}"
+        )
+        start = f", going on from {self.resume_from}" if self.resume_from else ""
+        return f"Phase 2: trains {self.optimizer_model} on {self.grounds}, {how}{start}."

@@ -11,6 +11,7 @@ from ..optimizers.base import SnapshotConfig
 from ..trajectories import claimed
 from ..weights.files import files_of
 from ..weights.layout import Layout
+from .figures import learning_curve
 from .ground import Ground
 from .live import LiveGround
 from .meta_plan import TrainOptimizerConfig
@@ -19,13 +20,21 @@ from .progress import Progress, progress
 from .randomness import seed_all
 from .recorded import RecordedGround, recorded_averaging
 from .tracker import Tracker
+from .wording import count, learned, raced
 
 _AVERAGING = 0.98  # in live rounds; an average over the last 50 steps
 
 
 @dataclass(frozen=True)
 class TrainedOptimizer:
-    """What a meta-training gives: the optimizer, its last checkpoint, and what it knows."""
+    """What a meta-training gives: the optimizer, its last checkpoint, and what it knows.
+
+    Attributes:
+        subjects: what was trained where it learned ("MLP on digits").
+        stride: steps between the snapshots of a history [steps].
+        learned, held_out: names of what it learned from, and of what only judged.
+        figures: the last of each metric.
+    """
 
     optimizer: GenerativeOptimizer
     checkpoint: Path
@@ -33,6 +42,7 @@ class TrainedOptimizer:
     stride: float
     learned: list[str]
     held_out: list[str]
+    subjects: list[str]
     figures: dict[str, float]
 
 
@@ -50,6 +60,7 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
         CheckpointError: the checkpoint belongs to another training.
         Diverged: no finite gradient any more; the last checkpoint is kept.
     """
+    tracker.note(does=config.summary)
     origin = load_optimizer(config.start_from) if config.start_from else None
     run = MetaRun(
         config.optimizer_model,
@@ -88,18 +99,24 @@ class _MetaTraining:
         self.run = run
         self.ground = ground
         self.tracker = tracker
+        self._minutes = 0.0
+        self._races: dict[float, dict[str, float]] = {}
 
     def finish(self) -> TrainedOptimizer:
         """Train for the epochs asked for; each is judged, every few are kept."""
         self._describe()
         epochs = range(self.run.epoch, self.run.epoch + (self.config.rounds or self.config.epochs))
+        self.ground.prepare(self.run)
         updates = sum(map(self.ground.updates, epochs))
-        with progress(updates, f"{self.config.optimizer_model} on {self.config.grounds}") as bar:
+        with progress(updates, f"{self.config.optimizer_model} on {self.config.grounds}", "update") as bar:
             figures: dict[str, float] = {}
             for _ in epochs:
                 figures |= self._train_and_judge(bar)  # a ground may judge other things in other epochs
                 if self.run.epoch % self.config.checkpoint_every == 0 or self.run.epoch == epochs.stop:
                     checkpoint = self._save()
+        done = f"{count(self.run.epoch, 'round' if self.config.rounds else 'epoch')}, {count(self.run.step, 'update')}"
+        judged = learned(figures)
+        self.tracker.note(result=f"{judged or 'nothing was held out to judge on'}; {done} in all.")
         return TrainedOptimizer(
             optimizer=self.run.predictor.eval(),
             checkpoint=checkpoint,
@@ -107,6 +124,7 @@ class _MetaTraining:
             stride=self.ground.stride,
             learned=self.ground.learned,
             held_out=self.ground.held_out,
+            subjects=self.ground.subjects,
             figures=figures,
         )
 
@@ -114,7 +132,8 @@ class _MetaTraining:
         config = self.config
         of_model = {f"optimizer.{name}": value for name, value in self.run.model.config.to_mapping().items()}
         self.tracker.params({**config.to_mapping(), **of_model})
-        self.tracker.tags({"metaopt.phase": "optimizer", "metaopt.run_name": config.run_name})
+        origin = {} if config.rounds else {"metaopt.run_name": config.run_name}
+        self.tracker.tags({"metaopt.phase": "optimizer", **origin})
         if self.run.step:
             self.tracker.tags({"resumed_from_step": self.run.step})
         self.tracker.text(replace(config, overwrite=False).to_json(), "config.json")
@@ -126,7 +145,15 @@ class _MetaTraining:
         figures |= {"seconds": time.monotonic() - started, "epoch": float(self.run.epoch)}
         self.tracker.metrics(figures, self.run.step)
         self.run.epoch += 1
+        self._minutes += figures["seconds"] / 60
+        self._draw(raced(figures))
         return figures
+
+    def _draw(self, speedups: dict[str, float]) -> None:
+        """Draw the learning curve anew where there is a new race; a resumed training begins another one."""
+        if speedups:
+            self._races[self._minutes] = speedups
+            self.tracker.figure(learning_curve([*self._races], [*self._races.values()]), "learning_curve")
 
     def _save(self) -> Path:
         last = self.run.epoch - 1

@@ -77,6 +77,11 @@ class TrainTargetConfig(Config):
         return [replace(self, seed=self.seed + index, runs=1) for index in range(self.runs)]
 
     @property
+    def title(self) -> str:
+        """What is trained, for people."""
+        return f"{self.target_model} on {self.task}"
+
+    @property
     def place(self) -> Path:
         """Where a single run lies below the folders of trajectories and checkpoints."""
         return Path(self.run_name, f"seed_{self.seed}")

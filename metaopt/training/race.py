@@ -25,9 +25,9 @@ def race(
         steps: budget [steps].
         every: steps from one nowcast to the next, and how far ahead it looks [steps].
         stride: steps between snapshots, and between looks at the validation loss [steps].
-    Returns: `speed_up`, Adam's steps to its best loss over those of the running average of ours, geometric mean;
-        `average_speed_up`, the same for Adam's own running average; `final_log_ratio`, the logarithm of our average's
-        loss at the end over that of Adam's; `taken`, the share of nowcasts that the guard kept.
+    Returns: `speedup`, Adam's steps to its best loss over those of the running average of ours, geometric mean;
+        `average_speedup`, the same for Adam's own running average; `final_log_ratio`, the logarithm of our average's
+        loss at the end over that of Adam's; `kept`, the share of nowcasts that the guard kept.
     """
     problem = ingredient.problem
     decay = optimizer.averaging
@@ -52,10 +52,10 @@ def race(
         _arrival(losses, target)[sound].log() for losses in (theirs, averages, ours)
     )
     return {
-        "speed_up": float((arrival - our_arrival).mean().exp()),
-        "average_speed_up": float((arrival - average_arrival).mean().exp()),
+        "speedup": float((arrival - our_arrival).mean().exp()),
+        "average_speedup": float((arrival - average_arrival).mean().exp()),
         "final_log_ratio": float((ours[-1] / averages[-1]).log()[sound].mean()),
-        "taken": sum(taken) / max(len(taken), 1),
+        "kept": sum(taken) / max(len(taken), 1),
     }
 
 

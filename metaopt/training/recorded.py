@@ -48,6 +48,8 @@ class RecordedGround:
         self.judged_pairs = WeightTrajectoryDataset(judged, config.training_mode, history)  # type: ignore[arg-type]
         self.problems = _problems(trajectories, config) if self.shares.task else {}
         self.learned, self.held_out = [each.name for each in learned], [each.name for each in judged]
+        subjects = (f"{each.run['target_model']} on {each.run['task']}" for each in trajectories)
+        self.subjects = list(dict.fromkeys(subjects))
         self.layouts = list(dict.fromkeys(each.layout for each in trajectories))
         strides = [after - before for each in trajectories for before, after in pairwise(each.steps)]
         self.stride = float(median(strides))
@@ -65,6 +67,9 @@ class RecordedGround:
     def updates(self, epoch: int) -> int:
         """How many batches of pairs an epoch has [count]."""
         return len(list(pair_batches(self.pairs, self._order(epoch), self.config.batch_size)))
+
+    def prepare(self, run: MetaRun) -> None:
+        """Nothing: trajectories lie there."""
 
     def train(self, run: MetaRun, bar: Progress) -> dict[str, float]:
         """Train on the pairs of an epoch."""
@@ -146,7 +151,7 @@ class _Means:
         self._values: dict[str, list[float]] = defaultdict(list)
 
     def add(self, judged: Judged) -> None:
-        self._values["loss"] += judged.objective.tolist()
+        self._values["objective"] += judged.objective.tolist()
         self._values["relative_error"] += judged.relative_error.tolist()
         if judged.log_loss_change is not None:
             self._values["log_loss_change"] += judged.log_loss_change.tolist()

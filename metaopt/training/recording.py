@@ -24,9 +24,10 @@ from .checkpoint import expect_same
 from .figures import loss_figure
 from .loop import judge, pick_device
 from .plan import TrainTargetConfig
-from .progress import Progress, progress
+from .progress import Progress, share_of
 from .target_run import Step, TargetRun
 from .tracker import Parent, Tracker
+from .wording import count, recorded
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def record(
     task: Task,
     parent: Parent,
     take: Callable[[Sequence[Step]], list[float]],
+    bar: Progress,
 ) -> list[Outcome]:
     """Record some targets side by side; one that fails is left behind, and the others go on.
 
@@ -49,9 +51,10 @@ def record(
         plans: one run each.
         parent: gives each its tracker.
         take: takes the next steps of several targets, giving their losses.
+        bar: is told of `steps_of` each plan.
     Returns: what became of each.
     """
-    recordings = [_recording(plan, task, parent) for plan in plans]
+    recordings = [_recording(plan, task, parent, bar) for plan in plans]
     outcomes: dict[int, Outcome] = {}
     waiting: dict[int, Step] = {}
 
@@ -89,6 +92,11 @@ def record(
     return [outcomes[index] for index in range(len(plans))]
 
 
+def steps_of(plan: TrainTargetConfig, task: Task) -> int:
+    """How long the training of a plan for a single run is [steps]."""
+    return plan.epochs * math.ceil(len(task.splits["train"]) / plan.batch_size)
+
+
 def build(plan: TrainTargetConfig, task: Task) -> TargetRun:
     """The training that a plan for a single run describes, at its start.
 
@@ -111,9 +119,9 @@ def build(plan: TrainTargetConfig, task: Task) -> TargetRun:
     return TargetRun(facts, task, pick_device(plan.device))
 
 
-def _recording(plan: TrainTargetConfig, task: Task, parent: Parent) -> Recording:
-    with parent.child(f"{plan.run_name} seed {plan.seed}") as tracker:
-        folder = yield from _Recording(plan, task, tracker).go()
+def _recording(plan: TrainTargetConfig, task: Task, parent: Parent, bar: Progress) -> Recording:
+    with share_of(bar, steps_of(plan, task)) as share, parent.child(f"{plan.run_name} seed {plan.seed}") as tracker:
+        folder = yield from _Recording(plan, task, tracker).go(share)
     return folder
 
 
@@ -125,6 +133,7 @@ class _Recording:
         self.folder = plan.trajectory_dir / plan.place
         self.checkpoint = plan.checkpoint_dir / plan.place / "checkpoint.safetensors"
         self.data = task.digest()
+        self.judged: dict[str, float] = {}
         self.settings = {
             "snapshot_every": plan.snapshot_every,
             "snapshot_dtype": plan.snapshot_dtype,
@@ -132,7 +141,7 @@ class _Recording:
             "data": self.data,
         }
 
-    def go(self) -> Recording:
+    def go(self, bar: Progress) -> Recording:
         """Train up to the last epoch; the trajectory's folder."""
         self._find_start()
         if self.run.epoch >= self.plan.epochs:
@@ -142,7 +151,7 @@ class _Recording:
             return self.folder
         self._describe()
         try:
-            yield from self._train()
+            yield from self._train(bar)
         except Diverged as error:
             self._hand_over()
             raise Diverged(
@@ -165,6 +174,10 @@ class _Recording:
 
     def _describe(self) -> None:
         facts = self.run.facts
+        self.tracker.note(
+            does=f"Phase 1: trains {self.plan.title} with {self.plan.base_optimizer} at lr {facts['lr']:.3g} for "
+            f"{count(self.plan.epochs, 'epoch')}, random seed {self.plan.seed}, and records its weights on the way."
+        )
         self.tracker.params(
             {**self.plan.to_mapping(), "lr_drawn": facts["lr"], "trainable_weights": self.run.layout.size}
         )
@@ -173,14 +186,14 @@ class _Recording:
         )
         self.tracker.text(replace(self.plan, resume=False, overwrite=False).to_json(), "config.json")
         source = str(facts["task_config"].get("data_dir", "part of the installed packages"))
-        for split in self.run.task.splits:
-            self.tracker.dataset(self.plan.task, source, self.data, split)
+        # One digest covers all splits, and a tracker that knows it already would drop what else is said of it.
+        self.tracker.dataset(self.plan.task, source, self.data, ", ".join(self.run.task.splits))
 
-    def _train(self) -> Generator[Step, float, None]:
+    def _train(self, bar: Progress) -> Generator[Step, float, None]:
         plan, run = self.plan, self.run
-        steps = plan.epochs * math.ceil(len(run.task.splits["train"]) / plan.batch_size)
         recorder = Recorder(self.folder, run.facts, run.layout, dtype=plan.snapshot_dtype, keep_last=plan.keep_last)
-        with recorder, progress(steps, run.title, done=run.step) as bar:
+        bar.skip(run.step)
+        with recorder:
             if run.step == 0:
                 self._note(recorder, {}, self._judge())
             while run.epoch < plan.epochs:
@@ -208,7 +221,8 @@ class _Recording:
         judged = judge(self.run.model, self.run.task, "validation", self.run.device)
         if not math.isfinite(judged["loss"]):
             raise Diverged(f"the validation loss is {judged['loss']}")
-        return {f"val_{name}": value for name, value in judged.items()}
+        self.judged = {f"val_{name}": value for name, value in judged.items()}
+        return self.judged
 
     def _note(
         self, recorder: Recorder, trained: Mapping[str, float], judged: Mapping[str, float], **further: float
@@ -231,4 +245,5 @@ class _Recording:
         trajectory = Trajectory.open(self.folder)
         losses = [trajectory.losses(index) for index in range(len(trajectory))]
         self.tracker.figure(loss_figure(trajectory.steps, losses, self.run.title), "losses")
+        self.tracker.note(result=recorded(trajectory, self.judged))
         self.tracker.files(trajectory.files(), "trajectory")

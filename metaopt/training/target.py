@@ -3,14 +3,16 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from ..errors import RunsFailed
 from ..tasks import Task
-from ..trajectories import check_run_name, claimed
+from ..trajectories import Trajectory, check_run_name, claimed
 from .engines import Ended, Job, load_task, run_here, run_in_processes, run_on_ray
 from .plan import TrainTargetConfig, in_groups
 from .recording import Outcome, build
 from .tracker import Itself, Parent, Tracker
+from .wording import count, recorded_many
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,31 @@ def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
     folder = config.trajectory_dir / check_run_name(config.run_name)
     with claimed(folder, "seed_*", resume=config.resume, overwrite=config.overwrite):
         if len(plans) > 1:
-            tracker.params(config.to_mapping())
-            tracker.text(config.to_json(), "config.json")
+            _describe(config, tracker)
         outcomes = {plan.seed: outcome for plan, outcome in _reported(_run(plans, task, tracker), len(plans))}
-    return _folders([outcomes[plan.seed] for plan in plans], plans)
+        folders = _folders([outcomes[plan.seed] for plan in plans], plans)
+        if len(plans) > 1:
+            _conclude(folders, tracker)
+    return folders
+
+
+def _describe(config: TrainTargetConfig, tracker: Tracker) -> None:
+    tracker.note(
+        does=f"Phase 1: trains {config.title} {config.runs} times with {config.base_optimizer} at lr {config.lr} for "
+        f"{count(config.epochs, 'epoch')}, random seeds from {config.seed}; each run below records a trajectory."
+    )
+    tracker.tags({"metaopt.phase": "targets", "metaopt.run_name": config.run_name})
+    tracker.params(config.to_mapping())
+    tracker.text(config.to_json(), "config.json")
+
+
+def _conclude(folders: Sequence[Path], tracker: Tracker) -> None:
+    """Say how the trainings ended, all together."""
+    trajectories = [Trajectory.open(folder) for folder in folders]
+    losses = [ends["val_loss"] for each in trajectories if "val_loss" in (ends := each.losses(-1))]
+    if losses:
+        tracker.note(result=recorded_many(losses))
+        tracker.metrics({"val_loss": fmean(losses)}, max(each.steps[-1] for each in trajectories))
 
 
 def _run(plans: Sequence[TrainTargetConfig], task: Task, tracker: Tracker) -> Ended:

@@ -29,6 +29,12 @@ class Tracker(Parent, Protocol):
     def tags(self, values: Mapping[str, Any]) -> None:
         """Record tags, replacing older values."""
 
+    def note(self, *, does: str | None = None, result: str | None = None, see: str | None = None) -> None:
+        """Describe the run to people: what it does, what came of it, what belongs to it; a line of Markdown each.
+
+        A line that is not given stays as it is; what belongs to the run is added to what was said before.
+        """
+
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics at a step; written in batches."""
 
@@ -39,7 +45,7 @@ class Tracker(Parent, Protocol):
         """Store a text file (`config.json`, `report.md`) with the run."""
 
     def figure(self, figure: "Figure", name: str) -> None:
-        """Store a figure, as `<name>.png`, with the run."""
+        """Store a figure, as `<name>.png` and `<name>.svg`, with the run."""
 
     def files(self, paths: Sequence[Path], folder: str) -> None:
         """Store files in a folder of the run, then a manifest with their sha256: a folder without one is unfinished."""
@@ -70,6 +76,9 @@ class SilentTracker:
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Ignore tags."""
+
+    def note(self, *, does: str | None = None, result: str | None = None, see: str | None = None) -> None:
+        """Ignore a description."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Ignore metrics."""

@@ -50,15 +50,53 @@ def test_all_phases_stand_below_one_run(printed):
     (main,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "main"]
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == main.info.run_id]
     quick = ("hold", "EMA 0.98", "EMA 0.99", "LAWA", "RNA", "line", "average", "perceiver", "perceiver without EMA")
-    contenders = {f"evaluation: {name}" for name in quick}
-    phases = {"phase 1: record trajectories", "phase 2: train the optimizer"}
-    assert {run.info.run_name for run in below} == contenders | phases
-    kept = {item.path for item in client.list_artifacts(main.info.run_id)}
+    phases = (
+        "phase 1: record trajectories",
+        "phase 2: train the optimizer",
+        "phase 3: judge it on held-out random seeds",
+    )
+    assert sorted(run.info.run_name for run in below) == list(phases)
+    (judge,) = [run for run in below if run.info.run_name == phases[2]]
+    contenders = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == judge.info.run_id]
+    assert {run.info.run_name for run in contenders} == {f"{name}: MLP on digits" for name in quick}
+    kept = {item.path for item in client.list_artifacts(judge.info.run_id)}
     assert {"report.md", "evaluation.json", "loss_curves.png", "steps_to_target.png", "nowcasts.png"} <= kept
     assert all(run.info.status == "FINISHED" for run in runs)
     learned = {run.info.run_id for run in runs if run.data.tags.get("metaopt.phase") == "target"}
     (optimizer,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "optimizer"]
     assert set(optimizer.data.tags["metaopt.trajectory_runs"].split(",")) <= learned
+
+
+def test_every_run_says_what_it_did_and_its_result(printed):
+    for run in mlflow.MlflowClient().search_runs(["1"]):
+        lines = run.data.tags["mlflow.note.content"].split("\n")
+        assert len(lines) in (2, 3), run.info.run_name
+        assert lines[1].startswith("**Result:** "), run.info.run_name
+        assert "none yet" not in lines[1], run.info.run_name
+
+
+def test_runs_of_one_kind_have_the_same_metrics(printed):
+    runs = mlflow.MlflowClient().search_runs(["1"])
+    seeds = [set(run.data.metrics) for run in runs if run.data.tags.get("metaopt.phase") == "target"]
+    assert seeds == [{"train_loss", "val_loss", "val_accuracy", "seconds", "epoch"}] * 4
+    contenders = [set(run.data.metrics) for run in runs if run.data.tags.get("metaopt.phase") == "contender"]
+    shared = {"val_loss", "speedup", "speedup_early", "speedup_seconds", "steps_to_target", "final_val_loss"}
+    assert all(shared <= metrics for metrics in contenders)
+    assert all(
+        shared | {"gain", "kept"} <= set(run.data.metrics)
+        for run in runs
+        if run.data.tags.get("metaopt.phase") in ("main", "evaluation")
+    )
+
+
+def test_the_version_tells_of_its_training_and_of_its_evaluation(printed):
+    client = mlflow.MlflowClient()
+    version = client.get_model_version_by_alias("metaopt-perceiver", "champion")
+    runs = {run.info.run_id: run.info.run_name for run in client.search_runs(["1"])}
+    assert runs[version.run_id] == "phase 2: train the optimizer"
+    assert version.tags["trained_on"] == "MLP on digits"
+    for words in ("MLP on digits", "held out: digits/seed_", "than Adam alone", "phase 3", "Limits"):
+        assert words in version.description, words
 
 
 def test_the_optimizer_gives_the_same_weights_through_every_door(printed):

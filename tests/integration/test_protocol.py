@@ -66,7 +66,7 @@ def test_the_continuation_has_the_next_ten_epochs_and_goes_on_from_the_loss(runs
     assert history(first, "epoch") == list(range(20))
     assert history(second, "epoch") == list(range(20, 30))
     assert second.data.tags["resumed_from_run_id"] == first.info.run_id
-    before, after = history(first, "train_loss"), history(second, "train_loss")
+    before, after = history(first, "train_objective"), history(second, "train_objective")
     assert sum(after) / len(after) < sum(before) / len(before)
 
 

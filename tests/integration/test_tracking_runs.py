@@ -233,7 +233,10 @@ def test_texts_figures_and_files_become_artifacts(store, client, config, tmp_pat
         tracker.figure(figure, "figures/loss")
         tracker.files([tmp_path / "a.safetensors"], "checkpoints/epoch_0000")
     assert read(tracker.run_id, "report.md", tmp_path) == "# Report"
-    assert [item.path for item in client.list_artifacts(tracker.run_id, "figures")] == ["figures/loss.png"]
+    assert [item.path for item in client.list_artifacts(tracker.run_id, "figures")] == [
+        "figures/loss.png",
+        "figures/loss.svg",
+    ]
     manifest = json.loads(read(tracker.run_id, "checkpoints/epoch_0000/manifest.json", tmp_path))
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert manifest == {"schema": 1, "files": {"a.safetensors": {"size": 3, "sha256": sha256}}}

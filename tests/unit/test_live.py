@@ -130,7 +130,7 @@ def test_rounds_train_and_are_judged(config):
     trained = train_optimizer(config, SilentTracker())
     assert trained.learned == ["mlp", "cnn"]
     assert len(trained.layouts) == 2
-    assert {"train_log_loss_change", "val_speed_up/mlp", "val_speed_up/cnn"} <= trained.figures.keys()
+    assert {"train_log_loss_change", "val_speedup/mlp", "val_speedup/cnn"} <= trained.figures.keys()
     assert trained.checkpoint.parent.name == "mixture"
 
 
@@ -162,7 +162,7 @@ def test_an_optimizer_of_another_kind_is_no_start(config, tmp_path):
 
 def test_hold_races_itself_to_a_draw(mlp):
     result = race(get_optimizer_model("Hold"), mlp, steps=60, every=20, stride=10, seed=1)
-    assert result["speed_up"] == pytest.approx(1)
+    assert result["speedup"] == pytest.approx(1)
     assert result["final_log_ratio"] == pytest.approx(0, abs=1e-6)
 
 

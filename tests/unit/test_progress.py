@@ -1,23 +1,64 @@
-"""Progress is a line in a log and a bar on a terminal."""
+"""Progress is a line in a log, a bar on a terminal, and nothing where only warnings are wanted."""
 
+import logging
 import sys
 
-from metaopt.training.progress import progress
+import pytest
+
+from metaopt.training import progress as module
+from metaopt.training.progress import progress, share_of
 
 
-def test_a_log_gets_few_lines(caplog, monkeypatch):
+@pytest.fixture
+def log_file(monkeypatch, caplog):
+    """What is logged where there is no terminal."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
-    with caplog.at_level("INFO"), progress(100, "MLP", done=10) as bar:
+    with caplog.at_level("INFO", logger="metaopt"):
+        yield lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_a_log_gets_few_lines(log_file):
+    with progress(100, "MLP") as bar:
+        bar.skip(10)
         for _ in range(90):
             bar.update(loss=0.5)
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line == "MLP: 100 of 100 steps, loss 0.5, 0 s left"
+    assert log_file() == ["MLP: 100 of 100 steps, loss 0.5, 00:00 left"]
+
+
+def test_a_line_says_how_long_it_takes_without_what_was_skipped(log_file, monkeypatch):
+    seconds = iter((0.0, 3600.0))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    with progress(100, "MLP", "run") as bar:
+        bar.skip(90)
+        bar.update(5)
+    assert log_file() == ["MLP: 95 of 100 runs, 1:00:00 left"]
 
 
 def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress(4, "MLP", done=2) as bar:
+    with progress(4, "MLP") as bar:
+        bar.skip(2)
         bar.update(2, loss=0.25)
     shown = capsys.readouterr().err
     assert "MLP: 100%" in shown
     assert "loss=0.25" in shown
+
+
+def test_who_wants_warnings_only_gets_no_bar(capsys, caplog, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with caplog.at_level(logging.WARNING, logger="metaopt"), progress(4, "MLP") as bar:
+        bar.update(4)
+    assert not capsys.readouterr().err
+
+
+def test_what_fails_counts_as_the_whole_of_its_share(log_file):
+    def fail(bar):
+        with share_of(bar, 60) as share:
+            share.update(10)
+            raise ValueError
+
+    with progress(100, "MLP") as bar:
+        with pytest.raises(ValueError):  # noqa: PT011
+            fail(bar)
+        bar.update(40)
+    assert log_file() == ["MLP: 100 of 100 steps, 00:00 left"]

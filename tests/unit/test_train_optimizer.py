@@ -85,8 +85,8 @@ def test_it_learns_what_holds_for_runs_that_it_has_not_seen(config):
     first, last = notes.told[0][1], notes.told[-1][1]
     assert last["val_log_loss_change"] < -0.005
     assert last["val_relative_error"] < 0.9
-    assert last["val_loss"] < first["val_loss"]
-    assert last["train_loss"] < first["train_loss"]
+    assert last["val_objective"] < first["val_objective"]
+    assert last["train_objective"] < first["train_objective"]
     assert trained.figures == last
     assert (len(trained.learned), len(trained.held_out)) == (3, 1)
     assert {*trained.learned, *trained.held_out} == {f"mlp/seed_{seed}" for seed in range(4)}
@@ -103,7 +103,9 @@ def test_it_tells_what_it_was_given_and_what_it_did(config):
     assert -(-pairs // 8) == updates
     assert [step for step, _ in notes.told] == [updates, 2 * updates]
     assert [values["epoch"] for _, values in notes.told] == [0, 1]
-    names = {f"{part}_{name}" for part in ("train", "val") for name in ("loss", "relative_error", "log_loss_change")}
+    names = {
+        f"{part}_{name}" for part in ("train", "val") for name in ("objective", "relative_error", "log_loss_change")
+    }
     assert set(notes.told[0][1]) == names | {"seconds", "epoch"}
     assert notes.values["optimizer.dim"] == 16
     assert notes.data == dict.fromkeys(trained.learned, "train") | dict.fromkeys(trained.held_out, "held-out")
@@ -144,7 +146,7 @@ def test_an_epoch_may_be_a_draw_of_the_pairs(config):
 def test_any_objective_falls(config, objective):
     notes = Notes()
     train_optimizer(replace(config, objective=objective, epochs=5), notes)
-    assert notes.told[-1][1]["val_loss"] < notes.told[0][1]["val_loss"]
+    assert notes.told[-1][1]["val_objective"] < notes.told[0][1]["val_objective"]
     assert ("val_log_loss_change" in notes.told[0][1]) == (objective != "weights")
 
 
@@ -157,7 +159,7 @@ def test_networks_of_different_layouts_are_learned_from_together(config):
         *(f"mlp/seed_{seed}" for seed in range(4)), *(f"wide/seed_{seed}" for seed in range(2))
     }  # fmt: skip
     assert trained.checkpoint.parent == config.checkpoint_dir / "mlp+wide"
-    assert notes.told[-1][1]["val_loss"] < notes.told[0][1]["val_loss"]
+    assert notes.told[-1][1]["val_objective"] < notes.told[0][1]["val_objective"]
 
 
 def test_a_run_name_given_twice_counts_once(config):

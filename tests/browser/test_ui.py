@@ -1,0 +1,86 @@
+"""What a person sees who opens `mlflow ui` after a main job: whether it worked, what it did, and how to use it."""
+
+import json
+import re
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+MODEL = "metaopt-perceiver"
+
+
+@pytest.fixture(scope="module")
+def runs(address):
+    """The IDs of the main job's runs by name."""
+    asked = json.dumps({"experiment_ids": ["1"]}).encode()
+    request = Request(f"{address}/api/2.0/mlflow/runs/search", asked, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        return {run["info"]["run_name"]: run["info"]["run_id"] for run in json.load(answer)["runs"]}
+
+
+@pytest.fixture(scope="module")
+def place_of(runs):
+    """Gives the place of a run's page."""
+    return lambda name: f"/experiments/1/runs/{runs[name]}"
+
+
+def follow(page, link: str, expected: str):
+    """Click a link of a description, which opens a page of its own, and wait for a text on that; the page."""
+    with page.expect_popup() as opened:
+        page.locator("a[target=_blank]", has_text=link).first.click()
+    opened.value.get_by_text(expected).first.wait_for()
+    return opened.value
+
+
+def test_the_run_list_names_the_main_job_and_its_phases(show, screenshots):
+    page = show("run_list", "/experiments/1/runs?workflowType=machine_learning", "main job: digits")
+    assert page.get_by_text("metaopt records how networks train").first.is_visible()
+    page.locator("[role=row]", has_text="main job").get_by_role("button").first.click()
+    for phase in ("phase 1", "phase 2", "phase 3"):
+        page.get_by_text(re.compile(phase)).first.wait_for()
+    page.screenshot(path=screenshots / "run_list.png")
+
+
+def test_a_run_says_what_it_did_and_its_result_and_leads_on(show, place_of):
+    page = show("run", place_of("main job: digits"), "The whole story")
+    result = page.get_by_text(re.compile(r"perceiver needs .* than Adam alone"))
+    assert result.first.is_visible()
+    page = follow(page, "phase 3", "Judges perceiver")
+    follow(page, f"{MODEL} version 1", "Load it in two lines")
+
+
+def test_runs_and_the_runs_that_used_them_lead_to_each_other(show, place_of):
+    page = show("trajectory", place_of("digits seed 0"), "Used by")
+    page = follow(page, "phase 2: train the optimizer", "Trajectories of")
+    follow(page, "digits seed 0", "Used by")
+
+
+def test_the_report_is_rendered_and_figures_are_shown(show, place_of, screenshots):
+    evaluation = place_of("phase 3: judge it on held-out random seeds")
+    page = show("report", f"{evaluation}/artifacts/report.md", "Controls that must fail")
+    assert page.get_by_role("heading", name="perceiver against its baselines").is_visible()
+    page.get_by_text("loss_curves.png").first.click()
+    page.wait_for_function("[...document.images].some(image => image.naturalWidth > 500)")
+    page.screenshot(path=screenshots / "figure.png")
+
+
+def test_two_contenders_compare_by_the_same_metrics(show, runs, screenshots):
+    names = ["hold: MLP on digits", "perceiver: MLP on digits"]
+    chosen = quote(json.dumps([runs[name] for name in names]))
+    page = show("comparison", f"/compare-runs?runs={chosen}&experiments={quote(json.dumps(['1']))}", names[0])
+    page.locator(".js-plotly-plot").first.wait_for()
+    page.screenshot(path=screenshots / "comparison.png")
+    for name in (*names, "val_loss", "speedup", "final_val_loss", "steps_to_target"):
+        assert page.get_by_text(name, exact=True).count(), name
+
+
+def test_the_models_page_has_a_card(show):
+    page = show("model", f"/models/{MODEL}", "Load it in two lines")
+    for words in ("Task and data", "MLP on digits", "held-out random seeds", "Limits", "champion"):
+        assert page.get_by_text(words).first.is_visible(), words
+    assert page.get_by_text(f'metaopt.load_optimizer("models:/{MODEL}/1")').is_visible()
+    page = show("version", f"/models/{MODEL}/versions/1", "Load it in two lines")
+    assert page.get_by_role("link", name="phase 2: train the optimizer").count() == 2  # as the source, and on the card

@@ -1,0 +1,212 @@
+"""What scripts and shells see of the command line: one JSON document, silence, exit codes, completions."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from mlflow import MlflowClient
+
+from metaopt.cli import COMMANDS, cli, completion
+from metaopt.cli.list import KINDS
+from metaopt.optimizers import OPTIMIZERS
+from metaopt.targets import TARGETS
+from metaopt.tasks import TASKS
+
+RECORD = ["train-target", "--target-model", "MLP", "--widths", "8", "--epochs", 1]
+LEARN = ["train-optimizer", "--run-name", "recorded", "--epochs", 1, "--pairs-per-epoch", 8,
+         "--optimizer-options", "dim=16 num_latents=2 latent_dim=16 heads=2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorded(command_line):
+    """The JSON document of a phase 1 that left two trajectories in the working directory."""
+    result = command_line("--json", *RECORD, "--run-name", "recorded", "--runs", 2)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(command_line, recorded):
+    """The JSON document of a phase 2, with the flag after the command."""
+    result = command_line(*LEARN, "--json", "--debug")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_json_tells_where_trajectories_are_and_how_they_did(recorded):
+    assert recorded["command"] == "train-target"
+    assert recorded["trajectories"] == ["trajectories/recorded/seed_0", "trajectories/recorded/seed_1"]
+    assert len(recorded["val_loss"]) == 2
+    assert MlflowClient().get_run(recorded["run_id"]).info.status == "FINISHED"
+
+
+def test_json_tells_the_version_the_checkpoint_and_the_figures(trained):
+    assert trained["model_uri"] == f"models:/metaopt-perceiver/{trained['version']}"
+    assert Path(trained["checkpoint"]).is_file()
+    assert trained["figures"]["train_relative_error"] > 0
+    assert trained["next"] == [f"metaopt evaluate --optimizer {trained['model_uri']}"]
+
+
+def test_json_tells_what_an_evaluation_found(command_line, trained):
+    judge = ["evaluate", "--json", "--optimizer", trained["model_uri"], "--target-model", "MLP", "--widths", 8]
+    result = command_line(*judge, "--steps", 40, "--every", 20, "--seeds", 1)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["judged"] == "perceiver"
+    assert {"hold", "line", "perceiver"} <= {standing["contender"] for standing in found["standings"]}
+    assert len(found["controls"]) == 4
+
+
+def test_json_tells_where_generated_weights_are(command_line, trained):
+    checkpoint, trajectory = trained["checkpoint"], "trajectories/recorded/seed_0"
+    result = command_line("generate", "--json", "--optimizer", checkpoint, "--trajectory", trajectory)
+    assert result.exit_code == 0, result.output
+    assert Path(json.loads(result.stdout)["path"]).is_file()
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "tasks"], ["list", "targets", "GPT"]])
+def test_json_lists(command_line, arguments):
+    listed = json.loads(command_line(*arguments, "--json").stdout)
+    assert listed["command"] == "list"
+    assert len(arguments) < 3 or {"name": "n_layer", "default": "4", "help": "Blocks [count]."} in listed["options"]
+
+
+def test_nothing_but_an_error_is_said_where_only_warnings_are_wanted(command_line):
+    said = command_line(*RECORD, "--run-name", "quiet", "--quiet")
+    assert (said.exit_code, said.output) == (0, "")
+    said = command_line("--quiet", *RECORD, "--run-name", "quiet")
+    assert said.exit_code == 1
+    assert said.output.startswith("Error: ")
+
+
+def test_an_error_leaves_stdout_empty(command_line):
+    result = command_line(*RECORD, "--json", "--run-name", "a/b")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_summary_ends_with_commands_that_can_be_pasted(command_line):
+    summary = command_line(*RECORD, "--run-name", "a name with spaces").stdout.splitlines()
+    assert summary[-2:] == ["next:", "  metaopt train-optimizer --run-name 'a name with spaces'"]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(command_line):
+    Path("file").write_text("in the way", encoding="utf-8")
+    result = command_line(*RECORD, "--run-name", "new", "--trajectory-dir", "file/below")
+    assert result.exit_code == 1
+    assert "file" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("nowhere://store", "nowhere"), ("sqlite:///file/mlflow.db", "file")],
+)
+def test_a_store_that_cannot_be_is_an_error_without_a_stack_trace(store, address, message):
+    Path("file").write_text("in the way", encoding="utf-8")
+    done = launched("train-target", MLFLOW_TRACKING_URI=address)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the tracking store")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def launched(*arguments, **environment) -> subprocess.CompletedProcess:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "metaopt.cli", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_own_exit_code(store, asked, code):
+    endless = [*RECORD, "--run-name", "endless", "--epochs", 100_000]
+    with subprocess.Popen(
+        [sys.executable, "-m", "metaopt.cli", *map(str, endless)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while process.poll() is None and not list(Path("trajectories").glob("endless/seed_0/*.safetensors")):
+            time.sleep(0.1)
+        process.send_signal(asked)
+        said, complaint = process.communicate(timeout=60)
+    assert (process.returncode, said) == (code, "")
+    assert "go on with the same command" in complaint
+    assert "Traceback" not in complaint
+
+
+def test_what_a_shell_completes_is_what_there_is():
+    assert list(completion.FLAGS) == list(COMMANDS)
+    for name, flags in completion.FLAGS.items():
+        params = cli.get_command(click.Context(cli), name).params
+        known = {flag for param in params for flag in param.opts if isinstance(param, click.Option)}
+        assert {f"--{flag}" for flag in flags.split()} == known, name
+    assert tuple(KINDS) == completion.KINDS
+    for registry, names in ((TASKS, completion.TASKS), (TARGETS, completion.TARGETS)):
+        assert set(names) <= set(registry.names())
+        assert {name for name in registry.names() if registry.origin(name) == "metaopt"} == set(names)
+    assert {name for name in OPTIMIZERS.names() if OPTIMIZERS.origin(name) == "metaopt"} == set(completion.OPTIMIZERS)
+
+
+def completed(words: str) -> list[str]:
+    """What click would give a shell for a line that ends where the cursor is."""
+    answer = click.shell_completion.BashComplete(cli, {}, "metaopt", "_METAOPT_COMPLETE")
+    *before, incomplete = words.split(" ")[1:]
+    return [item.value for item in answer.get_completions(before, incomplete)]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("metaopt tr", ["train-target", "train-optimizer"]),
+        ("metaopt train-target --ta", ["--task", "--task-options", "--target-model", "--target-options"]),
+        ("metaopt evaluate --task di", ["digits"]),
+        ("metaopt --quiet train-target --target-model res", ["ResNet18", "ResNet34"]),
+        ("metaopt train-optimizer --optimizer-model P", ["PerceiverOptimizer"]),
+        ("metaopt generate --js", ["--json"]),
+        ("metaopt list o", ["optimizers"]),
+        ("metaopt nonsense --ta", []),
+    ],
+)
+def test_a_shell_is_told_what_comes_next(words, expected):
+    assert completed(words) == expected
+
+
+def test_completing_imports_no_command():
+    words = "metaopt train-target --target-model M"
+    environment = {"_METAOPT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "3"}
+    code = (
+        "import sys, metaopt.cli\n"
+        "try:\n    metaopt.cli.cli(prog_name='metaopt')\n"
+        "finally:\n    assert not any(name.startswith('metaopt.cli.train') for name in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True)
+    assert done.stdout == b"plain,MLP\n", done.stderr
+
+
+SCRIPT = Path(sys.executable).with_name("metaopt")
+BASH = """
+eval "$(_METAOPT_COMPLETE=bash_source metaopt)"
+COMP_WORDS=(metaopt evaluate --target-model Res) COMP_CWORD=3
+_metaopt_completion metaopt
+echo "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and SCRIPT.exists()), reason="needs bash and the metaopt script")
+def test_a_real_bash_completes():
+    path = f"{SCRIPT.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", BASH], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.stdout == "ResNet18 ResNet34\n", done.stderr

@@ -1,0 +1,266 @@
+"""Main job, resume and load against the server of docs/tracking_server.md: PostgreSQL, proxied artifacts, passwords."""
+
+import base64
+import importlib.util
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
+
+PAGE = (Path(__file__).parents[2] / "docs" / "tracking_server.md").read_text(encoding="utf-8")
+ADMIN = ("admin", "battery staple 42")
+ADA = ("ada", "correct horse 17")
+BOB = ("bob", "another horse 18")
+START_WITHIN = 180  # [seconds]; a busy machine takes most of a minute
+TARGET = ["--target-model", "MLP", "--target-options", "widths=[8]"]
+TRIAL = ["--steps", 40, "--every", 20, "--seeds", 1]
+MAIN = ["main", "--runs", 4, "--target-epochs", 2, "--optimizer-epochs", 1, "--pairs-per-epoch", 16, *TARGET, *TRIAL]
+LOAD = """
+from pathlib import Path
+import mlflow, numpy, torch
+import metaopt
+from metaopt.tracking import fetch_trajectories
+
+trajectory = metaopt.Trajectory.open(fetch_trajectories("digits", Path("trajectories"))[0])
+t_start, stride = float(trajectory.steps[-1]), float(trajectory.steps[-1] - trajectory.steps[-2])
+history = trajectory.weights(-1)[None]
+learned = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
+door = mlflow.pyfunc.load_model("models:/metaopt-perceiver@champion")
+direct = learned.predict(history[None], torch.tensor([[t_start]]), torch.tensor([t_start + stride]), trajectory.layout)
+served = door.predict(history.numpy(), params={"t_start": t_start, "t_end": t_start + stride})
+numpy.testing.assert_allclose(served, direct.numpy(), rtol=1e-5, atol=1e-7)
+"""
+
+
+def block_with(start: str) -> str:
+    """The block of code in the page that begins so."""
+    (block,) = re.findall(rf"^```\w+\n({re.escape(start)}.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    return block
+
+
+def in_this_place(text: str, places: dict[str, str]) -> str:
+    for shown, real in places.items():
+        text = text.replace(shown, real)
+    return text
+
+
+def programs() -> Path:
+    """The folder of PostgreSQL's programs; Debian keeps them off the PATH, one folder for each version."""
+    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    if not found:
+        pytest.skip("no PostgreSQL here; install Debian's package postgresql")
+    return found[0]
+
+
+def unprivileged() -> str | None:
+    """Who PostgreSQL can run as, which refuses root; None for the user of this process."""
+    if os.geteuid() != 0:
+        return None
+    names = {user.pw_name for user in pwd.getpwall()}
+    for name in ("postgres", "nobody"):
+        if name in names:
+            return name
+    pytest.skip("PostgreSQL refuses to run as root, and there is neither a user postgres nor a user nobody")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_WITHIN
+    while time.monotonic() < end and process.poll() is None:
+        if ready():
+            return
+        time.sleep(0.2)
+    pytest.fail(f"it does not answer: {log.read_text(encoding='utf-8', errors='replace')}")
+
+
+@contextmanager
+def running(command: list, log: Path, ready: Callable[[], bool], **options: Any) -> Iterator[None]:
+    """A program that runs as long as the block does, with everything that it starts."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=output, stderr=output, start_new_session=True, **options
+        )
+    try:
+        wait_until(ready, process, log)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def database():
+    """The address of a PostgreSQL server with two empty databases, one for runs and one for users."""
+    for package in ("psycopg2", "flask_wtf"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"no {package} here; install psycopg2-binary and mlflow[auth]")
+    tools, user, port = programs(), unprivileged(), free_port()
+    with tempfile.TemporaryDirectory() as temporary:  # pytest's own folders are closed to other users
+        folder = Path(temporary)
+        options: dict[str, Any] = {"cwd": folder}
+        if user:
+            shutil.chown(folder, user)
+            options |= {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+        data, where = folder / "data", ["-h", "127.0.0.1", "-p", str(port), "-U", "metaopt"]
+        make = [tools / "initdb", "-D", data, "-U", "metaopt", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
+        subprocess.run(make, check=True, stdout=subprocess.DEVNULL, **options)
+        serve = [tools / "postgres", "-D", data, "-h", "127.0.0.1", "-p", port, "-k", folder, "-F"]
+        probe = [tools / "pg_isready", "-q", *where]
+        with running(serve, folder / "log", lambda: subprocess.run(probe).returncode == 0, **options):
+            for name in ("runs", "users"):
+                subprocess.run([tools / "createdb", *where, name], check=True)
+            yield f"postgresql+psycopg2://metaopt@127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def server(database, tmp_path_factory):
+    """The environment of somebody who uses a tracking server, and has a name and a password there."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    here = {"--port 5000": f"--port {port}", "postgresql+psycopg2://metaopt@127.0.0.1:5432": database}
+    users, command = (in_this_place(block, here) for block in (block_with("[mlflow]"), block_with("mlflow server")))
+    (folder / "auth.ini").write_text(users, encoding="utf-8")
+    common = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    common |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": "auth.ini",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN[1],
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "for tests",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    url = f"http://127.0.0.1:{port}"
+    start = [sys.executable, "-m", *shlex.split(command)]
+    with running(start, folder / "log", lambda: answers(f"{url}/health"), env=common | settings, cwd=folder):
+        for who in (ADA, BOB):
+            make_user(url, *who)
+        yield common | {"MLFLOW_TRACKING_URI": url} | as_user(ADA)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5):
+            return True
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def make_user(url: str, name: str, password: str) -> None:
+    key = base64.b64encode(":".join(ADMIN).encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {key}"}
+    text = json.dumps({"username": name, "password": password}).encode()
+    with urlopen(Request(f"{url}/api/2.0/mlflow/users/create", text, headers)):
+        pass
+
+
+def as_user(who: tuple[str, str]) -> dict[str, str]:
+    return {"MLFLOW_TRACKING_USERNAME": who[0], "MLFLOW_TRACKING_PASSWORD": who[1]}
+
+
+@pytest.fixture(scope="module")
+def run(server, tmp_path_factory):
+    """Runs Python in a folder of a name; each folder begins empty and shares nothing with the others."""
+    folders: dict[str, Path] = {}
+
+    def started(where: str, *words: Any, who: tuple[str, str] = ADA) -> subprocess.CompletedProcess:
+        folder = folders.setdefault(where, tmp_path_factory.mktemp(where))
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=folder, env=server | as_user(who), capture_output=True, text=True)
+
+    return started
+
+
+@pytest.fixture(scope="module")
+def metaopt(run):
+    """Runs a command of metaopt, which must succeed; gives what it prints."""
+
+    def done(where: str, *words: Any) -> str:
+        result = run(where, "-m", "metaopt.cli", *words)
+        assert result.returncode == 0, result.stderr
+        assert "Traceback" not in result.stderr
+        return result.stdout
+
+    return done
+
+
+@pytest.fixture(scope="module")
+def main(metaopt):
+    """What the main job prints; everything that it made lies on the server."""
+    return metaopt("first", *MAIN)
+
+
+@pytest.fixture
+def client(server, monkeypatch):
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    return MlflowClient(server["MLFLOW_TRACKING_URI"])
+
+
+def test_the_main_job_registers_and_every_run_ends(main, client):
+    assert "models:/metaopt-perceiver/1, now models:/metaopt-perceiver@champion" in main
+    assert "View run" not in main
+    runs = client.search_runs([client.get_experiment_by_name("metaopt").experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:") for run in runs)
+
+
+def test_another_folder_resumes_from_the_server(main, metaopt, client):
+    experiment = client.get_experiment_by_name("metaopt").experiment_id
+    (phase,) = client.search_runs([experiment], "tags.`metaopt.phase` = 'optimizer'")
+    resumed = metaopt(
+        "second", "train-optimizer", "--run-name", "digits", "--resume-from", phase.info.run_id, "--objective", "mix",
+        "--epochs", 1, "--pairs-per-epoch", 16, "--model-name", "resumed",
+    )  # fmt: skip
+    assert "checkpoints/digits/PerceiverOptimizer_epoch_1.safetensors" in resumed
+    assert client.get_model_version_by_alias("resumed", "champion").version == "1"
+    (after,) = client.search_runs([experiment], f"tags.resumed_from_run_id = '{phase.info.run_id}'")
+    assert after.data.metrics["epoch"] == phase.data.metrics["epoch"] + 1
+
+
+def test_a_third_folder_loads_generates_and_judges(main, run, metaopt):
+    loaded = run("third", "-c", LOAD)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "next.safetensors" in metaopt("third", "generate", "--trajectory", "trajectories/digits/seed_0")
+    judged = metaopt("third", "evaluate", "--controls", "false", *TARGET, *TRIAL)
+    assert "\nperceiver " in judged
+
+
+@pytest.mark.parametrize(
+    ("who", "message"),
+    [
+        (("ada", "wrong"), "MLFLOW_TRACKING_PASSWORD"),
+        (BOB, "choose names of your own (MLFLOW_EXPERIMENT_NAME"),  # who may read the experiment that ada made
+    ],
+    ids=["a wrong password", "no right to write"],
+)
+def test_who_is_not_let_in_is_told_why(main, run, who, message):
+    refused = run("fourth", "-m", "metaopt.cli", "train-target", "--run-name", "x", "--epochs", 1, who=who)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: ")
+    assert message in refused.stderr
+    assert "Traceback" not in refused.stderr
