@@ -1,6 +1,7 @@
 """A real MLflow store per test: a copy of one that is made once, in the test's own working directory."""
 
 import os
+import shlex
 import shutil
 import warnings
 from contextlib import contextmanager
@@ -21,6 +22,20 @@ from click.testing import CliRunner
 from metaopt.cli import cli
 from metaopt.configuration import Config, option
 from metaopt.tracking import connect
+
+SMALLER = {
+    "main": "--runs 4 --target-epochs 2 --optimizer-epochs 1 --pairs-per-epoch 16 --steps 40 --every 20 --seeds 1",
+    "train-target": "--epochs 2 --runs 2 --workers 1",
+    "train-optimizer": "--epochs 1 --pairs-per-epoch 8 --objective weights "
+    "--optimizer-options 'dim=16 num_latents=2 latent_dim=16 heads=2'",
+    "evaluate": "--steps 40 --every 20 --seeds 1 --learning-rates 0.001 --controls false --baselines quick",
+    "generate": "",
+    "list": "",
+}
+"""Overrides that make each command cheap; the last of two equal flags wins."""
+
+LIVE = "--rounds 1 --inner-steps 40 --every 20"
+"""The same for meta-training in live rounds."""
 
 
 class TrainingConfig(Config):
@@ -83,3 +98,15 @@ def command_line(module_store):
     yield lambda *arguments: CliRunner().invoke(cli, list(map(str, arguments)))
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def in_small(command_line):
+    """Runs a command that a document shows, with flags that make it cheap."""
+
+    def run(arguments):
+        smaller = SMALLER[arguments[0]] + (f" {LIVE}" if "--rounds" in arguments else "")
+        result = command_line(*arguments, *shlex.split(smaller))
+        assert result.exit_code == 0, f"{arguments}: {result.output}"
+
+    return run
