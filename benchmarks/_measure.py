@@ -22,10 +22,17 @@ R = TypeVar("R")
 
 TARGET_CNN = "TargetCNN"
 
-_WIDTHS = {"50k": (60, 40), "400k": (400, 200), "4M": (2000, 1200), "40M": (5950, 5900)}
+_WIDTHS = {
+    "50k": (60, 40),
+    "400k": (400, 200),
+    "4M": (2000, 1200),
+    "10M": (3100, 2430),
+    "40M": (5950, 5900),
+    "100M": (9610, 9605),
+}
 """Hidden layers of MLPs on 28×28 images that have about so many weights."""
 
-SIZES = tuple(_WIDTHS)
+SIZES = ("50k", "400k", "4M", "40M")
 
 
 class Times(NamedTuple):

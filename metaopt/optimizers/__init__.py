@@ -18,6 +18,7 @@ OPTIMIZERS = Registry(
         "PerceiverOptimizer": f"{_HERE}.perceiver:PerceiverOptimizer",
     },
 )
+"""Generative optimizers by name, those of outside packages included."""
 
 
 def get_optimizer_model(name: str, **config: Any) -> GenerativeOptimizer:

@@ -28,6 +28,7 @@ TARGETS = Registry(
         "VisionTransformer": "metaopt.targets.vision_transformer:VisionTransformer",
     },
 )
+"""Target networks by name, those of outside packages included."""
 
 SCHEMES: Mapping[str, Callable[[str], Builder]] = {
     "torchvision": TorchvisionBuilder,

@@ -22,6 +22,7 @@ TASKS = Registry(
         "tinystories": "metaopt.tasks.tinystories:TinyStories",
     },
 )
+"""Tasks by name, those of outside packages included."""
 
 
 def get_task(name: str, **config: Any) -> Task:

@@ -24,5 +24,5 @@ def test_it_makes_a_training_faster_that_it_has_never_seen(tmp_path):
     optimizer = metaopt.load_optimizer("builtin")
     assert optimizer.averaging == 0.98
     result = race(optimizer, ingredient, steps=400, every=40, stride=20, seed=5)
-    assert result["speed_up"] > 1.05
+    assert result["speedup"] > 1.05
     assert result["final_log_ratio"] < 0
