@@ -32,7 +32,9 @@ def learning_curve(minutes: Sequence[float], speedups: Sequence[Mapping[str, flo
         speedups: by ingredient of the mixture; a race need not have every ingredient.
     """
     names = sorted({name for raced in speedups for name in raced})
-    subtitle = "Adam's steps to its best loss over those with nowcasts, at the same learning rates; random seeds held out"
+    subtitle = (
+        "Adam's steps to its best loss over those with nowcasts, at the same learning rates; random seeds held out"
+    )
     figure, axes = canvas("Speed-up against meta-training", subtitle, 3.4, len(names))
     (only,) = axes.flat
     only.axhline(1.0, linestyle=":", color=MUTED)
