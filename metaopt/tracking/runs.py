@@ -41,6 +41,7 @@ ERROR_TAG = "metaopt.error"
 
 _LONGEST_TAG = 5000  # [characters], what every store takes
 _LONGEST_DIGEST = 36  # [characters], likewise
+_LONGEST_CONTEXT = 500  # [characters], likewise
 _PARAMS_PER_WRITE = 100  # [count], likewise
 _INHERITED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT)  # by runs below a run
 
@@ -100,7 +101,8 @@ class MlflowTracker:
         kind = "http" if source.startswith(("http://", "https://")) else "local"
         address = json.dumps({"url" if kind == "http" else "uri": source})
         data = Dataset(name=name, digest=digest[:_LONGEST_DIGEST], source_type=kind, source=address)
-        self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, context)])])
+        used = InputTag(MLFLOW_DATASET_CONTEXT, context[:_LONGEST_CONTEXT])
+        self.client.log_inputs(self.run_id, [DatasetInput(data, [used])])
 
     def text(self, text: str, name: str) -> None:
         """Store a text file (`config.json`, `report.md`) with the run."""

@@ -62,9 +62,12 @@ class LiveGround:
 
     def describe(self, tracker: Tracker) -> None:
         """Tell the data of the mixture."""
+        uses: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         for each in self.ingredients:
             source = str(each.config.data_dir or "part of the installed packages")
-            tracker.dataset(each.config.task, source, self._data[each.name], each.name)
+            uses[each.config.task, source, self._data[each.name]].append(each.name)
+        for (task, source, digest), names in uses.items():  # a run has each data set once
+            tracker.dataset(task, source, digest, ", ".join(names))
 
     def updates(self, epoch: int) -> int:
         """About how many nowcasts a round has [count]; the first one also has the warm-up's updates."""

@@ -15,7 +15,7 @@ digits: {task: digits, target_model: MLP, target_options: {widths: [32, 32]}, lr
 def test_it_is_small_and_has_a_card():
     assert (PLACE / "optimizer.safetensors").stat().st_size <= 4 * 2**20
     card = (PLACE / "README.md").read_text(encoding="utf-8")
-    assert "metaopt train-optimizer --config benchmarks/builtin.yaml" in card
+    assert "bash benchmarks/builtin/make.sh" in card
 
 
 def test_it_makes_a_training_faster_that_it_has_never_seen(tmp_path):

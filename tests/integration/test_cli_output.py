@@ -128,6 +128,11 @@ def launched(*arguments, **environment) -> subprocess.CompletedProcess:
     )
 
 
+def heed_interrupts():
+    """Tests may themselves run in the background of a shell, which lets SIGINT pass all that it starts there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_its_own_exit_code(store, asked, code):
     endless = [*RECORD, "--run-name", "endless", "--epochs", 100_000]
@@ -137,11 +142,15 @@ def test_a_signal_ends_with_its_own_exit_code(store, asked, code):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         while process.poll() is None and not list(Path("trajectories").glob("endless/seed_0/*.safetensors")):
             time.sleep(0.1)
         process.send_signal(asked)
-        said, complaint = process.communicate(timeout=60)
+        try:
+            said, complaint = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (code, "")
     assert "go on with the same command" in complaint
     assert "Traceback" not in complaint

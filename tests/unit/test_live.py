@@ -10,7 +10,7 @@ from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.files import save_optimizer
 from metaopt.tasks.base import generator
 from metaopt.training.inner import InnerTrainings
-from metaopt.training.live import Cohort, LivePlan, PlainTrainings, look_ahead
+from metaopt.training.live import Cohort, LiveGround, LivePlan, PlainTrainings, look_ahead
 from metaopt.training.mixture import read_mixture
 from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
 from metaopt.training.race import race
@@ -124,6 +124,20 @@ def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
     assert update.figures["log_loss_change"] == pytest.approx(0, abs=1e-6)  # untrained, it holds
     assert update.figures["taken"] == 1
     assert cohort.trainings.step > 20
+
+
+class Told(SilentTracker):
+    def __init__(self):
+        self.datasets = []
+
+    def dataset(self, name, source, digest, context):
+        self.datasets.append((name, context))
+
+
+def test_a_data_set_that_several_ingredients_use_is_told_once(config):
+    tracker = Told()
+    LiveGround(config, history=5, averaging=0.98).describe(tracker)
+    assert tracker.datasets == [("digits", "mlp, cnn")]
 
 
 def test_rounds_train_and_are_judged(config):
