@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..figures import canvas, legend, styled
@@ -11,15 +12,8 @@ from ..figures.colours import MUTED
 @styled()
 def loss_figure(steps: Sequence[int], losses: Sequence[Mapping[str, float]], title: str) -> Figure:
     """Draw every loss over training time [optimizer steps]; steps without a value are left out."""
-    names = sorted({name for named in losses for name in named})
-    figure, axes = canvas(f"Losses of {title}", "Each at the steps at which it was measured", 3.4, len(names))
-    (only,) = axes.flat
-    for name in names:
-        points = [(step, named[name]) for step, named in zip(steps, losses, strict=True) if name in named]
-        only.plot(*zip(*points, strict=True), marker=".", label=name)
-    only.set(xlabel="optimizer steps", ylabel="loss")
-    if names:
-        legend(figure, only)
+    figure, axes = _lines(f"Losses of {title}", "Each at the steps at which it was measured", steps, losses)
+    axes.set(xlabel="optimizer steps", ylabel="loss")
     return figure
 
 
@@ -31,17 +25,23 @@ def learning_curve(minutes: Sequence[float], speedups: Sequence[Mapping[str, flo
         minutes: when each race was run [minutes of meta-training].
         speedups: by ingredient of the mixture; a race need not have every ingredient.
     """
-    names = sorted({name for raced in speedups for name in raced})
-    subtitle = (
-        "Adam's steps to its best loss over those with nowcasts, at the same learning rates; random seeds held out"
-    )
-    figure, axes = canvas("Speed-up against meta-training", subtitle, 3.4, len(names))
+    subtitle = "Adam's steps to its best loss over those with nowcasts, at equal learning rates; random seeds held out"
+    figure, axes = _lines("Speed-up against meta-training", subtitle, minutes, speedups)
+    axes.axhline(1.0, linestyle=":", color=MUTED, zorder=1)
+    axes.set(xlabel="minutes of meta-training", ylabel="speed-up")
+    return figure
+
+
+def _lines(
+    title: str, subtitle: str, places: Sequence[float], values: Sequence[Mapping[str, float]]
+) -> tuple[Figure, Axes]:
+    """A line for each name, through the places that have a value of it."""
+    names = sorted({name for named in values for name in named})
+    figure, axes = canvas(title, subtitle, 3.4, len(names))
     (only,) = axes.flat
-    only.axhline(1.0, linestyle=":", color=MUTED)
     for name in names:
-        points = [(minute, raced[name]) for minute, raced in zip(minutes, speedups, strict=True) if name in raced]
+        points = [(place, named[name]) for place, named in zip(places, values, strict=True) if name in named]
         only.plot(*zip(*points, strict=True), marker=".", label=name)
-    only.set(xlabel="minutes of meta-training", ylabel="speed-up")
     if names:
         legend(figure, only)
-    return figure
+    return figure, only

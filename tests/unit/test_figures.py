@@ -64,7 +64,7 @@ def test_losses_of_a_training_are_drawn_where_they_were_measured():
 
 def test_a_learning_curve_has_a_line_for_each_ingredient():
     drawn = learning_curve([0.5, 1.5, 2.5], [{"mlp": 1.1}, {"cnn": 1.4}, {"mlp": 1.3}])
-    _, *lines = drawn.axes[0].lines
+    *lines, _ = drawn.axes[0].lines
     assert {line.get_label(): line.get_xydata().tolist() for line in lines} == {
         "cnn": [[1.5, 1.4]],
         "mlp": [[0.5, 1.1], [2.5, 1.3]],
