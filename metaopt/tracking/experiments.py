@@ -1,6 +1,7 @@
 """Experiments, MLflow's groups of runs: what they say of themselves."""
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 _DESCRIPTION = """\
@@ -17,5 +18,14 @@ contender, `val_loss` its curve, `speedup` how many times sooner than the base o
 
 def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
     """Give an experiment a description, unless it has one."""
-    if not client.get_experiment(experiment_id).tags.get(MLFLOW_RUN_NOTE):
+    if _is_described(client, experiment_id):
+        return
+    try:
         client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, _DESCRIPTION)
+    except MlflowException:
+        if not _is_described(client, experiment_id):  # else another process was faster
+            raise
+
+
+def _is_described(client: MlflowClient, experiment_id: str) -> bool:
+    return bool(client.get_experiment(experiment_id).tags.get(MLFLOW_RUN_NOTE))
