@@ -1,6 +1,6 @@
 """What a generative optimizer has to beat, beside what is read out of the hold twin: one line each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ..optimizers.average import Average
 from ..optimizers.base import GenerativeOptimizer
-from ..optimizers.line import Line
+from ..optimizers.line import Line, LineConfig
 from .twins import Bench, Rule
 
 
@@ -29,8 +29,12 @@ def schedule_free(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-NOWCASTS: Mapping[str, type[GenerativeOptimizer]] = {"line": Line, "average": Average}
-"""Generative optimizers without anything learned."""
+NOWCASTS: Mapping[str, Callable[[float], GenerativeOptimizer]] = {
+    "line": lambda averaging: Line(LineConfig(averaging=averaging)),
+    "average": lambda averaging: Average(),
+}
+"""Generative optimizers without anything learned. A line is drawn through what the judged one is shown, too: running
+averages of a decay, or the weights themselves."""
 
 TRAININGS: Mapping[str, Rule] = {"cosine": cosine, "schedule-free": schedule_free}
 """Other ways to train, each with a training of its own."""

@@ -52,7 +52,8 @@ class Contest:
     def __init__(self, config: EvaluateConfig, task: Task, learned: Mapping[str, GenerativeOptimizer]) -> None:
         self.config, self.task = config, task
         self._judged = list(learned)[-1]
-        self._predicting = {**{name: kind() for name, kind in NOWCASTS.items()}, **learned}
+        averaging = learned[self._judged].averaging
+        self._predicting = {**{name: make(averaging) for name, make in NOWCASTS.items()}, **learned}
         settings = config.to_mapping()
         facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest()}
         self._cache = TwinCache(config.cache_dir, facts)
@@ -174,10 +175,12 @@ class Contest:
         }
         average, own = self._twin({**_place(bench), **facts}, train).curves
         if optimizer.averaging:
-            other = replace(own, contender=f"{name} without {READ_OUT_OF_NOWCASTS}", events=())
-            return [other, replace(average, contender=name, events=own.events)]
-        other = replace(average, contender=f"{name} + {READ_OUT_OF_NOWCASTS}")
-        return [*([other] if name == self._judged else []), replace(own, contender=name)]
+            shown, suffix = replace(average, events=own.events), f"without {READ_OUT_OF_NOWCASTS}"
+            other = replace(own, events=())
+        else:
+            shown, other, suffix = own, average, f"+ {READ_OUT_OF_NOWCASTS}"
+        others = [replace(other, contender=f"{name} {suffix}")] if name == self._judged else []
+        return [*others, replace(shown, contender=name)]
 
     def _twin(self, facts: Mapping[str, Any], train: Callable[[Progress], Twin]) -> Twin:
         """A twin from the cache, or trained now."""

@@ -37,8 +37,15 @@ class Line(GenerativeOptimizer):
     ) -> Float[Tensor, "batch weights"]:
         """W_t + slope · horizon; W_t where there is no past to fit a slope to."""
         snapshots, times = history[:, -self.config.history :], t_history[:, -self.config.history :]
-        there = present(times).to(times.dtype)
-        centred = (times - (times * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)) * there
-        weight = centred / centred.square().sum(1, keepdim=True).clamp(min=torch.finfo(times.dtype).tiny)
-        slope = torch.einsum("bs,bsw->bw", weight, snapshots)
+        slope = torch.einsum("bs,bsw->bw", slope_shares(times), snapshots)
         return snapshots[:, -1] + slope * (t_end - times[:, -1]).unsqueeze(1)
+
+
+def slope_shares(times: Float[Tensor, "batch snapshots"]) -> Float[Tensor, "batch snapshots"]:
+    """What each snapshot contributes to the slope of the least-squares line through all of them [1 / steps].
+
+    They add up to zero; all are zero where there is no past to fit a slope to.
+    """
+    there = present(times).to(times.dtype)
+    centred = (times - (times * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)) * there
+    return centred / centred.square().sum(1, keepdim=True).clamp(min=torch.finfo(times.dtype).tiny)

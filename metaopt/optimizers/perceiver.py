@@ -9,6 +9,7 @@ from ..configuration import option
 from ..weights.layout import Layout
 from ..weights.tokens import PLACE_FEATURES, TokenGrid, tensor_scales, token_grid
 from .base import GenerativeOptimizer, SnapshotConfig, present
+from .line import slope_shares
 from .slices import in_slices
 
 _TINY = 1e-12
@@ -18,6 +19,11 @@ _SHRINKING = 0.1  # a coefficient of one on W_t changes it by a tenth: coefficie
 class PerceiverConfig(SnapshotConfig):
     """Size of the network and of what it looks at."""
 
+    start: str = option(
+        default="hold",
+        help="What it predicts untrained, and learns to improve on: the last weights, or a line through the past ones.",
+        choices=("hold", "line"),
+    )
     history: int = option(default=5, help="Past snapshots that it looks at [count], the last one included.", at_least=1)
     token_size: int = option(default=32, help="Consecutive weights in one token [count].", at_least=1)
     dim: int = option(default=96, help="Width of an embedded token.", at_least=8)
@@ -41,8 +47,9 @@ class PerceiverOptimizer(GenerativeOptimizer):
     A token stands for 32 neighbouring weights: the inner products of their differences W_t − W_{t−k} and of W_t
     with each other, their scale, their place and the times. PerceiverIO encodes a sample of all tokens into latents
     and answers each token's query; the answer becomes coefficients over the token's own differences and W_t.
-    Coefficients start at zero, so that an untrained optimizer generates exactly W_t, and they are multiplied by
-    horizon / (horizon + elapsed time), so that a horizon of zero does, too.
+    The answer starts at zero, so that an untrained optimizer generates exactly W_t or, where `start` says so, the
+    least-squares line through the past (`Line`); it is multiplied by horizon / (horizon + elapsed time), so that a
+    horizon of zero changes nothing.
 
     Cost grows linearly with the number of weights; memory beyond the history and the result does not grow.
 
@@ -114,6 +121,8 @@ class PerceiverOptimizer(GenerativeOptimizer):
         answers = self.perceiver(encoded, queries=queries)
         coefficients = self.coefficients(self.read_answer(torch.cat([answers, queries], -1)))
         coefficients = coefficients * past.reach.unsqueeze(1)
+        if self.config.start == "line":
+            coefficients = coefficients + past.line.unsqueeze(1)
         moved = torch.einsum("btk,bktw->btw", coefficients[..., :-1], snapshots[:, -1:] - snapshots[:, :-1])
         shrunk = _SHRINKING * coefficients[..., -1:] * snapshots[:, -1]
         return past.grid.join(snapshots[:, -1] + moved + shrunk, first, last)
@@ -152,6 +161,7 @@ class _Past:
         horizon = (t_end - times[:, -1]).unsqueeze(1).clamp(min=0)
         there = present(times)[:, :-1].to(times.dtype)
         self.reach = torch.cat([there * horizon / (horizon + elapsed).clamp(min=1), horizon / (horizon + 100)], 1)
+        self.line = torch.cat([-slope_shares(times)[:, :-1], torch.zeros_like(horizon)], 1) * horizon
         self.time_features = torch.cat(
             [
                 0.25 * torch.log1p(elapsed),

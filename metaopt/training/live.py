@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -21,10 +22,11 @@ from .progress import SILENCE, Progress, progress
 from .race import race
 from .tracker import Tracker
 
-_WORSE = 1.3  # times the loss before; a nowcast that is worse is not followed, as a guard would not
-_PLAIN_COHORTS = 8  # of each ingredient, for the warm-up
+_PLAIN_COHORTS = 2  # of each ingredient, for the warm-up
 _DRAWN = 16  # histories in an update of the warm-up
-_HORIZONS = (0.5, 1.0, 1.0, 2.0, 4.0)  # times `every`
+_GAPS = (0.5, 1.0, 1.0, 2.0)  # times `every`
+_HORIZONS = (0.5, 1.0, 2.0, 4.0)  # likewise
+_ANY = 0.2  # share of rows that follow any horizon, so that none is left behind
 _LATER = 0.8  # share of the later gradient; the rest is that of the loss right after the prediction
 
 
@@ -114,9 +116,8 @@ class LiveGround:
             trainings = self._plain[number % len(self._plain)]
             problem = trainings.ingredient.problem
             history, times = trainings.draw(random)
-            horizon = self.plan.horizon(random)
-            predicted = run.model.generate(history, times, times[:, -1] + horizon, problem.layout)
             examples = problem.task.sample("meta", self.plan.examples, random)
+            predicted = guarded(run.model, history, times, self.plan.horizons, problem, examples, random)
             loss = log_loss(problem, predicted, examples).mean()
             run.update(loss)
             bar.update(loss=loss.item())
@@ -155,9 +156,17 @@ class LivePlan(NamedTuple):
     averaging: float
     examples: int
 
-    def horizon(self, random: torch.Generator) -> int:
-        """Half of `every` to four times as much: a multiple of the stride, so that each starts at a snapshot."""
-        factor = _HORIZONS[int(torch.randint(len(_HORIZONS), (), generator=random))]
+    @property
+    def horizons(self) -> list[int]:
+        """How far ahead nowcasts look, of which the best is followed [steps]."""
+        return list(dict.fromkeys(self._snapshots(factor) for factor in _HORIZONS))
+
+    def gap(self, random: torch.Generator) -> int:
+        """Steps to the next nowcast: half of `every` to twice as many."""
+        return self._snapshots(_GAPS[int(torch.randint(len(_GAPS), (), generator=random))])
+
+    def _snapshots(self, factor: float) -> int:
+        """That many times `every`, as a multiple of the stride [steps]."""
         return max(round(factor * self.every / self.stride), 1) * self.stride
 
 
@@ -207,7 +216,7 @@ class Cohort:
         self.plan = plan
         self.random = generator(seed)
         self.trainings = start(ingredient, plan.stride, plan.history, plan.averaging, seed)
-        self.trainings.advance(plan.horizon(self.random))
+        self.trainings.advance(plan.gap(self.random))
         self._begins = begins
 
     @property
@@ -235,25 +244,26 @@ class Update(NamedTuple):
 def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     """Nowcast every training of a cohort, train on from there, and judge the prediction by where that leads.
 
-    First-order: the gradient of the log-loss where the trainings stand a horizon later is used as the gradient of the
+    As in use, several horizons are proposed, and the best prediction is followed where the loss does not rise.
+
+    First-order: the gradient of the log-loss where the trainings stand some steps later is used as the gradient of the
     prediction, beside that of the loss right after it. Nothing is differentiated through the steps between. Losses are
     those of the running averages: at the weights themselves most of the gain would be less noise, which an average has
     for nothing and the next steps undo.
     """
-    trainings, problem = cohort.trainings, cohort.ingredient.problem
+    trainings, plan, problem = cohort.trainings, cohort.plan, cohort.ingredient.problem
     history, times = trainings.past()
-    horizon = cohort.plan.horizon(cohort.random)
-    predicted = model.generate(history, times, times[:, -1] + horizon, problem.layout)
     examples = cohort.examples()
+    predicted = guarded(model, history, times, plan.horizons, problem, examples, cohort.random)
     with torch.no_grad():
         before = log_loss(problem, trainings.averaged, examples)
     right_after, now = _judged(problem, predicted.detach(), examples)
-    taken = (right_after < before + math.log(_WORSE)) & right_after.isfinite() & ~trainings.diverged
+    taken = (right_after <= before) & ~trainings.diverged
     trainings.shift(taken, predicted.detach() - trainings.averaged)
-    trainings.advance(horizon)
+    trainings.advance(plan.gap(cohort.random))
     later_loss, later = _judged(problem, trainings.averaged, cohort.examples())
     blended = torch.where(taken.unsqueeze(1), (1 - _LATER) * now + _LATER * later, now)
-    followed = (taken | right_after.isfinite()) & ~trainings.diverged & blended.isfinite().all(1)
+    followed = right_after.isfinite() & ~trainings.diverged & blended.isfinite().all(1)
     gradient = torch.where(followed.unsqueeze(1), blended, 0) / max(int(followed.sum()), 1)
     change = (right_after - before)[followed]
     figures = {
@@ -262,6 +272,29 @@ def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
         "later_log_loss": float(later_loss[followed].mean()) if len(change) else 0.0,
     }
     return Update((predicted * gradient).sum(), figures)
+
+
+def guarded(
+    model: GenerativeOptimizer,
+    history: Float[Tensor, "rows history weights"],
+    times: Float[Tensor, "rows history"],
+    horizons: Sequence[int],
+    problem: InnerProblem,
+    examples: Batch,
+    random: torch.Generator,
+) -> Float[Tensor, "rows weights"]:
+    """Predictions at the horizon that a guard would keep, for most rows.
+
+    Only what would be used learns: so each horizon becomes good at something else, where learning from all would make
+    each of them the same compromise.
+    """
+    ends = times[:, -1] + torch.tensor(horizons, dtype=times.dtype).unsqueeze(1)
+    with torch.no_grad():
+        losses = [log_loss(problem, model.generate(history, times, end, problem.layout), examples) for end in ends]
+    best = torch.stack(losses).nan_to_num(math.inf).argmin(0)
+    anything = torch.rand(best.shape, generator=random) < _ANY
+    chosen = torch.where(anything, torch.randint(len(horizons), best.shape, generator=random), best)
+    return model.generate(history, times, ends.gather(0, chosen.unsqueeze(0)).squeeze(0), problem.layout)
 
 
 def _judged(problem: InnerProblem, weights: Tensor, examples: Batch) -> tuple[Float[Tensor, " rows"], Tensor]:

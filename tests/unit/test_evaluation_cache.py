@@ -77,6 +77,13 @@ def test_an_optimizer_of_averages_is_judged_by_its_average_from_snapshots_of_ave
     assert of_averages.loss_before != of_weights.loss_before
 
 
+def test_the_line_to_beat_goes_through_what_the_judged_one_is_shown(case):
+    judged = case("Line", judged_options={"averaging": 0.9})
+    assert "line without EMA" not in judged.contenders
+    for baseline, same in zip(judged.curves_of("line"), judged.curves_of("judged line"), strict=True):
+        assert baseline.losses == same.losses
+
+
 def test_several_horizons_are_proposed(case):
     several = case("Line", judged_options={"averaging": 0.9}, horizons=[4, 8])
     assert {event.horizon for curve in several.curves_of("judged line") for event in curve.events} <= {4, 8}

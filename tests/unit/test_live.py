@@ -8,9 +8,10 @@ import torch
 from metaopt.errors import InvalidConfig, MetaoptError, UnknownName
 from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.files import save_optimizer
+from metaopt.optimizers.line import Line
 from metaopt.tasks.base import generator
 from metaopt.training.inner import InnerTrainings
-from metaopt.training.live import Cohort, LiveGround, LivePlan, PlainTrainings, look_ahead
+from metaopt.training.live import Cohort, LiveGround, LivePlan, PlainTrainings, guarded, look_ahead
 from metaopt.training.mixture import read_mixture
 from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
 from metaopt.training.race import race
@@ -124,6 +125,36 @@ def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
     assert update.figures["log_loss_change"] == pytest.approx(0, abs=1e-6)  # untrained, it holds
     assert update.figures["taken"] == 1
     assert cohort.trainings.step > 20
+
+
+def test_rows_follow_the_horizon_that_a_guard_would_keep(mlp):
+    """Three of 5 and more rows: one in five follows any horizon."""
+    line, problem = get_optimizer_model("Line"), mlp.problem
+    start = torch.stack([problem.fresh_weights(seed) for seed in range(20)])
+    examples = problem.task.sample("meta", 64, generator(2))
+    given = start.clone().requires_grad_()
+    problem.losses(given, examples).sum().backward()
+    history = torch.stack([start, start - 0.1 * given.grad], 1)  # downhill: the longer way is the better one
+    times = torch.tensor([[0.0, 10.0]]).expand(20, -1)
+    followed = guarded(line, history, times, [10, 40], problem, examples, generator(3))
+    far = line.generate(history, times, torch.full((20,), 50.0), problem.layout)
+    near = line.generate(history, times, torch.full((20,), 20.0), problem.layout)
+    chose_far, chose_near = ((followed == each).all(1) for each in (far, near))
+    assert (chose_far | chose_near).all()
+    assert 12 <= chose_far.sum() < 20
+
+
+def test_a_nowcast_that_would_do_harm_is_not_followed(mlp):
+    class Wild(Line):
+        def extrapolate(self, history, t_history, t_end, layout):
+            return 100 * history[:, -1] + 50
+
+    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    plain = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    update = look_ahead(Wild(), cohort)
+    plain.trainings.advance(cohort.trainings.step - plain.trainings.step)
+    assert update.figures["taken"] == 0
+    assert torch.equal(cohort.trainings.weights, plain.trainings.weights)
 
 
 class Told(SilentTracker):

@@ -54,6 +54,16 @@ def test_untrained_it_is_hold_to_the_bit(snapshots):
     assert torch.equal(untrained.predict(history, times, t_end, LAYOUT), history[:, -1])
 
 
+@pytest.mark.parametrize("snapshots", [1, 3, 5])
+def test_untrained_it_is_the_line_through_the_past_where_told_so(snapshots):
+    history, times, t_end = past(snapshots=snapshots)
+    untrained = get_optimizer_model("PerceiverOptimizer", **SMALL, start="line")
+    line = get_optimizer_model("Line")
+    expected = line.predict(history, times, t_end, LAYOUT)
+    torch.testing.assert_close(untrained.predict(history, times, t_end, LAYOUT), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(untrained.predict(history, times, times[:, -1], LAYOUT), history[:, -1])
+
+
 def test_other_weights_give_other_outputs():
     optimizer, (history, times, t_end) = build(), past()
     expected = change(optimizer, history, times, t_end)
