@@ -1,6 +1,6 @@
 """What a generative optimizer has to beat, beside what is read out of the hold twin: one line each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -29,12 +29,22 @@ def schedule_free(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-NOWCASTS: Mapping[str, Callable[[float], GenerativeOptimizer]] = {
-    "line": lambda averaging: Line(LineConfig(averaging=averaging)),
-    "average": lambda averaging: Average(),
-}
-"""Generative optimizers without anything learned. A line is drawn through what the judged one is shown, too: running
-averages of a decay, or the weights themselves."""
+LINE_OF_AVERAGES = "line of averages"
+
+NOWCASTS = ("line", "average", LINE_OF_AVERAGES)
+"""Names of the generative optimizers without anything learned."""
+
+
+def nowcasts(averaging: float) -> dict[str, GenerativeOptimizer]:
+    """Generative optimizers without anything learned.
+
+    Args:
+        averaging: decay of the running averages that the judged optimizer is shown; then there is a line through them,
+            too. 0 where it is shown the weights themselves.
+    """
+    unlearned: dict[str, GenerativeOptimizer] = {"line": Line(), "average": Average()}
+    return {**unlearned, LINE_OF_AVERAGES: Line(LineConfig(averaging=averaging))} if averaging else unlearned
+
 
 TRAININGS: Mapping[str, Rule] = {"cosine": cosine, "schedule-free": schedule_free}
 """Other ways to train, each with a training of its own."""

@@ -14,7 +14,7 @@ from ..optimizers.files import optimizer_facts
 from ..tasks import Task
 from ..training.progress import SILENCE, Progress, progress, share_of
 from ..weights.files import digest_of
-from .baselines import NOWCASTS, TRAININGS
+from .baselines import TRAININGS, nowcasts
 from .cache import Twin, TwinCache
 from .config import EvaluateConfig
 from .controls import CONTROLS, Trials
@@ -52,8 +52,7 @@ class Contest:
     def __init__(self, config: EvaluateConfig, task: Task, learned: Mapping[str, GenerativeOptimizer]) -> None:
         self.config, self.task = config, task
         self._judged = list(learned)[-1]
-        averaging = learned[self._judged].averaging
-        self._predicting = {**{name: make(averaging) for name, make in NOWCASTS.items()}, **learned}
+        self._predicting = {**nowcasts(learned[self._judged].averaging), **learned}
         settings = config.to_mapping()
         facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest()}
         self._cache = TwinCache(config.cache_dir, facts)

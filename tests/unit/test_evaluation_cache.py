@@ -77,11 +77,12 @@ def test_an_optimizer_of_averages_is_judged_by_its_average_from_snapshots_of_ave
     assert of_averages.loss_before != of_weights.loss_before
 
 
-def test_the_line_to_beat_goes_through_what_the_judged_one_is_shown(case):
+def test_a_line_goes_through_what_the_judged_one_is_shown(case):
     judged = case("Line", judged_options={"averaging": 0.9})
-    assert "line without EMA" not in judged.contenders
-    for baseline, same in zip(judged.curves_of("line"), judged.curves_of("judged line"), strict=True):
+    assert [name for name in judged.contenders if name.startswith("line")] == ["line", "line of averages"]
+    for baseline, same in zip(judged.curves_of("line of averages"), judged.curves_of("judged line"), strict=True):
         assert baseline.losses == same.losses
+    assert judged.curves_of("line")[0].losses != judged.curves_of("judged line")[0].losses
 
 
 def test_several_horizons_are_proposed(case):
