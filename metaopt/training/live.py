@@ -129,7 +129,8 @@ class LiveGround:
         if rest:
             return {}
         each = self.ingredients[(turn - 1) % len(self.ingredients)]
-        result = race(run.predictor, each, self.plan.steps, self.plan.every, self.plan.stride, _seed(self.seed, -1, 0))
+        plan, seed = self.plan, _seed(self.seed, -1, 0)
+        result = race(run.predictor, each, plan.steps, plan.every, plan.stride, seed, plan.horizons)
         return {f"val_{name}/{each.name}": value for name, value in result.items()}
 
 

@@ -211,6 +211,13 @@ def test_hold_races_itself_to_a_draw(mlp):
     assert result["final_log_ratio"] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_race_keeps_the_best_of_several_horizons(mlp):
+    settings = {"steps": 120, "every": 20, "stride": 10, "seed": 1}
+    near, far, both = (race(Line(), mlp, **settings, horizons=each) for each in ([20], [80], [20, 80]))
+    assert both["kept"] > far["kept"] > 0
+    assert both["speedup"] > max(near["speedup"], far["speedup"])
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
