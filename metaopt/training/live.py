@@ -22,7 +22,7 @@ from .progress import SILENCE, Progress, progress
 from .race import race
 from .tracker import Tracker
 
-_PLAIN_COHORTS = 2  # of each ingredient, for the warm-up
+_PLAIN_COHORTS = 8  # of each ingredient, for the warm-up
 _DRAWN = 16  # histories in an update of the warm-up
 _GAPS = (0.5, 1.0, 1.0, 2.0)  # times `every`
 _HORIZONS = (0.5, 1.0, 2.0, 4.0)  # likewise
