@@ -31,9 +31,6 @@ def schedule_free(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
 
 LINE_OF_AVERAGES = "line of averages"
 
-NOWCASTS = ("line", "average", LINE_OF_AVERAGES)
-"""Names of the generative optimizers without anything learned."""
-
 
 def nowcasts(averaging: float) -> dict[str, GenerativeOptimizer]:
     """Generative optimizers without anything learned.

@@ -9,7 +9,7 @@ from ..optimizers.base import GenerativeOptimizer
 from ..tasks import Task, get_task, task_config
 from ..training.tracker import Tracker
 from ..weights.files import write_text
-from .baselines import NOWCASTS, TRAININGS
+from .baselines import TRAININGS, nowcasts
 from .charts import charts
 from .config import EvaluateConfig
 from .contest import Contest
@@ -63,7 +63,7 @@ def evaluate(
 def contender_name(optimizer: GenerativeOptimizer) -> str:
     """What the judged optimizer is called among the contenders: `perceiver` for a PerceiverOptimizer."""
     name = type(optimizer).__name__.removesuffix("Optimizer").lower() or "optimizer"
-    taken = {HOLD, CHAMPION, *READ_OUTS, *TRAININGS, *NOWCASTS}
+    taken = {HOLD, CHAMPION, *READ_OUTS, *TRAININGS, *nowcasts(optimizer.averaging)}
     return f"judged {name}" if name in map(str.lower, taken) else name
 
 

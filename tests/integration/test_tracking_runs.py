@@ -275,7 +275,7 @@ def test_four_processes_write_at_once(store, client):
                 tracker.text("x", "report.md")
             os._exit(0)
         workers.append(worker)
-    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers))
+    sys.exit(any([os.waitpid(worker, 0)[1] for worker in workers]))
     """
     process = in_a_process(code, store, stderr=subprocess.PIPE)
     _, errors = process.communicate(timeout=100)
