@@ -19,7 +19,7 @@ FLAGS = {
     "train-optimizer": "run-name checkpoint-name optimizer-model optimizer-options start-from training-mode objective "
     "epochs rounds mixture warm-up inner-steps every stride batch-size pairs-per-epoch task-batch lr weight-decay "
     "average held-out seed data-dir trust-code resume-from overwrite checkpoint-every trajectory-dir checkpoint-dir "
-    "model-name config",
+    "model-name promote-on config",
     "evaluate": "optimizer task data-dir task-options target-model target-options base-optimizer "
     "base-optimizer-options lr learning-rates batch-size steps every stride horizons seed seeds evaluate-every "
     "guard-batch baselines controls seen cache-dir promote output config",
@@ -30,7 +30,7 @@ FLAGS = {
 
 TASKS = ("cifar10", "csv", "digits", "fashion-mnist", "image-folder", "mnist", "text", "tinystories")
 TARGETS = ("ConvNet", "GPT", "MLP", "ResNet18", "ResNet34", "TargetCNN", "VisionTransformer")
-OPTIMIZERS = ("Average", "Hold", "Line", "PerceiverOptimizer")
+OPTIMIZERS = ("Average", "Hold", "Line", "PerceiverOptimizer", "Slopes")
 KINDS = ("tasks", "targets", "base-optimizers", "optimizers")
 
 _NAMES: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -41,7 +41,7 @@ _NAMES: Mapping[str, tuple[str, Sequence[str]]] = {
 """By flag: the entry points that add names, and our own names."""
 
 _FOLDERS = ("data-dir", "trajectory-dir", "checkpoint-dir", "cache-dir", "seen", "trajectory")
-_FILES = ("config", "mixture", "output", "resume-from", "start-from", "optimizer")
+_FILES = ("config", "mixture", "promote-on", "output", "resume-from", "start-from", "optimizer")
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

@@ -56,26 +56,46 @@ class Candidate(NamedTuple):
         return verdict(comparison)
 
 
+class Judged(NamedTuple):
+    """An evaluation that has ended: where it is tracked, what it found, and what became of the alias."""
+
+    tracker: MlflowTracker
+    comparison: Comparison
+    promotion: str | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything, for scripts."""
+        return {"run_id": self.tracker.run_id, "promotion": self.promotion, **figures_of(self.comparison)}
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """What came of it, for people."""
+        promotion = {"promotion": self.promotion} if self.promotion else {}
+        return {"result": in_a_sentence(self.comparison), **promotion, "report": where(self.tracker)}
+
+
 @config_command(EvaluateConfig, "evaluate")
 def command(config: EvaluateConfig) -> Result:
     """Judge a generative optimizer on held-out random seeds against baselines; a case is a file for --config."""
+    judged = judge(config)
+    return Result(judged.facts, judged.lines, [["mlflow", "ui"]], terminal_table(judged.comparison))
+
+
+def judge(config: EvaluateConfig) -> Judged:
+    """Evaluate in a run of its own, and promote where the configuration asks for it."""
     candidate = _candidate(config.optimizer) if config.promote else None
     optimizer = load_optimizer(config.optimizer)
     rival = candidate.rival if candidate else None
-    judged = registered_version(config.optimizer) if is_registered(config.optimizer) else None
-    with start_run(f"evaluate {_source(config, judged)} on {config.target_model}, {config.task}", config) as tracker:
-        tracker.note(see=f"Judged: {version_link(*judged) if judged else f'`{config.optimizer}`'}")
-        comparison = evaluate_tracked(config, optimizer, tracker, judged, rival)
+    version = registered_version(config.optimizer) if is_registered(config.optimizer) else None
+    with start_run(f"evaluate {_source(config, version)} on {config.target_model}, {config.task}", config) as tracker:
+        tracker.note(see=f"Judged: {version_link(*version) if version else f'`{config.optimizer}`'}")
+        comparison = evaluate_tracked(config, optimizer, tracker, version, rival)
         said = _decide(candidate, comparison) if candidate else None
         if said:
             tracker.tags({"metaopt.promotion": said})
             tracker.note(see=said)
-    return Result(
-        {"run_id": tracker.run_id, "promotion": said, **figures_of(comparison)},
-        {"result": in_a_sentence(comparison), **({"promotion": said} if said else {}), "report": where(tracker)},
-        [["mlflow", "ui"]],
-        terminal_table(comparison),
-    )
+    return Judged(tracker, comparison, said)
 
 
 def in_a_sentence(comparison: Comparison) -> str:

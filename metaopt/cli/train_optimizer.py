@@ -1,7 +1,13 @@
 """`metaopt train-optimizer`: phase 2."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from ..configuration import read_config_file
+from ..errors import InvalidConfig
+from ..evaluation import EvaluateConfig, terminal_table
+from ..targets import target_config
+from ..tasks import TASKS, get_task, task_config
 from ..tracking import (
     CHAMPION,
     MlflowTracker,
@@ -15,6 +21,7 @@ from ..tracking import (
 )
 from ..training.optimizer import TrainedOptimizer, TrainOptimizerConfig, train_optimizer
 from ..training.wording import learned
+from .evaluate import judge
 from .options import config_command
 from .results import Result, unmarked, where
 
@@ -24,25 +31,44 @@ _SHOWN = 8  # names in one line [count]
 @config_command(TrainOptimizerConfig, "train-optimizer")
 def command(config: TrainOptimizerConfig) -> Result:
     """Train a generative optimizer on recorded trajectories, or in live rounds (phase 2)."""
+    case = _case(config)
     with start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker:
         trained = train_tracked(config, tracker)
-        version = register(config, trained, tracker)
+        version = register(config, trained, tracker, None if case else CHAMPION)
     uri = None if version is None else f"models:/{config.model_name}/{version}"
+    facts = {
+        "run_id": tracker.run_id,
+        "checkpoint": trained.checkpoint,
+        "version": version,
+        "model_uri": uri,
+        "figures": trained.figures,
+    }
     lines = {"checkpoint": str(trained.checkpoint), "run": where(tracker)}
     lines["result"] = unmarked(learned(trained.figures)) or "nothing was held out to judge on"
-    if uri is not None:
-        lines["registered"] = f"{uri}, now models:/{config.model_name}@{CHAMPION}"
-    return Result(
-        {
-            "run_id": tracker.run_id,
-            "checkpoint": trained.checkpoint,
-            "version": version,
-            "model_uri": uri,
-            "figures": trained.figures,
-        },
-        lines,
-        [["metaopt", "evaluate", "--optimizer", uri or str(trained.checkpoint)]],
-    )
+    if uri is None or case is None:
+        now = {"registered": f"{uri}, now models:/{config.model_name}@{CHAMPION}"} if uri else {}
+        return Result(facts, {**lines, **now}, [["metaopt", "evaluate", "--optimizer", uri or str(trained.checkpoint)]])
+    judged = judge(replace(case, optimizer=uri))
+    lines = {"checkpoint": lines["checkpoint"], "run": lines["run"], "registered": uri, **judged.lines}
+    return Result({**facts, "evaluation": judged.facts}, lines, [["mlflow", "ui"]], terminal_table(judged.comparison))
+
+
+def _case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
+    """What decides about promotion, with its data: read now, for it would be late to refuse it after hours of training.
+
+    A relative data folder of the case starts at `data_dir`, as those of a mixture do; that is also where it is if the
+    case does not say.
+    """
+    if config.promote_on is None:
+        return None
+    if config.model_name is None:
+        raise InvalidConfig(f"promote_on is {config.promote_on}, but model_name is none: nothing would be registered")
+    case = EvaluateConfig.from_mapping({**read_config_file(config.promote_on), "promote": True})
+    if config.data_dir is not None and "data_dir" in TASKS.get(case.task).Config.names():
+        case = replace(case, data_dir=config.data_dir / (case.data_dir or ""))
+    task = get_task(case.task, **task_config(case.task, case.task_options, case.data_dir))
+    target_config(case.target_model, task.model_facts, case.target_options)
+    return case
 
 
 def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> TrainedOptimizer:

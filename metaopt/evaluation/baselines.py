@@ -8,7 +8,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ..optimizers.average import Average
 from ..optimizers.base import GenerativeOptimizer
-from ..optimizers.line import Line, LineConfig
+from ..optimizers.line import Line
+from ..optimizers.slopes import Slopes, SlopesConfig
 from .twins import Bench, Rule
 
 
@@ -29,18 +30,14 @@ def schedule_free(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-LINE_OF_AVERAGES = "line of averages"
-
-
 def nowcasts(averaging: float) -> dict[str, GenerativeOptimizer]:
     """Generative optimizers without anything learned.
 
     Args:
-        averaging: decay of the running averages that the judged optimizer is shown; then there is a line through them,
-            too. 0 where it is shown the weights themselves.
+        averaging: decay of the running averages that the judged optimizer is shown, 0 for the weights themselves: the
+            slopes are those of the same snapshots.
     """
-    unlearned: dict[str, GenerativeOptimizer] = {"line": Line(), "average": Average()}
-    return {**unlearned, LINE_OF_AVERAGES: Line(LineConfig(averaging=averaging))} if averaging else unlearned
+    return {"line": Line(), "average": Average(), "slopes": Slopes(SlopesConfig(averaging=averaging))}
 
 
 TRAININGS: Mapping[str, Rule] = {"cosine": cosine, "schedule-free": schedule_free}

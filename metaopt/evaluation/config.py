@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..configuration import Config, Options, Range, option
 from ..errors import InvalidConfig
-from ..nowcast import check_schedule
+from ..nowcast import check_schedule, usual_horizons
 
 DELAYS = (0, 50, 200)
 """When after a nowcast its worth is measured [steps]."""
@@ -39,7 +39,8 @@ class EvaluateConfig(Config):
     stride: int = option(default=20, help="Steps between the snapshots that a nowcast starts from [steps].", at_least=1)
     horizons: tuple[int, ...] = option(
         default=(),
-        help="Horizons to propose at each nowcast, of which the guard keeps the best; `every` unless given [steps].",
+        help="Horizons to propose at each nowcast, of which the guard keeps the best; four from half to eight times "
+        "`every` unless given [steps].",
         at_least=1,
     )
     seed: int = option(
@@ -91,9 +92,14 @@ class EvaluateConfig(Config):
         return tuple(Range(rate, rate) for rate in dict.fromkeys(self.learning_rates)) or (self.lr,)
 
     @property
+    def proposed(self) -> tuple[int, ...]:
+        """The horizons that are proposed at each nowcast [steps]."""
+        return self.horizons or usual_horizons(self.every, self.stride)
+
+    @property
     def horizon(self) -> int:
         """How far ahead single predictions look: the middle one of the horizons [steps]."""
-        return sorted(self.horizons)[len(self.horizons) // 2] if self.horizons else self.every
+        return sorted(self.proposed)[(len(self.proposed) - 1) // 2]
 
     def measured_at(self, step: int) -> bool:
         """Whether the validation loss is looked at after a step: regularly, at the end, and after rare nowcasts."""

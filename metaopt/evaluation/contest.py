@@ -170,7 +170,8 @@ class Contest:
         facts = {
             "optimizer": digest,
             "guard_batch": self.config.guard_batch,
-            "horizons": list(self.config.horizons),
+            "guard draws": "at each nowcast",
+            "horizons": list(self.config.proposed),
         }
         average, own = self._twin({**_place(bench), **facts}, train).curves
         if optimizer.averaging:

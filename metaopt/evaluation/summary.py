@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .config import EvaluateConfig
 from .results import HOLD, Comparison, Curve, Point, Prediction, plain
 from .statistics import Interval, bounded, first_at_or_below, geometric_mean
 
@@ -119,7 +120,7 @@ class Summary:
         events = [event for curve in curves for event in curve.events]
         predictions = self.comparison.predictions_of(contender)
         errors = [p.error for p in predictions if p.error is not None]
-        horizons = len(self.comparison.config.get("horizons") or ()) or 1
+        horizons = len(EvaluateConfig.from_mapping(self.comparison.config).proposed)
         return Standing(
             contender=contender,
             early=self._arrival(curves, 0.5),

@@ -50,8 +50,6 @@ class Bench:
         self.config, self.task, self.seed = config, task, seed
         self.rate = config.rates[0] if rate is None else rate
         self.lr = self.rate.at(float(torch.rand((), generator=generator(seed))))
-        guarding = Examples(*task.sample("guard", config.guard_batch, generator(seed, 1)))
-        self.guard_batches = list(guarding.in_order(task.rows_at_once))
         self.statistics_batches = [
             task.sample("train", config.batch_size, generator(seed, 2, k)) for k in range(_BATCHNORM_BATCHES)
         ]
@@ -85,17 +83,26 @@ class Bench:
 
     def nowcasting(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
         """The base optimizer with a guarded nowcast every so often, and a running average."""
-        return Nowcast(
+        nowcast = Nowcast(
             self.base_optimizer(model),
             model,
             optimizer,
             every=self.config.every,
             stride=self.config.stride,
-            horizons=self.config.horizons or None,
+            horizons=self.config.proposed,
             ema=None if optimizer.averaging else READ_OUT_DECAY,
-            guard=lambda: mean_loss(self.task, model, self.guard_batches),
+            guard=lambda: mean_loss(self.task, model, self.guard_batches(nowcast.steps)),
             reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),
         )
+        return nowcast
+
+    def guard_batches(self, step: int) -> Iterator[Batch]:
+        """What the guard looks at: the same examples for all that is proposed at a step, others at the next nowcast.
+
+        Always the same few would be learned by heart by choosing alone: a training has dozens of choices.
+        """
+        drawn = self.task.sample("guard", self.config.guard_batch, generator(self.seed, 1, step))
+        return Examples(*drawn).in_order(self.task.rows_at_once)
 
     def loss_of(self, weights: Float[Tensor, " weights"]) -> float:
         """Mean loss of flat weights over the whole validation split.

@@ -2,8 +2,16 @@
 
 from .batchnorm import reestimate_batchnorm
 from .proposals import NowcastEvent
-from .schedule import check_schedule
+from .schedule import check_schedule, usual_horizons
 from .sources import BUILTIN, load_optimizer
 from .wrapper import Nowcast
 
-__all__ = ["BUILTIN", "Nowcast", "NowcastEvent", "check_schedule", "load_optimizer", "reestimate_batchnorm"]
+__all__ = [
+    "BUILTIN",
+    "Nowcast",
+    "NowcastEvent",
+    "check_schedule",
+    "load_optimizer",
+    "reestimate_batchnorm",
+    "usual_horizons",
+]

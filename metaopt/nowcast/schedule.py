@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from ..errors import InvalidConfig
 
+_USUAL = (0.5, 1.5, 4.0, 8.0)  # times `every`
+
 
 def check_schedule(every: int, stride: int, *horizons: int) -> None:
     """Refuse steps at which no nowcast can take place.
@@ -21,14 +23,25 @@ def check_schedule(every: int, stride: int, *horizons: int) -> None:
         )
 
 
-def choose_horizons(every: int, horizon: int | None, horizons: Sequence[int] | None) -> tuple[int, ...]:
-    """The horizons that are proposed at each nowcast; one as long as `every` unless others are given [steps].
+def usual_horizons(every: int, stride: int) -> tuple[int, ...]:
+    """What is proposed unless told otherwise, and what live rounds learn: short to long ways ahead [steps].
+
+    Which one is best changes in the course of a training; looking at several costs forward passes only.
+    """
+    return tuple(dict.fromkeys(max(round(factor * every / stride), 1) * stride for factor in _USUAL))
+
+
+def choose_horizons(
+    every: int, stride: int, horizon: int | None, horizons: Sequence[int] | None, guarded: bool
+) -> tuple[int, ...]:
+    """The horizons that are proposed at each nowcast: the usual ones, or `every` where no guard chooses [steps].
 
     Raises:
         InvalidConfig: both are given, or `horizons` is empty.
     """
     if horizons is None:
-        return (every if horizon is None else horizon,)
+        usual = usual_horizons(every, stride) if guarded else (every,)
+        return usual if horizon is None else (horizon,)
     if horizon is not None or not horizons:
         raise InvalidConfig(f"horizon is {horizon} and horizons is {horizons!r}; expected one of the two, not empty")
     return tuple(horizons)

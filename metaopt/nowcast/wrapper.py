@@ -45,8 +45,9 @@ class Nowcast(torch.optim.Optimizer):
             an address such as `models:/metaopt-perceiver@champion`. One that is loaded follows the model's device.
         every: steps from one nowcast to the next; a multiple of the stride [steps].
         stride: steps between the snapshots that the prediction is made from [steps].
-        horizon: how far ahead a prediction looks; as far as `every` unless given [steps].
+        horizon: how far ahead a prediction looks [steps].
         horizons: several instead, of which the guard keeps the best; without a guard only the first is used [steps].
+            Where neither is given, four from half to eight times `every`; without a guard just `every`.
         guard: the loss on data held out from this training, called without gradients before a nowcast and after each
             proposal, with the running average in the model where that is what is predicted; the best one stays if its
             loss did not rise. It should leave the model's mode as it was. Without a guard every finite prediction
@@ -78,8 +79,8 @@ class Nowcast(torch.optim.Optimizer):
         ema: float | None = None,
         moments: Literal["keep", "reset"] = "keep",
     ) -> None:
-        self.horizons = choose_horizons(every, horizon, horizons)
-        check_schedule(every, stride, *self.horizons)
+        check_schedule(every, stride, *(horizons or ()), *(() if horizon is None else (horizon,)))
+        self.horizons = choose_horizons(every, stride, horizon, horizons, guarded=guard is not None)
         if moments not in ("keep", "reset"):
             raise InvalidConfig(f"moments is {moments!r}; expected 'keep' or 'reset'")
         self._space = Space(model)

@@ -16,6 +16,7 @@ OPTIMIZERS = Registry(
         "Hold": f"{_HERE}.hold:Hold",
         "Line": f"{_HERE}.line:Line",
         "PerceiverOptimizer": f"{_HERE}.perceiver:PerceiverOptimizer",
+        "Slopes": f"{_HERE}.slopes:Slopes",
     },
 )
 """Generative optimizers by name, those of outside packages included."""

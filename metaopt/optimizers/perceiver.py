@@ -9,8 +9,8 @@ from ..configuration import option
 from ..weights.layout import Layout
 from ..weights.tokens import PLACE_FEATURES, TokenGrid, tensor_scales, token_grid
 from .base import GenerativeOptimizer, SnapshotConfig, present
-from .line import slope_shares
 from .slices import in_slices
+from .slopes import doubling_ages, rows_of, straight_on
 
 _TINY = 1e-12
 _SHRINKING = 0.1  # a coefficient of one on W_t changes it by a tenth: coefficients of all directions then learn alike
@@ -21,10 +21,15 @@ class PerceiverConfig(SnapshotConfig):
 
     start: str = option(
         default="hold",
-        help="What it predicts untrained, and learns to improve on: the last weights, or a line through the past ones.",
-        choices=("hold", "line"),
+        help="What it predicts untrained, and learns to improve on: the last weights, or straight on (`Slopes`).",
+        choices=("hold", "slopes"),
     )
-    history: int = option(default=5, help="Past snapshots that it looks at [count], the last one included.", at_least=1)
+    history: int = option(default=5, help="Past snapshots that it is shown [count], the last one included.", at_least=1)
+    spacing: str = option(
+        default="even",
+        help="Which of them it looks at: all, or the last, the one before it, and those 2, 4, 8 … before it.",
+        choices=("even", "doubling"),
+    )
     token_size: int = option(default=32, help="Consecutive weights in one token [count].", at_least=1)
     dim: int = option(default=96, help="Width of an embedded token.", at_least=8)
     depth: int = option(default=2, help="Self-attention blocks over the latents [count].", at_least=1)
@@ -47,8 +52,8 @@ class PerceiverOptimizer(GenerativeOptimizer):
     A token stands for 32 neighbouring weights: the inner products of their differences W_t − W_{t−k} and of W_t
     with each other, their scale, their place and the times. PerceiverIO encodes a sample of all tokens into latents
     and answers each token's query; the answer becomes coefficients over the token's own differences and W_t.
-    The answer starts at zero, so that an untrained optimizer generates exactly W_t or, where `start` says so, the
-    least-squares line through the past (`Line`); it is multiplied by horizon / (horizon + elapsed time), so that a
+    The answer starts at zero, so that an untrained optimizer generates exactly W_t or, where `start` says so, goes
+    straight on (`Slopes`); it is multiplied by horizon / (horizon + elapsed time), so that a
     horizon of zero changes nothing.
 
     Cost grows linearly with the number of weights; memory beyond the history and the result does not grow.
@@ -64,7 +69,9 @@ class PerceiverOptimizer(GenerativeOptimizer):
     def __init__(self, config: PerceiverConfig | None = None) -> None:
         super().__init__()
         self.config: PerceiverConfig = (config := config or PerceiverConfig())
-        channels = config.history  # the differences to W_t, and W_t
+        even = config.spacing == "even"
+        self._ages = [*reversed(range(config.history))] if even else doubling_ages(config.history)
+        channels = len(self._ages)  # the differences to W_t, and W_t
         self.embed_facts = nn.Linear(channels * channels + channels + 2 + PLACE_FEATURES, config.dim)
         self.embed_time = nn.Linear(3 * channels, config.dim)
         self.perceiver = PerceiverIO(
@@ -97,11 +104,9 @@ class PerceiverOptimizer(GenerativeOptimizer):
         layout: Layout,
     ) -> Float[Tensor, "batch weights"]:
         """W_t plus the learned combination of past differences; see the class."""
-        past = _Past(
-            *_filled_up(history, t_history, self.config.history), t_end, token_grid(layout, self.config.token_size)
-        )
+        past = _Past(history, t_history, t_end, self._ages, token_grid(layout, self.config.token_size))
         sample = past.grid.spread(self.config.encoded_tokens)
-        encoded = self._embed(past.grid.pick(past.snapshots, sample), sample, past)
+        encoded = self._embed(past.pick(sample), sample, past)
         slices = list(past.grid.slices(self.config.slice_tokens))
         if len(slices) == 1 or history.requires_grad:
             return torch.cat([self._decode(encoded, past, *tokens) for tokens in slices], -1)
@@ -116,13 +121,13 @@ class PerceiverOptimizer(GenerativeOptimizer):
     def _decode(self, encoded: Tensor, past: "_Past", first: int, last: int) -> Float[Tensor, "batch weights"]:
         """The weights that the tokens from `first` up to `last` stand for."""
         numbers = torch.arange(first, last)
-        snapshots = past.grid.cut(past.snapshots, first, last)
+        snapshots = past.cut(first, last)
         queries = self._embed(snapshots, numbers, past)
         answers = self.perceiver(encoded, queries=queries)
         coefficients = self.coefficients(self.read_answer(torch.cat([answers, queries], -1)))
         coefficients = coefficients * past.reach.unsqueeze(1)
-        if self.config.start == "line":
-            coefficients = coefficients + past.line.unsqueeze(1)
+        if self.config.start == "slopes":
+            coefficients = coefficients + past.straight_on.unsqueeze(1)
         moved = torch.einsum("btk,bktw->btw", coefficients[..., :-1], snapshots[:, -1:] - snapshots[:, :-1])
         shrunk = _SHRINKING * coefficients[..., -1:] * snapshots[:, -1]
         return past.grid.join(snapshots[:, -1] + moved + shrunk, first, last)
@@ -150,18 +155,24 @@ class PerceiverOptimizer(GenerativeOptimizer):
 
 
 class _Past:
-    """A history with everything that is computed from it once, however many slices are decoded."""
+    """A history with everything that is computed from it once, however many slices are decoded.
 
-    def __init__(self, snapshots: Tensor, times: Tensor, t_end: Tensor, grid: TokenGrid) -> None:
-        self.snapshots = snapshots
+    Args:
+        ages: which snapshots are looked at, by how many came after them; the oldest first, the last one with 0.
+    """
+
+    def __init__(self, history: Tensor, t_history: Tensor, t_end: Tensor, ages: list[int], grid: TokenGrid) -> None:
+        rows = rows_of(ages, history.shape[1])
         self.grid = grid
-        size, movement = tensor_scales(grid.layout, snapshots)
+        self._history, self._rows = history, rows
+        times = t_history[:, rows]
+        size, movement = tensor_scales(grid.layout, history, rows)
         self.size, self.movement = size + _TINY, movement + _TINY
         elapsed = times[:, -1:] - times[:, :-1]
         horizon = (t_end - times[:, -1]).unsqueeze(1).clamp(min=0)
         there = present(times)[:, :-1].to(times.dtype)
         self.reach = torch.cat([there * horizon / (horizon + elapsed).clamp(min=1), horizon / (horizon + 100)], 1)
-        self.line = torch.cat([-slope_shares(times)[:, :-1], torch.zeros_like(horizon)], 1) * horizon
+        self.straight_on = torch.cat([straight_on(times, horizon.squeeze(1)), torch.zeros_like(horizon)], 1)
         self.time_features = torch.cat(
             [
                 0.25 * torch.log1p(elapsed),
@@ -173,12 +184,10 @@ class _Past:
             1,
         )
 
+    def cut(self, first: int, last: int) -> Float[Tensor, "batch channels tokens width"]:
+        """The tokens from `first` up to `last` of the snapshots that are looked at."""
+        return self.grid.cut(self._history, first, last)[:, self._rows]
 
-def _filled_up(history: Tensor, times: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
-    """The last `wanted` snapshots; where there are fewer, copies of the last one in front stand for absent ones."""
-    history, times = history[:, -wanted:], times[:, -wanted:]
-    missing = wanted - history.shape[1]
-    if missing:
-        history = torch.cat([history[:, -1:].expand(-1, missing, -1), history], 1)
-        times = torch.cat([times[:, -1:].expand(-1, missing), times], 1)
-    return history, times
+    def pick(self, tokens: Tensor) -> Float[Tensor, "batch channels tokens width"]:
+        """Any tokens of them, by number."""
+        return self.grid.pick(self._history, tokens)[:, self._rows]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..nowcast import usual_horizons
 from ..optimizers import GenerativeOptimizer
 from ..tasks import Batch
 from ..tasks.base import generator
@@ -22,11 +23,10 @@ from .progress import SILENCE, Progress, progress
 from .race import race
 from .tracker import Tracker
 
-_PLAIN_COHORTS = 8  # of each ingredient, for the warm-up
+_PLAIN_COHORTS = 2  # of each ingredient, for the warm-up
 _DRAWN = 16  # histories in an update of the warm-up
 _GAPS = (0.5, 1.0, 1.0, 2.0)  # times `every`
-_HORIZONS = (0.5, 1.0, 2.0, 4.0)  # likewise
-_ANY = 0.2  # share of rows that follow any horizon, so that none is left behind
+_ANY = 0.3  # share of rows that follow any horizon in between, so that one alone is of use, too
 _LATER = 0.8  # share of the later gradient; the rest is that of the loss right after the prediction
 
 
@@ -158,16 +158,13 @@ class LivePlan(NamedTuple):
     examples: int
 
     @property
-    def horizons(self) -> list[int]:
+    def horizons(self) -> tuple[int, ...]:
         """How far ahead nowcasts look, of which the best is followed [steps]."""
-        return list(dict.fromkeys(self._snapshots(factor) for factor in _HORIZONS))
+        return usual_horizons(self.every, self.stride)
 
     def gap(self, random: torch.Generator) -> int:
-        """Steps to the next nowcast: half of `every` to twice as many."""
-        return self._snapshots(_GAPS[int(torch.randint(len(_GAPS), (), generator=random))])
-
-    def _snapshots(self, factor: float) -> int:
-        """That many times `every`, as a multiple of the stride [steps]."""
+        """Steps to the next nowcast: half of `every` to twice as many, as a multiple of the stride."""
+        factor = _GAPS[int(torch.randint(len(_GAPS), (), generator=random))]
         return max(round(factor * self.every / self.stride), 1) * self.stride
 
 
@@ -289,13 +286,14 @@ def guarded(
     Only what would be used learns: so each horizon becomes good at something else, where learning from all would make
     each of them the same compromise.
     """
-    ends = times[:, -1] + torch.tensor(horizons, dtype=times.dtype).unsqueeze(1)
+    last, ahead = times[:, -1], torch.tensor(horizons, dtype=times.dtype)
     with torch.no_grad():
-        losses = [log_loss(problem, model.generate(history, times, end, problem.layout), examples) for end in ends]
-    best = torch.stack(losses).nan_to_num(math.inf).argmin(0)
+        proposed = [model.generate(history, times, last + horizon, problem.layout) for horizon in ahead]
+        losses = torch.stack([log_loss(problem, weights, examples) for weights in proposed])
+    best = ahead[losses.nan_to_num(math.inf).argmin(0)]
     anything = torch.rand(best.shape, generator=random) < _ANY
-    chosen = torch.where(anything, torch.randint(len(horizons), best.shape, generator=random), best)
-    return model.generate(history, times, ends.gather(0, chosen.unsqueeze(0)).squeeze(0), problem.layout)
+    between = ahead.min() * (ahead.max() / ahead.min()) ** torch.rand(best.shape, generator=random)
+    return model.generate(history, times, last + torch.where(anything, between, best), problem.layout)
 
 
 def _judged(problem: InnerProblem, weights: Tensor, examples: Batch) -> tuple[Float[Tensor, " rows"], Tensor]:

@@ -70,6 +70,10 @@ class TrainOptimizerConfig(Config):
     model_name: str | None = option(
         default="metaopt-perceiver", help="Name in the model registry; none to register nothing."
     )
+    promote_on: Path | None = option(
+        default=None,
+        help="Case of `metaopt evaluate` that decides whether the new version becomes champion; without one it does.",
+    )
 
     def __post_init__(self) -> None:
         """Check each value, and that every run name is one.

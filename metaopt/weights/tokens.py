@@ -1,6 +1,6 @@
 """Flat weights as weight tokens: pieces of one tensor each, with features that describe their place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import log, prod
@@ -123,15 +123,18 @@ def token_grid(layout: Layout, width: int) -> TokenGrid:
 
 
 def tensor_scales(
-    layout: Layout, snapshots: Float[Tensor, "batch snapshots weights"]
+    layout: Layout, snapshots: Float[Tensor, "batch snapshots weights"], rows: Sequence[int] | slice = slice(None)
 ) -> tuple[Float[Tensor, "batch tensors"], Float[Tensor, "batch tensors"]]:
     """Root mean square of each tensor's last snapshot, and of its differences to the older ones.
 
     Measured on an even sample of large tensors. An older snapshot that equals the last one counts as absent.
+
+    Args:
+        rows: which of the snapshots are meant, the last one of them last.
     """
     sizes, movements = [], []
     for tensor, piece in zip(layout.tensors, layout.split(snapshots), strict=True):
-        sample = piece[..., :: -(-tensor.size // _SCALE_SAMPLE)]
+        sample = piece[..., :: -(-tensor.size // _SCALE_SAMPLE)][:, rows]
         sizes.append(sample[:, -1].square().mean(1).sqrt())
         energies = (sample[:, -1:] - sample[:, :-1]).square().mean(2)
         movements.append((energies.sum(1) / (energies > 0).sum(1).clamp(min=1)).sqrt())

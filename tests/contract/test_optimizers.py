@@ -104,7 +104,7 @@ def test_forward_is_predict_with_the_last_snapshot_apart(name):
     torch.testing.assert_close(alone, optimizer.predict(history[:, -1:], times[:, -1:], t_end, LAYOUT))
 
 
-@pytest.mark.parametrize("name", ["Hold", "Line", "PerceiverOptimizer"])
+@pytest.mark.parametrize("name", ["Hold", "Line", "PerceiverOptimizer", "Slopes"])
 @pytest.mark.parametrize("snapshots", [1, SNAPSHOTS])
 def test_a_horizon_of_zero_gives_the_weights_of_now(name, snapshots):
     history, times, _ = past(snapshots=snapshots)

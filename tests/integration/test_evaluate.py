@@ -143,6 +143,57 @@ def test_the_alias_moves_to_what_is_better_and_to_nothing_else(command_line, mod
     assert len(runs) == 2
 
 
+MIXTURE = """
+mlp: {task: digits, target_model: MLP, target_options: {widths: [8]}, rows: 2}
+"""
+QUICK = """
+task: digits
+target_model: MLP
+steps: 40
+every: 20
+evaluate_every: 20
+seeds: 2
+controls: false
+"""
+
+
+def test_rounds_are_judged_and_promoted_by_one_command_only_if_they_are_better(command_line, module_store):
+    Path("mixture.yaml").write_text(MIXTURE)
+    Path("quick.yaml").write_text(QUICK)
+
+    def rounds(seed):
+        return command_line(
+            *("train-optimizer", "--rounds", 1, "--mixture", "mixture.yaml", "--inner-steps", 60, "--every", 20),
+            *("--optimizer-options", "dim=16 num_latents=4 latent_dim=16 heads=2 depth=1", "--model-name", "rounds"),
+            *("--seed", seed, "--checkpoint-name", f"rounds_{seed}", "--promote-on", "quick.yaml"),
+        )
+
+    first = rounds(0)
+    assert first.exit_code == 0, first.output
+    assert "version 1 of rounds is now champion: there was no champion yet" in first.output
+    second = rounds(1)
+    assert "version 2 of rounds is not promoted" in second.output
+    assert champion_version("rounds") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--promote-on", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
+        (["--promote-on", "wrong.yaml"], "did you mean MLP"),
+        (["--promote-on", "quick.yaml", "--model-name", "none"], "nothing would be registered"),
+    ],
+)
+def test_a_case_that_cannot_decide_is_refused_before_the_training(command_line, module_store, arguments, message):
+    Path("mixture.yaml").write_text(MIXTURE)
+    Path("quick.yaml").write_text(QUICK)
+    Path("wrong.yaml").write_text("target_model: MPL")
+    result = command_line("train-optimizer", "--rounds", 1, "--mixture", "mixture.yaml", *arguments)
+    assert result.exit_code == 1, result.output
+    assert message in result.output
+    assert not Path("checkpoints/mixture").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

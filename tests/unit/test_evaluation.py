@@ -65,6 +65,7 @@ def small(**changes):
         "steps": 24,
         "every": 8,
         "stride": 4,
+        "horizons": [8],
         "evaluate_every": 4,
         "seeds": 2,
         "lr": 0.01,
@@ -88,7 +89,15 @@ def judged_line(tmp_path_factory):
 
 def test_all_contenders_are_measured_at_the_same_steps(judged_line):
     comparison, _, _ = judged_line
-    assert comparison.contenders == ["hold", *READ_OUTS, "line", "average", "judged line + EMA", "judged line"]
+    assert comparison.contenders == [
+        "hold",
+        *READ_OUTS,
+        "line",
+        "average",
+        "slopes",
+        "judged line + EMA",
+        "judged line",
+    ]
     assert {tuple(curve.steps) for curve in comparison.curves} == {(4, 8, 12, 16, 20, 24)}
     assert [curve.seed for curve in comparison.curves_of("hold")] == [1000, 1001]
 
@@ -104,7 +113,7 @@ def test_twins_are_equal_until_the_first_nowcast_and_where_the_contender_is_the_
 def test_predictions_cover_every_nowcast_and_control(judged_line):
     comparison, _, _ = judged_line
     assert comparison.controls == list(CONTROLS)
-    for name in ("line", "average", "judged line", *CONTROLS):
+    for name in ("line", "average", "slopes", "judged line", *CONTROLS):
         assert [(p.seed, p.step) for p in comparison.predictions_of(name)] == [
             (seed, step) for seed in (1000, 1001) for step in (8, 16, 24)
         ]
@@ -115,7 +124,7 @@ def test_result_goes_to_the_file_and_to_the_tracker(judged_line):
     comparison, notebook, output = judged_line
     result = json.loads(output.read_text())
     assert result["judged"] == comparison.judged
-    assert len(result["summary"]["standings"]) == 9
+    assert len(result["summary"]["standings"]) == 10
     assert set(notebook.texts) == {"evaluation.json", "contenders.csv", "report.md", "report.html"}
     assert notebook.figures == ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "horizons"]
     assert set(notebook.children) == {f"{name}: MLP on digits" for name in comparison.contenders}
@@ -149,6 +158,14 @@ def test_an_untrained_perceiver_is_hold(task):
     perceiver = get_optimizer_model("PerceiverOptimizer").eval()
     assert train_twin(bench, "perceiver", perceiver).losses == hold.losses
     assert all(p.loss_before == p.loss_after for p in Trials(bench, witness.snapshots).judge("perceiver", perceiver))
+
+
+def test_a_guard_sees_the_same_examples_for_all_that_is_proposed_and_others_at_the_next_nowcast(task):
+    bench = Bench(small(guard_batch=50), task, 0)
+    first, again, later = (torch.cat([batch.labels for batch in bench.guard_batches(step)]) for step in (8, 8, 16))
+    assert len(first) == 50
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
 
 
 def test_running_average_equals_a_readable_one(task):

@@ -50,10 +50,10 @@ def plain(comparison):
 
 def test_the_same_case_trains_nothing_again_and_says_so(case, trained):
     first = case()
-    assert trained == ["hold", "hold", "line", "average", "judged hold"]  # one more for the controls
+    assert trained == ["hold", "hold", "line", "average", "slopes", "judged hold"]  # one more for the controls
     assert not any(curve.cached for curve in first.curves)
     again = case()
-    assert len(trained) == 5
+    assert len(trained) == 6
     assert all(curve.cached for curve in again.curves)
     assert plain(first) == plain(again)
 
@@ -77,12 +77,11 @@ def test_an_optimizer_of_averages_is_judged_by_its_average_from_snapshots_of_ave
     assert of_averages.loss_before != of_weights.loss_before
 
 
-def test_a_line_goes_through_what_the_judged_one_is_shown(case):
-    judged = case("Line", judged_options={"averaging": 0.9})
-    assert [name for name in judged.contenders if name.startswith("line")] == ["line", "line of averages"]
-    for baseline, same in zip(judged.curves_of("line of averages"), judged.curves_of("judged line"), strict=True):
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_slopes_are_those_of_what_the_judged_one_is_shown(case, averaging):
+    judged = case("Slopes", judged_options={"averaging": averaging})
+    for baseline, same in zip(judged.curves_of("slopes"), judged.curves_of("judged slopes"), strict=True):
         assert baseline.losses == same.losses
-    assert judged.curves_of("line")[0].losses != judged.curves_of("judged line")[0].losses
 
 
 def test_several_horizons_are_proposed(case):
@@ -102,7 +101,7 @@ def test_settings_of_nowcasts_alone_leave_hold_alone(case, trained):
     case()
     trained.clear()
     case(guard_batch=64)
-    assert trained == ["line", "average", "judged hold"]
+    assert trained == ["line", "average", "slopes", "judged hold"]
 
 
 @pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: json.dumps({"curves": []}), lambda text: "[]"])
@@ -113,7 +112,7 @@ def test_a_damaged_entry_is_trained_anew(case, trained, tmp_path, caplog, spoil)
         path.write_text(spoil(path.read_text()))
     with caplog.at_level(logging.WARNING):
         assert plain(case()) == plain(first)
-    assert len(trained) == 5
+    assert len(trained) == 6
     assert "cannot be used" in caplog.text
 
 

@@ -41,7 +41,7 @@ def comparison(controls=True):
     ]
     if controls:
         predictions += [Prediction("memory", 1, 40, 0.8, 0.4, None), Prediction("harm", 1, 40, 0.8, 8.0, None)]
-    config = EvaluateConfig(steps=80, every=40, seeds=2, seed=1).to_mapping()
+    config = EvaluateConfig(steps=80, every=40, horizons=(40,), seeds=2, seed=1).to_mapping()
     return Comparison(config, "learned", tuple(curves), tuple(predictions))
 
 
@@ -109,7 +109,9 @@ def test_result_is_strict_json_and_holds_everything():
     result = json.loads(json.dumps(comparison().to_mapping(), allow_nan=False))
     assert result["curves"][3]["points"][3] == {"step": 80, "loss": None, "seconds": 80.0}
     assert result["curves"][4]["events"][0]["accepted"] is True
-    assert EvaluateConfig.from_mapping(result["config"]) == EvaluateConfig(steps=80, every=40, seeds=2, seed=1)
+    assert EvaluateConfig.from_mapping(result["config"]) == EvaluateConfig(
+        steps=80, every=40, horizons=(40,), seeds=2, seed=1
+    )
     json.dumps(Summary(comparison()).to_mapping(), allow_nan=False)
 
 

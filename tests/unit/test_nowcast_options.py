@@ -82,7 +82,8 @@ def trained_alone(steps):
 
 
 def nowcast(model, optimizer=None, **options):
-    return Nowcast(sgd(model), model, optimizer or Drift(), **{"every": 4, "stride": 2, **options})
+    horizon = {} if "horizons" in options else {"horizon": 4}
+    return Nowcast(sgd(model), model, optimizer or Drift(), **{"every": 4, "stride": 2, **horizon, **options})
 
 
 def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
@@ -93,6 +94,14 @@ def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
     assert optimizer.events == [(4, 5.0, 2.0, True, 8)]
     assert drift.sizes == [3]
     assert optimizer.horizon == 4
+
+
+def test_unless_told_otherwise_a_guard_chooses_among_several_horizons():
+    model, drift = network(), Drift()
+    guarded = Nowcast(sgd(model), model, drift, every=4, stride=2, guard=lambda: 1.0)
+    assert guarded.horizons == (2, 6, 16, 32)
+    assert Nowcast(sgd(model), model, drift, every=2, stride=2, guard=lambda: 1.0).horizons == (2, 4, 8, 16)
+    assert Nowcast(sgd(model), model, drift, every=4, stride=2).horizons == (4,)
 
 
 def test_several_horizons_of_a_large_network_are_predicted_one_by_one(monkeypatch):

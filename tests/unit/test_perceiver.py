@@ -54,14 +54,31 @@ def test_untrained_it_is_hold_to_the_bit(snapshots):
     assert torch.equal(untrained.predict(history, times, t_end, LAYOUT), history[:, -1])
 
 
-@pytest.mark.parametrize("snapshots", [1, 3, 5])
-def test_untrained_it_is_the_line_through_the_past_where_told_so(snapshots):
+@pytest.mark.parametrize("snapshots", [1, 3, 9])
+def test_untrained_it_goes_straight_on_where_told_so(snapshots):
     history, times, t_end = past(snapshots=snapshots)
-    untrained = get_optimizer_model("PerceiverOptimizer", **SMALL, start="line")
-    line = get_optimizer_model("Line")
-    expected = line.predict(history, times, t_end, LAYOUT)
+    untrained = get_optimizer_model("PerceiverOptimizer", **SMALL, start="slopes", history=9, spacing="doubling")
+    expected = get_optimizer_model("Slopes", history=9).predict(history, times, t_end, LAYOUT)
     torch.testing.assert_close(untrained.predict(history, times, t_end, LAYOUT), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(untrained.predict(history, times, times[:, -1], LAYOUT), history[:, -1])
+
+
+def test_with_doubling_ages_it_looks_back_further_with_as_few_snapshots():
+    optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), past(snapshots=12)
+    expected = change(optimizer, history, times, t_end)
+    for row in range(12):
+        other = history.clone()
+        other[:, row] += torch.randn(LAYOUT.size, generator=torch.Generator().manual_seed(row))
+        seen = not torch.equal(change(optimizer, other, times, t_end), expected)
+        assert seen == (11 - row in (0, 1, 2, 4, 8)), f"{11 - row} before the last"
+
+
+def test_where_older_ones_do_not_exist_it_sees_no_difference_to_ones_that_stand_for_them():
+    optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), past(snapshots=4)
+    filled = torch.cat([history[:, -1:].expand(-1, 5, -1), history], 1)
+    their_times = torch.cat([times[:, -1:].expand(-1, 5), times], 1)
+    short, full = (change(optimizer, *each, t_end) for each in ((history, times), (filled, their_times)))
+    assert torch.equal(short, full)
 
 
 def test_other_weights_give_other_outputs():
@@ -175,7 +192,15 @@ def test_one_tensor_that_stands_still_does_no_harm_and_stays_where_it_is_but_for
     assert (predicted[:, SLICES[1] : SLICES[2]] == 0).all()
 
 
-@pytest.mark.parametrize("options", [{"history": 1}, {"token_size": 1}, {"dim": 8, "heads": 3, "cross_heads": 5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"history": 1},
+        {"history": 1, "spacing": "doubling", "start": "slopes"},
+        {"token_size": 1},
+        {"dim": 8, "heads": 3, "cross_heads": 5},
+    ],
+)
 def test_configurations_at_their_edges_work(options):
     optimizer, (history, times, t_end) = build(**options), past()
     moved = change(optimizer, history, times, t_end)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...figures.colours import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY, VERMILION
-from ..baselines import LINE_OF_AVERAGES
 from ..readouts import READ_OUT_OF_NOWCASTS
 from ..results import CHAMPION, HOLD, Comparison
 
@@ -40,7 +39,7 @@ _LOOKS: Mapping[str, Look] = {
     HOLD: Look(BLACK, order=3, dashed=True),  # dashes let one see who went the same way
     "EMA 0.98": Look(SKY),
     "line": Look(ORANGE),
-    LINE_OF_AVERAGES: Look(ORANGE, width=1.0, dashed=True),
+    "slopes": Look(ORANGE, width=1.0, dashed=True),
     CHAMPION: Look(GREEN),
     "cosine": Look(PURPLE),
     "schedule-free": Look(BLUE),
