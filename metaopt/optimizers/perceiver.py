@@ -13,6 +13,7 @@ from .slices import in_slices
 from .slopes import doubling_ages, rows_of, straight_on
 
 _TINY = 1e-12
+_MOST = 2.0  # times as far as going straight on; half of it is what an answer of zero means
 _SHRINKING = 0.1  # a coefficient of one on W_t changes it by a tenth: coefficients of all directions then learn alike
 
 
@@ -52,9 +53,10 @@ class PerceiverOptimizer(GenerativeOptimizer):
     A token stands for 32 neighbouring weights: the inner products of their differences W_t − W_{t−k} and of W_t
     with each other, their scale, their place and the times. PerceiverIO encodes a sample of all tokens into latents
     and answers each token's query; the answer becomes coefficients over the token's own differences and W_t.
-    The answer starts at zero, so that an untrained optimizer generates exactly W_t or, where `start` says so, goes
-    straight on (`Slopes`); it is multiplied by horizon / (horizon + elapsed time), so that a
-    horizon of zero changes nothing.
+    The answer starts at zero, so that an untrained optimizer generates exactly W_t; it is multiplied by
+    horizon / (horizon + elapsed time), so that a horizon of zero changes nothing. Where `start` says `slopes`, it goes
+    straight on untrained, and the answers are factors between 0 and 2 of how far, for each line of each token:
+    never back, and W_t is not scaled.
 
     Cost grows linearly with the number of weights; memory beyond the history and the result does not grow.
 
@@ -92,7 +94,7 @@ class PerceiverOptimizer(GenerativeOptimizer):
             nn.Linear(config.hidden, config.hidden),
             nn.GELU(),
         )
-        self.coefficients = nn.Linear(config.hidden, channels)
+        self.coefficients = nn.Linear(config.hidden, channels if config.start == "hold" else channels - 1)
         nn.init.zeros_(self.coefficients.weight)
         nn.init.zeros_(self.coefficients.bias)
 
@@ -125,12 +127,15 @@ class PerceiverOptimizer(GenerativeOptimizer):
         queries = self._embed(snapshots, numbers, past)
         answers = self.perceiver(encoded, queries=queries)
         coefficients = self.coefficients(self.read_answer(torch.cat([answers, queries], -1)))
-        coefficients = coefficients * past.reach.unsqueeze(1)
+        differences = snapshots[:, -1:] - snapshots[:, :-1]
         if self.config.start == "slopes":
-            coefficients = coefficients + past.straight_on.unsqueeze(1)
-        moved = torch.einsum("btk,bktw->btw", coefficients[..., :-1], snapshots[:, -1:] - snapshots[:, :-1])
-        shrunk = _SHRINKING * coefficients[..., -1:] * snapshots[:, -1]
-        return past.grid.join(snapshots[:, -1] + moved + shrunk, first, last)
+            coefficients = past.straight_on.unsqueeze(1) * _MOST * torch.sigmoid(coefficients)
+            moved = torch.einsum("btk,bktw->btw", coefficients, differences)
+        else:
+            coefficients = past.reach.unsqueeze(1) * coefficients
+            moved = torch.einsum("btk,bktw->btw", coefficients[..., :-1], differences)
+            moved = moved + _SHRINKING * coefficients[..., -1:] * snapshots[:, -1]
+        return past.grid.join(snapshots[:, -1] + moved, first, last)
 
     def _embed(
         self, snapshots: Float[Tensor, "batch channels tokens width"], numbers: Tensor, past: "_Past"
@@ -172,7 +177,7 @@ class _Past:
         horizon = (t_end - times[:, -1]).unsqueeze(1).clamp(min=0)
         there = present(times)[:, :-1].to(times.dtype)
         self.reach = torch.cat([there * horizon / (horizon + elapsed).clamp(min=1), horizon / (horizon + 100)], 1)
-        self.straight_on = torch.cat([straight_on(times, horizon.squeeze(1)), torch.zeros_like(horizon)], 1)
+        self.straight_on = straight_on(times, horizon.squeeze(1))
         self.time_features = torch.cat(
             [
                 0.25 * torch.log1p(elapsed),

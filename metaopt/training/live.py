@@ -260,8 +260,8 @@ def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     trainings.shift(taken, predicted.detach() - trainings.averaged)
     trainings.advance(plan.gap(cohort.random))
     later_loss, later = _judged(problem, trainings.averaged, cohort.examples())
-    blended = torch.where(taken.unsqueeze(1), (1 - _LATER) * now + _LATER * later, now)
-    followed = right_after.isfinite() & ~trainings.diverged & blended.isfinite().all(1)
+    blended = (1 - _LATER) * now + _LATER * later
+    followed = taken & ~trainings.diverged & blended.isfinite().all(1)
     gradient = torch.where(followed.unsqueeze(1), blended, 0) / max(int(followed.sum()), 1)
     change = (right_after - before)[followed]
     figures = {

@@ -154,6 +154,7 @@ def test_a_nowcast_that_would_do_harm_is_not_followed(mlp):
     update = look_ahead(Wild(), cohort)
     plain.trainings.advance(cohort.trainings.step - plain.trainings.step)
     assert update.figures["taken"] == 0
+    assert update.objective == 0, "nothing is learned from what would not be kept"
     assert torch.equal(cohort.trainings.weights, plain.trainings.weights)
 
 

@@ -63,6 +63,19 @@ def test_untrained_it_goes_straight_on_where_told_so(snapshots):
     assert torch.equal(untrained.predict(history, times, times[:, -1], LAYOUT), history[:, -1])
 
 
+def test_from_slopes_it_goes_on_for_each_token_up_to_twice_as_far_and_never_back():
+    history, times, t_end = past(snapshots=2)  # one difference, so straight on is one direction
+    optimizer = build(start="slopes", history=9, spacing="doubling")
+    with torch.no_grad():
+        optimizer.coefficients.bias.normal_(0, 3, generator=torch.Generator().manual_seed(3))
+        optimizer.coefficients.weight.normal_(0, 1, generator=torch.Generator().manual_seed(4))
+    straight = get_optimizer_model("Slopes", history=9).predict(history, times, t_end, LAYOUT) - history[:, -1]
+    factors = change(optimizer, history, times, t_end) / straight
+    assert factors.min() > -1e-3
+    assert factors.max() < 2 + 1e-3
+    assert factors.std() > 0.01
+
+
 def test_with_doubling_ages_it_looks_back_further_with_as_few_snapshots():
     optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), past(snapshots=12)
     expected = change(optimizer, history, times, t_end)
@@ -196,7 +209,7 @@ def test_one_tensor_that_stands_still_does_no_harm_and_stays_where_it_is_but_for
     "options",
     [
         {"history": 1},
-        {"history": 1, "spacing": "doubling", "start": "slopes"},
+        {"history": 2, "spacing": "doubling", "start": "slopes"},
         {"token_size": 1},
         {"dim": 8, "heads": 3, "cross_heads": 5},
     ],
