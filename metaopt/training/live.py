@@ -130,7 +130,7 @@ class LiveGround:
             return {}
         each = self.ingredients[(turn - 1) % len(self.ingredients)]
         plan, seed = self.plan, _seed(self.seed, -1, 0)
-        result = race(run.predictor, each, plan.steps, plan.every, plan.stride, seed, plan.horizons)
+        result = race(run.predictor, each, plan.steps, plan.every, plan.stride, seed)
         return {f"val_{name}/{each.name}": value for name, value in result.items()}
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..nowcast import usual_horizons
 from ..optimizers import GenerativeOptimizer
 from ..tasks import Batch
 from ..tasks.base import generator
@@ -33,7 +34,7 @@ def race(
         steps: budget [steps].
         every: steps from one nowcast to the next [steps].
         stride: steps between snapshots, and between looks at the validation loss [steps].
-        horizons: how far ahead nowcasts look, of which the guard keeps the best; `every` unless given [steps].
+        horizons: how far ahead nowcasts look, of which the guard keeps the best; the usual ones unless given [steps].
     Returns: `speedup`, Adam's steps to its best loss over those of the running average of ours, geometric mean;
         `average_speedup`, the same for Adam's own running average; `final_log_ratio`, the logarithm of our average's
         loss at the end over that of Adam's; `kept`, the share of nowcasts that the guard kept.
@@ -49,7 +50,7 @@ def race(
             with torch.enable_grad():
                 trainings.advance(stride)
         if step % every == 0 and step < steps:
-            taken.append(_nowcast(optimizer, nowcast, horizons or (every,), guard))
+            taken.append(_nowcast(optimizer, nowcast, horizons or usual_horizons(every, stride), guard))
         for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged), curves, strict=True):
             curve.append(problem.losses(weights, shown))
     theirs, averages, ours = (torch.stack(curve) for curve in curves)
