@@ -38,6 +38,7 @@ CONFIG = EvaluateConfig.from_mapping(
         "steps": 48,
         "every": 8,
         "stride": 4,
+        "horizons": [8],
         "evaluate_every": 4,
         "seeds": 2,
         "lr": 0.01,
