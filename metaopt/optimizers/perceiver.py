@@ -6,6 +6,7 @@ from perceiver_pytorch import PerceiverIO
 from torch import Tensor, nn
 
 from ..configuration import option
+from ..errors import InvalidConfig
 from ..weights.layout import Layout
 from ..weights.tokens import PLACE_FEATURES, TokenGrid, tensor_scales, token_grid
 from .base import GenerativeOptimizer, SnapshotConfig, present
@@ -45,6 +46,16 @@ class PerceiverConfig(SnapshotConfig):
         default=1024, help="Tokens that the latents see; more are sampled evenly [count].", at_least=1
     )
     slice_tokens: int = option(default=4096, help="Tokens decoded at a time, which bounds memory [count].", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Check each value, then that they fit together.
+
+        Raises:
+            InvalidConfig: slopes of a single snapshot.
+        """
+        super().__post_init__()
+        if self.start == "slopes" and self.history < 2:
+            raise InvalidConfig(f"start is slopes and history is {self.history}: a slope needs 2 snapshots or more")
 
 
 class PerceiverOptimizer(GenerativeOptimizer):

@@ -221,6 +221,11 @@ def test_configurations_at_their_edges_work(options):
     assert moved.any()
 
 
+def test_slopes_of_one_snapshot_are_refused():
+    with pytest.raises(InvalidConfig, match="a slope needs 2 snapshots or more"):
+        get_optimizer_model("PerceiverOptimizer", start="slopes", history=1)
+
+
 @pytest.mark.parametrize("options", [{"history": 0}, {"dim": 7}, {"token_size": 0}, {"slice_tokens": 0}, {"depth": 0}])
 def test_sizes_that_cannot_be_are_refused(options):
     with pytest.raises(InvalidConfig, match=next(iter(options))):
