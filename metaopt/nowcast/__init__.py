@@ -2,7 +2,7 @@
 
 from .batchnorm import reestimate_batchnorm
 from .proposals import NowcastEvent
-from .schedule import check_schedule, usual_horizons
+from .schedule import check_schedule, usual_horizons, whole_strides
 from .sources import BUILTIN, load_optimizer
 from .wrapper import Nowcast
 
@@ -14,4 +14,5 @@ __all__ = [
     "load_optimizer",
     "reestimate_batchnorm",
     "usual_horizons",
+    "whole_strides",
 ]

@@ -19,8 +19,13 @@ def check_schedule(every: int, stride: int, *horizons: int) -> None:
     if every % stride:
         raise InvalidConfig(
             f"every is {every}, which is not a multiple of stride, {stride}: a nowcast starts from a snapshot. "
-            f"Take every={max(round(every / stride), 1) * stride}"
+            f"Take every={whole_strides(every, stride)}"
         )
+
+
+def whole_strides(steps: float, stride: int) -> int:
+    """The multiple of the stride that is nearest to some steps, and at least one stride [steps]."""
+    return max(round(steps / stride), 1) * stride
 
 
 def usual_horizons(every: int, stride: int) -> tuple[int, ...]:
@@ -28,7 +33,7 @@ def usual_horizons(every: int, stride: int) -> tuple[int, ...]:
 
     Which one is best changes in the course of a training; looking at several costs forward passes only.
     """
-    return tuple(dict.fromkeys(max(round(factor * every / stride), 1) * stride for factor in _USUAL))
+    return tuple(dict.fromkeys(whole_strides(factor * every, stride) for factor in _USUAL))
 
 
 def choose_horizons(

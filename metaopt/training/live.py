@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..nowcast import usual_horizons
+from ..nowcast import usual_horizons, whole_strides
 from ..optimizers import GenerativeOptimizer
 from ..tasks import Batch
 from ..tasks.base import generator
@@ -165,7 +165,7 @@ class LivePlan(NamedTuple):
     def gap(self, random: torch.Generator) -> int:
         """Steps to the next nowcast: half of `every` to twice as many, as a multiple of the stride."""
         factor = _GAPS[int(torch.randint(len(_GAPS), (), generator=random))]
-        return max(round(factor * self.every / self.stride), 1) * self.stride
+        return whole_strides(factor * self.every, self.stride)
 
 
 class PlainTrainings:

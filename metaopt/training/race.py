@@ -45,12 +45,13 @@ def race(
     guard, shown = (problem.task.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
     curves: list[list[Tensor]] = [[], [], []]
     taken: list[float] = []
+    proposed = horizons or usual_horizons(every, stride)
     for step in range(stride, steps + 1, stride):
         for trainings in (alone, nowcast):
             with torch.enable_grad():
                 trainings.advance(stride)
         if step % every == 0 and step < steps:
-            taken.append(_nowcast(optimizer, nowcast, horizons or usual_horizons(every, stride), guard))
+            taken.append(_nowcast(optimizer, nowcast, proposed, guard))
         for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged), curves, strict=True):
             curve.append(problem.losses(weights, shown))
     theirs, averages, ours = (torch.stack(curve) for curve in curves)
