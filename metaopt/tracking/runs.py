@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_GIT_COMMIT,
@@ -102,7 +103,11 @@ class MlflowTracker:
         address = json.dumps({"url" if kind == "http" else "uri": source})
         data = Dataset(name=name, digest=digest[:_LONGEST_DIGEST], source_type=kind, source=address)
         used = InputTag(MLFLOW_DATASET_CONTEXT, context[:_LONGEST_CONTEXT])
-        self.client.log_inputs(self.run_id, [DatasetInput(data, [used])])
+        inputs = [DatasetInput(data, [used])]
+        try:
+            self.client.log_inputs(self.run_id, inputs)
+        except MlflowException:  # another process recorded the same data just then: now there is something to find
+            self.client.log_inputs(self.run_id, inputs)
 
     def text(self, text: str, name: str) -> None:
         """Store a text file (`config.json`, `report.md`) with the run."""

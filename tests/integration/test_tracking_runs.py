@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 from metaopt.errors import TrackingError
 from metaopt.tracking import ERROR_TAG, metrics, start_run
+from metaopt.tracking.runs import MlflowTracker
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -222,6 +224,22 @@ def test_data_that_a_run_reads_are_its_inputs(store, client, config):
     assert inputs["digits"].dataset.digest == "d" * 36
     assert inputs["mnist"].dataset.source_type == "http"
     assert [(tag.key, tag.value) for tag in inputs["mnist"].tags] == [("mlflow.data.context", "held out")]
+
+
+def test_runs_that_read_the_same_data_at_the_same_moment_all_record_it(store, client):
+    trackers = [MlflowTracker(client, client.create_run("0").info.run_id) for _ in range(4)]
+    names, together = [f"data {number}" for number in range(4)], threading.Barrier(len(trackers))
+
+    def record(tracker):
+        for name in names:
+            together.wait(timeout=20)
+            tracker.dataset(name, "scikit-learn", "d" * 36, "training")
+
+    with ThreadPoolExecutor(len(trackers)) as pool:
+        list(pool.map(record, trackers))
+    for tracker in trackers:
+        inputs = client.get_run(tracker.run_id).inputs.dataset_inputs
+        assert sorted(given.dataset.name for given in inputs) == names
 
 
 def test_texts_figures_and_files_become_artifacts(store, client, config, tmp_path):
