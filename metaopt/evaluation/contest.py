@@ -32,10 +32,10 @@ _SHARED = (
     "base_optimizer_options",
     "batch_size",
     "steps",
-    "every",
     "stride",
-    "evaluate_every",
 )
+
+_NOWCASTS = 3  # raise it when `Nowcast` or its guard does something else by default
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class Contest:
         self._judged = list(learned)[-1]
         self._predicting = {**nowcasts(learned[self._judged].averaging), **learned}
         settings = config.to_mapping()
-        facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest()}
+        measured = [step for step in range(config.steps + 1) if config.measured_at(step)]
+        facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest(), "measured": measured}
         self._cache = TwinCache(config.cache_dir, facts)
         self._familiar = Familiar(Bench(config, task, config.seed), config.seen) if config.seen is not None else None
         self._bar = SILENCE
@@ -169,8 +170,9 @@ class Contest:
         digest = digest_of(optimizer.state_dict(), optimizer_facts(optimizer))
         facts = {
             "optimizer": digest,
+            "nowcasts": _NOWCASTS,
+            "every": self.config.every,
             "guard_batch": self.config.guard_batch,
-            "guard draws": "at each nowcast",
             "horizons": list(self.config.proposed),
         }
         average, own = self._twin({**_place(bench), **facts}, train).curves

@@ -56,9 +56,10 @@ class Curve:
         """The lowest validation loss; infinite where none is a number."""
         return min((loss for loss in self.losses if not math.isnan(loss)), default=math.inf)
 
-    def guard_passes(self, horizons: int) -> int:
-        """Forward passes over the guard's batch [count], where so many horizons were proposed at each nowcast."""
-        return sum(event.loss_before is not None for event in self.events) * (1 + horizons)
+    @property
+    def guard_passes(self) -> int:
+        """Forward passes over the guard's batch [count]."""
+        return sum(event.looks for event in self.events)
 
 
 @dataclass(frozen=True)

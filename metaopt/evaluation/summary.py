@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .config import EvaluateConfig
 from .results import HOLD, Comparison, Curve, Point, Prediction, plain
 from .statistics import Interval, bounded, first_at_or_below, geometric_mean
 
@@ -120,7 +119,6 @@ class Summary:
         events = [event for curve in curves for event in curve.events]
         predictions = self.comparison.predictions_of(contender)
         errors = [p.error for p in predictions if p.error is not None]
-        horizons = len(EvaluateConfig.from_mapping(self.comparison.config).proposed)
         return Standing(
             contender=contender,
             early=self._arrival(curves, 0.5),
@@ -128,7 +126,7 @@ class Summary:
             final_loss=math.fsum(curve.losses[-1] for curve in curves) / len(curves),
             nowcasts=len(events),
             accepted=sum(event.accepted for event in events),
-            guard_passes=sum(curve.guard_passes(horizons) for curve in curves),
+            guard_passes=sum(curve.guard_passes for curve in curves),
             before=_mean([p.loss_before for p in predictions]),
             after=_mean([p.loss_after for p in predictions]),
             gain=_gain(predictions),

@@ -18,7 +18,7 @@ from ..errors import Diverged
 from ..nowcast import Nowcast, reestimate_batchnorm
 from ..optimizers.base import GenerativeOptimizer
 from ..targets import get_target_model, target_config
-from ..tasks import Batch, Examples, Task
+from ..tasks import Batch, Task
 from ..tasks.base import generator
 from ..training.loop import base_optimizer, train_steps
 from ..training.progress import SILENCE, Progress
@@ -91,7 +91,7 @@ class Bench:
             stride=self.config.stride,
             horizons=self.config.proposed,
             ema=None if optimizer.averaging else READ_OUT_DECAY,
-            guard=lambda: mean_loss(self.task, model, self.guard_batches(nowcast.steps)),
+            guard=lambda: losses_of_examples(self.task, model, self.guard_batches(nowcast.steps)),
             reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),
         )
         return nowcast
@@ -99,10 +99,16 @@ class Bench:
     def guard_batches(self, step: int) -> Iterator[Batch]:
         """What the guard looks at: the same examples for all that is proposed at a step, others at the next nowcast.
 
-        Always the same few would be learned by heart by choosing alone: a training has dozens of choices.
+        Always the same few would be learned by heart by choosing alone: a training has dozens of choices. They come
+        from both splits that neither train nor judge a twin.
         """
-        drawn = self.task.sample("guard", self.config.guard_batch, generator(self.seed, 1, step))
-        return Examples(*drawn).in_order(self.task.rows_at_once)
+        guard, meta = self.task.splits["guard"], self.task.splits["meta"]
+        order = torch.randperm(len(guard) + len(meta), generator=generator(self.seed, 1, step))
+        for drawn in order[: self.config.guard_batch].split(self.task.rows_at_once):
+            of_guard = drawn < len(guard)
+            for examples, rows in ((guard, drawn[of_guard]), (meta, drawn[~of_guard] - len(guard))):
+                if len(rows):
+                    yield examples[rows]
 
     def loss_of(self, weights: Float[Tensor, " weights"]) -> float:
         """Mean loss of flat weights over the whole validation split.
@@ -239,11 +245,23 @@ def _read_out(watched: Curve, name: str, losses: list[float]) -> Curve:
 @torch.no_grad()
 def mean_loss(task: Task, model: nn.Module, batches: Iterable[Batch]) -> float:
     """Mean loss over examples of a network in evaluation mode; its mode is then what it was."""
+    total, examples = 0.0, 0
+    for outputs, labels in _answers(model, batches):
+        total += float(task.loss(outputs, labels)) * len(labels)
+        examples += len(labels)
+    return total / examples
+
+
+@torch.no_grad()
+def losses_of_examples(task: Task, model: nn.Module, batches: Iterable[Batch]) -> Float[Tensor, " examples"]:
+    """The loss of each example of a network in evaluation mode; its mode is then what it was."""
+    return torch.cat([task.losses(outputs, labels) for outputs, labels in _answers(model, batches)])
+
+
+def _answers(model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """A network's outputs in evaluation mode, beside the labels."""
     training = model.training
     model.eval()
-    total, examples = 0.0, 0
     for inputs, labels in batches:
-        total += float(task.loss(model(inputs), labels)) * len(inputs)
-        examples += len(inputs)
+        yield model(inputs), labels
     model.train(training)
-    return total / examples

@@ -15,17 +15,19 @@ def is_first() -> bool:
     return not _several() or dist.get_rank() == 0
 
 
-def agreed(value: float, device: torch.device) -> float:
-    """The first process's value, in all of them.
+def agreed(values: Tensor, device: torch.device) -> Tensor:
+    """The first process's values, in all of them; how many there are may differ.
 
     Args:
         device: where the processes can exchange tensors: that of the network.
     """
     if not _several():
-        return value
-    shared = torch.tensor(value, dtype=torch.float64, device=device)
+        return values
+    count = torch.tensor(len(values), device=device)
+    dist.broadcast(count, 0)
+    shared = values.to(device) if is_first() else torch.empty(int(count), dtype=values.dtype, device=device)
     dist.broadcast(shared, 0)
-    return float(shared)
+    return shared.cpu()
 
 
 @torch.no_grad()

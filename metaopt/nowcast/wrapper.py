@@ -1,7 +1,6 @@
 """The optimizer that nowcasts."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, InvalidConfig
 from ..optimizers.base import GenerativeOptimizer
-from ..weights.averaging import RunningAverage
+from ..weights.averaging import SHORT, RunningAverage
+from .lead import Lead
 from .past import Past
-from .proposals import NowcastEvent, Proposal, not_worse
+from .proposals import Losses, NowcastEvent, Proposal, better, mean, not_worse
 from .ranks import agreed, is_first, share
 from .schedule import check_schedule, choose_horizons
 from .sources import load_optimizer
@@ -31,7 +31,9 @@ class Nowcast(torch.optim.Optimizer):
 
     Where the generative optimizer is one of running averages (its `averaging`), it is shown the snapshots of that
     average and predicts it; the weights then move by as much as the average is predicted to. So a nowcast neither takes
-    the noise out of the weights, which the next steps would bring back, nor loses what the average lags behind.
+    the noise out of the weights, which the next steps would bring back, nor loses what the average lags behind. Because
+    it lags, going on can be good for the average where the weights have arrived already: then only the average in use
+    (`averaged_weights`) takes the prediction, and training goes on as if there were none.
 
     It takes the base optimizer's place in a training loop, with schedulers, closures, parameter groups and a
     `GradScaler`: both share `param_groups` and `state`. Where `torch.distributed` trains one network in several
@@ -48,10 +50,11 @@ class Nowcast(torch.optim.Optimizer):
         horizon: how far ahead a prediction looks [steps].
         horizons: several instead, of which the guard keeps the best; without a guard only the first is used [steps].
             Where neither is given, four from half to eight times `every`; without a guard just `every`.
-        guard: the loss on data held out from this training, called without gradients before a nowcast and after each
-            proposal, with the running average in the model where that is what is predicted; the best one stays if its
-            loss did not rise. It should leave the model's mode as it was. Without a guard every finite prediction
-            stays, also one that does harm.
+        guard: the loss on data held out from this training, or a tensor with the loss of each example, called without
+            gradients before a nowcast and after each proposal, with the running average in the model where that is what
+            is predicted; the best one stays if its loss did not rise, or its losses fell by more than chance. The
+            weights follow if those of a shorter average of them did not rise, or by no more than chance. It should
+            leave the model's mode as it was. Without a guard every finite prediction stays, also one that does harm.
         reestimate: called after weights were replaced and before the guard looks again, to bring up to date what
             depends on them (see `reestimate_batchnorm`).
         ema: decay of the running average for `averaged_weights`, which moves with the weights when a nowcast stays;
@@ -92,13 +95,16 @@ class Nowcast(torch.optim.Optimizer):
         self.optimizer = optimizer if isinstance(optimizer, GenerativeOptimizer) else load_optimizer(optimizer)
         decay = self.optimizer.averaging
         self._shown = RunningAverage(decay) if decay else None
+        self._recent = RunningAverage(SHORT) if decay and guard is not None else None
         self.average = wanted or self._shown
         self.every, self.stride, self.moments = every, stride, moments
         self.guard, self.reestimate = guard, reestimate
         self.steps = 0
         self.events: list[NowcastEvent] = []
         self._past = Past(self.optimizer.history, self.layout)
+        self._lead = Lead()
         self._warned = False
+        self._looks = 0  # of the guard in this nowcast
         self._share()
 
     @property
@@ -136,6 +142,8 @@ class Nowcast(torch.optim.Optimizer):
     def averaged_weights(self) -> Iterator[nn.Module]:
         """Put the running average into the model, for evaluation; what was there comes back exactly.
 
+        Where a prediction was good for the average, but not for the weights, it counts until the next nowcast.
+
         Raises:
             InvalidConfig: there is no average, because `ema` was not given.
         """
@@ -144,7 +152,8 @@ class Nowcast(torch.optim.Optimizer):
         saved = self._space.save()
         try:
             if self.average.updates:
-                self.layout.write(self._space.model, self.layout.flatten(self._named(self.average)))
+                averaged = self.layout.flatten(self._named(self.average))
+                self.layout.write(self._space.model, self._lead.on(averaged, self.average.decay, self.steps))
                 self._bring_up_to_date()
             yield self.model
         finally:
@@ -160,6 +169,7 @@ class Nowcast(torch.optim.Optimizer):
             "events": [list(event) for event in self.events],
             **self._past.state_dict(),
             "averages": [average.state_dict() for average in self._averages],
+            "lead": self._lead.state_dict(),
         }
         return {**self.base.state_dict(), "nowcast": nowcast}
 
@@ -182,6 +192,7 @@ class Nowcast(torch.optim.Optimizer):
         self.steps = nowcast["steps"]
         self.events = [NowcastEvent(*event) for event in nowcast["events"]]
         self._past.load_state_dict(nowcast)
+        self._lead.load_state_dict(nowcast["lead"])
         saved = {state["decay"]: state for state in nowcast["averages"]}
         for average in self._averages:
             if average.decay in saved:
@@ -193,11 +204,14 @@ class Nowcast(torch.optim.Optimizer):
 
     @property
     def _averages(self) -> list[RunningAverage]:
-        """All that are kept: for use, and to predict from; often the same."""
-        return [average for average in dict.fromkeys([self.average, self._shown]) if average is not None]
+        """All that are kept: for use, to predict from, which is often the same, and to see where the weights stand."""
+        kept = dict.fromkeys([self.average, self._shown, self._recent])
+        return [average for average in kept if average is not None]
 
     def _nowcast(self) -> None:
         self._space.check_unchanged()
+        self._lead.set(None, self.steps)
+        self._looks = 0
         if not self._agreed(self._past.is_finite()):
             self._past.clear()
             for average in self._averages:
@@ -207,22 +221,41 @@ class Nowcast(torch.optim.Optimizer):
             return
         with self._space.undone_on_error() as saved:
             before = self._before()
-            hopeless = before is not None and not math.isfinite(before)
+            hopeless = before is not None and not bool(before.isfinite().all())
             best = None if hopeless else min(self._proposals(saved), key=lambda each: each.rank, default=None)
-            accepted = best is not None and not_worse(before, best.loss)
-            if best is not None and accepted:
+            accepted = best is not None and better(before, best.losses)
+            followed = best is not None and accepted and self._weights_should_follow(best, saved)
+            if best is not None and followed:
                 self._go_on_from(best, saved)
             else:
                 self._space.restore(saved)
-        loss, horizon = (None, None) if best is None else (best.loss, best.horizon)
-        self.events.append(NowcastEvent(self.steps, before, loss, accepted, horizon))
+                self._lead.set(self._change(best) if best is not None and accepted else None, self.steps)
+        after, horizon = (None, None) if best is None else (mean(best.losses), best.horizon)
+        self.events.append(NowcastEvent(self.steps, mean(before), after, accepted, horizon, followed, self._looks))
 
-    def _before(self) -> float | None:
-        """The guard's loss of what a prediction starts from."""
+    def _before(self) -> Losses | None:
+        """What the guard sees of what a prediction starts from."""
         if self.guard is not None and self._shown is not None:
             self._space.write(self._past.weights[-1])
             self._bring_up_to_date()
         return self._look()
+
+    def _weights_should_follow(self, best: Proposal, saved: Saved) -> bool:
+        """Whether what is good for the long average is good where the weights stand, too."""
+        if self._recent is None:
+            return True
+        here, change = self.layout.flatten(self._named(self._recent)), self._change(best)
+        looks = []
+        for weights in (here, None if change is None else here + change):
+            self._space.restore_buffers(saved.buffers)
+            self._space.write(weights)
+            self._bring_up_to_date()
+            looks.append(self._look())
+        return not_worse(*looks)
+
+    def _change(self, best: Proposal) -> Tensor | None:
+        """What a prediction adds to what it starts from; None in processes that wait for the first one's."""
+        return None if best.weights is None else best.weights.cpu() - self._past.weights[-1]
 
     def _proposals(self, saved: Saved) -> Iterator[Proposal]:
         """All that is worth a look, tried one after the other."""
@@ -268,8 +301,7 @@ class Nowcast(torch.optim.Optimizer):
             self._space.write(proposal.weights)
         else:
             self._space.restore(saved)
-            start = self._past.weights[-1]
-            self._space.add(None if proposal.weights is None else proposal.weights - start.to(proposal.weights.device))
+            self._space.add(self._change(proposal))
         self._space.restore_buffers(proposal.buffers)
         for number, (now, before) in enumerate(zip(self._space.weights, saved.weights, strict=True)):
             change = (now.detach() - before).float()  # the same in all processes
@@ -281,16 +313,18 @@ class Nowcast(torch.optim.Optimizer):
                 self.base.state.pop(weights, None)
 
     @torch.no_grad()
-    def _look(self) -> float | None:
+    def _look(self) -> Losses | None:
         if self.guard is None:
             return None
-        loss = self._agreed(float(self.guard()))
-        if not math.isfinite(loss):
+        self._looks += 1
+        seen = torch.as_tensor(self.guard(), dtype=torch.float64).detach().cpu().flatten()
+        losses = agreed(seen, self._space.device)
+        if not bool(losses.isfinite().all()):
             self._warn("the guard's loss is not finite")
-        return loss
+        return losses
 
-    def _agreed(self, value: float) -> float:
-        return agreed(value, self._space.device)
+    def _agreed(self, verdict: bool) -> bool:
+        return bool(agreed(torch.tensor([float(verdict)]), self._space.device))
 
     def _warn(self, what: str) -> None:
         if not self._warned:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.func import vmap
 
 from ..configuration import Config, option
 from ..errors import TaskDataError
@@ -143,6 +144,10 @@ class Task(ABC):
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, ""]:
         """The mean loss of a network's outputs."""
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " examples"]:
+        """The loss of each example."""
+        return vmap(lambda output, label: self.loss(output.unsqueeze(0), label.unsqueeze(0)))(outputs, labels)
 
     @abstractmethod
     def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:

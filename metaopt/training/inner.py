@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..tasks import Batch, Task
+from ..weights.averaging import SHORT
 from .problem import InnerProblem
 
 _BETAS = (0.9, 0.999)
@@ -48,6 +49,7 @@ class InnerTrainings:
         self.stride = stride
         self.weights = weights.clone()
         self.averaged = weights.clone()
+        self.recent = weights.clone()
         self.step = 0
         self.diverged = torch.zeros(len(weights), dtype=torch.bool)
         self._lr = lr.unsqueeze(1)
@@ -79,6 +81,7 @@ class InnerTrainings:
         change = torch.where(which.unsqueeze(1), change, 0.0)
         self.weights = self.weights + change
         self.averaged = self.averaged + change
+        self.recent = self.recent + change
         self._history = self._history + change.unsqueeze(1)
 
     def _take_step(self) -> None:
@@ -97,7 +100,12 @@ class InnerTrainings:
         mean = self._first / (1 - _BETAS[0] ** self.step)
         spread = (self._second / (1 - _BETAS[1] ** self.step)).sqrt()
         self.weights = self.weights - self._lr * ~self.diverged.unsqueeze(1) * mean / (spread + _EPSILON)
-        self.averaged = self.averaged.lerp(self.weights, (1 - self._averaging) / (1 - self._averaging**self.step))
+        self.averaged = self._average(self.averaged, self._averaging)
+        self.recent = self._average(self.recent, SHORT)
+
+    def _average(self, so_far: Tensor, decay: float) -> Tensor:
+        """The running average with the present weights in it, corrected for its start."""
+        return so_far.lerp(self.weights, (1 - decay) / (1 - decay**self.step))
 
 
 def _endless(task: Task, batch_size: int, seed: int) -> Iterator[Batch]:

@@ -242,32 +242,36 @@ class Update(NamedTuple):
 def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     """Nowcast every training of a cohort, train on from there, and judge the prediction by where that leads.
 
-    As in use, several horizons are proposed, and the best prediction is followed where the loss does not rise.
+    As in use, several horizons are proposed, a guard keeps the best prediction where the loss does not rise, and the
+    weights follow it where the loss does not rise at their short average either.
 
     First-order: the gradient of the log-loss where the trainings stand some steps later is used as the gradient of the
     prediction, beside that of the loss right after it. Nothing is differentiated through the steps between. Losses are
     those of the running averages: at the weights themselves most of the gain would be less noise, which an average has
-    for nothing and the next steps undo.
+    for nothing and the next steps undo. What the weights do not follow learns from the loss right after it alone.
     """
     trainings, plan, problem = cohort.trainings, cohort.plan, cohort.ingredient.problem
     history, times = trainings.past()
-    examples = cohort.examples()
-    predicted = guarded(model, history, times, plan.horizons, problem, examples, cohort.random)
+    seen, examples = cohort.examples(), cohort.examples()
+    predicted = guarded(model, history, times, plan.horizons, problem, seen, cohort.random)
+    moved = predicted.detach() - trainings.averaged
+    kept = _not_worse(problem, trainings.averaged, moved, seen) & ~trainings.diverged
+    followed = kept & _not_worse(problem, trainings.recent, moved, seen)
     with torch.no_grad():
         before = log_loss(problem, trainings.averaged, examples)
     right_after, now = _judged(problem, predicted.detach(), examples)
-    taken = (right_after <= before) & ~trainings.diverged
-    trainings.shift(taken, predicted.detach() - trainings.averaged)
+    trainings.shift(followed, moved)
     trainings.advance(plan.gap(cohort.random))
     later_loss, later = _judged(problem, trainings.averaged, cohort.examples())
-    blended = (1 - _LATER) * now + _LATER * later
-    followed = taken & ~trainings.diverged & blended.isfinite().all(1)
-    gradient = torch.where(followed.unsqueeze(1), blended, 0) / max(int(followed.sum()), 1)
-    change = (right_after - before)[followed]
+    blended = now.lerp(later, _LATER * followed.float().unsqueeze(1))
+    learned = kept & ~trainings.diverged & blended.isfinite().all(1)
+    gradient = torch.where(learned.unsqueeze(1), blended, 0) / max(int(learned.sum()), 1)
+    change = (right_after - before)[learned]
     figures = {
         "log_loss_change": float(change.mean()) if len(change) else 0.0,
-        "taken": float(taken.float().mean()),
-        "later_log_loss": float(later_loss[followed].mean()) if len(change) else 0.0,
+        "kept": float(kept.float().mean()),
+        "followed": float(followed.float().mean()),
+        "later_log_loss": float(later_loss[learned].mean()) if len(change) else 0.0,
     }
     return Update((predicted * gradient).sum(), figures)
 
@@ -294,6 +298,12 @@ def guarded(
     anything = torch.rand(best.shape, generator=random) < _ANY
     between = ahead.min() * (ahead.max() / ahead.min()) ** torch.rand(best.shape, generator=random)
     return model.generate(history, times, last + torch.where(anything, between, best), problem.layout)
+
+
+@torch.no_grad()
+def _not_worse(problem: InnerProblem, weights: Tensor, change: Tensor, examples: Batch) -> Tensor:
+    """Which networks have no higher loss with a change than without it."""
+    return log_loss(problem, weights + change, examples) <= log_loss(problem, weights, examples)
 
 
 def _judged(problem: InnerProblem, weights: Tensor, examples: Batch) -> tuple[Float[Tensor, " rows"], Tensor]:

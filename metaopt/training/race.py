@@ -46,13 +46,16 @@ def race(
     curves: list[list[Tensor]] = [[], [], []]
     taken: list[float] = []
     proposed = horizons or usual_horizons(every, stride)
+    lead = torch.zeros_like(nowcast.averaged)  # of the average in use where the weights have not followed
     for step in range(stride, steps + 1, stride):
         for trainings in (alone, nowcast):
             with torch.enable_grad():
                 trainings.advance(stride)
+        lead *= decay**stride
         if step % every == 0 and step < steps:
-            taken.append(_nowcast(optimizer, nowcast, proposed, guard))
-        for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged), curves, strict=True):
+            kept, lead = _nowcast(optimizer, nowcast, proposed, guard)
+            taken.append(kept)
+        for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged + lead), curves, strict=True):
             curve.append(problem.losses(weights, shown))
     theirs, averages, ours = (torch.stack(curve) for curve in curves)
     sound = ~(alone.diverged | nowcast.diverged)
@@ -70,8 +73,13 @@ def race(
     }
 
 
-def _nowcast(optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizons: Sequence[int], guard: Batch) -> float:
-    """Move those whose average's loss does not rise, each by its best proposal; their share."""
+def _nowcast(
+    optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizons: Sequence[int], guard: Batch
+) -> tuple[float, Float[Tensor, "rows weights"]]:
+    """Move those whose losses do not rise, each by its best proposal.
+
+    Returns: the share whose average is better off; what the average in use has on itself where the weights are not.
+    """
     history, times = trainings.past()
     problem, best = trainings.problem, trainings.averaged
     lowest = problem.losses(best, guard)
@@ -82,8 +90,11 @@ def _nowcast(optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizons
         lower = (losses <= lowest) & ~trainings.diverged
         best = torch.where(lower.unsqueeze(1), predicted, best)
         lowest, better = torch.where(lower, losses, lowest), better | lower
-    trainings.shift(better, best - trainings.averaged)
-    return float(better.float().mean())
+    change = best - trainings.averaged
+    here, there = (problem.losses(weights, guard) for weights in (trainings.recent, trainings.recent + change))
+    followed = better & (there <= here)
+    trainings.shift(followed, change)
+    return float(better.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)
 
 
 def _arrival(losses: Float[Tensor, "looks rows"], target: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ..errors import InvalidConfig
 
+SHORT = 0.9
+"""Decay of an average over about the last ten updates: where weights stand, without most of their noise."""
+
 
 class RunningAverage:
     """The exponential moving average (EMA) of some tensors, in float32, where the tensors are.

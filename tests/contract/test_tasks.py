@@ -206,6 +206,15 @@ def test_losses_of_several_networks_at_once_are_those_one_by_one(task):
 
 
 @each
+def test_losses_of_examples_are_those_one_by_one_and_their_mean_is_the_loss(task):
+    labels = task.splits["train"][:8].labels
+    outputs = outputs_for(task, labels)
+    losses = task.losses(outputs, labels)
+    alone = [task.loss(outputs[[row]], labels[[row]]) for row in range(len(labels))]
+    assert torch.allclose(losses, torch.stack(alone), atol=1e-6)
+    assert float(losses.mean()) == pytest.approx(float(task.loss(outputs, labels)), rel=1e-4)
+
+
 def test_a_constant_answer_scores_the_baseline_loss(task):
     labels = task.splits["train"][:].labels
     assert float(task.loss(best_constant(task, labels), labels)) == pytest.approx(task.baseline_loss, rel=1e-4)

@@ -12,7 +12,7 @@ from metaopt.evaluation import EvaluateConfig, evaluate
 from metaopt.evaluation.compare import contender_name
 from metaopt.evaluation.controls import CONTROLS, State, Trials, state_at
 from metaopt.evaluation.readouts import READ_OUTS
-from metaopt.evaluation.twins import Bench, Witness, train_twin
+from metaopt.evaluation.twins import Bench, Witness, losses_of_examples, mean_loss, train_twin
 from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.base import GenerativeOptimizer
 from metaopt.optimizers.hold import HoldConfig
@@ -166,6 +166,22 @@ def test_a_guard_sees_the_same_examples_for_all_that_is_proposed_and_others_at_t
     assert len(first) == 50
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
+
+
+def test_a_guard_sees_what_neither_trains_nor_judges_each_example_at_most_once(task):
+    bench = Bench(small(guard_batch=10_000), task, 0)
+    seen = torch.cat([batch.inputs.flatten(1) for batch in bench.guard_batches(8)])
+    held_out = torch.cat([task.splits[name][:].inputs.flatten(1) for name in ("guard", "meta")])
+    assert torch.equal(seen.sort(0).values, held_out.sort(0).values)
+
+
+def test_losses_of_examples_are_what_the_mean_loss_is_of(task):
+    bench = Bench(small(), task, 0)
+    model, batches = bench.build().train(), [*task.splits["guard"].in_order(30)]
+    losses = losses_of_examples(task, model, batches)
+    assert len(losses) == len(task.splits["guard"])
+    assert float(losses.mean()) == pytest.approx(mean_loss(task, model, batches), rel=1e-5)
+    assert model.training
 
 
 def test_running_average_equals_a_readable_one(task):

@@ -104,6 +104,13 @@ def test_settings_of_nowcasts_alone_leave_hold_alone(case, trained):
     assert trained == ["line", "average", "slopes", "judged hold"]
 
 
+def test_what_is_measured_at_the_same_steps_is_the_same_hold(case, trained):
+    case(every=8, evaluate_every=8, stride=4)
+    trained.clear()
+    case(every=4, evaluate_every=8, stride=4)
+    assert "hold" not in trained
+
+
 @pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: json.dumps({"curves": []}), lambda text: "[]"])
 def test_a_damaged_entry_is_trained_anew(case, trained, tmp_path, caplog, spoil):
     first = case()

@@ -25,7 +25,11 @@ def curve(contender, seed, losses, pace=1.0, events=()):
 
 
 def comparison(controls=True):
-    events = [NowcastEvent(40, 1.0, 0.5, True), NowcastEvent(80, 0.5, 0.9, False), NowcastEvent(80, None, None, False)]
+    events = [
+        NowcastEvent(40, 1.0, 0.5, True, looks=2),
+        NowcastEvent(80, 0.5, 0.9, False, looks=2),
+        NowcastEvent(80, None, None, False),
+    ]
     curves = [
         curve("hold", 1, (1.0, 0.8, 0.5, 0.6)),
         curve("hold", 2, (1.0, 0.7, 0.6, 0.4)),

@@ -123,7 +123,7 @@ def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
     update.objective.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert update.figures["log_loss_change"] == pytest.approx(0, abs=1e-6)  # untrained, it holds
-    assert update.figures["taken"] == 1
+    assert update.figures["kept"] == 1
     assert cohort.trainings.step > 20
 
 
@@ -153,9 +153,26 @@ def test_a_nowcast_that_would_do_harm_is_not_followed(mlp):
     plain = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
     update = look_ahead(Wild(), cohort)
     plain.trainings.advance(cohort.trainings.step - plain.trainings.step)
-    assert update.figures["taken"] == 0
+    assert update.figures["kept"] == 0
     assert update.objective == 0, "nothing is learned from what would not be kept"
     assert torch.equal(cohort.trainings.weights, plain.trainings.weights)
+
+
+def test_weights_that_have_arrived_do_not_follow_an_average_that_lags(mlp):
+    cohort = Cohort(mlp, LivePlan(steps=600, every=20, stride=10, history=5, averaging=0.999, examples=512), seed=3)
+    cohort.trainings.advance(400)
+    trainings = cohort.trainings
+    trainings.recent = trainings.weights + 5 * (trainings.weights - trainings.averaged)  # far beyond
+
+    class CatchUp(Line):
+        def extrapolate(self, history, t_history, t_end, layout):
+            return history[:, -1] + (trainings.weights - trainings.averaged)
+
+    before = trainings.weights.clone()
+    update = look_ahead(CatchUp(), cohort)
+    assert update.figures["kept"] == 1
+    assert update.figures["followed"] == 0
+    assert (trainings.weights - before).abs().max() < 1
 
 
 class Told(SilentTracker):

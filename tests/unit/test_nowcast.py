@@ -141,7 +141,7 @@ def test_without_a_guard_the_proposal_is_applied_and_moments_are_kept():
     assert torch.equal(weights(model), weights(alone) + 0.5)
     assert all(float(optimizer.state[p]["step"]) == 4 for p in model.parameters())
     assert all(optimizer.state[p]["exp_avg"].abs().sum() > 0 for p in model.parameters())
-    assert optimizer.events == [NowcastEvent(4, None, None, accepted=True, horizon=4)]
+    assert optimizer.events == [NowcastEvent(4, None, None, accepted=True, horizon=4, followed=True)]
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -181,7 +181,11 @@ def test_guard_keeps_what_does_not_raise_the_loss():
     losses = iter([1.0, 1.0, 1.0, 1.5, 2.0, torch.tensor(0.5)])
     optimizer = Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizon=2, guard=lambda: next(losses))
     train(model, optimizer, range(6))
-    assert optimizer.events == [(2, 1.0, 1.0, True, 2), (4, 1.0, 1.5, False, 2), (6, 2.0, 0.5, True, 2)]
+    assert optimizer.events == [
+        (2, 1.0, 1.0, True, 2, True, 2),
+        (4, 1.0, 1.5, False, 2, False, 2),
+        (6, 2.0, 0.5, True, 2, True, 2),
+    ]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -18,7 +18,7 @@ from metaopt.optimizers import get_optimizer_model
 from metaopt.optimizers.base import GenerativeOptimizer
 from metaopt.optimizers.files import save_optimizer
 from metaopt.optimizers.hold import HoldConfig
-from metaopt.weights.averaging import RunningAverage
+from metaopt.weights.averaging import SHORT, RunningAverage
 from metaopt.weights.layout import Layout
 
 
@@ -91,7 +91,7 @@ def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
     optimizer = nowcast(model, drift, horizons=[4, 8, 16], guard=lambda: next(losses))
     train(model, optimizer, range(4))
     assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.008)
-    assert optimizer.events == [(4, 5.0, 2.0, True, 8)]
+    assert optimizer.events == [(4, 5.0, 2.0, True, 8, True, 4)]
     assert drift.sizes == [3]
     assert optimizer.horizon == 4
 
@@ -118,14 +118,14 @@ def test_none_of_several_horizons_stays_where_all_are_worse():
     optimizer = nowcast(model, horizons=[4, 8, 16], guard=lambda: next(losses))
     train(model, optimizer, range(4))
     assert same_state(model, trained_alone(4))
-    assert optimizer.events == [(4, 1.0, 2.0, False, 8)]
+    assert optimizer.events == [(4, 1.0, 2.0, False, 8, False, 4)]
 
 
 def test_first_horizon_is_the_one_without_a_guard():
     model = network()
     optimizer = nowcast(model, horizons=[4, 8])
     train(model, optimizer, range(4))
-    assert optimizer.events == [(4, None, None, True, 4)]
+    assert optimizer.events == [(4, None, None, True, 4, True, 0)]
 
 
 def test_statistics_belong_to_the_horizon_that_stays():
@@ -198,7 +198,57 @@ def test_its_guard_looks_at_averages_and_restores_the_weights():
     assert torch.allclose(seen[0], average)
     assert torch.allclose(seen[1], average + 0.004)
     assert same_state(model, alone)
-    assert optimizer.events == [(4, 1.0, 2.0, False, 4)]
+    assert optimizer.events == [(4, 1.0, 2.0, False, 4, False, 2)]
+
+
+def short_average_of(steps):
+    model, average = network(), RunningAverage(SHORT)
+    optimizer = sgd(model)
+    for step in steps:
+        train(model, optimizer, [step])
+        average.update(list(model.parameters()))
+    return torch.cat([tensor.flatten() for tensor in average.tensors])
+
+
+def test_weights_follow_where_their_short_average_is_better_off_too():
+    model, seen, losses = network(), [], iter([2.0, 1.0, 2.0, 1.0])
+    guard = lambda: seen.append(weights(model)) or next(losses)  # noqa: E731
+    optimizer = nowcast(model, AverageDrift(), guard=guard)
+    train(model, optimizer, range(4))
+    short = short_average_of(range(4))
+    assert torch.allclose(seen[2], short)
+    assert torch.allclose(seen[3], short + 0.004)
+    assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.004)
+    assert optimizer.events == [(4, 2.0, 1.0, True, 4, True, 4)]
+
+
+def test_where_it_is_not_only_the_average_in_use_takes_the_prediction_until_the_next_nowcast():
+    model, drift, losses = network(), AverageDrift(), iter([2.0, 1.0, 1.0, 2.0, 1.0, 2.0])
+    optimizer = nowcast(model, drift, guard=lambda: next(losses))
+    alone = network()
+    for steps, lead in ((range(4), 0.004), (range(4, 6), 0.004 * 0.9**2), (range(6, 8), 0.0)):
+        train(model, optimizer, steps)
+        with optimizer.averaged_weights():
+            assert torch.allclose(weights(model), average_of(alone := network(), range(steps.stop)) + lead, atol=1e-6)
+        assert same_state(model, alone)
+    assert torch.allclose(drift.shown[-1], average_of(network(), range(8)))
+    assert optimizer.events == [(4, 2.0, 1.0, True, 4, False, 4), (8, 1.0, 2.0, False, 4, False, 2)]
+
+
+@pytest.mark.parametrize(("drops", "kept"), [((1.0, 1.0, 1.0), True), ((2.0, -1.0, 0.0), False), ((-1.0, -1.0), False)])
+def test_losses_of_examples_have_to_fall_by_more_than_chance(drops, kept):
+    model, before = network(), torch.full((len(drops),), 5.0)
+    losses = iter([before, before - torch.tensor(drops)])
+    optimizer = nowcast(model, guard=lambda: next(losses))
+    train(model, optimizer, range(4))
+    after = 5.0 - sum(drops) / len(drops)
+    assert optimizer.events == [(4, 5.0, pytest.approx(after), kept, 4, kept, 2)]
+
+
+def test_losses_of_examples_that_do_not_change_do_not_speak_against():
+    model = network()
+    train(model, optimizer := nowcast(model, guard=lambda: torch.ones(8)), range(4))
+    assert optimizer.events[0].accepted
 
 
 def test_an_average_that_is_not_finite_is_begun_anew():
@@ -279,6 +329,18 @@ def test_resume_through_a_file_without_pickled_code_is_bit_exact(stop, averaging
     assert same_state(second, whole)
     assert after.events == in_one_go.events
     assert all(torch.equal(a, b) for a, b in zip(after.average.tensors, in_one_go.average.tensors, strict=True))
+
+
+def test_what_the_average_is_ahead_is_there_after_resuming():
+    model, losses = network(), iter([2.0, 1.0, 1.0, 2.0])
+    train(model, before := nowcast(model, AverageDrift(), guard=lambda: next(losses)), range(5))
+    after = nowcast(model, AverageDrift(), guard=lambda: 1.0)
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    with before.averaged_weights():
+        expected = weights(model)
+    with after.averaged_weights():
+        assert torch.equal(weights(model), expected)
+    assert not torch.allclose(expected, torch.cat([tensor.flatten() for tensor in after.average.tensors]))
 
 
 def test_steps_that_a_grad_scaler_skips_are_not_counted():
