@@ -5,13 +5,14 @@ from itertools import islice
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InvalidConfig
 
 
 class Looks:
-    """The mean loss of a network, in evaluation mode, over the first batches of held-out data.
+    """The losses of a network, in evaluation mode, on the first batches of held-out data.
 
     Args:
         model: its mode is afterwards what it was.
@@ -30,8 +31,8 @@ class Looks:
         self._model, self._open, self._count, self._loss = model, batches, count, loss
         self._batches: list[Any] = []
 
-    def __call__(self) -> float:
-        """Look.
+    def __call__(self) -> Float[Tensor, " batches"]:
+        """Look: one loss for each batch.
 
         Raises:
             InvalidConfig: there is no held-out data.
@@ -44,7 +45,7 @@ class Looks:
         modes = [(module, module.training) for module in self._model.modules()]
         self._model.eval()
         try:
-            return sum(float(self._loss(batch)) for batch in self._batches) / len(self._batches)
+            return torch.tensor([float(self._loss(batch)) for batch in self._batches], dtype=torch.float64)
         finally:
             for module, training in modes:
                 module.training = training

@@ -55,8 +55,9 @@ class EvaluateConfig(Config):
     )
     baselines: str = option(
         default="quick",
-        help="Whether baselines with a training of their own, cosine and schedule-free, run, too.",
-        choices=("quick", "all"),
+        help="Baselines beside hold and what is read out of it: none; quick, nowcasts without anything learned; all, "
+        "cosine and schedule-free, too.",
+        choices=("none", "quick", "all"),
     )
     controls: bool = option(default=True, help="Whether to run the controls that must fail.")
     seen: Path | None = option(

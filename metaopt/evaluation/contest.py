@@ -52,7 +52,8 @@ class Contest:
     def __init__(self, config: EvaluateConfig, task: Task, learned: Mapping[str, GenerativeOptimizer]) -> None:
         self.config, self.task = config, task
         self._judged = list(learned)[-1]
-        self._predicting = {**nowcasts(learned[self._judged].averaging), **learned}
+        unlearned = {} if config.baselines == "none" else nowcasts(learned[self._judged].averaging)
+        self._predicting = {**unlearned, **learned}
         settings = config.to_mapping()
         measured = [step for step in range(config.steps + 1) if config.measured_at(step)]
         facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest(), "measured": measured}

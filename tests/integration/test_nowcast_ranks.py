@@ -12,7 +12,7 @@ from torch import nn
 from metaopt.nowcast import Nowcast, reestimate_batchnorm
 from metaopt.optimizers import get_optimizer_model
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
+rank, folder, averaging = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 torch.manual_seed(0)
@@ -27,11 +27,15 @@ def guard():  # the processes disagree, and talk to each other while they look
     dist.all_reduce(torch.ones(1))
     return next(losses)
 
-# Before, and two horizons; three times.
-losses = iter([4, 3, 2, 1, 2, 2, 4, 3, 2] if rank == 0 else [1, 2, 2, 4, 3, 2, 1, 2, 2])
+# Before, and two horizons, and of averages that are better, of the weights without and with the change; three times.
+yes, no = [4, 3, 2], [1, 2, 2]
+first, other = yes + no + yes, no + yes + no
+if averaging:
+    first, other = yes + [1, 2] + no + yes + [2, 1], no + [2, 1] + yes + no + [1, 2]
+losses = iter([torch.tensor([float(each)] * (2 + rank)) for each in (first if rank == 0 else other)])
 optimizer = Nowcast(
     torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), model,
-    get_optimizer_model("Line", averaging=float(sys.argv[3])), every=4, stride=2, horizons=[4, 8], ema=0.9,
+    get_optimizer_model("Line", averaging=averaging), every=4, stride=2, horizons=[4, 8], ema=0.9,
     guard=guard, reestimate=lambda: reestimate_batchnorm(network, [batch(100), batch(101)]),
 )
 for step in range(12):
@@ -60,6 +64,7 @@ def test_two_processes_agree_with_the_first(tmp_path, averaging):
     one, other = (torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
     assert one["events"] == other["events"]
     assert [event[3] for event in one["events"]] == [True, False, True]
+    assert [event[5] for event in one["events"]] == [not averaging, False, True]
     assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
-    assert len(one["averages"]) == (12 if averaging else 6)
+    assert len(one["averages"]) == (18 if averaging else 6)
     assert all(map(torch.equal, one["averages"], other["averages"]))
