@@ -51,7 +51,7 @@ class EvaluateConfig(Config):
         default=20, help="Steps from one look at the validation loss to the next [steps].", at_least=1
     )
     guard_batch: int = option(
-        default=512, help="Held-out examples that the guard looks at, others at each nowcast [count].", at_least=1
+        default=128, help="Held-out examples that the guard looks at, others at each nowcast [count].", at_least=1
     )
     baselines: str = option(
         default="quick",

@@ -1,8 +1,11 @@
-"""The optimizer that comes with the package: small, loadable without a network, and of use where it has never been."""
+"""The optimizers that come with the package: small, loadable without a network, of use where they have never been."""
 
 from importlib import resources
 
+import pytest
+
 import metaopt
+from metaopt.nowcast.sources import BUILTIN
 from metaopt.training.mixture import read_mixture
 from metaopt.training.race import race
 
@@ -12,16 +15,17 @@ digits: {task: digits, target_model: MLP, target_options: {widths: [32, 32]}, lr
 """
 
 
-def test_it_is_small_and_has_a_card():
-    assert (PLACE / "optimizer.safetensors").stat().st_size <= 4 * 2**20
+def test_they_are_small_and_have_a_card():
+    assert sum((PLACE / file).stat().st_size for file in BUILTIN.values()) <= 4 * 2**20
     card = (PLACE / "README.md").read_text(encoding="utf-8")
-    assert "bash benchmarks/builtin/make.sh" in card
+    assert all(f"bash benchmarks/builtin/{script}.sh" in card for script in ("make", "fast"))
 
 
-def test_it_makes_a_training_faster_that_it_has_never_seen(tmp_path):
+@pytest.mark.parametrize("name", BUILTIN)
+def test_it_makes_a_training_faster_that_it_has_never_seen(tmp_path, name):
     (tmp_path / "unseen.yaml").write_text(UNSEEN, encoding="utf-8")
     (ingredient,) = read_mixture(tmp_path / "unseen.yaml")
-    optimizer = metaopt.load_optimizer("builtin")
+    optimizer = metaopt.load_optimizer(name)
     assert optimizer.averaging == 0.98
     result = race(optimizer, ingredient, steps=400, every=40, stride=20, seed=5)
     assert result["speedup"] > 1.05
