@@ -215,6 +215,7 @@ def test_losses_of_examples_are_those_one_by_one_and_their_mean_is_the_loss(task
     assert float(losses.mean()) == pytest.approx(float(task.loss(outputs, labels)), rel=1e-4)
 
 
+@each
 def test_a_constant_answer_scores_the_baseline_loss(task):
     labels = task.splits["train"][:].labels
     assert float(task.loss(best_constant(task, labels), labels)) == pytest.approx(task.baseline_loss, rel=1e-4)
