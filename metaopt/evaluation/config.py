@@ -102,6 +102,11 @@ class EvaluateConfig(Config):
         """How far ahead single predictions look: the middle one of the horizons [steps]."""
         return sorted(self.proposed)[(len(self.proposed) - 1) // 2]
 
+    @property
+    def measured(self) -> list[int]:
+        """All steps after which the validation loss is looked at."""
+        return [step for step in range(self.steps + 1) if self.measured_at(step)]
+
     def measured_at(self, step: int) -> bool:
         """Whether the validation loss is looked at after a step: regularly, at the end, and after rare nowcasts."""
         regular = step % self.evaluate_every == 0

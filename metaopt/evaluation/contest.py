@@ -55,8 +55,7 @@ class Contest:
         unlearned = {} if config.baselines == "none" else nowcasts(learned[self._judged].averaging)
         self._predicting = {**unlearned, **learned}
         settings = config.to_mapping()
-        measured = [step for step in range(config.steps + 1) if config.measured_at(step)]
-        facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest(), "measured": measured}
+        facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest(), "measured": config.measured}
         self._cache = TwinCache(config.cache_dir, facts)
         self._familiar = Familiar(Bench(config, task, config.seed), config.seen) if config.seen is not None else None
         self._bar = SILENCE

@@ -152,8 +152,7 @@ def train_twin(
                     points.append(Point(step, bench.loss_of(weights), seconds))
         except Diverged as error:
             log.warning("%s, random seed %d: %s; the rest of its curve is empty", contender, bench.seed, error)
-    steps = [step for step in range(bench.config.steps + 1) if bench.config.measured_at(step)]
-    points += [Point(step, math.nan, math.nan) for step in steps[len(points) :]]
+    points += [Point(step, math.nan, math.nan) for step in bench.config.measured[len(points) :]]
     events = tuple(mover.events) if isinstance(mover, Nowcast) else ()
     return Curve(contender, bench.seed, tuple(points), events, str(bench.rate))
 

@@ -220,42 +220,48 @@ class Nowcast(torch.optim.Optimizer):
             self.events.append(NowcastEvent(self.steps, None, None, accepted=False))
             return
         with self._space.undone_on_error() as saved:
-            before = self._before()
+            before = self._before(saved)
             hopeless = before is not None and not bool(before.isfinite().all())
             best = None if hopeless else min(self._proposals(saved), key=lambda each: each.rank, default=None)
             accepted = best is not None and better(before, best.losses)
-            followed = best is not None and accepted and self._weights_should_follow(best, saved)
+            change = self._change(best) if best is not None and accepted else None
+            followed = accepted and self._weights_should_follow(change, saved)
             if best is not None and followed:
-                self._go_on_from(best, saved)
+                self._go_on_from(best, change, saved)
             else:
                 self._space.restore(saved)
-                self._lead.set(self._change(best) if best is not None and accepted else None, self.steps)
+                self._lead.set(change, self.steps)
         after, horizon = (None, None) if best is None else (mean(best.losses), best.horizon)
         self.events.append(NowcastEvent(self.steps, mean(before), after, accepted, horizon, followed, self._looks))
 
-    def _before(self) -> Losses | None:
+    def _before(self, saved: Saved) -> Losses | None:
         """What the guard sees of what a prediction starts from."""
         if self.guard is not None and self._shown is not None:
-            self._space.write(self._past.weights[-1])
-            self._bring_up_to_date()
+            self._try_on(self._past.weights[-1], saved)
         return self._look()
 
-    def _weights_should_follow(self, best: Proposal, saved: Saved) -> bool:
+    def _weights_should_follow(self, change: Tensor | None, saved: Saved) -> bool:
         """Whether what is good for the long average is good where the weights stand, too."""
         if self._recent is None:
             return True
-        here, change = self.layout.flatten(self._named(self._recent)), self._change(best)
+        here = self.layout.flatten(self._named(self._recent))
         looks = []
         for weights in (here, None if change is None else here + change):
-            self._space.restore_buffers(saved.buffers)
-            self._space.write(weights)
-            self._bring_up_to_date()
+            self._try_on(weights, saved)
             looks.append(self._look())
         return not_worse(*looks)
 
     def _change(self, best: Proposal) -> Tensor | None:
-        """What a prediction adds to what it starts from; None in processes that wait for the first one's."""
-        return None if best.weights is None else best.weights.cpu() - self._past.weights[-1]
+        """What a prediction adds to the average; None where it is of none, or in processes that wait for the first."""
+        if self._shown is None or best.weights is None:
+            return None
+        return best.weights.cpu() - self._past.weights[-1]
+
+    def _try_on(self, weights: Tensor | None, saved: Saved) -> None:
+        """Put weights into the network, with buffers as if nothing had been tried before."""
+        self._space.restore_buffers(saved.buffers)
+        self._space.write(weights)
+        self._bring_up_to_date()
 
     def _proposals(self, saved: Saved) -> Iterator[Proposal]:
         """All that is worth a look, tried one after the other."""
@@ -263,9 +269,7 @@ class Nowcast(torch.optim.Optimizer):
             if not self._agreed(weights is None or bool(weights.isfinite().all())):
                 self._warn("a prediction of the weights is not finite")
                 continue
-            self._space.restore_buffers(saved.buffers)
-            self._space.write(weights)
-            self._bring_up_to_date()
+            self._try_on(weights, saved)
             buffers = self._space.save_buffers()  # before the guard looks, which may be in training mode
             yield Proposal(horizon, weights, buffers, self._look())
 
@@ -295,19 +299,19 @@ class Nowcast(torch.optim.Optimizer):
             self.reestimate()
         share(self._space.model.buffers())
 
-    def _go_on_from(self, proposal: Proposal, saved: Saved) -> None:
+    def _go_on_from(self, proposal: Proposal, change: Tensor | None, saved: Saved) -> None:
         """Move the weights, and with them all that follows them: averages and snapshots keep how they differ."""
         if self._shown is None:
             self._space.write(proposal.weights)
         else:
             self._space.restore(saved)
-            self._space.add(self._change(proposal))
+            self._space.add(change)
         self._space.restore_buffers(proposal.buffers)
         for number, (now, before) in enumerate(zip(self._space.weights, saved.weights, strict=True)):
-            change = (now.detach() - before).float()  # the same in all processes
-            self._past.shift(number, change)
+            moved = (now.detach() - before).float()  # the same in all processes
+            self._past.shift(number, moved)
             for average in self._averages:
-                average.shift(number, change)
+                average.shift(number, moved)
         if self.moments == "reset":
             for weights in self._space.weights:
                 self.base.state.pop(weights, None)

@@ -5,7 +5,7 @@ from importlib import resources
 import pytest
 
 import metaopt
-from metaopt.nowcast.sources import BUILTIN
+from metaopt.nowcast import BUILTIN
 from metaopt.training.mixture import read_mixture
 from metaopt.training.race import race
 

@@ -169,8 +169,8 @@ class AverageDrift(Drift):
         return super().extrapolate(history, t_history, t_end, layout)
 
 
-def average_of(model, steps):
-    average, optimizer = RunningAverage(0.9), sgd(model)
+def average_of(model, steps, decay=0.9):
+    average, optimizer = RunningAverage(decay), sgd(model)
     for step in steps:
         train(model, optimizer, [step])
         average.update(list(model.parameters()))
@@ -201,21 +201,12 @@ def test_its_guard_looks_at_averages_and_restores_the_weights():
     assert optimizer.events == [(4, 1.0, 2.0, False, 4, False, 2)]
 
 
-def short_average_of(steps):
-    model, average = network(), RunningAverage(SHORT)
-    optimizer = sgd(model)
-    for step in steps:
-        train(model, optimizer, [step])
-        average.update(list(model.parameters()))
-    return torch.cat([tensor.flatten() for tensor in average.tensors])
-
-
 def test_weights_follow_where_their_short_average_is_better_off_too():
     model, seen, losses = network(), [], iter([2.0, 1.0, 2.0, 1.0])
     guard = lambda: seen.append(weights(model)) or next(losses)  # noqa: E731
     optimizer = nowcast(model, AverageDrift(), guard=guard)
     train(model, optimizer, range(4))
-    short = short_average_of(range(4))
+    short = average_of(network(), range(4), SHORT)
     assert torch.allclose(seen[2], short)
     assert torch.allclose(seen[3], short + 0.004)
     assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.004)
