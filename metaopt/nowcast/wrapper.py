@@ -177,7 +177,7 @@ class Nowcast(torch.optim.Optimizer):
         """Go on from what `state_dict` gave.
 
         Raises:
-            CheckpointError: it is the state of another kind of optimizer.
+            CheckpointError: it is the state of another kind of optimizer, or lacks a part.
             LayoutMismatch: its history is of another network. Nothing is changed in either case.
         """
         if "nowcast" not in state_dict:
@@ -186,6 +186,11 @@ class Nowcast(torch.optim.Optimizer):
                 "To start from a plain base optimizer, load its state into that before wrapping it"
             )
         nowcast = state_dict["nowcast"]
+        if missing := [name for name in self.state_dict()["nowcast"] if name not in nowcast]:
+            raise CheckpointError(
+                f"this optimizer state has no {', '.join(missing)}: another version of metaopt wrote it, or it is "
+                "damaged. Load only the base optimizer's part of it, and the history begins anew"
+            )
         self._past.check_state(nowcast)
         self.base.load_state_dict({name: value for name, value in state_dict.items() if name != "nowcast"})
         self._share()

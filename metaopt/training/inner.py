@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..tasks import Batch, Task
@@ -71,7 +71,24 @@ class InnerTrainings:
                 self._history = torch.cat([self._history[:, 1:], self.averaged.unsqueeze(1)], 1)
                 self._times = torch.cat([self._times[:, 1:], torch.full((len(self.weights), 1), float(self.step))], 1)
 
-    def shift(self, which: Tensor, change: Float[Tensor, "rows weights"]) -> None:
+    def follow(
+        self, advised: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"], seen: Batch
+    ) -> Bool[Tensor, " rows"]:
+        """Move networks by what their averages are predicted to move, where a guard finds that good for them, too.
+
+        As in `Nowcast`, it looks at their short averages, and is not asked where the prediction is of the weights.
+
+        Args:
+            advised: true for the rows whose prediction is good.
+            change: for all rows; that of the others is ignored [raw units].
+            seen: what the guard looks at.
+        Returns: true for the rows that were moved.
+        """
+        followed = advised & self.problem.not_worse(self.recent, change, seen) if self._averaging else advised
+        self.shift(followed, change)
+        return followed
+
+    def shift(self, which: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"]) -> None:
         """Move some networks with their averages and histories; Adam's moments stay.
 
         Args:

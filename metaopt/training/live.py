@@ -255,12 +255,11 @@ def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     seen, examples = cohort.examples(), cohort.examples()
     predicted = guarded(model, history, times, plan.horizons, problem, seen, cohort.random)
     moved = predicted.detach() - trainings.averaged
-    kept = _not_worse(problem, trainings.averaged, moved, seen) & ~trainings.diverged
-    followed = kept & _not_worse(problem, trainings.recent, moved, seen)
+    kept = problem.not_worse(trainings.averaged, moved, seen) & ~trainings.diverged
     with torch.no_grad():
         before = log_loss(problem, trainings.averaged, examples)
     right_after, now = _judged(problem, predicted.detach(), examples)
-    trainings.shift(followed, moved)
+    followed = trainings.follow(kept, moved, seen)
     trainings.advance(plan.gap(cohort.random))
     later_loss, later = _judged(problem, trainings.averaged, cohort.examples())
     blended = now.lerp(later, _LATER * followed.float().unsqueeze(1))
@@ -298,12 +297,6 @@ def guarded(
     anything = torch.rand(best.shape, generator=random) < _ANY
     between = ahead.min() * (ahead.max() / ahead.min()) ** torch.rand(best.shape, generator=random)
     return model.generate(history, times, last + torch.where(anything, between, best), problem.layout)
-
-
-@torch.no_grad()
-def _not_worse(problem: InnerProblem, weights: Tensor, change: Tensor, examples: Batch) -> Tensor:
-    """Which networks have no higher loss with a change than without it."""
-    return log_loss(problem, weights + change, examples) <= log_loss(problem, weights, examples)
 
 
 def _judged(problem: InnerProblem, weights: Tensor, examples: Batch) -> tuple[Float[Tensor, " rows"], Tensor]:

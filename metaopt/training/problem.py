@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
@@ -101,6 +101,13 @@ class InnerProblem:
         """The loss of each network on examples of its own: a batch of batches; differentiable in the weights."""
         with vmappable():
             return vmap(self._loss)(self.layout.unflatten(weights), *examples)
+
+    @torch.no_grad()
+    def not_worse(
+        self, weights: Float[Tensor, "batch weights"], change: Float[Tensor, "batch weights"], examples: Batch
+    ) -> Bool[Tensor, " batch"]:
+        """Which networks have no higher loss with a change than without it."""
+        return self.losses(weights + change, examples) <= self.losses(weights, examples)
 
     def _loss(self, named: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
         return self.task.loss(functional_call(self._model, {**self._constant, **named}, (inputs,)), labels)

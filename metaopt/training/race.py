@@ -91,9 +91,7 @@ def _nowcast(
         best = torch.where(lower.unsqueeze(1), predicted, best)
         lowest, better = torch.where(lower, losses, lowest), better | lower
     change = best - trainings.averaged
-    here, there = (problem.losses(weights, guard) for weights in (trainings.recent, trainings.recent + change))
-    followed = better & (there <= here)
-    trainings.shift(followed, change)
+    followed = trainings.follow(better, change, guard)
     return float(better.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)
 
 

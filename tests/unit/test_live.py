@@ -175,6 +175,14 @@ def test_weights_that_have_arrived_do_not_follow_an_average_that_lags(mlp):
     assert (trainings.weights - before).abs().max() < 1
 
 
+def test_predictions_of_the_weights_themselves_are_followed_wherever_they_are_good(mlp):
+    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.0, examples=64), seed=3)
+    trainings = cohort.trainings
+    trainings.recent = trainings.weights + 100  # as far from anything good as can be
+    update = look_ahead(Line(), cohort)
+    assert update.figures["followed"] == update.figures["kept"] > 0
+
+
 class Told(SilentTracker):
     def __init__(self):
         self.datasets = []

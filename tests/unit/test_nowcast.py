@@ -361,6 +361,9 @@ def test_state_of_something_else_is_refused_and_changes_nothing():
     train(model, optimizer, range(3))
     with pytest.raises(CheckpointError, match="no history of weights"):
         optimizer.load_state_dict(optimizer.base.state_dict())
+    older = {name: value for name, value in optimizer.state_dict()["nowcast"].items() if name != "lead"}
+    with pytest.raises(CheckpointError, match="no lead: another version"):
+        optimizer.load_state_dict({**optimizer.state_dict(), "nowcast": older})
     foreign = {**optimizer.state_dict(), "nowcast": {**optimizer.state_dict()["nowcast"], "history": [torch.zeros(7)]}}
     with pytest.raises(LayoutMismatch, match="got 7 weights"):
         optimizer.load_state_dict(foreign)
