@@ -19,7 +19,7 @@ from ..nowcast import NowcastEvent
 from ..weights.files import digest_of, read_tensors, write_tensors, write_text
 from .results import Curve, Point
 
-_VERSION = 2  # raise it when an equal configuration would train another twin
+_VERSION = 3  # raise it when an equal configuration would train another twin
 _KIND = "snapshots"
 
 log = logging.getLogger(__name__)

@@ -2,12 +2,13 @@
 
 from .batchnorm import reestimate_batchnorm
 from .proposals import NowcastEvent
-from .schedule import check_schedule, usual_horizons, whole_strides
+from .schedule import REACH, check_schedule, usual_horizons, whole_strides, within_reach
 from .sources import BUILTIN, load_optimizer
 from .wrapper import Nowcast
 
 __all__ = [
     "BUILTIN",
+    "REACH",
     "Nowcast",
     "NowcastEvent",
     "check_schedule",
@@ -15,4 +16,5 @@ __all__ = [
     "reestimate_batchnorm",
     "usual_horizons",
     "whole_strides",
+    "within_reach",
 ]

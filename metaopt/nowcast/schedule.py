@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from ..errors import InvalidConfig
 
+REACH = 0.5
+"""The share of the steps so far that a nowcast looks ahead at most."""
+
 _USUAL = (0.5, 1.5, 4.0, 8.0)  # times `every`
 
 
@@ -34,6 +37,15 @@ def usual_horizons(every: int, stride: int) -> tuple[int, ...]:
     Which one is best changes in the course of a training; looking at several costs forward passes only.
     """
     return tuple(dict.fromkeys(whole_strides(factor * every, stride) for factor in _USUAL))
+
+
+def within_reach(horizons: Sequence[int], step: int) -> tuple[int, ...]:
+    """Those that are no longer than half of the steps so far, and always the shortest [steps].
+
+    The first steps of a training say little about where hundreds of them lead. A guard approves of going far all the
+    same, because the loss falls, and on small data it ends in worse solutions (docs/decisions/0013).
+    """
+    return tuple(horizon for horizon in horizons if horizon <= REACH * step) or (min(horizons),)
 
 
 def choose_horizons(

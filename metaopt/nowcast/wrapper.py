@@ -17,7 +17,7 @@ from .lead import Lead
 from .past import Past
 from .proposals import Losses, NowcastEvent, Proposal, better, mean, not_worse
 from .ranks import agreed, is_first, share
-from .schedule import check_schedule, choose_horizons
+from .schedule import check_schedule, choose_horizons, within_reach
 from .sources import load_optimizer
 from .space import Saved, Space
 
@@ -48,7 +48,8 @@ class Nowcast(torch.optim.Optimizer):
         every: steps from one nowcast to the next; a multiple of the stride [steps].
         stride: steps between the snapshots that the prediction is made from [steps].
         horizon: how far ahead a prediction looks [steps].
-        horizons: several instead, of which the guard keeps the best; without a guard only the first is used [steps].
+        horizons: several instead, of which the guard keeps the best; only those up to half of the steps so far are
+            proposed, and always the shortest. Without a guard only the first is used [steps].
             Where neither is given, four from half to eight times `every`; without a guard just `every`.
         guard: the loss on data held out from this training, or a tensor with the loss of each example, called without
             gradients before a nowcast and after each proposal, with the running average in the model where that is what
@@ -280,7 +281,7 @@ class Nowcast(torch.optim.Optimizer):
 
     def _candidates(self) -> Iterator[tuple[int, Tensor | None]]:
         """Horizons and weights; no weights in processes that wait for the first one's."""
-        horizons = self.horizons if self.guard else self.horizons[:1]
+        horizons = within_reach(self.horizons, self.steps) if self.guard else self.horizons[:1]
         at_once = len(horizons) if len(horizons) * self.layout.size <= _AT_ONCE else 1
         for start in range(0, len(horizons), at_once):
             some = horizons[start : start + at_once]

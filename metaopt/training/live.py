@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..nowcast import usual_horizons, whole_strides
+from ..nowcast import REACH, usual_horizons, whole_strides
 from ..optimizers import GenerativeOptimizer
 from ..tasks import Batch
 from ..tasks.base import generator
@@ -287,15 +287,17 @@ def guarded(
     """Predictions at the horizon that a guard would keep, for most rows.
 
     Only what would be used learns: so each horizon becomes good at something else, where learning from all would make
-    each of them the same compromise.
+    each of them the same compromise. As in use, none is longer than half of the steps so far, but for the shortest.
     """
     last, ahead = times[:, -1], torch.tensor(horizons, dtype=times.dtype)
+    longest = (REACH * last).clamp(ahead.min(), ahead.max())
     with torch.no_grad():
         proposed = [model.generate(history, times, last + horizon, problem.layout) for horizon in ahead]
         losses = torch.stack([log_loss(problem, weights, examples) for weights in proposed])
+    losses[ahead.unsqueeze(1) > longest] = math.inf
     best = ahead[losses.nan_to_num(math.inf).argmin(0)]
     anything = torch.rand(best.shape, generator=random) < _ANY
-    between = ahead.min() * (ahead.max() / ahead.min()) ** torch.rand(best.shape, generator=random)
+    between = ahead.min() * (longest / ahead.min()) ** torch.rand(best.shape, generator=random)
     return model.generate(history, times, last + torch.where(anything, between, best), problem.layout)
 
 

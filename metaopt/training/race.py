@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..nowcast import usual_horizons
+from ..nowcast import usual_horizons, within_reach
 from ..optimizers import GenerativeOptimizer
 from ..tasks import Batch
 from ..tasks.base import generator
@@ -53,7 +53,7 @@ def race(
                 trainings.advance(stride)
         lead *= decay**stride
         if step % every == 0 and step < steps:
-            kept, lead = _nowcast(optimizer, nowcast, proposed, guard)
+            kept, lead = _nowcast(optimizer, nowcast, within_reach(proposed, step), guard)
             taken.append(kept)
         for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged + lead), curves, strict=True):
             curve.append(problem.losses(weights, shown))

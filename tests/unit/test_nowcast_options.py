@@ -88,10 +88,10 @@ def nowcast(model, optimizer=None, **options):
 
 def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
     model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
-    optimizer = nowcast(model, drift, horizons=[4, 8, 16], guard=lambda: next(losses))
-    train(model, optimizer, range(4))
-    assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.008)
-    assert optimizer.events == [(4, 5.0, 2.0, True, 8, True, 4)]
+    optimizer = nowcast(model, drift, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
+    train(model, optimizer, range(32))
+    assert torch.allclose(weights(model), weights(trained_alone(32)) + 0.008)
+    assert optimizer.events == [(32, 5.0, 2.0, True, 8, True, 4)]
     assert drift.sizes == [3]
     assert optimizer.horizon == 4
 
@@ -104,21 +104,27 @@ def test_unless_told_otherwise_a_guard_chooses_among_several_horizons():
     assert Nowcast(sgd(model), model, drift, every=4, stride=2).horizons == (4,)
 
 
+def test_only_horizons_up_to_half_of_the_steps_so_far_are_proposed_and_the_shortest():
+    optimizer = nowcast(network(), every=2, horizons=[12, 4, 2], guard=lambda: 1.0)
+    train(optimizer.model, optimizer, range(24))
+    assert [event.looks - 1 for event in optimizer.events] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3]
+
+
 def test_several_horizons_of_a_large_network_are_predicted_one_by_one(monkeypatch):
     monkeypatch.setattr("metaopt.nowcast.wrapper._AT_ONCE", 100)
     model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
-    optimizer = nowcast(model, drift, horizons=[4, 8, 16], guard=lambda: next(losses))
-    train(model, optimizer, range(4))
-    assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.008)
+    optimizer = nowcast(model, drift, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
+    train(model, optimizer, range(32))
+    assert torch.allclose(weights(model), weights(trained_alone(32)) + 0.008)
     assert drift.sizes == [1, 1, 1]
 
 
 def test_none_of_several_horizons_stays_where_all_are_worse():
     model, losses = network(), iter([1.0, 4.0, 2.0, math.nan])
-    optimizer = nowcast(model, horizons=[4, 8, 16], guard=lambda: next(losses))
-    train(model, optimizer, range(4))
-    assert same_state(model, trained_alone(4))
-    assert optimizer.events == [(4, 1.0, 2.0, False, 8, False, 4)]
+    optimizer = nowcast(model, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
+    train(model, optimizer, range(32))
+    assert same_state(model, trained_alone(32))
+    assert optimizer.events == [(32, 1.0, 2.0, False, 8, False, 4)]
 
 
 def test_first_horizon_is_the_one_without_a_guard():
