@@ -12,56 +12,73 @@ from torch import nn
 from metaopt.nowcast import Nowcast, reestimate_batchnorm
 from metaopt.optimizers import get_optimizer_model
 
-rank, folder, averaging = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-torch.manual_seed(0)
-network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
-model = nn.parallel.DistributedDataParallel(network)
 
 def batch(step):
     inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(2 * step + rank))
     return inputs, inputs[:, :3].argmax(1)
 
-def guard():  # the processes disagree, and talk to each other while they look
-    dist.all_reduce(torch.ones(1))
-    return next(losses)
+def train(averaging):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    model = nn.parallel.DistributedDataParallel(network)
 
-# Before, and two horizons, and of averages that are better, of the weights without and with the change; three times.
-yes, no = [4, 3, 2], [1, 2, 2]
-first, other = yes + no + yes, no + yes + no
-if averaging:
-    first, other = yes + [1, 2] + no + yes + [2, 1], no + [2, 1] + yes + no + [1, 2]
-losses = iter([torch.tensor([float(each)] * (2 + rank)) for each in (first if rank == 0 else other)])
-optimizer = Nowcast(
-    torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), model,
-    get_optimizer_model("Line", averaging=averaging), every=4, stride=2, horizons=[4, 8], ema=0.9,
-    guard=guard, reestimate=lambda: reestimate_batchnorm(network, [batch(100), batch(101)]),
-)
-for step in range(12):
-    optimizer.zero_grad()
-    inputs, labels = batch(step)
-    nn.functional.cross_entropy(model(inputs), labels).backward()
-    optimizer.step()
-averages = [tensor for average in optimizer._averages for tensor in average.tensors]
-state = {"model": network.state_dict(), "averages": averages, "events": [list(event) for event in optimizer.events]}
-torch.save(state, f"{folder}/rank_{rank}.pt")
+    # Three times: before, and two horizons; of averages that are better, the weights without and with the change, too.
+    yes, no = [4, 3, 2], [1, 2, 2]
+    first, other = yes + no + yes, no + yes + no
+    if averaging:
+        first, other = yes + [1, 2] + no + yes + [2, 1], no + [2, 1] + yes + no + [1, 2]
+    losses = iter([torch.tensor([float(each)] * (2 + rank)) for each in (first if rank == 0 else other)])
+
+    def guard():  # the processes disagree, and talk to each other while they look
+        dist.all_reduce(torch.ones(1))
+        return next(losses)
+
+    optimizer = Nowcast(
+        torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), model,
+        get_optimizer_model("Line", averaging=averaging), every=4, stride=2, horizons=[1, 2], ema=0.9,
+        guard=guard, reestimate=lambda: reestimate_batchnorm(network, [batch(100), batch(101)]),
+    )
+    for step in range(12):
+        optimizer.zero_grad()
+        inputs, labels = batch(step)
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    averages = [tensor for average in optimizer._averages for tensor in average.tensors]
+    events = [list(event) for event in optimizer.events]
+    return {"model": network.state_dict(), "averages": averages, "events": events}
+
+torch.save([train(averaging) for averaging in (0.0, 0.8)], f"{folder}/rank_{rank}.pt")
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
-@pytest.mark.parametrize("averaging", [0.0, 0.8])
-def test_two_processes_agree_with_the_first(tmp_path, averaging):
-    command = [sys.executable, "-W", "ignore", "-c", WORKER]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What each of two processes has after training together, without and with averages."""
+    folder = tmp_path_factory.mktemp("ranks")
     workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path), str(averaging)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", WORKER, str(rank), str(folder)], stderr=subprocess.PIPE, text=True
+        )
         for rank in (0, 1)
     ]
-    for worker in workers:
-        _, said = worker.communicate(timeout=120)
-        assert worker.returncode == 0, said
-    one, other = (torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
+    try:
+        for worker in workers:
+            _, said = worker.communicate(timeout=120)
+            assert worker.returncode == 0, said
+    finally:
+        for worker in workers:
+            worker.kill()  # one waits for ever for another that has failed
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
+@pytest.mark.parametrize("averaging", [False, True])
+def test_two_processes_agree_with_the_first(trained, averaging):
+    one, other = (states[averaging] for states in trained)
     assert one["events"] == other["events"]
     assert [event[3] for event in one["events"]] == [True, False, True]
     assert [event[5] for event in one["events"]] == [not averaging, False, True]

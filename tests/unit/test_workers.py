@@ -9,35 +9,51 @@ import pytest
 from metaopt.errors import WorkerDied
 from metaopt.training.workers import in_processes
 
-
-def answers(jobs, workers=2):
-    return dict(in_processes(eval, jobs, workers))  # a function that a new process can find by its name
-
-
-def test_every_job_is_answered_once():
-    assert answers(["1 + 1", "'b'", "[3]"]) == {0: 2, 1: "b", 2: [3]}
-
-
-def test_one_process_serves_several_jobs_with_one_thread():
-    given = answers(["__import__('os').getpid()", "__import__('torch').get_num_threads()"] * 2, workers=1)
-    assert given[0] == given[2] != os.getpid()
-    assert given[1] == 1
+JOBS = {
+    "number": "1 + 1",
+    "list": "['b', 3]",
+    "error": "1 / 0",
+    "cannot be sent": "lambda: 0",
+    "process": "__import__('os').getpid()",
+    "threads": "__import__('torch').get_num_threads()",
+    "death": "__import__('os')._exit(9)",
+    "after it": "3",
+}
 
 
-def test_what_a_job_raises_is_its_answer():
-    given = answers(["1 / 0", "2"])
-    assert isinstance(given[0], ZeroDivisionError)
-    assert given[1] == 2
+@pytest.fixture(scope="module")
+def answers():
+    """What two processes answered; one more takes the dead one's place."""
+    numbered = list(in_processes(eval, list(JOBS.values()), 2))  # a function that a new process can find by its name
+    assert sorted(number for number, _ in numbered) == list(range(len(JOBS))), "each once"
+    return {name: dict(numbered)[number] for number, name in enumerate(JOBS)}
 
 
-def test_a_dead_process_costs_its_own_job_only():
-    given = answers(["__import__('os')._exit(9)", "1", "2", "3"])
-    assert isinstance(given.pop(0), WorkerDied)
-    assert given == {1: 1, 2: 2, 3: 3}
+def test_every_job_is_answered(answers):
+    assert (answers["number"], answers["list"]) == (2, ["b", 3])
 
 
-def test_an_answer_that_cannot_be_sent_is_an_error():
-    assert isinstance(answers(["lambda: 0"])[0], Exception)
+def test_it_is_done_elsewhere_with_one_thread(answers):
+    assert answers["process"] != os.getpid()
+    assert answers["threads"] == 1
+
+
+def test_what_a_job_raises_is_its_answer(answers):
+    assert isinstance(answers["error"], ZeroDivisionError)
+
+
+def test_a_dead_process_costs_its_own_job_only(answers):
+    assert isinstance(answers["death"], WorkerDied)
+    assert answers["after it"] == 3
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error(answers):
+    assert isinstance(answers["cannot be sent"], Exception)
+
+
+def test_one_process_serves_several_jobs():
+    first, second = dict(in_processes(eval, [JOBS["process"]] * 2, 1)).values()
+    assert first == second
 
 
 def test_leaving_early_ends_the_processes():
