@@ -111,6 +111,7 @@ def session_of(path: Path) -> int | None:
     return int(fields[3]) if fields[0] != "Z" else None
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_records_the_same(config, tmp_path):
     pytest.importorskip("ray")
     config = replace(config, engine="ray", run_name="ray")
