@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the fast built-in optimizer, in about 40 minutes on one core: bash benchmarks/builtin/fast.sh <folder of the data>
+# Makes the fast built-in optimizer, in about 45 minutes on one core: bash benchmarks/builtin/fast.sh <folder of the data>
 # The folder holds MNIST/raw, cifar10_images/{train,test}/<class> and text/tinyshakespeare.txt. The result: fast.safetensors.
 set -euo pipefail
 
