@@ -72,7 +72,8 @@ def test_a_run_that_fails_is_reported_and_the_others_are_whole(config):
         assert Path(f"trajectories/many/seed_{seed}/task.json").exists() == (status == "FINISHED")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_parent_takes_its_workers_with_it_and_can_be_resumed(config, tmp_path, how):
     config = replace(config, epochs=40, runs=2)
     (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
