@@ -24,6 +24,7 @@ from .space import Saved, Space
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 2**20  # weights of all horizons together that one call predicts; more only take memory, not less time
+_STATE = ("steps", "events", "times", "history", "layout", "averages", "lead")
 
 
 class Nowcast(torch.optim.Optimizer):
@@ -187,7 +188,7 @@ class Nowcast(torch.optim.Optimizer):
                 "To start from a plain base optimizer, load its state into that before wrapping it"
             )
         nowcast = state_dict["nowcast"]
-        if missing := [name for name in self.state_dict()["nowcast"] if name not in nowcast]:
+        if missing := [name for name in _STATE if name not in nowcast]:
             raise CheckpointError(
                 f"this optimizer state has no {', '.join(missing)}: another version of metaopt wrote it, or it is "
                 "damaged. Load only the base optimizer's part of it, and the history begins anew"

@@ -24,9 +24,10 @@ JOBS = {
 @pytest.fixture(scope="module")
 def answers():
     """What two processes answered; one more takes the dead one's place."""
-    numbered = list(in_processes(eval, list(JOBS.values()), 2))  # a function that a new process can find by its name
-    assert sorted(number for number, _ in numbered) == list(range(len(JOBS))), "each once"
-    return {name: dict(numbered)[number] for number, name in enumerate(JOBS)}
+    given = list(in_processes(eval, list(JOBS.values()), 2))  # a function that a new process can find by its name
+    assert sorted(number for number, _ in given) == list(range(len(JOBS))), "each once"
+    names = list(JOBS)
+    return {names[number]: answer for number, answer in given}
 
 
 def test_every_job_is_answered(answers):
