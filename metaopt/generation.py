@@ -12,6 +12,7 @@ from .errors import InvalidConfig
 from .optimizers import GenerativeOptimizer
 from .trajectories import Trajectory
 from .weights.files import write_tensors
+from .weights.finite import is_finite
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _predict(trajectory: Trajectory, index: int, t_end: float, optimizer: Genera
         torch.tensor([t_end]),
         segment.layout,
     )[0]
-    if not torch.isfinite(weights).all():
+    if not is_finite(weights):
         raise InvalidConfig(
             f"what {type(optimizer).__name__} generates for t_end {t_end:g} is not finite; give a t_end nearer to the "
             f"snapshot at step {trajectory.steps[index]}, or another optimizer"

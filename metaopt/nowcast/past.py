@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import CheckpointError, LayoutMismatch
+from ..weights.finite import is_finite
 from ..weights.layout import Layout
 
 
@@ -48,7 +49,7 @@ class Past:
 
     def is_finite(self) -> bool:
         """Whether every weight of every snapshot is a finite number."""
-        return all(bool(row.isfinite().all()) for row in self.weights)
+        return all(map(is_finite, self.weights))
 
     def state_dict(self) -> dict[str, Any]:
         """Times, snapshots and what they hold, as lists, numbers and tensors."""

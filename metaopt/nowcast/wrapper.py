@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, InvalidConfig
 from ..optimizers.base import GenerativeOptimizer
 from ..weights.averaging import SHORT, RunningAverage
+from ..weights.finite import is_finite
 from .lead import Lead
 from .past import Past
 from .proposals import Losses, NowcastEvent, Proposal, better, mean, not_worse
@@ -252,17 +253,19 @@ class Nowcast(torch.optim.Optimizer):
         if self._recent is None:
             return True
         here = self.layout.flatten(self._named(self._recent))
-        looks = []
-        for weights in (here, None if change is None else here + change):
-            self._try_on(weights, saved)
-            looks.append(self._look())
-        return not_worse(*looks)
+        self._try_on(here, saved)
+        before = self._look()
+        self._try_on(None if change is None else here.add_(change), saved)
+        return not_worse(before, self._look())
 
     def _change(self, best: Proposal) -> Tensor | None:
-        """What a prediction adds to the average; None where it is of none, or in processes that wait for the first."""
+        """What a prediction adds to the average; None where it is of none, or in processes that wait for the first.
+
+        It takes the memory of the prediction, which is not needed any more.
+        """
         if self._shown is None or best.weights is None:
             return None
-        return best.weights.cpu() - self._past.weights[-1]
+        return best.weights.cpu().sub_(self._past.weights[-1])
 
     def _try_on(self, weights: Tensor | None, saved: Saved) -> None:
         """Put weights into the network, with buffers as if nothing had been tried before."""
@@ -273,7 +276,7 @@ class Nowcast(torch.optim.Optimizer):
     def _proposals(self, saved: Saved) -> Iterator[Proposal]:
         """All that is worth a look, tried one after the other."""
         for horizon, weights in self._candidates():
-            if not self._agreed(weights is None or bool(weights.isfinite().all())):
+            if not self._agreed(weights is None or is_finite(weights)):
                 self._warn("a prediction of the weights is not finite")
                 continue
             self._try_on(weights, saved)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import Diverged, InvalidConfig
 from ..registry import suggest
+from ..weights.finite import is_finite
 
 SNAPSHOT_DTYPES = ("float32", "bfloat16", "float16")
 """What trainable weights can be stored in; "float32" leaves them as they are."""
@@ -32,8 +33,8 @@ def stored_copy(name: str, tensor: Tensor, dtype: torch.dtype | None, step: int)
     """
     narrower = dtype is not None and tensor.is_floating_point() and dtype.itemsize < tensor.dtype.itemsize
     stored = tensor.to(dtype) if narrower else tensor  # before it leaves the device: there is less to move
-    if not _is_finite(stored):
-        if not _is_finite(tensor):
+    if not is_finite(stored):
+        if not is_finite(tensor):
             raise Diverged(f"{name} is no longer finite at step {step}")
         other = "bfloat16" if dtype == torch.float16 else "float32"
         raise InvalidConfig(
@@ -41,12 +42,6 @@ def stored_copy(name: str, tensor: Tensor, dtype: torch.dtype | None, step: int)
             f"in {other}"
         )
     return stored.to("cpu", copy=stored is tensor)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if tensor.is_floating_point() and tensor.numel():
-        tensor = torch.stack(tensor.aminmax())  # NaN is an extreme, too; many times quicker than to judge each value
-    return bool(torch.isfinite(tensor).all())
 
 
 def _name(dtype: Any) -> str:

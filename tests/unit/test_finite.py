@@ -1,0 +1,20 @@
+"""Whether weights are still numbers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaopt.weights.finite import is_finite
+
+
+@given(st.lists(st.floats(width=32), max_size=20), st.sampled_from([torch.float32, torch.float64]))
+def test_it_says_what_looking_at_each_value_says(values: list[float], dtype: torch.dtype) -> None:
+    assert is_finite(torch.tensor(values, dtype=dtype)) == all(map(math.isfinite, values))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.bfloat16, torch.float16])
+def test_other_dtypes_can_be_asked_for_too(dtype: torch.dtype) -> None:
+    assert is_finite(torch.ones(3, dtype=dtype))
