@@ -65,12 +65,14 @@ def stages(run_id: str, folder: Path) -> list[Stage]:
     """The untrained optimizer, and one for each round or epoch that left a checkpoint with the run."""
     client = connect()
     took = client.get_metric_history(run_id, "seconds")
-    minutes = list(accumulate(metric.value / 60 for metric in took))
+    minutes = accumulate(metric.value / 60 for metric in took)
+    epochs = (int(metric.value) for metric in client.get_metric_history(run_id, "epoch"))  # a resumed run begins later
+    reached = {epoch: (metric.step, passed) for epoch, metric, passed in zip(epochs, took, minutes, strict=True)}
     trained = []
     for kept in client.list_artifacts(run_id, CHECKPOINTS):
         number = int(Path(kept.path).name.removeprefix("epoch_"))
         (file,) = download_files(run_id, kept.path, folder)
-        trained.append(Stage(took[number].step, minutes[number], load_optimizer(str(file))))
+        trained.append(Stage(*reached[number], load_optimizer(str(file))))
     first = trained[0].optimizer
     untrained = get_optimizer_model(type(first).__name__, **first.config.to_mapping()).eval()
     return [Stage(0, 0.0, untrained), *trained]

@@ -18,3 +18,9 @@ def test_it_says_what_looking_at_each_value_says(values: list[float], dtype: tor
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.bfloat16, torch.float16])
 def test_other_dtypes_can_be_asked_for_too(dtype: torch.dtype) -> None:
     assert is_finite(torch.ones(3, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_one_value_of_a_narrow_tensor_is_enough(dtype: torch.dtype, value: float) -> None:
+    assert not is_finite(torch.tensor([1.0, value, 2.0], dtype=dtype))
