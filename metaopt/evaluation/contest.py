@@ -35,7 +35,7 @@ _SHARED = (
     "stride",
 )
 
-_NOWCASTS = 3  # raise it when `Nowcast` or its guard does something else by default
+_NOWCASTS = 4  # raise it when `Nowcast` or its guard does something else by default
 
 log = logging.getLogger(__name__)
 

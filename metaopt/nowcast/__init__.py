@@ -4,6 +4,7 @@ from .batchnorm import reestimate_batchnorm
 from .proposals import NowcastEvent
 from .schedule import REACH, check_schedule, usual_horizons, whole_strides, within_reach
 from .sources import BUILTIN, load_optimizer
+from .straight import goes_straight
 from .wrapper import Nowcast
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Nowcast",
     "NowcastEvent",
     "check_schedule",
+    "goes_straight",
     "load_optimizer",
     "reestimate_batchnorm",
     "usual_horizons",

@@ -21,6 +21,7 @@ from .ranks import agreed, is_first, share
 from .schedule import check_schedule, choose_horizons, within_reach
 from .sources import load_optimizer
 from .space import Saved, Space
+from .straight import STRAIGHT, goes_straight
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +57,19 @@ class Nowcast(torch.optim.Optimizer):
         guard: the loss on data held out from this training, or a tensor with the loss of each example, called without
             gradients before a nowcast and after each proposal, with the running average in the model where that is what
             is predicted; the best one stays if its loss did not rise, or its losses fell by more than chance. The
-            weights follow if those of a shorter average of them did not rise, or by no more than chance. It should
-            leave the model's mode as it was. Without a guard every finite prediction stays, also one that does harm.
+            weights follow where training goes straight on and those of a shorter average of them did not rise, or by no
+            more than chance. It should leave the model's mode as it was. Without a guard every finite prediction stays,
+            also one that does harm.
         reestimate: called after weights were replaced and before the guard looks again, to bring up to date what
             depends on them (see `reestimate_batchnorm`).
         ema: decay of the running average for `averaged_weights`, which moves with the weights when a nowcast stays;
             the one that the generative optimizer is shown unless given.
         moments: what a nowcast that stays does to the base optimizer's state: `keep` it, or `reset` it.
+        straight: how straight a training must go for its weights to follow, the cosine between two displacements of the
+            average that follow each other; −1 asks the guard alone [1].
     Raises:
         InvalidConfig: steps that are not positive whole numbers, `every` is not a multiple of `stride`, or a value of
-            `ema` or `moments` that does not exist.
+            `ema`, `moments` or `straight` that does not exist.
         LayoutMismatch: the base optimizer moves other parameters than the model's trainable ones.
         UnknownName, TrackingError, FileFormatError: the optimizer cannot be loaded from there.
     """
@@ -84,11 +88,14 @@ class Nowcast(torch.optim.Optimizer):
         reestimate: Callable[[], None] | None = None,
         ema: float | None = None,
         moments: Literal["keep", "reset"] = "keep",
+        straight: float = STRAIGHT,
     ) -> None:
         check_schedule(every, stride, *(horizons or ()), *(() if horizon is None else (horizon,)))
         self.horizons = choose_horizons(every, stride, horizon, horizons, guarded=guard is not None)
         if moments not in ("keep", "reset"):
             raise InvalidConfig(f"moments is {moments!r}; expected 'keep' or 'reset'")
+        if not -1 <= straight <= 1:
+            raise InvalidConfig(f"straight is {straight!r}; expected a cosine from -1 to 1")
         self._space = Space(model)
         self._space.check_moved_by(base)
         wanted = None if ema is None else RunningAverage(ema)
@@ -100,7 +107,7 @@ class Nowcast(torch.optim.Optimizer):
         self._shown = RunningAverage(decay) if decay else None
         self._recent = RunningAverage(SHORT) if decay and guard is not None else None
         self.average = wanted or self._shown
-        self.every, self.stride, self.moments = every, stride, moments
+        self.every, self.stride, self.moments, self.straight = every, stride, moments, straight
         self.guard, self.reestimate = guard, reestimate
         self.steps = 0
         self.events: list[NowcastEvent] = []
@@ -249,9 +256,13 @@ class Nowcast(torch.optim.Optimizer):
         return self._look()
 
     def _weights_should_follow(self, change: Tensor | None, saved: Saved) -> bool:
-        """Whether what is good for the long average is good where the weights stand, too."""
+        """Whether the training goes straight on, and what is good for the long average is good for the weights, too."""
         if self._recent is None:
             return True
+        shown, decay = self.optimizer.history, self.optimizer.averaging
+        straight = goes_straight(self._past.weights, shown, self.stride, decay, self.straight)
+        if not self._agreed(bool(straight)):
+            return False
         here = self.layout.flatten(self._named(self._recent))
         self._try_on(here, saved)
         before = self._look()

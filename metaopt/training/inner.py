@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..nowcast import goes_straight
 from ..tasks import Batch, Task
 from ..weights.averaging import SHORT
 from .problem import InnerProblem
@@ -74,9 +75,10 @@ class InnerTrainings:
     def follow(
         self, advised: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"], seen: Batch
     ) -> Bool[Tensor, " rows"]:
-        """Move networks by what their averages are predicted to move, where a guard finds that good for them, too.
+        """Move networks by what their averages are predicted to move, where that is good for them, too.
 
-        As in `Nowcast`, it looks at their short averages, and is not asked where the prediction is of the weights.
+        As in `Nowcast`, that is where they go straight on and a guard that looks at their short averages agrees; where
+        the prediction is of the weights themselves, all follow.
 
         Args:
             advised: true for the rows whose prediction is good.
@@ -84,7 +86,9 @@ class InnerTrainings:
             seen: what the guard looks at.
         Returns: true for the rows that were moved.
         """
-        followed = advised & self.problem.not_worse(self.recent, change, seen) if self._averaging else advised
+        followed = advised
+        if self._averaging:
+            followed = advised & self._straight() & self.problem.not_worse(self.recent, change, seen)
         self.shift(followed, change)
         return followed
 
@@ -100,6 +104,12 @@ class InnerTrainings:
         self.averaged = self.averaged + change
         self.recent = self.recent + change
         self._history = self._history + change.unsqueeze(1)
+
+    def _straight(self) -> Bool[Tensor, " rows"]:
+        """Which rows go straight on."""
+        length = self._history.shape[1]
+        there = self._history[:, -(self.step // self.stride + 1) :]
+        return goes_straight(there, length, self.stride, self._averaging)
 
     def _take_step(self) -> None:
         batches = [next(self._batches) for _ in range(len(self.weights))]

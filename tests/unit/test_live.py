@@ -180,6 +180,19 @@ def test_weights_that_have_arrived_do_not_follow_an_average_that_lags(mlp):
     assert (trainings.weights - before).abs().max() < 1
 
 
+def test_rows_follow_only_where_they_go_straight_on(mlp):
+    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    trainings = cohort.trainings
+    trainings.advance(60 - trainings.step)
+    rows, still = len(trainings.weights), torch.zeros_like(trainings.weights)
+    turns = torch.arange(rows) % 2 == 0
+    ways = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]).repeat(rows, 1)
+    ways[turns] = torch.tensor([0.0, 1.0, 2.0, 3.0, 2.0])
+    trainings._history = trainings.weights.unsqueeze(1) + ways.unsqueeze(-1)
+    followed = trainings.follow(torch.ones(rows, dtype=torch.bool), still, cohort.examples())
+    assert torch.equal(followed, ~turns)
+
+
 def test_predictions_of_the_weights_themselves_are_followed_wherever_they_are_good(mlp):
     cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.0, examples=64), seed=3)
     trainings = cohort.trainings

@@ -232,6 +232,21 @@ def test_where_it_is_not_only_the_average_in_use_takes_the_prediction_until_the_
     assert optimizer.events == [(4, 2.0, 1.0, True, 4, False, 4), (8, 1.0, 2.0, False, 4, False, 2)]
 
 
+@pytest.mark.parametrize(("asked", "followed"), [({}, False), ({"straight": -1.0}, True)])
+def test_weights_follow_only_where_training_goes_straight_on(asked, followed):
+    model = network()
+    optimizer = Nowcast(sgd(model), model, AverageDrift(), every=6, stride=2, horizon=4, guard=lambda: 1.0, **asked)
+    for step in range(6):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 1.0 if step < 3 else -1.0
+        train(model, optimizer, [step])
+    [event] = optimizer.events
+    assert event.accepted
+    assert event.followed is followed
+    assert event.looks == (4 if followed else 2), "the guard is not asked again where the answer is known"
+
+
 @pytest.mark.parametrize(("drops", "kept"), [((1.0, 1.0, 1.0), True), ((2.0, -1.0, 0.0), False), ((-1.0, -1.0), False)])
 def test_losses_of_examples_have_to_fall_by_more_than_chance(drops, kept):
     model, before = network(), torch.full((len(drops),), 5.0)
@@ -438,6 +453,7 @@ def test_state_of_other_weights_of_the_same_number_is_refused():
         ({"horizons": [4, 0]}, "horizon is 0"),
         ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more and below 1"),
         ({"moments": "rescale"}, "moments is 'rescale'; expected 'keep' or 'reset'"),
+        ({"straight": 1.5}, "straight is 1.5; expected a cosine from -1 to 1"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
