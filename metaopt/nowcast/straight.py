@@ -31,20 +31,18 @@ def goes_straight(
         averaging: decay of the running average that they are of.
         at_least: the cosine that is asked for [1].
     """
-    rows = history.shape[:-2]
-    if length < 3:
-        return torch.ones(rows, dtype=torch.bool)
-    span = max(min(round(1 / (1 - averaging)) // stride, (history.shape[-2] - 1) // 2), 1)
-    if history.shape[-2] <= 2 * span:
-        return torch.zeros(rows, dtype=torch.bool)
+    there = history.shape[-2]
+    if there < 3:
+        return torch.full(history.shape[:-2], length < 3)
+    span = max(min(round(1 / (1 - averaging)) // stride, (there - 1) // 2), 1)
     return _cosine(history[..., -1 - 2 * span :: span, :]) >= at_least
 
 
 def _cosine(three: Float[Tensor, "*rows 3 weights"]) -> Float[Tensor, "*rows"]:
     """Between the displacement from the first to the second and that from there to the third; NaN where one is zero."""
-    aligned, then, now = torch.zeros(3, *three.shape[:-2], dtype=torch.float64, device=three.device)
+    products = torch.zeros(3, *three.shape[:-2], dtype=torch.float64)
     for some in three.split(_AT_ONCE, -1):
-        before, after = some.diff(dim=-2).unbind(-2)
-        aligned = aligned + (before * after).sum(-1)
-        then, now = then + before.square().sum(-1), now + after.square().sum(-1)
-    return (aligned / (then * now).sqrt()).cpu()
+        then, now = some.diff(dim=-2).unbind(-2)
+        products += torch.stack([(then * now).sum(-1), then.square().sum(-1), now.square().sum(-1)])
+    aligned, before, after = products
+    return aligned / (before * after).sqrt()

@@ -66,7 +66,7 @@ class Nowcast(torch.optim.Optimizer):
             the one that the generative optimizer is shown unless given.
         moments: what a nowcast that stays does to the base optimizer's state: `keep` it, or `reset` it.
         straight: how straight a training must go for its weights to follow, the cosine between two displacements of the
-            average that follow each other; −1 asks the guard alone [1].
+            average that follow each other; −1 asks the guard alone, from the third snapshot on [1].
     Raises:
         InvalidConfig: steps that are not positive whole numbers, `every` is not a multiple of `stride`, or a value of
             `ema`, `moments` or `straight` that does not exist.
