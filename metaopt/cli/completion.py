@@ -21,8 +21,8 @@ FLAGS = {
     "average held-out seed data-dir trust-code resume-from overwrite checkpoint-every trajectory-dir checkpoint-dir "
     "model-name promote-on config",
     "evaluate": "optimizer task data-dir task-options target-model target-options base-optimizer "
-    "base-optimizer-options lr learning-rates batch-size steps every stride horizons seed seeds evaluate-every "
-    "guard-batch baselines controls seen cache-dir promote output config",
+    "base-optimizer-options lr learning-rates batch-size steps every stride horizons straight seed seeds "
+    "evaluate-every guard-batch baselines controls seen cache-dir promote output config",
     "generate": "optimizer trajectory t-start t-end output overwrite config",
     "list": "",
 }

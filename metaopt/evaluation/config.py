@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..configuration import Config, Options, Range, option
 from ..errors import InvalidConfig
-from ..nowcast import check_schedule, usual_horizons
+from ..nowcast import STRAIGHT, check_schedule, check_straight, usual_horizons
 
 DELAYS = (0, 50, 200)
 """When after a nowcast its worth is measured [steps]."""
@@ -43,6 +43,10 @@ class EvaluateConfig(Config):
         "`every` unless given [steps].",
         at_least=1,
     )
+    straight: float = option(
+        default=STRAIGHT,
+        help="How straight a training must go for its weights to follow a nowcast, a cosine; -1 asks the guard alone.",
+    )
     seed: int = option(
         default=1000, help="First random seed; it and the following must be held out from meta-training.", at_least=0
     )
@@ -75,10 +79,12 @@ class EvaluateConfig(Config):
         """Check each value, then that they fit together.
 
         Raises:
-            InvalidConfig: no nowcast, or no look at the early loss, would fit into the budget.
+            InvalidConfig: no nowcast, or no look at the early loss, would fit into the budget, or `straight` is no
+                cosine.
         """
         super().__post_init__()
         check_schedule(self.every, self.stride, self.every)
+        check_straight(self.straight)
         if self.every > self.steps:
             raise InvalidConfig(f"every is {self.every}, steps is {self.steps}: no nowcast would take place")
         if 2 * self.evaluate_every > self.steps:

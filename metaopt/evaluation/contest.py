@@ -174,6 +174,7 @@ class Contest:
             "every": self.config.every,
             "guard_batch": self.config.guard_batch,
             "horizons": list(self.config.proposed),
+            "straight": self.config.straight,
         }
         average, own = self._twin({**_place(bench), **facts}, train).curves
         if optimizer.averaging:

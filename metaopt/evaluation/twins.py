@@ -90,6 +90,7 @@ class Bench:
             every=self.config.every,
             stride=self.config.stride,
             horizons=self.config.proposed,
+            straight=self.config.straight,
             ema=None if optimizer.averaging else READ_OUT_DECAY,
             guard=lambda: losses_of_examples(self.task, model, self.guard_batches(nowcast.steps)),
             reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),

@@ -4,10 +4,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..errors import InvalidConfig
+
 STRAIGHT = 0.7
 """The cosine between two displacements that follow each other, from which on a training goes straight on."""
 
 _AT_ONCE = 2**20  # weights that are compared at a time, which bounds memory
+
+
+def check_straight(at_least: float) -> None:
+    """Refuse what is no cosine.
+
+    Raises:
+        InvalidConfig: it is below -1 or above 1.
+    """
+    if not -1 <= at_least <= 1:
+        raise InvalidConfig(f"straight is {at_least!r}; expected a cosine from -1 to 1")
 
 
 def goes_straight(

@@ -21,7 +21,7 @@ from .ranks import agreed, is_first, share
 from .schedule import check_schedule, choose_horizons, within_reach
 from .sources import load_optimizer
 from .space import Saved, Space
-from .straight import STRAIGHT, goes_straight
+from .straight import STRAIGHT, check_straight, goes_straight
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ class Nowcast(torch.optim.Optimizer):
         self.horizons = choose_horizons(every, stride, horizon, horizons, guarded=guard is not None)
         if moments not in ("keep", "reset"):
             raise InvalidConfig(f"moments is {moments!r}; expected 'keep' or 'reset'")
-        if not -1 <= straight <= 1:
-            raise InvalidConfig(f"straight is {straight!r}; expected a cosine from -1 to 1")
+        check_straight(straight)
         self._space = Space(model)
         self._space.check_moved_by(base)
         wanted = None if ema is None else RunningAverage(ema)

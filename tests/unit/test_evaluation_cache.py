@@ -89,6 +89,13 @@ def test_several_horizons_are_proposed(case):
     assert {event.horizon for curve in several.curves_of("judged line") for event in curve.events} <= {4, 8}
 
 
+def test_how_straight_a_training_must_go_is_a_setting(case):
+    options = {"judged_options": {"averaging": 0.9}, "steps": 64}
+    always, never = (case("Line", straight=straight, **options).curves_of("judged line") for straight in (-1, 1))
+    assert any(event.followed for curve in always for event in curve.events)
+    assert not any(event.followed for curve in never for event in curve.events)
+
+
 @pytest.mark.parametrize("change", [{"lr": 0.02}, {"steps": 24}, {"seed": 3}, {"target_options": {"widths": [5]}}])
 def test_what_changes_a_twin_trains_it_anew(case, trained, change):
     case()
