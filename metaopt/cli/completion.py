@@ -17,9 +17,9 @@ FLAGS = {
     "base-optimizer-options lr batch-size epochs snapshot-every snapshot-dtype averaging keep-last seed runs workers "
     "vectorize engine space resume overwrite checkpoint-every trajectory-dir checkpoint-dir device config",
     "train-optimizer": "run-name checkpoint-name optimizer-model optimizer-options start-from training-mode objective "
-    "epochs rounds mixture warm-up inner-steps every stride batch-size pairs-per-epoch task-batch lr weight-decay "
-    "average held-out seed data-dir trust-code resume-from overwrite checkpoint-every trajectory-dir checkpoint-dir "
-    "model-name promote-on config",
+    "epochs rounds mixture warm-up inner-steps every stride straight batch-size pairs-per-epoch task-batch lr "
+    "weight-decay average held-out seed data-dir trust-code resume-from overwrite checkpoint-every trajectory-dir "
+    "checkpoint-dir model-name promote-on config",
     "evaluate": "optimizer task data-dir task-options target-model target-options base-optimizer "
     "base-optimizer-options lr learning-rates batch-size steps every stride horizons straight seed seeds "
     "evaluate-every guard-batch baselines controls seen cache-dir promote output config",

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..nowcast import goes_straight
+from ..nowcast import STRAIGHT, goes_straight
 from ..tasks import Batch, Task
 from ..weights.averaging import SHORT
 from .problem import InnerProblem
@@ -73,7 +73,11 @@ class InnerTrainings:
                 self._times = torch.cat([self._times[:, 1:], torch.full((len(self.weights), 1), float(self.step))], 1)
 
     def follow(
-        self, advised: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"], seen: Batch
+        self,
+        advised: Bool[Tensor, " rows"],
+        change: Float[Tensor, "rows weights"],
+        seen: Batch,
+        straight: float = STRAIGHT,
     ) -> Bool[Tensor, " rows"]:
         """Move networks by what their averages are predicted to move, where that is good for them, too.
 
@@ -84,11 +88,12 @@ class InnerTrainings:
             advised: true for the rows whose prediction is good.
             change: for all rows; that of the others is ignored [raw units].
             seen: what the guard looks at.
+            straight: how straight they must go, a cosine; -1 asks the guard alone [1].
         Returns: true for the rows that were moved.
         """
         followed = advised
         if self._averaging:
-            followed = advised & self._straight() & self.problem.not_worse(self.recent, change, seen)
+            followed = advised & self._go_straight(straight) & self.problem.not_worse(self.recent, change, seen)
         self.shift(followed, change)
         return followed
 
@@ -105,11 +110,10 @@ class InnerTrainings:
         self.recent = self.recent + change
         self._history = self._history + change.unsqueeze(1)
 
-    def _straight(self) -> Bool[Tensor, " rows"]:
-        """Which rows go straight on."""
+    def _go_straight(self, at_least: float) -> Bool[Tensor, " rows"]:
         length = self._history.shape[1]
         there = self._history[:, -(self.step // self.stride + 1) :]
-        return goes_straight(there, length, self.stride, self._averaging)
+        return goes_straight(there, length, self.stride, self._averaging, at_least)
 
     def _take_step(self) -> None:
         batches = [next(self._batches) for _ in range(len(self.weights))]

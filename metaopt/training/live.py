@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..nowcast import REACH, usual_horizons, whole_strides
+from ..nowcast import REACH, STRAIGHT, usual_horizons, whole_strides
 from ..optimizers import GenerativeOptimizer
 from ..tasks import Batch
 from ..tasks.base import generator
@@ -48,7 +48,9 @@ class LiveGround:
         self.ingredients = read_mixture(config.mixture, config.data_dir)
         self.warm_up = config.warm_up
         self.races_every = config.checkpoint_every
-        self.plan = LivePlan(config.inner_steps, config.every, config.stride, history, averaging, config.task_batch)
+        self.plan = LivePlan(
+            config.inner_steps, config.every, config.stride, history, averaging, config.task_batch, config.straight
+        )
         self.seed = config.seed
         self.learned, self.held_out = [each.name for each in self.ingredients], []
         self.subjects = list(
@@ -130,7 +132,7 @@ class LiveGround:
             return {}
         each = self.ingredients[(turn - 1) % len(self.ingredients)]
         plan, seed = self.plan, _seed(self.seed, -1, 0)
-        result = race(run.predictor, each, plan.steps, plan.every, plan.stride, seed)
+        result = race(run.predictor, each, plan.steps, plan.every, plan.stride, seed, straight=plan.straight)
         return {f"val_{name}/{each.name}": value for name, value in result.items()}
 
 
@@ -148,6 +150,7 @@ class LivePlan(NamedTuple):
         history: how many of them the optimizer looks at [count].
         averaging: decay of the running average that they are of.
         examples: on which losses are measured [count].
+        straight: how straight they must go for their weights to follow, a cosine [1].
     """
 
     steps: int
@@ -156,6 +159,7 @@ class LivePlan(NamedTuple):
     history: int
     averaging: float
     examples: int
+    straight: float = STRAIGHT
 
     @property
     def horizons(self) -> tuple[int, ...]:
@@ -259,7 +263,7 @@ def look_ahead(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     with torch.no_grad():
         before = log_loss(problem, trainings.averaged, examples)
     right_after, now = _judged(problem, predicted.detach(), examples)
-    followed = trainings.follow(kept, moved, seen)
+    followed = trainings.follow(kept, moved, seen, plan.straight)
     trainings.advance(plan.gap(cohort.random))
     later_loss, later = _judged(problem, trainings.averaged, cohort.examples())
     blended = now.lerp(later, _LATER * followed.float().unsqueeze(1))

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..configuration import Config, Options, option
 from ..errors import InvalidConfig
-from ..nowcast import check_schedule
+from ..nowcast import STRAIGHT, check_schedule, check_straight
 from ..trajectories import check_run_name
 from ..trajectories.dataset import MODES
 from .objectives import OBJECTIVES
@@ -40,6 +40,10 @@ class TrainOptimizerConfig(Config):
     inner_steps: int = option(default=800, help="Length of an inner training [steps].", at_least=1)
     every: int = option(default=40, help="Steps between nowcasts in inner trainings; also the look-ahead.", at_least=1)
     stride: int = option(default=20, help="Steps between the snapshots that they are made from.", at_least=1)
+    straight: float = option(
+        default=STRAIGHT,
+        help="How straight inner trainings must go for their weights to follow, a cosine; -1 asks their guard alone.",
+    )
     batch_size: int = option(default=8, help="Pairs in a batch [count].", at_least=1)
     pairs_per_epoch: int = option(default=0, help="Pairs drawn for an epoch [count]; 0 for all.", at_least=0)
     task_batch: int = option(
@@ -95,6 +99,7 @@ class TrainOptimizerConfig(Config):
             )
         if self.rounds:
             check_schedule(self.every, self.stride, self.every)
+            check_straight(self.straight)
 
     @property
     def run_names(self) -> list[str]:
@@ -111,7 +116,8 @@ class TrainOptimizerConfig(Config):
         """What must not change when a training goes on."""
         names = ("training_mode", "objective", "batch_size", "pairs_per_epoch", "task_batch", "lr", "weight_decay",
                  "average", "seed")  # fmt: skip
-        live = ("task_batch", "lr", "weight_decay", "average", "seed", "warm_up", "inner_steps", "every", "stride")
+        live = ("task_batch", "lr", "weight_decay", "average", "seed", "warm_up", "inner_steps", "every", "stride",
+                "straight")  # fmt: skip
         return {name: getattr(self, name) for name in (live if self.rounds else names)}
 
     @property

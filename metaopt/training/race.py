@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..nowcast import usual_horizons, within_reach
+from ..nowcast import STRAIGHT, usual_horizons, within_reach
 from ..optimizers import GenerativeOptimizer
 from ..tasks import Batch
 from ..tasks.base import generator
@@ -25,6 +25,7 @@ def race(
     stride: int,
     seed: int,
     horizons: Sequence[int] = (),
+    straight: float = STRAIGHT,
 ) -> dict[str, float]:
     """How much sooner guarded nowcasts reach what Adam alone reaches: a quick look while meta-training goes on.
 
@@ -35,6 +36,7 @@ def race(
         every: steps from one nowcast to the next [steps].
         stride: steps between snapshots, and between looks at the validation loss [steps].
         horizons: how far ahead nowcasts look, of which the guard keeps the best; the usual ones unless given [steps].
+        straight: how straight a training must go for its weights to follow, a cosine [1].
     Returns: `speedup`, Adam's steps to its best loss over those of the running average of ours, geometric mean;
         `average_speedup`, the same for Adam's own running average; `final_log_ratio`, the logarithm of our average's
         loss at the end over that of Adam's; `kept`, the share of nowcasts that the guard kept.
@@ -53,7 +55,7 @@ def race(
                 trainings.advance(stride)
         lead *= decay**stride
         if step % every == 0 and step < steps:
-            kept, lead = _nowcast(optimizer, nowcast, within_reach(proposed, step), guard)
+            kept, lead = _nowcast(optimizer, nowcast, within_reach(proposed, step), guard, straight)
             taken.append(kept)
         for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged + lead), curves, strict=True):
             curve.append(problem.losses(weights, shown))
@@ -74,7 +76,7 @@ def race(
 
 
 def _nowcast(
-    optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizons: Sequence[int], guard: Batch
+    optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizons: Sequence[int], guard: Batch, straight: float
 ) -> tuple[float, Float[Tensor, "rows weights"]]:
     """Move those whose losses do not rise, each by its best proposal.
 
@@ -91,7 +93,7 @@ def _nowcast(
         best = torch.where(lower.unsqueeze(1), predicted, best)
         lowest, better = torch.where(lower, losses, lowest), better | lower
     change = best - trainings.averaged
-    followed = trainings.follow(better, change, guard)
+    followed = trainings.follow(better, change, guard, straight)
     return float(better.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)
 
 

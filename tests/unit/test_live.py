@@ -193,6 +193,14 @@ def test_rows_follow_only_where_they_go_straight_on(mlp):
     assert torch.equal(followed, ~turns)
 
 
+@pytest.mark.parametrize(("straight", "followed"), [(-1.0, True), (1.0, False)])
+def test_how_straight_inner_trainings_must_go_is_a_setting(config, straight, followed):
+    ground = LiveGround(replace(config, straight=straight), history=5, averaging=0.9)
+    cohort = Cohort(ground.ingredients[0], ground.plan, seed=3)
+    cohort.trainings.advance(60)
+    assert (look_ahead(Line(), cohort).figures["followed"] > 0) == followed
+
+
 def test_predictions_of_the_weights_themselves_are_followed_wherever_they_are_good(mlp):
     cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.0, examples=64), seed=3)
     trainings = cohort.trainings
