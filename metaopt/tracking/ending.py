@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..training.termination import TERMINATED, terminate
+from ..training.termination import TERMINATED, heard, terminate
 
 
 def status_after(error: BaseException | None) -> str:
@@ -25,6 +25,7 @@ def terminable() -> Iterator[None]:
         return
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with heard():
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
