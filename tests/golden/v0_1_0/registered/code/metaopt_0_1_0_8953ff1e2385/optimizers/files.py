@@ -1,0 +1,77 @@
+"""Generative optimizers in one safetensors file each: weights, name, configuration. No code, no pickle."""
+
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import FileFormatError, MetaoptError
+from ..weights.files import kind_of, read_tensors, write_tensors
+from . import get_optimizer_model
+from .base import GenerativeOptimizer
+
+CHECKPOINT_PREFIX = "averaged/"
+"""Where a phase-2 checkpoint keeps the weights that predict (their running average)."""
+
+log = logging.getLogger(__name__)
+
+
+def optimizer_facts(optimizer: GenerativeOptimizer) -> dict[str, Any]:
+    """What is needed to build an equal optimizer: name, configuration, versions of what its tensors depend on."""
+    return {
+        "name": type(optimizer).__name__,
+        "config": optimizer.config.to_mapping(),
+        "perceiver_pytorch": version("perceiver-pytorch"),
+    }
+
+
+def save_optimizer(optimizer: GenerativeOptimizer, path: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write an optimizer into one file.
+
+    Args:
+        facts: anything else that JSON can hold (what it was trained on, held-out figures).
+    Raises:
+        StorageError: the file could not be written; what stood there is untouched.
+    """
+    write_tensors(path, optimizer.state_dict(), "optimizer", {**(facts or {}), "optimizer": optimizer_facts(optimizer)})
+
+
+def load_optimizer_file(path: Path) -> GenerativeOptimizer:
+    """Load an optimizer from its own file or from a phase-2 checkpoint, ready to predict.
+
+    Raises:
+        FileFormatError: the file is damaged, or holds something else.
+    """
+    kind = kind_of(path)
+    if kind not in ("optimizer", "checkpoint"):
+        raise FileFormatError(f"{path} is a {kind} file; expected an optimizer or a checkpoint of phase 2")
+    tensors, facts = read_tensors(path, kind)
+    if kind == "checkpoint":
+        marked = {name: tensor for name, tensor in tensors.items() if name.startswith(CHECKPOINT_PREFIX)}
+        tensors = {name.removeprefix(CHECKPOINT_PREFIX): tensor for name, tensor in marked.items()}
+    described = facts.get("optimizer")
+    if not isinstance(described, dict):
+        raise FileFormatError(f"{path} is a {kind} file without an optimizer; expected a checkpoint of phase 2")
+    return _build(path, described, tensors)
+
+
+def _build(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GenerativeOptimizer:
+    written_with = facts.get("perceiver_pytorch")
+    if written_with != version("perceiver-pytorch"):
+        log.warning(
+            "%s was written with perceiver-pytorch %s; %s is installed",
+            path,
+            written_with,
+            version("perceiver-pytorch"),
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's randomness stays its own
+            optimizer = get_optimizer_model(facts["name"], **facts["config"])
+        optimizer.load_state_dict(dict(tensors))
+    except (KeyError, TypeError, RuntimeError, MetaoptError) as error:
+        raise FileFormatError(f"{path} does not hold the optimizer that it describes: {error}") from error
+    return optimizer.eval().requires_grad_(False)

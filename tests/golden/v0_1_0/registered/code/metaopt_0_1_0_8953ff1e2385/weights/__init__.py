@@ -1,0 +1,1 @@
+"""Weights as data: layouts, weight tokens and files. Pure functions over tensors."""
