@@ -14,14 +14,15 @@ import click
 from matplotlib.figure import Figure
 
 from metaopt import GenerativeOptimizer, get_optimizer_model, load_optimizer
-from metaopt.configuration import read_config_file
-from metaopt.evaluation import EvaluateConfig, Summary, at_best_rates, evaluate
-from metaopt.evaluation.summary import Standing
+from metaopt.core.config import read_config_file
+from metaopt.core.tracker import SilentTracker
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.summary import ContenderSummary, Summary, at_best_rates
 from metaopt.figures import canvas, legend, rendered, styled
 from metaopt.figures.colours import BLUE, MUTED, VERMILION
 from metaopt.tracking import CHECKPOINTS, connect, download_files
-from metaopt.training.tracker import SilentTracker
 from metaopt.weights.files import write_text
+from metaopt.workflows.evaluate_optimizer import compare
 
 from ._measure import publish
 
@@ -40,8 +41,8 @@ class Judged(NamedTuple):
     """What an evaluation found of it, and of a running average beside it."""
 
     stage: Stage
-    ours: Standing
-    average: Standing
+    ours: ContenderSummary
+    average: ContenderSummary
 
     @property
     def row(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def stages(run_id: str, folder: Path) -> list[Stage]:
 
 def judge(stage: Stage, config: EvaluateConfig) -> Judged:
     """Evaluate one of them."""
-    comparison = at_best_rates(evaluate(config, stage.optimizer, SilentTracker()))
+    comparison = at_best_rates(compare(config, stage.optimizer, SilentTracker()))
     standings = {standing.contender: standing for standing in Summary(comparison).standings}
     return Judged(stage, standings[comparison.judged], standings[_AVERAGE])
 

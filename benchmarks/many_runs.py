@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from metaopt.tasks import get_task
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.tracker import SilentTracker
+from metaopt.recording.record import TrainTargetConfig, train_targets
+from metaopt.tasks import load_task
 
 from ._measure import duration, in_fresh_process, publish
 
@@ -33,7 +33,7 @@ WAYS = {
 def measure(target: str, way: str, runs: int, epochs: int, data: dict[str, Any]) -> float:
     """Time the recording of some trajectories once [ms], processes and files included."""
     logging.disable(logging.INFO)
-    get_task(data.get("task", "digits"), **{**data.get("task_options", {}), **_place(data)})  # imports take seconds
+    load_task(data.get("task", "digits"), **{**data.get("task_options", {}), **_place(data)})  # imports take seconds
     workers, batched = WAYS[way]
     with tempfile.TemporaryDirectory() as folder:
         config = TrainTargetConfig(

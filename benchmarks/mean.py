@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from metaopt import GenerativeOptimizer, load_optimizer
-from metaopt.optimizers.files import save_optimizer
+from metaopt.generative.files import save_optimizer
 
 
 def mean(sources: list[str]) -> GenerativeOptimizer:

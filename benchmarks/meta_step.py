@@ -12,8 +12,8 @@ from typing import Any
 import click
 import torch
 
-from metaopt.training.meta_run import MetaRun
-from metaopt.training.objectives import OBJECTIVES, judge_predictions
+from metaopt.metatraining.objectives import OBJECTIVES, judge_predictions
+from metaopt.metatraining.state import MetaTrainingState
 from metaopt.trajectories import Recorder, WeightTrajectoryDataset
 from metaopt.weights.layout import Layout
 
@@ -39,7 +39,7 @@ def measure(size: str, folder: Path, threads: int, steps: int) -> dict[str, Any]
     """Train on the last pair of a trajectory, which has a whole history, again and again."""
     torch.set_num_threads(threads)
     imported = peak_memory()
-    run = MetaRun("PerceiverOptimizer", {}, seed=0, lr=1e-3, weight_decay=0.01, average=0.99)
+    run = MetaTrainingState("PerceiverOptimizer", {}, seed=0, lr=1e-3, weight_decay=0.01, average=0.99)
     dataset = WeightTrajectoryDataset(folder, "sequential", run.model.history)
     pair = range(len(dataset))[_LAST_PAIR]
     seconds = [_timed_update(run, dataset, pair) for _ in range(steps + 1)][1:]
@@ -57,7 +57,7 @@ def measure(size: str, folder: Path, threads: int, steps: int) -> dict[str, Any]
     }
 
 
-def _timed_update(run: MetaRun, dataset: WeightTrajectoryDataset, pair: int) -> float:
+def _timed_update(run: MetaTrainingState, dataset: WeightTrajectoryDataset, pair: int) -> float:
     """What phase 2 does with a batch, from the files to the optimizer's step [seconds]."""
     started = time.perf_counter()
     pairs, layout = dataset.batch([pair]), dataset.trajectories[0].layout

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from metaopt.configuration import Config
+from metaopt.core.config import Config
+from metaopt.core.tracker import SilentTracker, Tracker
 from metaopt.tracking import connect, start_run
-from metaopt.training.tracker import SilentTracker, Tracker
 
 from ._measure import duration, in_fresh_process, publish
 

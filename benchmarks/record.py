@@ -12,11 +12,12 @@ from typing import Any
 import click
 import torch
 
+from metaopt.optimizers import build_optimizer
+from metaopt.recording.training import train_steps
 from metaopt.targets import get_target_model
-from metaopt.tasks import Batch, Task, get_task
+from metaopt.tasks import Batch, Task, load_task
 from metaopt.tasks.base import SplitConfig
 from metaopt.tasks.classification import Classification
-from metaopt.training.loop import base_optimizer, train_steps
 from metaopt.trajectories import Recorder
 from metaopt.weights.layout import Layout
 
@@ -29,9 +30,9 @@ _BATCH = 64
 def measure(data_dir: Path | None, threads: int, epochs: int, snapshots: int) -> dict[str, Any]:
     """Time epochs, then snapshots of the network that they trained."""
     torch.set_num_threads(threads)
-    task = get_task("mnist", data_dir=data_dir, download=False) if data_dir else _random_images()
+    task = load_task("mnist", data_dir=data_dir, download=False) if data_dir else _random_images()
     model = get_target_model("TargetCNN")
-    optimizer = base_optimizer("Adam", model.parameters(), 1e-3, {})
+    optimizer = build_optimizer("Adam", model.parameters(), 1e-3, {})
     numbers = count()
 
     def epoch() -> None:

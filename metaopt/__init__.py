@@ -1,50 +1,55 @@
 """Learn optimizers from how networks train.
 
-Phase 1 trains target networks and records their weight trajectories; phase 2 trains a generative optimizer on
-them; `Nowcast` puts a trained one to work inside any PyTorch training. `README.md` shows each.
+Phase 1 trains target networks and records their weight trajectories. Phase 2 trains a generative optimizer on them.
+`Nowcast` uses a trained one inside any PyTorch training. `README.md` shows each.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .core.lazy import lazy_names
+from .core.moved import install as _install_moved_modules
 
 if TYPE_CHECKING:
-    from .errors import MetaoptError
-    from .nowcast import Nowcast, load_optimizer, reestimate_batchnorm
-    from .optimizers import GenerativeOptimizer, PerceiverOptimizer, get_optimizer_model
-    from .targets import TargetCNN, get_target_model
-    from .tasks import get_task
-    from .trajectories import Trajectory, WeightTrajectoryDataset
-    from .weights.files import load_model_weights, save_model_weights
-    from .weights.layout import Layout
+    from .core.errors import MetaoptError as MetaoptError
+    from .generative import GenerativeOptimizer as GenerativeOptimizer
+    from .generative import PerceiverOptimizer as PerceiverOptimizer
+    from .generative import get_optimizer_model as get_optimizer_model
+    from .generative.files import load_optimizer as load_optimizer
+    from .nowcast.model_state import reestimate_batchnorm as reestimate_batchnorm
+    from .nowcast.optimizer import Nowcast as Nowcast
+    from .targets import TargetCNN as TargetCNN
+    from .targets import get_target_model as get_target_model
+    from .tasks import load_task as load_task
+    from .trajectories import Trajectory as Trajectory
+    from .trajectories import WeightTrajectoryDataset as WeightTrajectoryDataset
+    from .weights.files import load_model_weights as load_model_weights
+    from .weights.files import save_model_weights as save_model_weights
+    from .weights.layout import Layout as Layout
 
-__all__ = [
-    "GenerativeOptimizer",
-    "Layout",
-    "MetaoptError",
-    "Nowcast",
-    "PerceiverOptimizer",
-    "TargetCNN",
-    "Trajectory",
-    "WeightTrajectoryDataset",
-    "get_optimizer_model",
-    "get_target_model",
-    "get_task",
-    "load_model_weights",
-    "load_optimizer",
-    "reestimate_batchnorm",
-    "save_model_weights",
-]
+_MODULES = {
+    "GenerativeOptimizer": "generative",
+    "Layout": "weights.layout",
+    "MetaoptError": "core.errors",
+    "Nowcast": "nowcast.optimizer",
+    "PerceiverOptimizer": "generative",
+    "TargetCNN": "targets",
+    "Trajectory": "trajectories",
+    "WeightTrajectoryDataset": "trajectories",
+    "get_optimizer_model": "generative",
+    "get_target_model": "targets",
+    "load_model_weights": "weights.files",
+    "load_optimizer": "generative.files",
+    "load_task": "tasks",
+    "reestimate_batchnorm": "nowcast.model_state",
+    "save_model_weights": "weights.files",
+}
 
-_ROOMS = ("errors", "nowcast", "optimizers", "targets", "tasks", "trajectories", "weights.files", "weights.layout")
+__all__ = [*_MODULES]
+
+_install_moved_modules()
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: torch takes seconds, and a shell that completes a word has none."""
-    if name in __all__:
-        for room in (import_module(f".{each}", __name__) for each in _ROOMS):
-            if name in getattr(room, "__all__", vars(room)):
-                return getattr(room, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

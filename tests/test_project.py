@@ -13,13 +13,13 @@ from packaging.requirements import Requirement
 
 import metaopt
 from metaopt.cli import COMMANDS, cli
-from metaopt.cli.main_job import MainConfig
-from metaopt.configuration import default_text
-from metaopt.dependencies import import_torchvision
-from metaopt.evaluation import EvaluateConfig
-from metaopt.generation import GenerateConfig
-from metaopt.training.optimizer import TrainOptimizerConfig
-from metaopt.training.target import TrainTargetConfig
+from metaopt.core.config import default_text
+from metaopt.core.dependencies import import_torchvision
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.metatraining.trainer import TrainOptimizerConfig
+from metaopt.recording.record import TrainTargetConfig
+from metaopt.workflows.generate import GenerateConfig
+from metaopt.workflows.main import MainConfig
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))

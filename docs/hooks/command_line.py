@@ -17,7 +17,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def reference() -> str:
     """A section for each command, in Markdown."""
-    from metaopt.cli import COMMANDS, cli  # takes seconds, and only one page needs it
+    from metaopt.cli import COMMANDS, cli
 
     context = click.Context(cli, info_name="metaopt")
     return "\n".join(line for name in COMMANDS for line in _section(name, cli.get_command(context, name)))

@@ -2,38 +2,29 @@
 
 import logging
 import sys
-from importlib import import_module
-from typing import NamedTuple
 
 import click
 
-from ..registry import suggest
+from ..core.registry import suggest
 from .completion import outline
-from .endings import explained
-
-
-class _Place(NamedTuple):
-    """Where a command is, and what `metaopt --help` says of it without importing it."""
-
-    module: str
-    summary: str
-
+from .exit_codes import explained
 
 COMMANDS = {
-    "main": _Place("main_job", "The whole story: record, train, judge, register."),
-    "train-target": _Place("train_target", "Phase 1: train targets, record their weight trajectories."),
-    "train-optimizer": _Place("train_optimizer", "Phase 2: train a generative optimizer on trajectories."),
-    "evaluate": _Place("evaluate", "Judge a generative optimizer against all baselines."),
-    "generate": _Place("generate", "Generate the weights of a later step into a file."),
-    "list": _Place("list", "Every task, target and optimizer that can be named, and its options."),
+    "main": "Run all three phases: record, train, evaluate, register.",
+    "train-target": "Phase 1: train targets, record their weight trajectories.",
+    "train-optimizer": "Phase 2: train a generative optimizer on trajectories.",
+    "evaluate": "Compare a generative optimizer with its baselines.",
+    "generate": "Generate the weights of a later step into a file.",
+    "list": "Every task, target and optimizer by name, and its options.",
 }
+"""What `metaopt --help` says of each command without importing it."""
 
 
 class _Commands(click.Group):
     """Imports a command only when it is asked for, takes its own flags anywhere, and explains how a command ended."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]  # `list` is a module of this package
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         name = name.replace("_", "-")
@@ -41,8 +32,9 @@ class _Commands(click.Group):
             return None
         if ctx.resilient_parsing:  # a shell asks what comes next, and does not wait for imports
             return outline(name, self._everywhere())
-        command: click.Command = import_module(f".{COMMANDS[name].module}", __name__).command
-        return command
+        from .commands import BUILDERS  # torch takes seconds to import
+
+        return BUILDERS[name](COMMANDS[name])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {name for option in self._everywhere() for name in option.opts}
@@ -57,7 +49,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
+            formatter.write_dl([*COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
         with explained(ctx, ctx.params["debug"]):

@@ -3,51 +3,27 @@
 import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import click
-import torch
 
-from ..configuration import default_text
-from ..errors import MetaoptError, UnknownName
-from ..optimizers import OPTIMIZERS
-from ..registry import suggest
+from ..core.config import default_text
+from ..core.errors import MetaoptError
+from ..core.registry import Registry
+from ..generative import GENERATIVE_OPTIMIZERS
+from ..optimizers import BASE_OPTIMIZERS
 from ..targets import PATTERNS, TARGETS
 from ..tasks import TASKS
-from ..training.loop import base_optimizers
 from .options import EVERYWHERE
-from .results import Result
+from .output import Result
 
-
-class _Names(Protocol):
-    """What a registry does."""
-
-    def names(self) -> list[str]: ...
-    def get(self, name: str) -> Any: ...
-    def origin(self, name: str) -> str: ...
-
-
-class _TorchOptimizers:
-    """The classes of `torch.optim`, asked as a registry is."""
-
-    def names(self) -> list[str]:
-        return sorted(base_optimizers())
-
-    def get(self, name: str) -> Any:
-        if name not in self.names():
-            raise UnknownName(f"unknown base optimizer {name!r}: {suggest(name, self.names())}")
-        return getattr(torch.optim, name)
-
-    def origin(self, name: str) -> str:
-        return f"torch {torch.__version__}"
-
-
-KINDS: Mapping[str, _Names] = {
+KINDS: Mapping[str, Registry] = {
     "tasks": TASKS,
     "targets": TARGETS,
-    "base-optimizers": _TorchOptimizers(),
-    "optimizers": OPTIMIZERS,
+    "optimizers": BASE_OPTIMIZERS,
+    "generative-optimizers": GENERATIVE_OPTIMIZERS,
 }
+"""What can be listed."""
 
 
 @click.command("list", epilog=EVERYWHERE)
@@ -68,11 +44,11 @@ def command(kind: str | None, name: str | None) -> None:
         click.echo("\n\n".join(map(_section, kinds)))
 
 
-def _all_facts(known: _Names) -> list[dict[str, Any]]:
+def _all_facts(known: Registry) -> list[dict[str, Any]]:
     return [{"name": each, "origin": known.origin(each), "summary": _summary(known, each)} for each in known.names()]
 
 
-def _facts(known: _Names, name: str) -> dict[str, Any]:
+def _facts(known: Registry, name: str) -> dict[str, Any]:
     options = [dict(zip(("name", "default", "help"), each, strict=True)) for each in _options(known.get(name))]
     return {"name": name, "origin": known.origin(name), "summary": _summary(known, name), "options": options}
 
@@ -85,7 +61,7 @@ def _section(kind: str) -> str:
     return f"{kind}\n{_table(rows)}"
 
 
-def _summary(known: _Names, name: str) -> str:
+def _summary(known: Registry, name: str) -> str:
     """What a thing says of itself, or why it cannot."""
     try:
         return _first_line(known.get(name))
@@ -97,7 +73,7 @@ def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().partition("\n")[0]
 
 
-def _description(known: _Names, name: str) -> str:
+def _description(known: Registry, name: str) -> str:
     thing = known.get(name)
     return f"{name} ({known.origin(name)}): {_first_line(thing)}\n{_table(_options(thing))}"
 

@@ -6,28 +6,23 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from ..optimizers.average import Average
-from ..optimizers.base import GenerativeOptimizer
-from ..optimizers.line import Line
-from ..optimizers.slopes import Slopes, SlopesConfig
-from .twins import Bench, Rule
+from ..generative.base import GenerativeOptimizer
+from ..generative.extrapolation import Average, Line, Slopes, SlopesConfig
+from ..optimizers import build_optimizer
+from .paired_runs import Rule, RunSetup
 
 
-def cosine(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
+def cosine(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
     """The base optimizer with a learning rate that falls to zero over the budget along a cosine (arXiv:1608.03983)."""
-    optimizer = bench.base_optimizer(model)
-    schedule = CosineAnnealingLR(optimizer, bench.config.steps)
+    optimizer = setup.base_optimizer(model)
+    schedule = CosineAnnealingLR(optimizer, setup.config.steps)
     optimizer.register_step_post_hook(lambda *_: schedule.step())
     return optimizer
 
 
-def schedule_free(bench: Bench, model: nn.Module) -> torch.optim.Optimizer:
+def schedule_free(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
     """Schedule-Free AdamW (Defazio et al. 2024, arXiv:2405.15682) at the same learning rate, without weight decay."""
-    from schedulefree import AdamWScheduleFree  # only where all baselines run
-
-    optimizer: torch.optim.Optimizer = AdamWScheduleFree(bench.weights_of(model), lr=bench.lr)
-    optimizer.train()  # type: ignore[attr-defined]
-    return optimizer
+    return build_optimizer("AdamWScheduleFree", setup.weights_of(model), setup.lr, {})
 
 
 def nowcasts(averaging: float) -> dict[str, GenerativeOptimizer]:

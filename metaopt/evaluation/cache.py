@@ -14,25 +14,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import FileFormatError, StorageError
-from ..nowcast import NowcastEvent
+from ..core.errors import FileFormatError, StorageError
+from ..nowcast.policy import NowcastEvent
 from ..weights.files import digest_of, read_tensors, write_tensors, write_text
 from .results import Curve, Point
 
-_VERSION = 3  # raise it when an equal configuration would train another twin
+_VERSION = 4  # raise it when an equal configuration would train another twin
 _KIND = "snapshots"
 
 log = logging.getLogger(__name__)
 
 
-class Twin(NamedTuple):
+class PairedRun(NamedTuple):
     """One training: its curve and those of what is read out of it, and its snapshots by step where they are kept."""
 
     curves: tuple[Curve, ...]
     snapshots: Mapping[int, Tensor]
 
 
-class TwinCache:
+class RunCache:
     """Keeps twins in a folder; without a folder nothing is kept.
 
     Args:
@@ -43,7 +43,7 @@ class TwinCache:
         machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "version": _VERSION}
         self._folder, self._facts = folder, {**facts, **machine}
 
-    def twin(self, facts: Mapping[str, Any], train: Callable[[], Twin]) -> Twin:
+    def twin(self, facts: Mapping[str, Any], train: Callable[[], PairedRun]) -> PairedRun:
         """A twin from the folder, or trained now and put there as a whole once it has ended.
 
         A damaged entry is trained anew. A cache that cannot be written costs time, not the evaluation.
@@ -67,7 +67,7 @@ class TwinCache:
         return twin
 
 
-def _write(path: Path, twin: Twin) -> None:
+def _write(path: Path, twin: PairedRun) -> None:
     """The curves stand in JSON, which is written last and so says that the entry is whole."""
     if twin.snapshots:
         tensors = {str(step): weights for step, weights in twin.snapshots.items()}
@@ -76,10 +76,12 @@ def _write(path: Path, twin: Twin) -> None:
     write_text(path, json.dumps(entry) + "\n")
 
 
-def _read(path: Path) -> Twin:
+def _read(path: Path) -> PairedRun:
     entry = json.loads(path.read_text(encoding="utf-8"))
     tensors = read_tensors(_snapshots(path), _KIND)[0] if entry["snapshots"] else {}
-    return Twin(tuple(map(_curve, entry["curves"])), {int(step): tensors[step] for step in sorted(tensors, key=int)})
+    return PairedRun(
+        tuple(map(_curve, entry["curves"])), {int(step): tensors[step] for step in sorted(tensors, key=int)}
+    )
 
 
 def _curve(values: dict[str, Any]) -> Curve:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ..configuration import Config, Options, Range, option
-from ..errors import InvalidConfig
-from ..nowcast import STRAIGHT, check_schedule, check_straight, usual_horizons
+from ..core.config import Config, Options, Range, option
+from ..core.errors import InvalidConfig
+from ..nowcast.policy import STRAIGHT, check_schedule, check_straight, usual_horizons
 
 DELAYS = (0, 50, 200)
 """When after a nowcast its worth is measured [steps]."""

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..optimizers.base import GenerativeOptimizer
-from ..training.progress import SILENCE, Progress
+from ..core.progress import NO_PROGRESS, Progress
+from ..generative.base import GenerativeOptimizer
 from ..weights.layout import Layout
+from .paired_runs import RunSetup
 from .results import Prediction
-from .twins import Bench
 
 Snapshots = Mapping[int, Float[Tensor, " weights"]]
 """Weights of one run by step."""
@@ -36,7 +36,7 @@ class State(NamedTuple):
         return optimizer.predict(self.history.unsqueeze(0), self.times.unsqueeze(0), t_end, layout)[0]
 
 
-Spoil = Callable[[State, State], State]
+Corruption = Callable[[State, State], State]
 """Makes a spoilt state out of a state and that of another run at the same step."""
 
 
@@ -60,7 +60,7 @@ def wrong_times(state: State, other: State) -> State:
     return state._replace(times=state.times[-1] + (state.times - state.times[-1]) / _HASTE)
 
 
-CONTROLS: Mapping[str, Spoil] = {
+CONTROLS: Mapping[str, Corruption] = {
     "zero history": zero_history,
     "shuffled history": shuffled_history,
     "another run's history": foreign_history,
@@ -68,13 +68,13 @@ CONTROLS: Mapping[str, Spoil] = {
 }
 
 
-class Trials:
+class SinglePredictions:
     """The states of one hold twin at its nowcast steps, and what predictions from them are worth."""
 
-    def __init__(self, bench: Bench, snapshots: Snapshots, bar: Progress = SILENCE) -> None:
-        self._bench, self._snapshots, self._rate, self._bar = bench, snapshots, str(bench.rate), bar
-        steps = range(bench.config.every, bench.config.steps + 1, bench.config.every)
-        self._losses = {step: bench.loss_of(snapshots[step]) for step in steps}
+    def __init__(self, setup: RunSetup, snapshots: Snapshots, bar: Progress = NO_PROGRESS) -> None:
+        self._bench, self._snapshots, self._rate, self._bar = setup, snapshots, str(setup.rate), bar
+        steps = range(setup.config.every, setup.config.steps + 1, setup.config.every)
+        self._losses = {step: setup.loss_of(snapshots[step]) for step in steps}
 
     def judge(self, predictor: str, optimizer: GenerativeOptimizer) -> list[Prediction]:
         """Predict once, unguarded, from each state."""
@@ -93,13 +93,13 @@ class Trials:
             others: the snapshots of another run at the same steps.
         """
         judged = []
-        for name, spoil in CONTROLS.items():
+        for name, corrupt in CONTROLS.items():
             for step, before in self._losses.items():
                 state, other = (state_at(self._bench, optimizer, run, step) for run in (self._snapshots, others))
-                spoilt = spoil(state, other)
-                if torch.equal(spoilt.history, state.history) and torch.equal(spoilt.times, state.times):
+                corrupted = corrupt(state, other)
+                if torch.equal(corrupted.history, state.history) and torch.equal(corrupted.times, state.times):
                     continue
-                after = self._bench.loss_of(spoilt.predict(optimizer, self._bench.layout))
+                after = self._bench.loss_of(corrupted.predict(optimizer, self._bench.layout))
                 judged.append(Prediction(name, self._bench.seed, step, before, after, None, self._rate))
                 self._bar.update()
         return judged
@@ -111,9 +111,9 @@ class Trials:
         return float((weights - truth).square().sum() / (self._snapshots[step] - truth).square().sum())
 
 
-def state_at(bench: Bench, optimizer: GenerativeOptimizer, snapshots: Snapshots, step: int) -> State:
+def state_at(setup: RunSetup, optimizer: GenerativeOptimizer, snapshots: Snapshots, step: int) -> State:
     """What an optimizer is told at a nowcast: as many snapshots as it takes, or as there are."""
-    config = bench.config
+    config = setup.config
     ages = reversed(range(optimizer.history))
     steps = [past for age in ages if (past := step - age * config.stride) >= 0]
     history = torch.stack([snapshots[past] for past in steps])

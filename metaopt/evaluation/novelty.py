@@ -15,14 +15,14 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 from torch import Tensor
 
-from ..errors import TrajectoryError
-from ..optimizers.base import GenerativeOptimizer
+from ..core.errors import TrajectoryError
+from ..generative.base import GenerativeOptimizer
 from ..trajectories import Trajectory
 from ..trajectories.trajectory import find_trajectories
 from ..weights.layout import Layout
 from .controls import Snapshots, state_at
+from .paired_runs import RunSetup
 from .results import Novelty
-from .twins import Bench
 
 _SWEEPS = 5
 _SNAPSHOTS_PER_TRAJECTORY = 8  # evenly spread; bounds time
@@ -91,22 +91,22 @@ def _profile(weights: Weights, layout: Layout, link: Link) -> Float[Tensor, "uni
     return torch.cat([*(named[name].reshape(link.units, -1) for name in link.rows), leaving.flatten(1)], dim=1)
 
 
-class Familiar:
+class SeenWeights:
     """Weights seen in meta-training, and how near others are to them."""
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
+    def __init__(self, setup: RunSetup, folder: Path) -> None:
         """Read those snapshots that have the layout of the bench's network.
 
         Raises:
             TrajectoryError: there are none.
         """
-        self._bench, self._layout = bench, bench.layout
+        self._bench, self._layout = setup, setup.layout
         trajectories = find_trajectories(folder)
         seen = [weights for each in trajectories for weights in _snapshots(each, self._layout)]
         if not seen:
             raise TrajectoryError(
                 f"none of the {len(trajectories)} trajectories in {folder} has the layout of "
-                f"{bench.config.target_model} with its options; leave out `seen`, or give one whose networks are alike"
+                f"{setup.config.target_model} with its options; leave out `seen`, or give one whose networks are alike"
             )
         self._seen = seen
         self._links = self._verified_chain()

@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 from statistics import fmean
 
-from .rates import at_rate
 from .results import CHAMPION, Comparison
 from .statistics import geometric_mean, paired_p
-from .summary import Summary
+from .summary import Summary, at_rate
 
 _SIGNIFICANT = 0.05
 
@@ -24,7 +23,7 @@ def verdict(comparison: Comparison) -> Verdict:
     """Compare steps to target with those of the contender `champion`, paired by random seed.
 
     The differences of log steps are averaged over learning rates first, for one random seed's are no independent
-    trials. A one-sided paired t-test then decides; a training that never arrived counts as in `Arrival`.
+    trials. A one-sided paired t-test then decides; a training that never arrived counts as in `StepsToTarget`.
     """
     ours, theirs = (_log_steps(comparison, name) for name in (comparison.judged, CHAMPION))
     saved = [before - after for before, after in zip(theirs, ours, strict=True)]

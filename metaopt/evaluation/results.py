@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..nowcast import NowcastEvent
+from ..nowcast.policy import NowcastEvent
 
 HOLD = "hold"
 """The twin that only its base optimizer moves: what all others are compared with."""

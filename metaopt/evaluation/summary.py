@@ -1,19 +1,49 @@
-"""From curves and predictions to the figures that are published."""
+"""Which learning rates are set against each other: the same, or each contender's best."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
+from .config import DELAYS
 from .results import HOLD, Comparison, Curve, Point, Prediction, plain
 from .statistics import Interval, bounded, first_at_or_below, geometric_mean
+
+
+def at_rate(comparison: Comparison, rate: str) -> Comparison:
+    """All contenders at one learning rate."""
+    return replace(
+        comparison,
+        curves=tuple(curve for curve in comparison.curves if curve.rate == rate),
+        predictions=tuple(prediction for prediction in comparison.predictions if prediction.rate == rate),
+    )
+
+
+def best_rate(comparison: Comparison, contender: str) -> str:
+    """Where a contender's best validation loss within the budget, the mean over random seeds, is lowest.
+
+    It is chosen by the loss that also judges, for every contender alike.
+    """
+    curves = comparison.curves_of(contender)
+    means = {rate: fmean(c.best for c in curves if c.rate == rate) for rate in comparison.rates}
+    return min(means, key=lambda rate: means[rate])
+
+
+def at_best_rates(comparison: Comparison) -> Comparison:
+    """Each contender at its own best learning rate; single predictions at that of the judged optimizer."""
+    best = {contender: best_rate(comparison, contender) for contender in comparison.contenders}
+    predictions = (p for p in comparison.predictions if p.rate == best[comparison.judged])
+    curves = (c for name, rate in best.items() for c in comparison.curves_of(name) if c.rate == rate)
+    return replace(comparison, curves=tuple(curves), predictions=tuple(predictions))
+
 
 _LEAST_GAIN = 0.99  # loss after / before; what is gained above it is too little to ask who else gains it
 
 
 @dataclass(frozen=True)
-class Arrival:
+class StepsToTarget:
     """When a contender reached what hold reaches within its budget, per random seed.
 
     A random seed that never got there counts as if it had arrived at the first point of measurement after the budget
@@ -46,7 +76,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ContenderSummary:
     """One contender in figures.
 
     Attributes:
@@ -60,8 +90,8 @@ class Standing:
     """
 
     contender: str
-    early: Arrival
-    full: Arrival
+    early: StepsToTarget
+    full: StepsToTarget
     final_loss: float
     nowcasts: int
     accepted: int
@@ -96,12 +126,12 @@ class Summary:
     comparison: Comparison
 
     @cached_property
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[ContenderSummary]:
         """One per contender."""
         return [self._standing(contender) for contender in self.comparison.contenders]
 
     @cached_property
-    def judged(self) -> Standing:
+    def judged(self) -> ContenderSummary:
         """The judged optimizer's."""
         return next(standing for standing in self.standings if standing.contender == self.comparison.judged)
 
@@ -114,15 +144,15 @@ class Summary:
         """Plain values for JSON."""
         return {"standings": plain(self.standings), "controls": plain(self.controls)}
 
-    def _standing(self, contender: str) -> Standing:
+    def _standing(self, contender: str) -> ContenderSummary:
         curves = self.comparison.curves_of(contender)
         events = [event for curve in curves for event in curve.events]
         predictions = self.comparison.predictions_of(contender)
         errors = [p.error for p in predictions if p.error is not None]
-        return Standing(
+        return ContenderSummary(
             contender=contender,
-            early=self._arrival(curves, 0.5),
-            full=self._arrival(curves, 1.0),
+            early=self._steps_to_target(curves, 0.5),
+            full=self._steps_to_target(curves, 1.0),
             final_loss=math.fsum(curve.losses[-1] for curve in curves) / len(curves),
             nowcasts=len(events),
             accepted=sum(event.accepted for event in events),
@@ -133,14 +163,14 @@ class Summary:
             error=_mean(errors),
         )
 
-    def _arrival(self, curves: Sequence[Curve], share: float) -> Arrival:
+    def _steps_to_target(self, curves: Sequence[Curve], share: float) -> StepsToTarget:
         holds = self.comparison.curves_of(HOLD)
         targets = [target(hold, share) for hold in holds]
         places = [first_at_or_below(loss, curve.losses) for loss, curve in zip(targets, curves, strict=True)]
         ends = [_point_at(curve, place) for curve, place in zip(curves, places, strict=True)]
         starts = [_point_at(hold, hold.losses.index(loss)) for hold, loss in zip(holds, targets, strict=True)]
         pairs = list(zip(starts, ends, strict=True))
-        return Arrival(
+        return StepsToTarget(
             steps=tuple(None if place is None else end.step for place, end in zip(places, ends, strict=True)),
             counted=tuple(end.step for end in ends),
             counted_steps=geometric_mean([end.step for end in ends]).mean,
@@ -180,3 +210,45 @@ def _gain(predictions: Sequence[Prediction]) -> Interval | None:
 
 def _mean(values: Sequence[float]) -> float | None:
     return geometric_mean([bounded(value) for value in values]).mean if values else None
+
+
+@dataclass(frozen=True)
+class Afterwards:
+    """A nowcasting contender's loss in training, relative to hold's at the same step and learning rate.
+
+    Attributes:
+        delay: steps after a nowcast, whether kept or not [steps].
+        loss, of_hold: validation loss; geometric means.
+        ratio: of both (below 1: still ahead); geometric mean, the interval over random seeds.
+    """
+
+    contender: str
+    delay: int
+    loss: float
+    of_hold: float
+    ratio: Interval
+
+
+def afterwards(comparison: Comparison) -> list[Afterwards]:
+    """For each contender that nowcasts, at its best learning rate, and for each delay that fits into the budget."""
+    found = []
+    for contender in comparison.contenders:
+        same = at_rate(comparison, best_rate(comparison, contender))
+        pairs = list(zip(same.curves_of(contender), same.curves_of(HOLD), strict=True))
+        if any(curve.events for curve, _ in pairs):
+            found += [made for delay in DELAYS if (made := _after(contender, delay, pairs)) is not None]
+    return found
+
+
+def _after(contender: str, delay: int, pairs: Sequence[tuple[Curve, Curve]]) -> Afterwards | None:
+    ours, holds, ratios = [], [], []
+    for curve, hold in pairs:
+        steps = {event.step + delay for event in curve.events}
+        there = [place for place, step in enumerate(curve.steps) if step in steps]
+        if there:
+            ours.append(geometric_mean([bounded(curve.losses[place]) for place in there]).mean)
+            holds.append(geometric_mean([bounded(hold.losses[place]) for place in there]).mean)
+            ratios.append(ours[-1] / holds[-1])
+    if not ratios:
+        return None
+    return Afterwards(contender, delay, geometric_mean(ours).mean, geometric_mean(holds).mean, geometric_mean(ratios))

@@ -1,36 +1,25 @@
-"""Generative optimizers: past weights and two times in, future weights out. One file each; one line here each."""
+"""Base optimizers by name: those of `torch.optim`, of `schedulefree`, and of outside packages.
 
-from typing import Any
+A base optimizer moves the weights of a target at every step; a generative optimizer (`metaopt.generative`) predicts
+where they will be.
 
-from ..registry import Registry
-from .base import GenerativeOptimizer
-from .perceiver import PerceiverOptimizer
+    import torch
+    from metaopt.optimizers import build_optimizer
 
-# Relative names: a registered model ships this package under another name.
-_HERE = __name__
-OPTIMIZERS = Registry(
-    "optimizer model",
-    "metaopt.optimizers",
+    optimizer = build_optimizer("AdamW", [torch.nn.Parameter(torch.zeros(3))], lr=1e-3, options={"weight_decay": 0.0})
+"""
+
+from ..core.moved import moved_names
+from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode
+
+__getattr__ = moved_names(
+    __name__,
     {
-        "Average": f"{_HERE}.average:Average",
-        "Hold": f"{_HERE}.hold:Hold",
-        "Line": f"{_HERE}.line:Line",
-        "PerceiverOptimizer": f"{_HERE}.perceiver:PerceiverOptimizer",
-        "Slopes": f"{_HERE}.slopes:Slopes",
+        "GenerativeOptimizer": "metaopt.generative:GenerativeOptimizer",
+        "PerceiverOptimizer": "metaopt.generative:PerceiverOptimizer",
+        "get_optimizer_model": "metaopt.generative:get_optimizer_model",
+        "OPTIMIZERS": "metaopt.generative:GENERATIVE_OPTIMIZERS",
     },
 )
-"""Generative optimizers by name, those of outside packages included."""
 
-
-def get_optimizer_model(name: str, **config: Any) -> GenerativeOptimizer:
-    """Build a generative optimizer by name.
-
-    Raises:
-        UnknownName: no such optimizer; the message lists the nearest names.
-        InvalidConfig: a keyword is not one of its parameters, or has a value it cannot take.
-    """
-    kind = OPTIMIZERS.get(name)
-    return kind(kind.Config.from_mapping(config))
-
-
-__all__ = ["OPTIMIZERS", "GenerativeOptimizer", "PerceiverOptimizer", "get_optimizer_model"]
+__all__ = ["BASE_OPTIMIZERS", "build_optimizer", "evaluation_mode"]

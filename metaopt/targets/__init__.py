@@ -5,14 +5,11 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InvalidConfig
-from ..registry import Registry
-from .builders import Builder, ConfiguredBuilder
-from .code import code_builder
+from ..core.errors import InvalidConfig
+from ..core.registry import Registry
+from .builders import Builder, ConfiguredBuilder, TorchvisionBuilder, TransformersBuilder, code_builder
 from .taps import Tap, read_taps, tapped, taps
 from .target_cnn import TargetCNN
-from .torchvision_models import TorchvisionBuilder
-from .transformers_models import TransformersBuilder
 from .vmap import vmappable
 
 TARGETS = Registry(

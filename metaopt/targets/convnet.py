@@ -5,8 +5,8 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..configuration import Config, option
-from ..errors import InvalidConfig
+from ..core.config import Config, option
+from ..core.errors import InvalidConfig
 from .taps import Places
 
 

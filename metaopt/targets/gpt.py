@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..configuration import Config, option
-from ..errors import InvalidConfig
+from ..core.config import Config, option
+from ..core.errors import InvalidConfig
 from .taps import Places, transformer_places
 
 _INIT_STD = 0.02

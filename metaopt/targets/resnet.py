@@ -5,10 +5,10 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..configuration import Config, option
-from ..dependencies import import_torchvision
+from ..core.config import Config, option
+from ..core.dependencies import import_torchvision
+from .builders import fit_channels
 from .taps import Places
-from .torchvision_models import fit_channels
 
 
 class ResNetConfig(Config):

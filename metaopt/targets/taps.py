@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import UnknownName
-from ..registry import suggest
+from ..core.errors import UnknownName
+from ..core.registry import suggest
 
 Places = dict[str, tuple[str, int, int]]
 """What a network's own `taps()` says: the path of a module, its kind, its size, the dimension of that size."""

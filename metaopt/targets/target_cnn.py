@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..configuration import Config, option
+from ..core.config import Config, option
 from .taps import Places
 
 

@@ -3,11 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..configuration import Config, option
-from ..dependencies import import_torchvision
-from ..errors import InvalidConfig
+from ..core.config import Config, option
+from ..core.dependencies import import_torchvision
+from ..core.errors import InvalidConfig
+from .builders import fit_channels
 from .taps import Places, transformer_places
-from .torchvision_models import fit_channels
 
 
 class VisionTransformerConfig(Config):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidConfig
-from ..registry import Registry
+from ..core.errors import InvalidConfig
+from ..core.registry import Registry
 from .base import Batch, Examples, Task, TaskConfig
 
 TASKS = Registry(
@@ -25,7 +25,7 @@ TASKS = Registry(
 """Tasks by name, those of outside packages included."""
 
 
-def get_task(name: str, **config: Any) -> Task:
+def load_task(name: str, **config: Any) -> Task:
     """Build a task by name.
 
     Raises:
@@ -53,4 +53,4 @@ def task_config(name: str, options: Mapping[str, Any], data_dir: Path | None = N
     return kind.Config.from_mapping({**options, "data_dir": data_dir}).to_mapping()
 
 
-__all__ = ["TASKS", "Batch", "Examples", "Task", "TaskConfig", "get_task", "task_config"]
+__all__ = ["TASKS", "Batch", "Examples", "Task", "TaskConfig", "load_task", "task_config"]

@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import vmap
 
-from ..configuration import Config, option
-from ..errors import TaskDataError
+from ..core.config import Config, option
+from ..core.errors import TaskDataError
+from ..core.rng import generator
 
 Split = Literal["train", "meta", "guard", "validation"]
 """`train` trains targets, `meta` measures losses in meta-training, `guard` decides on nowcasts, `validation` judges."""
@@ -249,9 +250,3 @@ def naming(source: object) -> Iterator[None]:
         yield
     except TaskDataError as error:
         raise TaskDataError(f"{source}: {error}") from error
-
-
-def generator(*numbers: int) -> torch.Generator:
-    """A random generator that depends on the given numbers alone, and on each of them."""
-    text = ",".join(map(str, numbers))
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..errors import FileFormatError, StorageError
+from ..core.errors import FileFormatError, StorageError
 from ..weights.files import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..configuration import option
-from ..errors import TaskDataError
+from ..core.config import option
+from ..core.errors import TaskDataError
 from .base import Batch, SplitConfig, Task, held_out, naming
 from .classification import Classification
 from .regression import Regression

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..configuration import option
+from ..core.config import option
 from .base import Batch, SplitConfig, held_out
 from .images import VariedImages, resized
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..configuration import option
-from ..errors import InvalidConfig, TaskDataError
+from ..core.config import option
+from ..core.errors import InvalidConfig, TaskDataError
 from .base import Batch, SplitConfig, naming
 from .cache import Made, cached, key_of
 from .image_files import ImageFile, class_names, decode, find_images

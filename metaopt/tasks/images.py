@@ -7,7 +7,8 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Batch, generator
+from ..core.rng import generator
+from .base import Batch
 from .classification import Classification
 
 Images = Float[Tensor, "batch channels height width"]

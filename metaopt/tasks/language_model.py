@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..configuration import option
-from ..errors import TaskDataError
+from ..core.config import option
+from ..core.errors import TaskDataError
 from .base import Examples, ShareConfig, Split, Task
 from .tokenizers import Tokens, get_tokenizer
 

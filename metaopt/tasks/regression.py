@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import TaskDataError
+from ..core.errors import TaskDataError
 from .base import Batch, SplitConfig, Task, divided
 
 Predicted = Float[Tensor, "batch 1"]

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import TaskDataError
-from ..registry import suggest
+from ..core.errors import TaskDataError
+from ..core.registry import suggest
 
 _MISSING = ("", "na", "n/a", "nan", "null", "none")
 _EXPECTED = "expected comma-separated values in UTF-8, with the names of the columns in the first line"

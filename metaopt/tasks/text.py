@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ..configuration import option
-from ..errors import TaskDataError
+from ..core.config import option
+from ..core.errors import TaskDataError
 from .base import naming
 from .language_model import CorpusConfig, LanguageModel
 

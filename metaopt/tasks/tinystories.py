@@ -4,9 +4,9 @@ from functools import partial
 
 import torch
 
-from ..configuration import option
-from ..dependencies import import_extra
-from ..errors import TaskDataError
+from ..core.config import option
+from ..core.dependencies import import_extra
+from ..core.errors import TaskDataError
 from .base import naming
 from .cache import Made, cached, key_of
 from .language_model import CorpusConfig, LanguageModel

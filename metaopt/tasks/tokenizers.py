@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..errors import TaskDataError
+from ..core.errors import TaskDataError
 from .base import Split
 from .cache import Made, cached, key_of
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..configuration import option
-from ..dependencies import import_torchvision
-from ..errors import TaskDataError
+from ..core.config import option
+from ..core.dependencies import import_torchvision
+from ..core.errors import TaskDataError
 from .base import Batch, SplitConfig
 from .images import VariedImages, resized, standardised
 

@@ -23,7 +23,7 @@ from .model_registry import (
     register_optimizer,
     registered_version,
 )
-from .runs import ERROR_TAG, MlflowTracker, start_run
+from .runs import ERROR_TAG, MlflowTracker, RunReference, start_run
 
 __all__ = [
     "CHAMPION",
@@ -33,6 +33,7 @@ __all__ = [
     "TRAJECTORY",
     "MlflowTracker",
     "ResumePoint",
+    "RunReference",
     "TrajectoryRun",
     "add_judgement",
     "champion_version",

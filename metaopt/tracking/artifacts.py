@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ..errors import CheckpointError, TrackingError
+from ..core.errors import CheckpointError, TrackingError
 from ..weights.shards import is_shard
 from .connection import connect, get_run, refusals
 from .manifests import MANIFEST, Entry, from_json

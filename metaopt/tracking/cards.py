@@ -8,7 +8,7 @@ import hashlib
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from ..optimizers.base import GenerativeOptimizer
+from ..generative.base import GenerativeOptimizer
 from .lineage import logged_model_id
 
 CARD_TAG = "metaopt.card"

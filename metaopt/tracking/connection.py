@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
-from ..errors import TrackingError
+from ..core.errors import TrackingError
 
 _REFUSED = {
     "UNAUTHENTICATED": "a name and password that the server knows; set MLFLOW_TRACKING_USERNAME and "

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..training.termination import TERMINATED, heard, terminate
+from ..core.signals import TERMINATED, redeliver_lost_signals, terminate
 
 
 def status_after(error: BaseException | None) -> str:
@@ -25,7 +25,7 @@ def terminable() -> Iterator[None]:
         return
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        with heard():
+        with redeliver_lost_signals():
             yield
     finally:
         signal.signal(signal.SIGTERM, before)

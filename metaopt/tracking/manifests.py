@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import TrackingError
+from ..core.errors import TrackingError
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1

@@ -14,17 +14,17 @@ from typing import Any
 import mlflow
 from mlflow.models import Model
 
-from ..errors import TrackingError
-from ..optimizers.base import GenerativeOptimizer
-from ..optimizers.files import load_optimizer_file, save_optimizer
+from ..core.errors import TrackingError
+from ..generative.base import GenerativeOptimizer
+from ..generative.files import load_optimizer_file, save_optimizer
 from ..weights.layout import Layout
 from .artifacts import CHECKPOINTS, resolve_checkpoint
 from .cards import show_champion, show_version, version_card, with_judgement
 from .connection import connect, refusals
-from .description import example, metadata, signature
 from .lineage import run_link
 from .runs import MlflowTracker
 from .shipping import copy_package, requirements
+from .signature import example, metadata, signature
 
 MODEL_NAME = "metaopt-perceiver"
 """The registered model that each result becomes a version of, unless a run names another."""

@@ -44,7 +44,7 @@ class NextWeights(PythonModel):
         self.layout_type = importlib.import_module(f"{package.__name__}.weights.layout").Layout
         self.layouts = [self.layout_type.from_list(layout) for layout in facts["layouts"]]
         self.stride = float(facts["stride"])
-        load_file = importlib.import_module(f"{package.__name__}.optimizers.files").load_optimizer_file
+        load_file = importlib.import_module(f"{package.__name__}.generative.files").load_optimizer_file
         self.optimizer = load_file(Path(context.artifacts["optimizer"]))
         if self.optimizer.averaging:
             log.warning(

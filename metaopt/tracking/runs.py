@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -24,15 +24,13 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from ..configuration import Config
+from ..core.config import Config
 from ..figures import rendered
 from .connection import answering, connect, experiment_id, get_run, refusals
+from .descriptions import Note, describe_experiment, is_random
 from .ending import status_after, terminable
-from .experiments import describe_experiment
 from .manifests import MANIFEST, describe, to_json
 from .metrics import MetricBuffer
-from .names import is_random
-from .notes import Note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +47,17 @@ _INHERITED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_CO
 log = logging.getLogger(__name__)
 
 
+class RunReference(NamedTuple):
+    """Where a run can be looked at."""
+
+    run_id: str
+    tracking_uri: str
+
+    def __str__(self) -> str:
+        where = f"on {self.tracking_uri}" if self.tracking_uri.startswith("http") else "(shown by `mlflow ui`)"
+        return f"{self.run_id} {where}"
+
+
 class MlflowTracker:
     """The `Tracker` that writes to MLflow. It names its run in every call: no other active run can get in between."""
 
@@ -57,6 +66,11 @@ class MlflowTracker:
         self.run_id = run_id
         self._metrics = MetricBuffer(client, run_id)
         self._note = Note()
+
+    @property
+    def reference(self) -> RunReference:
+        """The run's ID and its store."""
+        return RunReference(self.run_id, self.client.tracking_uri)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters; those that the run already has are left alone.

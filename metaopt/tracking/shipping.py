@@ -2,13 +2,13 @@
 
 import hashlib
 import shutil
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
 
-from ..optimizers import OPTIMIZERS
+from ..generative import GENERATIVE_OPTIMIZERS
 
 _METAOPT = Path(__file__).parents[1]
-_ROOMS = ("errors.py", "registry.py", "configuration.py", "weights", "optimizers")
+_ROOMS = ("core/errors.py", "core/registry.py", "core/config.py", "weights", "generative")
 _NEEDED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")
 _DOORKEEPER = '"""What metaopt needs to load and ask this optimizer, as it was when the optimizer was registered."""\n'
 
@@ -41,7 +41,7 @@ def copy_package(folder: Path) -> Path:
 def requirements(optimizer_name: str) -> list[str]:
     """What pip must install beside the package: exact versions, and the plug-in of an optimizer from outside."""
     exact = [f"{name}=={version(name).partition('+')[0]}" for name in _NEEDED]  # +cpu names an index, not a version
-    plugins = {_requirement(point) for point in entry_points(group=OPTIMIZERS.group, name=optimizer_name)}
+    plugins = {_requirement(point) for point in GENERATIVE_OPTIMIZERS.plugins(optimizer_name)}
     return [*exact, "mlflow>=3.11,<4", *sorted(plugins - {None} - set(exact))]
 
 

@@ -1,9 +1,8 @@
 """Trajectories: the snapshots of one training run on disk, oldest first, and the data set that they make."""
 
-from .copies import SNAPSHOT_DTYPES
 from .dataset import WeightPair, WeightTrajectoryDataset, split_by_run
-from .recorder import Recorder
-from .run_folder import check_run_name, claimed
+from .recorder import SNAPSHOT_DTYPES, Recorder
+from .run_folder import check_run_name, claim_run_folder
 from .trajectory import TASK_FILE, Segment, Snapshot, Trajectory, find_trajectories
 
 __all__ = [
@@ -16,7 +15,7 @@ __all__ = [
     "WeightPair",
     "WeightTrajectoryDataset",
     "check_run_name",
-    "claimed",
+    "claim_run_folder",
     "find_trajectories",
     "split_by_run",
 ]

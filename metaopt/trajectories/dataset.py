@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import InvalidConfig, TrajectoryError
-from ..registry import suggest
+from ..core.errors import InvalidConfig, TrajectoryError
+from ..core.registry import suggest
 from .trajectory import Trajectory, find_trajectories
 
 Mode = Literal["sequential", "permutation"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import InvalidConfig, RunNameError, StorageError
+from ..core.errors import InvalidConfig, RunNameError, StorageError
 
 LOCK = ".lock"
 _LONGEST = 100
@@ -34,7 +34,7 @@ def check_run_name(name: str) -> str:
 
 
 @contextmanager
-def claimed(folder: Path, owned: str, *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
+def claim_run_folder(folder: Path, owned: str, *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
     """Keep the folder of a run to this process while the block runs; a killed process gives it back.
 
     Args:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Self
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import FileFormatError, LayoutMismatch, TrajectoryError
-from ..registry import suggest
+from ..core.errors import FileFormatError, LayoutMismatch, TrajectoryError
+from ..core.registry import suggest
 from ..weights.files import digest_of, files_of, layout_of, read_digest, read_facts, read_tensors
 from ..weights.layout import Layout
 from .recorder import FROZEN, SNAPSHOT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from ..errors import StorageError
+from ..core.errors import StorageError
 
 
 @contextmanager

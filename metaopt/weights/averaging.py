@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InvalidConfig
+from ..core.errors import InvalidConfig
 
 SHORT = 0.9
 """Decay of an average over about the last ten updates: where weights stand, without most of their noise."""
 
 
-class RunningAverage:
+class ExponentialMovingAverage:
     """The exponential moving average (EMA) of some tensors, in float32, where the tensors are.
 
     It is corrected for its start as Adam's moments are: after one update it is the tensors themselves.

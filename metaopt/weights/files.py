@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import FileFormatError, LayoutMismatch, StorageError
+from ..core.errors import FileFormatError, LayoutMismatch, StorageError
 from .atomic import replacing, write_text
 from .layout import Layout
 from .shards import SHARD_SIZE, are_digests, divide, shard_path, shard_paths, shards_beside

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import LayoutMismatch
+from ..core.errors import LayoutMismatch
 
 
 @dataclass(frozen=True)
@@ -186,3 +186,10 @@ def _describe(layout: Layout) -> str:
     first = ", ".join(f"{tensor.name}{list(tensor.shape)}" for tensor in layout.tensors[:3])
     more = ", …" if len(layout.tensors) > 3 else ""
     return f"{layout.size:,} weights in {len(layout.tensors)} tensors ({first}{more})"
+
+
+def is_finite(weights: Tensor) -> bool:
+    """Whether no value is infinite or NaN; needs no memory beside floating-point tensors, however large they are."""
+    if weights.is_floating_point() and weights.numel():
+        weights = torch.stack(weights.aminmax())  # NaN is an extreme, too; many times quicker than to judge each value
+    return bool(torch.isfinite(weights).all())

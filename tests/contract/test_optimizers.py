@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from metaopt.errors import LayoutMismatch
-from metaopt.optimizers import OPTIMIZERS, get_optimizer_model
-from metaopt.optimizers.files import load_optimizer_file, save_optimizer
+from metaopt.core.errors import LayoutMismatch
+from metaopt.generative import GENERATIVE_OPTIMIZERS, get_optimizer_model
+from metaopt.generative.files import load_optimizer_file, save_optimizer
 from metaopt.weights.layout import Layout, WeightTensor
 
 SHAPES = {
@@ -17,7 +17,7 @@ SHAPES = {
 }
 SNAPSHOTS = 7
 
-every = pytest.mark.parametrize("name", OPTIMIZERS.names())
+every = pytest.mark.parametrize("name", GENERATIVE_OPTIMIZERS.names())
 
 
 def layout_of(shapes):

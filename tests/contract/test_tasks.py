@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.func import vmap
 
-from metaopt.tasks import TASKS, get_task, task_config
+from metaopt.tasks import TASKS, load_task, task_config
 from metaopt.tasks.cache import Made, cached, key_of
 
 SPLITS = {"train", "meta", "guard", "validation"}
@@ -101,7 +101,7 @@ def built(tmp_path_factory, real_data, cache_home):
     def of(case):
         name = case.partition(" ")[0]
         config = task_config(name, CASES[case](tmp_path_factory.mktemp("data"), real_data))
-        return name, config, get_task(name, **config)
+        return name, config, load_task(name, **config)
 
     return of
 
@@ -250,9 +250,9 @@ def test_configuration_survives_plain_values(case, built):
 def elsewhere(built):
     """The fingerprints of all tasks, as another process finds them."""
     program = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); from test_tasks import fingerprint, get_task\n"
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from test_tasks import fingerprint, load_task\n"
         "for case, (name, config) in json.load(sys.stdin).items():\n"
-        "    print(json.dumps([case, fingerprint(get_task(name, **config))]))"
+        "    print(json.dumps([case, fingerprint(load_task(name, **config))]))"
     )
     cases = {}
     for case in CASES:

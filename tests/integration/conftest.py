@@ -20,7 +20,7 @@ import mlflow
 from click.testing import CliRunner
 
 from metaopt.cli import cli
-from metaopt.configuration import Config, option
+from metaopt.core.config import Config, option
 from metaopt.tracking import connect
 
 SMALLER = {

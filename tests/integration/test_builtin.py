@@ -5,9 +5,9 @@ from importlib import resources
 import pytest
 
 import metaopt
-from metaopt.nowcast import BUILTIN
-from metaopt.training.mixture import read_mixture
-from metaopt.training.race import race
+from metaopt.generative.files import BUILTIN
+from metaopt.metatraining.mixture import read_mixture
+from metaopt.metatraining.paired_speedup import paired_speedup
 
 PLACE = resources.files("metaopt") / "builtin"
 UNSEEN = """
@@ -24,9 +24,9 @@ def test_they_are_small_and_have_a_card():
 @pytest.mark.parametrize("name", BUILTIN)
 def test_it_makes_a_training_faster_that_it_has_never_seen(tmp_path, name):
     (tmp_path / "unseen.yaml").write_text(UNSEEN, encoding="utf-8")
-    (ingredient,) = read_mixture(tmp_path / "unseen.yaml")
+    (component,) = read_mixture(tmp_path / "unseen.yaml")
     optimizer = metaopt.load_optimizer(name)
     assert optimizer.averaging == 0.98
-    result = race(optimizer, ingredient, steps=400, every=40, stride=20, seed=5)
+    result = paired_speedup(optimizer, component, steps=400, every=40, stride=20, seed=5)
     assert result["speedup"] > 1.05
     assert result["final_log_ratio"] < 0

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.numpy import load_file, save_file
 
-from metaopt.trajectories import Trajectory, claimed
+from metaopt.trajectories import Trajectory, claim_run_folder
 
 QUICK = ["--target-model", "MLP", "--target-options", "widths=[8]", "--epochs", 2]
 SMALL = "dim=16 num_latents=2 latent_dim=16 heads=2 cross_heads=1"
@@ -199,7 +199,7 @@ def test_an_unfinished_upload_is_refused(command_line, workshop):
 
 
 def test_a_name_that_another_process_uses_is_refused(command_line):
-    with claimed(Path("trajectories/busy"), "seed_*"):
+    with claim_run_folder(Path("trajectories/busy"), "seed_*"):
         result = command_line(*RECORD, "--run-name", "busy")
     assert result.exit_code == 1
     assert "is in use" in result.output

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from metaopt.workflows.record import command as train_target_command
 from mlflow import MlflowClient
 
 import metaopt
 from metaopt.cli.options import without_defaults
-from metaopt.cli.train_target import command as train_target_command
 
 SMALL = "dim=16 num_latents=2 latent_dim=16 heads=2 hidden=16"
 RECORD = ["train-target", "--target-model", "MLP", "--target-options", "widths=[8]", "--epochs", 3]
@@ -149,7 +149,7 @@ def test_ctrl_c_says_how_to_go_on(command_line, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metaopt.cli.train_target.train_targets", interrupted)
+    monkeypatch.setattr("metaopt.workflows.record.train_targets", interrupted)
     result = command_line(*RECORD, "--run-name", "interrupted")
     assert result.exit_code == 130
     assert "what was written is kept" in result.output

@@ -12,9 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from torch import nn
 
-from metaopt.configuration import Config
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.files import save_optimizer
+from metaopt.core.config import Config
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.files import save_optimizer
 from metaopt.tracking import champion_version, connect, load_optimizer, register_optimizer, start_run
 from metaopt.weights.layout import Layout
 

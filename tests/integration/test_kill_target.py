@@ -10,16 +10,16 @@ from dataclasses import replace
 
 import pytest
 
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.tracker import SilentTracker
+from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.trajectories import Trajectory
 from metaopt.weights.files import read_tensors
 
 TRAIN = """
 import sys, torch
-from metaopt.configuration import read_config_file
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.config import read_config_file
+from metaopt.recording.record import TrainTargetConfig, train_targets
+from metaopt.core.tracker import SilentTracker
 from pathlib import Path
 torch.set_num_threads(1)
 train_targets(TrainTargetConfig.from_mapping(read_config_file(Path(sys.argv[1]))), SilentTracker())
@@ -28,7 +28,7 @@ train_targets(TrainTargetConfig.from_mapping(read_config_file(Path(sys.argv[1]))
 FULL_DISK = """
 import sys, torch
 from pathlib import Path
-from metaopt.errors import StorageError
+from metaopt.core.errors import StorageError
 from metaopt.weights.files import write_tensors
 try:
     write_tensors(Path(sys.argv[1]), {"w": torch.ones(100_000)}, "weights", {"version": 2})

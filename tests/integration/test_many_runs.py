@@ -12,10 +12,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from metaopt.errors import RunsFailed
+from metaopt.core.errors import RunsFailed
+from metaopt.core.tracker import SilentTracker
+from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.tracking import start_run
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
 from metaopt.trajectories import Trajectory
 
 COMMAND = "from metaopt.cli import cli; cli()"

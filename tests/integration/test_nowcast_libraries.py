@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from metaopt.errors import InvalidConfig
-from metaopt.optimizers import get_optimizer_model
+from metaopt.core.errors import InvalidConfig
+from metaopt.generative import get_optimizer_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
 
@@ -46,7 +46,7 @@ def same_weights(one, other):
 def hugging_face(folder, steps=24, **options):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-    from metaopt.callbacks.huggingface import add_nowcast
+    from metaopt.nowcast.integrations.huggingface import add_nowcast
 
     arguments = transformers.TrainingArguments(
         str(folder),
@@ -86,7 +86,7 @@ def test_hugging_face_trainer_nowcasts_and_resumes_from_its_own_checkpoint(tmp_p
 def test_hugging_face_without_held_out_data_is_told_what_to_give(tmp_path):
     trainer = hugging_face(tmp_path)
     trainer.eval_dataset = None
-    from metaopt.callbacks.huggingface import add_nowcast
+    from metaopt.nowcast.integrations.huggingface import add_nowcast
 
     with pytest.raises(InvalidConfig, match="no eval_dataset to guard nowcasts with"):
         add_nowcast(trainer, get_optimizer_model("Line"))
@@ -117,7 +117,7 @@ def lightning_module(returns=True):
 
 def fit(folder, epochs, resume=None, returns=True, **options):
     lightning = pytest.importorskip("lightning.pytorch")
-    from metaopt.callbacks.lightning import NowcastCallback
+    from metaopt.nowcast.integrations.lightning import NowcastCallback
 
     module = lightning_module(returns)
     lightning.seed_everything(0, verbose=False)

@@ -10,7 +10,7 @@ WORKER = """
 import sys, torch, torch.distributed as dist
 from torch import nn
 from metaopt.nowcast import Nowcast, reestimate_batchnorm
-from metaopt.optimizers import get_optimizer_model
+from metaopt.generative import get_optimizer_model
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)

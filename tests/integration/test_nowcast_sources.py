@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import metaopt
-from metaopt.errors import TrackingError
-from metaopt.optimizers import get_optimizer_model
+from metaopt.core.errors import TrackingError
+from metaopt.generative import get_optimizer_model
 from metaopt.tracking import register_optimizer, start_run
 from metaopt.weights.layout import Layout
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from metaopt.workflows.generate import GenerateConfig, generate
 
-from metaopt.generation import GenerateConfig, generate
-from metaopt.optimizers.files import load_optimizer_file
+from metaopt.core.tracker import SilentTracker
+from metaopt.generative.files import load_optimizer_file
+from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
+from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.targets import TargetCNN, get_target_model
-from metaopt.tasks import get_task
-from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
+from metaopt.tasks import load_task
 from metaopt.trajectories import Trajectory
 from metaopt.weights.files import load_model_weights
 from metaopt.weights.layout import Layout
@@ -26,9 +26,9 @@ from metaopt.weights.layout import Layout
 TRAIN = """
 import sys, torch
 from pathlib import Path
-from metaopt.configuration import read_config_file
-from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.config import read_config_file
+from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
+from metaopt.core.tracker import SilentTracker
 torch.set_num_threads(1)
 values = read_config_file(Path(sys.argv[1]))
 resume = values.pop("resume_from")
@@ -117,7 +117,7 @@ def test_what_was_learned_lowers_the_loss_of_a_run_that_it_has_not_seen_and_fits
     optimizer = load_optimizer_file(trained.checkpoint)
     trajectory = Trajectory.open(config.trajectory_dir / trained.held_out[0])
     assert all(after > before for before, after in pairwise(trajectory.steps))
-    model, task = get_target_model("MLP", **trajectory.run["target_config"]), get_task("digits")
+    model, task = get_target_model("MLP", **trajectory.run["target_config"]), load_task("digits")
     for index in range(1, len(trajectory)):
         t_start, horizon = trajectory.steps[index], trajectory.steps[1]
         load_model_weights(model, trajectory.snapshots[index].path)

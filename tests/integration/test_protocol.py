@@ -7,14 +7,14 @@ import torch
 from mlflow import MlflowClient
 
 import metaopt
-from metaopt.training.loop import judge
+from metaopt.recording.training import judge
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def mnist(mnist_dir):
-    return metaopt.get_task("mnist", data_dir=str(mnist_dir))
+    return metaopt.load_task("mnist", data_dir=str(mnist_dir))
 
 
 @pytest.fixture(scope="module")

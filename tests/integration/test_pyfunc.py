@@ -13,7 +13,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from torch import nn
 
-from metaopt.optimizers import get_optimizer_model
+from metaopt.generative import get_optimizer_model
 from metaopt.tracking import register_optimizer, start_run
 from metaopt.tracking.pyfunc_model import NextWeights
 from metaopt.weights.layout import Layout

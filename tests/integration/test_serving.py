@@ -29,7 +29,7 @@ from mlflow.pyfunc import scoring_server
 from safetensors.numpy import load, save
 from torch import nn
 
-from metaopt.optimizers import get_optimizer_model
+from metaopt.generative import get_optimizer_model
 from metaopt.tracking import register_optimizer, start_run
 from metaopt.weights.layout import Layout
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metaopt.errors import CheckpointError, TrackingError
+from metaopt.core.errors import CheckpointError, TrackingError
 from metaopt.tracking import (
     ResumePoint,
     TrajectoryRun,

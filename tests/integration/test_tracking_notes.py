@@ -4,8 +4,8 @@ import pytest
 from mlflow.utils.name_utils import _generate_random_name
 from torch import nn
 
-from metaopt.configuration import Config
-from metaopt.optimizers import get_optimizer_model
+from metaopt.core.config import Config
+from metaopt.generative import get_optimizer_model
 from metaopt.tracking import (
     add_judgement,
     gave_version,
@@ -18,8 +18,7 @@ from metaopt.tracking import (
     start_run,
 )
 from metaopt.tracking.cards import with_judgement
-from metaopt.tracking.names import is_random
-from metaopt.tracking.notes import code
+from metaopt.tracking.descriptions import code, is_random
 from metaopt.weights.layout import Layout
 
 NOTE = "mlflow.note.content"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import CheckpointError, FileFormatError, TrackingError
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.files import save_optimizer
+from metaopt.core.errors import CheckpointError, FileFormatError, TrackingError
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.files import save_optimizer
 from metaopt.tracking import load_optimizer, promote, register_optimizer, shipping, start_run
 from metaopt.weights.layout import Layout
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from metaopt.errors import TrackingError
+from metaopt.core.errors import TrackingError
 from metaopt.tracking import ERROR_TAG, metrics, start_run
 from metaopt.tracking.runs import MlflowTracker
 
@@ -43,7 +43,7 @@ def in_a_process(code, folder, **options):
     variables |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     prelude = """
     import os, sys, time
-    from metaopt.configuration import Config, option
+    from metaopt.core.config import Config, option
     from metaopt.tracking import start_run
     class C(Config):
         epochs: int = option(default=3, help="How many.")

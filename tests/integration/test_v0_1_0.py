@@ -101,10 +101,10 @@ def test_a_registered_version(old_runs):
 
 
 def test_the_state_of_a_nowcast_goes_on_to_the_same_weights():
-    from metaopt.training.checkpoint import load_checkpoint
+    from metaopt.trajectories.checkpoint import load_checkpoint
 
     state, _ = load_checkpoint(HERE / "nowcast.safetensors")
-    task = metaopt.get_task("digits")
+    task = metaopt.load_task("digits")
     model = metaopt.get_target_model("MLP", task.model_facts, widths=[4])
     model.load_state_dict(state["model"])
     held_out = task.splits["guard"][:64]

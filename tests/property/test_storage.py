@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metaopt.configuration import Config, Options, Range, option, read_config_file
-from metaopt.errors import FileFormatError
-from metaopt.training.checkpoint import load_checkpoint, save_checkpoint
+from metaopt.core.config import Config, Options, Range, option, read_config_file
+from metaopt.core.errors import FileFormatError
+from metaopt.trajectories.checkpoint import load_checkpoint, save_checkpoint
 from metaopt.weights.files import files_of, read_tensors, write_tensors
 from metaopt.weights.layout import Layout, WeightTensor
 

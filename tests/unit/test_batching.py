@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.training.batching import pair_batches
-from metaopt.training.problem import problem_key
+from metaopt.metatraining.offline import pair_batches
+from metaopt.metatraining.problem import problem_key
 from metaopt.trajectories import Recorder, WeightTrajectoryDataset
 from metaopt.weights.layout import Layout
 

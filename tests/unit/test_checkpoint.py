@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import CheckpointError, FileFormatError
-from metaopt.training.checkpoint import expect_same, load_checkpoint, save_checkpoint
+from metaopt.core.errors import CheckpointError, FileFormatError
+from metaopt.trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from metaopt.weights.files import read_tensors, write_tensors
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from metaopt import registry
 from metaopt.cli.list import KINDS, command
+from metaopt.core import registry
 
 
 def listed(*arguments):
@@ -43,7 +43,7 @@ def test_one_name_shows_its_options_with_default_and_help():
     shown = rows("targets", "GPT")
     assert shown["n_layer"] == ["4", "Blocks", "[count]."]
     assert shown["tied"][0] == "true"
-    assert rows("base-optimizers", "SGD")["momentum"] == ["0"]
+    assert rows("optimizers", "SGD")["momentum"] == ["0"]
 
 
 def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_error(monkeypatch):
@@ -55,6 +55,6 @@ def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_error(monkeypatch):
     assert "VisionTransformer" in output
 
 
-@pytest.mark.parametrize("arguments", [("target",), ("targets", "GTP"), ("base-optimizers", "Adm")])
+@pytest.mark.parametrize("arguments", [("target",), ("targets", "GTP"), ("optimizers", "Adm")])
 def test_what_is_not_there_is_an_error(arguments):
     assert CliRunner().invoke(command, arguments).exit_code != 0

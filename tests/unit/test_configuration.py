@@ -2,8 +2,8 @@
 
 import pytest
 
-from metaopt.configuration import Config, Options, Range, option, read_config_file
-from metaopt.errors import InvalidConfig
+from metaopt.core.config import Config, Options, Range, option, read_config_file
+from metaopt.core.errors import InvalidConfig
 
 
 class Settings(Config):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import InvalidConfig, TrajectoryError
+from metaopt.core.errors import InvalidConfig, TrajectoryError
 from metaopt.trajectories import Recorder, Trajectory, WeightTrajectoryDataset, split_by_run
 from metaopt.weights.layout import Layout
 

@@ -7,17 +7,18 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from metaopt.errors import Diverged, InvalidConfig, StorageError, UnknownName
-from metaopt.evaluation import EvaluateConfig, evaluate
-from metaopt.evaluation.compare import contender_name
-from metaopt.evaluation.controls import CONTROLS, State, Trials, state_at
-from metaopt.evaluation.readouts import READ_OUTS
-from metaopt.evaluation.twins import Bench, Witness, losses_of_examples, mean_loss, train_twin
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.base import GenerativeOptimizer
-from metaopt.optimizers.hold import HoldConfig
-from metaopt.tasks import get_task
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.errors import Diverged, InvalidConfig, StorageError, UnknownName
+from metaopt.core.tracker import SilentTracker
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.controls import CONTROLS, SinglePredictions, State, state_at
+from metaopt.evaluation.paired_runs import HoldObserver, RunSetup, losses_of_examples, mean_loss, train_contender
+from metaopt.evaluation.read_outs import READ_OUTS
+from metaopt.evaluation.runner import contender_name
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.base import GenerativeOptimizer
+from metaopt.generative.extrapolation import HoldConfig
+from metaopt.tasks import load_task
+from metaopt.workflows.evaluate_optimizer import compare
 
 
 class Notebook(SilentTracker):
@@ -76,7 +77,7 @@ def small(**changes):
 
 @pytest.fixture(scope="module")
 def task():
-    return get_task("digits")
+    return load_task("digits")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def judged_line(tmp_path_factory):
     torch.manual_seed(0)
     output = tmp_path_factory.mktemp("evaluation") / "sub" / "result.json"
     notebook = Notebook()
-    return evaluate(small(output=str(output)), get_optimizer_model("Line"), notebook), notebook, output
+    return compare(small(output=str(output)), get_optimizer_model("Line"), notebook), notebook, output
 
 
 def test_all_contenders_are_measured_at_the_same_steps(judged_line):
@@ -137,47 +138,50 @@ def test_result_goes_to_the_file_and_to_the_tracker(judged_line):
 
 
 def test_same_random_seed_gives_the_same_figures(judged_line):
-    again = evaluate(small(seeds=1, controls=False), get_optimizer_model("Line"), SilentTracker())
+    again = compare(small(seeds=1, controls=False), get_optimizer_model("Line"), SilentTracker())
     assert [c.losses for c in again.curves] == [c.losses for c in judged_line[0].curves if c.seed == 1000]
     assert again.controls == []
 
 
 def test_an_optimizer_that_memorised_passes_the_controls_and_is_found_out(task):
     config = small(seeds=1, every=12, steps=24)
-    solution = Witness(bench := Bench(config, task, 7), {})
-    train_twin(Bench(small(steps=200, every=12), task, 7), "hold", watch=solution)
-    comparison = evaluate(config, Memory(solution.snapshots[200]), SilentTracker())
+    solution = HoldObserver(setup := RunSetup(config, task, 7), {})
+    train_contender(RunSetup(small(steps=200, every=12), task, 7), "hold", watch=solution)
+    comparison = compare(config, Memory(solution.snapshots[200]), SilentTracker())
     real = [p.loss_after for p in comparison.predictions_of("memory")]
-    assert bench.layout.size == len(solution.snapshots[200])
+    assert setup.layout.size == len(solution.snapshots[200])
     assert all([p.loss_after for p in comparison.predictions_of(name)] == real for name in CONTROLS)
 
 
 def test_an_untrained_perceiver_is_hold(task):
-    bench = Bench(small(), task, 0)
-    hold = train_twin(bench, "hold", watch=(witness := Witness(bench, {})))
+    setup = RunSetup(small(), task, 0)
+    hold = train_contender(setup, "hold", watch=(observer := HoldObserver(setup, {})))
     perceiver = get_optimizer_model("PerceiverOptimizer").eval()
-    assert train_twin(bench, "perceiver", perceiver).losses == hold.losses
-    assert all(p.loss_before == p.loss_after for p in Trials(bench, witness.snapshots).judge("perceiver", perceiver))
+    assert train_contender(setup, "perceiver", perceiver).losses == hold.losses
+    assert all(
+        p.loss_before == p.loss_after
+        for p in SinglePredictions(setup, observer.snapshots).judge("perceiver", perceiver)
+    )
 
 
 def test_a_guard_sees_the_same_examples_for_all_that_is_proposed_and_others_at_the_next_nowcast(task):
-    bench = Bench(small(guard_batch=50), task, 0)
-    first, again, later = (torch.cat([batch.labels for batch in bench.guard_batches(step)]) for step in (8, 8, 16))
+    setup = RunSetup(small(guard_batch=50), task, 0)
+    first, again, later = (torch.cat([batch.labels for batch in setup.guard_batches(step)]) for step in (8, 8, 16))
     assert len(first) == 50
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
 
 
 def test_a_guard_sees_what_neither_trains_nor_judges_each_example_at_most_once(task):
-    bench = Bench(small(guard_batch=10_000), task, 0)
-    seen = torch.cat([batch.inputs.flatten(1) for batch in bench.guard_batches(8)])
+    setup = RunSetup(small(guard_batch=10_000), task, 0)
+    seen = torch.cat([batch.inputs.flatten(1) for batch in setup.guard_batches(8)])
     held_out = torch.cat([task.splits[name][:].inputs.flatten(1) for name in ("guard", "meta")])
     assert torch.equal(seen.sort(0).values, held_out.sort(0).values)
 
 
 def test_losses_of_examples_are_what_the_mean_loss_is_of(task):
-    bench = Bench(small(), task, 0)
-    model, batches = bench.build().train(), [*task.splits["guard"].in_order(30)]
+    setup = RunSetup(small(), task, 0)
+    model, batches = setup.build().train(), [*task.splits["guard"].in_order(30)]
     losses = losses_of_examples(task, model, batches)
     assert len(losses) == len(task.splits["guard"])
     assert float(losses.mean()) == pytest.approx(mean_loss(task, model, batches), rel=1e-5)
@@ -186,38 +190,38 @@ def test_losses_of_examples_are_what_the_mean_loss_is_of(task):
 
 def test_running_average_equals_a_readable_one(task):
     config = small(evaluate_every=2)
-    bench, seen = Bench(config, task, 0), []
-    train_twin(bench, "hold", watch=lambda step, weights, jumped: seen.append(weights))
-    hold = train_twin(bench, "hold", watch=(witness := Witness(bench, READ_OUTS)))
-    average = seen[0]
-    for step, weights in enumerate(seen):
-        decay = min(0.98, step / (9 + step))
-        average = decay * average + (1 - decay) * weights
-    assert witness.curves(hold)[0].losses[-1] == pytest.approx(bench.loss_of(average), rel=1e-5)
+    setup, seen = RunSetup(config, task, 0), []
+    train_contender(setup, "hold", watch=lambda step, weights, jumped: seen.append(weights))
+    hold = train_contender(setup, "hold", watch=(observer := HoldObserver(setup, READ_OUTS)))
+    total, mass = 0.0, 0.0
+    for weights in seen[1:]:
+        total, mass = 0.98 * total + 0.02 * weights, 0.98 * mass + 0.02
+    average = total / mass
+    assert observer.curves(hold)[0].losses[-1] == pytest.approx(setup.loss_of(average), rel=1e-5)
 
 
 def test_a_state_goes_back_to_the_first_snapshot_and_no_further(task):
-    bench = Bench(small(), task, 0)
-    snapshots = {step: torch.full((bench.layout.size,), float(step)) for step in range(0, 25, 4)}
-    state = state_at(bench, get_optimizer_model("Line", history=9), snapshots, 16)
+    setup = RunSetup(small(), task, 0)
+    snapshots = {step: torch.full((setup.layout.size,), float(step)) for step in range(0, 25, 4)}
+    state = state_at(setup, get_optimizer_model("Line", history=9), snapshots, 16)
     assert state.times.tolist() == [0, 4, 8, 12, 16]
     assert state.t_end == 24
-    assert state_at(bench, get_optimizer_model("Hold"), snapshots, 16).times.tolist() == [16]
+    assert state_at(setup, get_optimizer_model("Hold"), snapshots, 16).times.tolist() == [16]
 
 
 def test_controls_spoil_one_thing_each():
     state = State(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([10.0, 20.0, 30.0]), 40.0)
     other = State(torch.tensor([[5.0], [7.0], [8.0]]), state.times, 40.0)
-    spoilt = {name: spoil(state, other) for name, spoil in CONTROLS.items()}
-    assert spoilt["zero history"].history.flatten().tolist() == [0, 0, 0]
-    assert spoilt["shuffled history"].history.flatten().tolist() == [2, 1, 4]
-    assert spoilt["another run's history"].history.flatten().tolist() == [1, 3, 4]
-    assert spoilt["wrong times"].times.tolist() == [28, 29, 30]
-    assert all(s.history[-1] == 4 for name, s in spoilt.items() if name != "zero history")
+    corrupted = {name: corrupt(state, other) for name, corrupt in CONTROLS.items()}
+    assert corrupted["zero history"].history.flatten().tolist() == [0, 0, 0]
+    assert corrupted["shuffled history"].history.flatten().tolist() == [2, 1, 4]
+    assert corrupted["another run's history"].history.flatten().tolist() == [1, 3, 4]
+    assert corrupted["wrong times"].times.tolist() == [28, 29, 30]
+    assert all(s.history[-1] == 4 for name, s in corrupted.items() if name != "zero history")
 
 
 def test_controls_that_would_change_nothing_are_left_out():
-    comparison = evaluate(small(seeds=1), get_optimizer_model("Hold"), SilentTracker())
+    comparison = compare(small(seeds=1), get_optimizer_model("Hold"), SilentTracker())
     assert comparison.controls == ["zero history"]
 
 
@@ -225,16 +229,16 @@ def test_batchnorm_statistics_follow_the_weights(task):
     config = small(
         target_model="ResNet18", target_options={}, steps=2, every=1, stride=1, evaluate_every=1, batch_size=8
     )
-    bench = Bench(config, task, 0)
-    model = bench.build()
-    weights = bench.layout.read(model)
-    before = bench.loss_of(weights)
-    bench.loss_of(weights * 1.5)
-    assert bench.loss_of(weights) == before
+    setup = RunSetup(config, task, 0)
+    model = setup.build()
+    weights = setup.layout.read(model)
+    before = setup.loss_of(weights)
+    setup.loss_of(weights * 1.5)
+    assert setup.loss_of(weights) == before
 
 
 def test_ranges_of_learning_rates_give_each_random_seed_its_own(task):
-    rates = [Bench(small(lr="1e-3:1e-2"), task, seed).lr for seed in (0, 1, 0)]
+    rates = [RunSetup(small(lr="1e-3:1e-2"), task, seed).lr for seed in (0, 1, 0)]
     assert rates[0] == rates[2] != rates[1]
     assert all(1e-3 <= rate <= 1e-2 for rate in rates)
 
@@ -246,12 +250,12 @@ def test_names_of_the_judged():
 
 def test_a_base_optimizer_that_diverges_alone_is_said_so():
     with pytest.raises(Diverged, match=r"SGD alone diverges with random seed .* at lr 1e\+30.*take a lower lr"):
-        evaluate(small(base_optimizer="SGD", lr=1e30), get_optimizer_model("Hold"), SilentTracker())
+        compare(small(base_optimizer="SGD", lr=1e30), get_optimizer_model("Hold"), SilentTracker())
 
 
 def test_a_contender_that_diverges_leaves_an_empty_curve_and_a_warning(task, caplog):
-    bench = Bench(small(base_optimizer="SGD", lr=1e30), task, 0)
-    curve = train_twin(bench, "learned", get_optimizer_model("Hold"))
+    setup = RunSetup(small(base_optimizer="SGD", lr=1e30), task, 0)
+    curve = train_contender(setup, "learned", get_optimizer_model("Hold"))
     assert curve.steps == [4, 8, 12, 16, 20, 24]
     assert all(map(math.isnan, curve.losses))
     assert "learned, random seed 0: the training loss is" in caplog.text
@@ -277,17 +281,17 @@ def test_impossible_evaluations_are_refused(changes, message):
     [
         ({"task": "digitz"}, UnknownName),
         ({"target_model": "MPL"}, UnknownName),
-        ({"base_optimizer": "Adamm"}, InvalidConfig),
+        ({"base_optimizer": "Adamm"}, UnknownName),
         ({"base_optimizer_options": {"beta": 1}}, InvalidConfig),
         ({"data_dir": "somewhere"}, InvalidConfig),
     ],
 )
 def test_unknown_names_are_refused_before_anything_is_trained(changes, error):
     with pytest.raises(error):
-        evaluate(small(**changes), get_optimizer_model("Hold"), SilentTracker())
+        compare(small(**changes), get_optimizer_model("Hold"), SilentTracker())
 
 
 def test_a_result_that_cannot_be_written_is_said_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"result\.json"):
-        evaluate(small(seeds=1, output=tmp_path / "file" / "result.json"), get_optimizer_model("Hold"), SilentTracker())
+        compare(small(seeds=1, output=tmp_path / "file" / "result.json"), get_optimizer_model("Hold"), SilentTracker())

@@ -3,20 +3,26 @@
 import pytest
 import torch
 
-from metaopt.evaluation import EvaluateConfig
 from metaopt.evaluation.baselines import TRAININGS, cosine, schedule_free
-from metaopt.evaluation.readouts import READ_OUTS, LastAverage, NonlinearAcceleration, RunningAverage, combination
-from metaopt.evaluation.twins import AverageWitness, Bench, Witness, train_twin
-from metaopt.optimizers.hold import Hold
-from metaopt.tasks import get_task
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.paired_runs import AverageObserver, HoldObserver, RunSetup, train_contender
+from metaopt.evaluation.read_outs import (
+    EMA,
+    READ_OUTS,
+    LastAverage,
+    NonlinearAcceleration,
+    combination,
+)
+from metaopt.generative.extrapolation import Hold
+from metaopt.tasks import load_task
 
 
 @pytest.fixture(scope="module")
-def bench():
+def setup():
     config = EvaluateConfig(
         target_model="MLP", target_options={"widths": [8]}, steps=24, every=8, stride=4, evaluate_every=4, lr=0.01
     )
-    return Bench(config, get_task("digits"), 0)
+    return RunSetup(config, load_task("digits"), 0)
 
 
 def taken(readout, *values):
@@ -32,8 +38,9 @@ def test_the_last_average_leaves_out_old_snapshots_and_the_initial_weights():
 
 
 def test_the_running_average_forgets_the_initial_weights():
-    assert taken(RunningAverage(), 7) == 7
-    assert taken(RunningAverage(), 100, 0) == pytest.approx(10)
+    assert taken(EMA(0.5), 7) == 7
+    assert taken(EMA(0.5), 100, 0) == 0
+    assert taken(EMA(0.5), 100, 1, 4) == pytest.approx((1 * 0.25 + 4 * 0.5) / 0.75)
 
 
 def test_acceleration_finds_the_fixed_point_of_a_linear_iteration():
@@ -56,11 +63,11 @@ def test_strong_regularisation_weighs_all_snapshots_alike():
     assert combination(torch.zeros(3, 9)).tolist() == pytest.approx([1 / 3] * 3)
 
 
-def test_the_cosine_ends_at_nothing(bench):
-    model = bench.build()
-    optimizer = cosine(bench, model)
+def test_the_cosine_ends_at_nothing(setup):
+    model = setup.build()
+    optimizer = cosine(setup, model)
     rates = []
-    for _ in range(bench.config.steps):
+    for _ in range(setup.config.steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
     assert rates[0] == pytest.approx(0.01)
@@ -68,51 +75,51 @@ def test_the_cosine_ends_at_nothing(bench):
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 
-def test_schedule_free_is_measured_at_the_weights_it_is_meant_to_be_used_with(bench):
+def test_schedule_free_is_measured_at_the_weights_it_is_meant_to_be_used_with(setup):
     seen = []
-    curve = train_twin(bench, "schedule-free", schedule_free, lambda step, weights, jumped: seen.append(weights))
-    model = bench.build()
-    optimizer = schedule_free(bench, model)
-    for batch, _ in zip(bench.batches(), range(bench.config.steps), strict=False):
+    curve = train_contender(setup, "schedule-free", schedule_free, lambda step, weights, jumped: seen.append(weights))
+    model = setup.build()
+    optimizer = schedule_free(setup, model)
+    for batch, _ in zip(setup.batches(), range(setup.config.steps), strict=False):
         optimizer.zero_grad()
-        bench.task.loss(model(batch.inputs), batch.labels).backward()
+        setup.task.loss(model(batch.inputs), batch.labels).backward()
         optimizer.step()
-    trained = bench.layout.read(model)
+    trained = setup.layout.read(model)
     optimizer.eval()
-    used = bench.layout.read(model)
+    used = setup.layout.read(model)
     assert torch.allclose(seen[-1], used, atol=1e-5)
     assert not torch.allclose(trained, used, atol=1e-4)
-    assert curve.losses[-1] == pytest.approx(bench.loss_of(used), rel=1e-3)
+    assert curve.losses[-1] == pytest.approx(setup.loss_of(used), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_each_training_starts_where_hold_does_and_learns(bench, name):
-    curve = train_twin(bench, name, TRAININGS[name])
+def test_each_training_starts_where_hold_does_and_learns(setup, name):
+    curve = train_contender(setup, name, TRAININGS[name])
     assert curve.steps == [4, 8, 12, 16, 20, 24]
     assert curve.losses[-1] < curve.losses[0]
 
 
-def test_the_average_of_a_nowcasting_twin_is_that_of_its_optimizer(bench):
-    witness, movers = AverageWitness(bench), []
+def test_the_average_of_a_nowcasting_twin_is_that_of_its_optimizer(setup):
+    observer, movers = AverageObserver(setup), []
 
     def watch(step, weights, mover):
-        witness(step, weights, mover)
+        observer(step, weights, mover)
         movers.append(mover)
 
-    curve = train_twin(bench, "hold", Hold(), watch)
-    averaged = witness.curve(curve)
+    curve = train_contender(setup, "hold", Hold(), watch)
+    averaged = observer.curve(curve)
     assert movers[-1].average.decay == 0.98
     assert averaged.contender == "EMA"
     assert averaged.steps == curve.steps
     with movers[-1].averaged_weights() as model:
-        assert averaged.losses[-1] == bench.loss_of(bench.layout.read(model))
+        assert averaged.losses[-1] == setup.loss_of(setup.layout.read(model))
     assert averaged.losses[-1] != curve.losses[-1]
 
 
-def test_snapshots_are_of_the_average_that_is_asked_for(bench):
-    plain, averaged = Witness(bench, {}), Witness(bench, {}, averaging=0.5)
-    for witness in (plain, averaged):
-        train_twin(bench, "hold", watch=witness)
+def test_snapshots_are_of_the_average_that_is_asked_for(setup):
+    plain, averaged = HoldObserver(setup, {}), HoldObserver(setup, {}, averaging=0.5)
+    for observer in (plain, averaged):
+        train_contender(setup, "hold", watch=observer)
     assert plain.snapshots.keys() == averaged.snapshots.keys() == set(range(0, 25, 4))
     assert torch.equal(plain.snapshots[0], averaged.snapshots[0])
     assert not torch.equal(plain.snapshots[4], averaged.snapshots[4])

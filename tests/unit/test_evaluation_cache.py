@@ -5,21 +5,23 @@ import logging
 
 import pytest
 
-from metaopt.evaluation import EvaluateConfig, contest, evaluate
-from metaopt.optimizers import get_optimizer_model
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.tracker import SilentTracker
+from metaopt.evaluation import runner as contest
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.generative import get_optimizer_model
+from metaopt.workflows.evaluate_optimizer import compare
 
 
 @pytest.fixture
 def trained(monkeypatch):
     """Names of the twins that were trained."""
-    names, train = [], contest.train_twin
+    names, train = [], contest.train_contender
 
-    def noted(bench, name, *rest, **more):
+    def noted(setup, name, *rest, **more):
         names.append(name)
-        return train(bench, name, *rest, **more)
+        return train(setup, name, *rest, **more)
 
-    monkeypatch.setattr(contest, "train_twin", noted)
+    monkeypatch.setattr(contest, "train_contender", noted)
     return names
 
 
@@ -39,7 +41,7 @@ def case(tmp_path):
         }
         config = EvaluateConfig.from_mapping({**options, **changes})
         rival = None if champion is None else get_optimizer_model(champion)
-        return evaluate(config, get_optimizer_model(judged, **(judged_options or {})), SilentTracker(), rival)
+        return compare(config, get_optimizer_model(judged, **(judged_options or {})), SilentTracker(), rival)
 
     return judge
 
@@ -118,12 +120,14 @@ def test_what_is_measured_at_the_same_steps_is_the_same_hold(case, trained):
     assert "hold" not in trained
 
 
-@pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: json.dumps({"curves": []}), lambda text: "[]"])
-def test_a_damaged_entry_is_trained_anew(case, trained, tmp_path, caplog, spoil):
+@pytest.mark.parametrize(
+    "corrupt", [lambda text: text[:-9], lambda text: json.dumps({"curves": []}), lambda text: "[]"]
+)
+def test_a_damaged_entry_is_trained_anew(case, trained, tmp_path, caplog, corrupt):
     first = case()
     trained.clear()
     for path in (tmp_path / "cache").glob("*.json"):
-        path.write_text(spoil(path.read_text()))
+        path.write_text(corrupt(path.read_text()))
     with caplog.at_level(logging.WARNING):
         assert plain(case()) == plain(first)
     assert len(trained) == 6

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from metaopt.configuration import read_config_file
-from metaopt.errors import InvalidConfig
-from metaopt.evaluation import EvaluateConfig
+from metaopt.core.config import read_config_file
+from metaopt.core.errors import InvalidConfig
+from metaopt.evaluation.config import EvaluateConfig
 from metaopt.targets import get_target_model, target_config
 from metaopt.tasks import TASKS, task_config
 

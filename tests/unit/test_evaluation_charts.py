@@ -10,26 +10,26 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from metaopt.evaluation import EvaluateConfig, evaluate
-from metaopt.evaluation.charts import charts
-from metaopt.evaluation.charts.contenders import looks
-from metaopt.evaluation.portrait import Course, portrait
-from metaopt.evaluation.portrait.attention import attention
-from metaopt.evaluation.portrait.course import Detail
-from metaopt.evaluation.portrait.horizons import horizons
-from metaopt.evaluation.portrait.layers import groups, layers
-from metaopt.evaluation.portrait.plane import plane
+from metaopt.core.tracker import SilentTracker
+from metaopt.diagnostics import ProbedRun, diagnose
+from metaopt.diagnostics.attention import attention
+from metaopt.diagnostics.horizons import horizons
+from metaopt.diagnostics.layers import groups, layers
+from metaopt.diagnostics.plane import plane
+from metaopt.diagnostics.probed_run import Detail
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.paired_runs import HoldObserver, RunSetup, train_contender
 from metaopt.evaluation.summary import Summary
-from metaopt.evaluation.twins import Bench, Witness, train_twin
-from metaopt.evaluation.web import report_html
 from metaopt.figures import rendered
 from metaopt.figures.interactive import to_json
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.hold import Hold
-from metaopt.optimizers.line import Line
-from metaopt.tasks import get_task
-from metaopt.training.tracker import SilentTracker
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.extrapolation import Hold, Line
+from metaopt.reporting.charts import charts
+from metaopt.reporting.charts.contenders import looks
+from metaopt.reporting.html import report_html
+from metaopt.tasks import load_task
 from metaopt.weights.layout import Layout, WeightTensor
+from metaopt.workflows.evaluate_optimizer import compare
 
 CONFIG = EvaluateConfig.from_mapping(
     {
@@ -75,21 +75,21 @@ def learned():
 @pytest.fixture(scope="module")
 def published(learned):
     tracker = Artifacts()
-    return evaluate(CONFIG, learned, tracker), tracker
+    return compare(CONFIG, learned, tracker), tracker
 
 
 @pytest.fixture(scope="module")
 def course():
-    bench = Bench(CONFIG, get_task("digits"), CONFIG.seed)
-    witness = Witness(bench, {})
-    train_twin(bench, "hold", watch=witness)
-    return Course(bench, witness.snapshots)
+    setup = RunSetup(CONFIG, load_task("digits"), CONFIG.seed)
+    observer = HoldObserver(setup, {})
+    train_contender(setup, "hold", watch=observer)
+    return ProbedRun(setup, observer.snapshots)
 
 
 @pytest.fixture(scope="module")
 def drawn(published, course, learned):
     comparison, _ = published
-    return {chart.name: chart for chart in charts(comparison, portrait(course, learned))}
+    return {chart.name: chart for chart in charts(comparison, diagnose(course, learned))}
 
 
 def test_states_to_predict_from_have_a_recorded_future(course):
@@ -115,7 +115,7 @@ def test_the_plane_holds_the_training_where_it_was(course, learned):
 def test_the_loss_of_the_plane_is_that_of_its_weights(course):
     """A course in a plane is all there is to see: contours there are the losses of its own snapshots."""
     first, last = course.snapshots[0], course.snapshots[48]
-    straight = Course(course.bench, {s: first + (last - first) * s / 48 for s in course.snapshots})
+    straight = ProbedRun(course.setup, {s: first + (last - first) * s / 48 for s in course.snapshots})
     seen = plane(straight, Line())
     assert seen.explained == pytest.approx(1.0, abs=1e-4)
     assert np.ptp(seen.path[:, 1]) == pytest.approx(0, abs=1e-3)
@@ -148,24 +148,24 @@ def test_attention_is_what_the_softmax_of_the_encoder_gives(course, learned):
     assert seen.shares[1] == pytest.approx(seen.by_latent.mean(0))
     assert not learned.perceiver.cross_attend_block.cross_attn.fn.dropout._forward_hooks
 
-    heard = []
+    redeliver_lost_signals = []
     encoder = learned.perceiver.cross_attend_block.cross_attn.fn
     hook = encoder.register_forward_hook(
-        lambda _m, inputs, kwargs, _o: heard.append((*inputs, kwargs)), with_kwargs=True
+        lambda _m, inputs, kwargs, _o: redeliver_lost_signals.append((*inputs, kwargs)), with_kwargs=True
     )
     course.predicted(learned, seen.starts[0], course.reach)
     hook.remove()
-    latents, kwargs = heard[0]
+    latents, kwargs = redeliver_lost_signals[0]
     query, key = encoder.to_q(latents), encoder.to_kv(kwargs["context"]).chunk(2, -1)[0]
     weights = (query @ key.transpose(1, 2) * encoder.scale).softmax(-1)[0].mean(0).detach()
     first = -(-64 * 8 // 32)  # tokens of the first tensor
     assert seen.shares[0, 0] == pytest.approx(float(weights[:first].sum()), rel=1e-4)
 
 
-def test_only_perceivers_attend_and_short_trainings_have_no_portrait(course):
+def test_only_perceivers_attend_and_short_trainings_have_no_diagnose(course):
     assert attention(course, Line()) is None
-    short = Course(course.bench, {step: course.snapshots[step] for step in (0, 4, 8)})
-    assert portrait(short, Line()) is None
+    short = ProbedRun(course.setup, {step: course.snapshots[step] for step in (0, 4, 8)})
+    assert diagnose(short, Line()) is None
 
 
 def test_large_networks_are_looked_at_less_closely():

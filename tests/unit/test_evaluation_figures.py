@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaopt.evaluation import EvaluateConfig, report_markdown, terminal_table
-from metaopt.evaluation.charts import charts
+from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.results import Comparison, Curve, Point, Prediction
 from metaopt.evaluation.statistics import first_at_or_below, geometric_mean
 from metaopt.evaluation.summary import Summary
 from metaopt.figures import rendered
 from metaopt.figures.interactive import to_json
-from metaopt.nowcast import NowcastEvent
+from metaopt.nowcast.policy import NowcastEvent
+from metaopt.reporting.charts import charts
+from metaopt.reporting.report import report_markdown, terminal_table
 
 STEPS = (20, 40, 60, 80)
 

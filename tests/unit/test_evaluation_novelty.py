@@ -3,19 +3,22 @@
 import pytest
 import torch
 
-from metaopt.errors import TrajectoryError
-from metaopt.evaluation import EvaluateConfig, contest, evaluate, report_markdown
-from metaopt.evaluation.novelty import Familiar, chain, matched, permuted
-from metaopt.evaluation.twins import Bench
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.base import GenerativeOptimizer
-from metaopt.optimizers.hold import HoldConfig
+from metaopt.core.errors import TrajectoryError
+from metaopt.core.tracker import SilentTracker
+from metaopt.evaluation import runner as contest
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.novelty import SeenWeights, chain, matched, permuted
+from metaopt.evaluation.paired_runs import RunSetup
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.base import GenerativeOptimizer
+from metaopt.generative.extrapolation import HoldConfig
+from metaopt.recording.record import TrainTargetConfig, train_targets
+from metaopt.reporting.report import report_markdown
 from metaopt.targets import get_target_model
-from metaopt.tasks import get_task
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
+from metaopt.tasks import load_task
 from metaopt.trajectories import Trajectory
 from metaopt.weights.layout import Layout
+from metaopt.workflows.evaluate_optimizer import compare
 
 
 class Copies(GenerativeOptimizer):
@@ -100,12 +103,12 @@ def test_copies_are_found_out_and_honest_predictions_are_not(seen):
     layout, copy = trajectory.layout, trajectory.weights(-1)
     for link in chain(layout):
         copy = permuted(copy, layout, link, torch.randperm(link.units))
-    novelty = evaluate(case(seen), Copies(copy), SilentTracker()).novelty
+    novelty = compare(case(seen), Copies(copy), SilentTracker()).novelty
     assert novelty.permuted
     assert novelty.snapshots == sum(min(8, len(Trajectory.open(seen / f"seed_{seed}"))) for seed in (0, 1))
     assert max(novelty.nearest) < 1e-5
     assert min(novelty.of_states) > 0.3
-    honest = evaluate(case(seen), get_optimizer_model("Line"), SilentTracker())
+    honest = compare(case(seen), get_optimizer_model("Line"), SilentTracker())
     assert min(honest.novelty.nearest) > 0.3
     assert "## Novelty" in report_markdown(honest)
     assert honest.to_mapping()["novelty"]["permuted"] is True
@@ -114,10 +117,10 @@ def test_copies_are_found_out_and_honest_predictions_are_not(seen):
 def test_trajectories_of_other_networks_are_refused(seen):
     config = case(seen, target_options={"widths": [9]})
     with pytest.raises(TrajectoryError, match="has the layout of MLP"):
-        Familiar(Bench(config, get_task("digits"), 0), config.seen)
+        SeenWeights(RunSetup(config, load_task("digits"), 0), config.seen)
 
 
 def test_a_folder_without_trajectories_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.delattr(contest, "train_twin")
+    monkeypatch.delattr(contest, "train_contender")
     with pytest.raises(TrajectoryError, match="no trajectory"):
-        evaluate(case(tmp_path / "nothing"), get_optimizer_model("Hold"), SilentTracker())
+        compare(case(tmp_path / "nothing"), get_optimizer_model("Hold"), SilentTracker())

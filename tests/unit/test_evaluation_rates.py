@@ -5,18 +5,19 @@ import math
 import pytest
 from scipy import stats
 
-from metaopt.configuration import Range
-from metaopt.errors import Diverged
-from metaopt.evaluation import EvaluateConfig, evaluate, report_markdown, terminal_table, verdict
-from metaopt.evaluation.afterwards import afterwards
-from metaopt.evaluation.rates import at_best_rates, at_rate, best_rate
+from metaopt.core.config import Range
+from metaopt.core.errors import Diverged
+from metaopt.core.tracker import SilentTracker
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.promotion import verdict
 from metaopt.evaluation.results import Comparison, Curve, Point
 from metaopt.evaluation.statistics import paired_p
-from metaopt.evaluation.summary import Summary
-from metaopt.evaluation.tables import contenders_csv
-from metaopt.nowcast import NowcastEvent
-from metaopt.optimizers import get_optimizer_model
-from metaopt.training.tracker import SilentTracker
+from metaopt.evaluation.summary import Summary, afterwards, at_best_rates, at_rate, best_rate
+from metaopt.generative import get_optimizer_model
+from metaopt.nowcast.policy import NowcastEvent
+from metaopt.reporting.report import report_markdown, terminal_table
+from metaopt.reporting.tables import contenders_csv
+from metaopt.workflows.evaluate_optimizer import compare
 
 STEPS = (20, 40, 90, 240)
 
@@ -133,9 +134,7 @@ def small(**changes):
 
 
 def test_everything_runs_at_every_rate():
-    judged = evaluate(
-        small(learning_rates=(0.001, 0.01), baselines="all"), get_optimizer_model("Hold"), SilentTracker()
-    )
+    judged = compare(small(learning_rates=(0.001, 0.01), baselines="all"), get_optimizer_model("Hold"), SilentTracker())
     assert judged.rates == ["0.001", "0.01"]
     assert {"cosine", "schedule-free", "RNA", "judged hold + EMA"} <= set(judged.contenders)
     assert len(judged.curves) == 2 * len(judged.contenders)
@@ -143,13 +142,13 @@ def test_everything_runs_at_every_rate():
 
 
 def test_a_rate_that_diverges_is_left_out_unless_all_do(caplog):
-    judged = evaluate(
+    judged = compare(
         small(base_optimizer="SGD", learning_rates=(1e30, 0.01)), get_optimizer_model("Hold"), SilentTracker()
     )
     assert judged.rates == ["0.01"]
     assert "lr 1e+30 is left out" in caplog.text
     with pytest.raises(Diverged, match="take a lower lr"):
-        evaluate(small(base_optimizer="SGD", learning_rates=(1e30,)), get_optimizer_model("Hold"), SilentTracker())
+        compare(small(base_optimizer="SGD", learning_rates=(1e30,)), get_optimizer_model("Hold"), SilentTracker())
 
 
 def test_rates_take_the_place_of_lr():

@@ -9,7 +9,7 @@ from metaopt.figures import canvas, legend, limits_of, rendered, row_labels, spr
 from metaopt.figures.colours import faded, in_order
 from metaopt.figures.interactive import interactive, log_axis, to_json
 from metaopt.figures.page import figure, page, prose, table
-from metaopt.training.figures import learning_curve, loss_figure
+from metaopt.recording.charts import learning_curve, loss_figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from metaopt.errors import FileFormatError, LayoutMismatch
+from metaopt.core.errors import FileFormatError, LayoutMismatch
 from metaopt.weights.files import (
     kind_of,
     load_model_weights,

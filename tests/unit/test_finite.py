@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaopt.weights.finite import is_finite
+from metaopt.weights.layout import is_finite
 
 
 @given(st.lists(st.floats(width=32), max_size=20), st.sampled_from([torch.float32, torch.float64]))

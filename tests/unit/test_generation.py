@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import FileFormatError, InvalidConfig, StorageError, TrajectoryError
-from metaopt.generation import GenerateConfig, generate
-from metaopt.optimizers import get_optimizer_model
+from metaopt.core.errors import FileFormatError, InvalidConfig, StorageError, TrajectoryError
+from metaopt.generative import get_optimizer_model
 from metaopt.trajectories import Recorder, Trajectory
 from metaopt.weights.files import load_model_weights, read_tensors
 from metaopt.weights.layout import Layout
+from metaopt.workflows.generate_weights import GenerateConfig, generate_file
 
 RUN = {"task": "digits", "seed": 0}
 STRIDE, COUNT = 10, 6
@@ -45,7 +45,7 @@ def config(recorded, tmp_path):
 
 def test_the_file_loads_into_the_network_with_frozen_weights_and_buffers(config, recorded):
     model, trajectory, pace = recorded
-    generated = generate(config, get_optimizer_model("Line"))
+    generated = generate_file(config, get_optimizer_model("Line"))
     assert generated == (config.output, 50.0, 80.0)
     copy = network()
     load_model_weights(copy, generated.path)
@@ -63,7 +63,7 @@ def test_the_file_loads_into_the_network_with_frozen_weights_and_buffers(config,
 @pytest.mark.parametrize("t_start", [0, 10, 30])
 def test_it_goes_on_from_the_snapshot_asked_for_and_sees_nothing_later(config, recorded, t_start):
     _, trajectory, pace = recorded
-    generated = generate(replace(config, t_start=t_start), get_optimizer_model("Line"))
+    generated = generate_file(replace(config, t_start=t_start), get_optimizer_model("Line"))
     copy = network()
     load_model_weights(copy, generated.path)
     strides = (80 - t_start) / STRIDE if t_start else 0  # a single snapshot has no slope
@@ -75,7 +75,7 @@ def test_it_goes_on_from_the_snapshot_asked_for_and_sees_nothing_later(config, r
 
 def test_holding_gives_back_the_snapshot_to_the_bit(config, recorded):
     _, trajectory, _ = recorded
-    path = generate(config, get_optimizer_model("Hold")).path
+    path = generate_file(config, get_optimizer_model("Hold")).path
     saved, tensors = read_tensors(trajectory.snapshots[-1].path, "snapshot")[0], read_tensors(path, "weights")[0]
     assert all(torch.equal(each, tensors[name]) for name, each in saved.items())
 
@@ -87,13 +87,13 @@ def test_it_is_what_the_optimizer_predicts_from_the_history(config, recorded):
     history = torch.stack([trajectory.weights(index) for index in (3, 4, 5)])[None]
     times = torch.tensor([[30.0, 40.0, 50.0]])
     expected = optimizer.predict(history, times, torch.tensor([80.0]), trajectory.layout)[0]
-    tensors, _ = read_tensors(generate(config, optimizer).path, "weights")
+    tensors, _ = read_tensors(generate_file(config, optimizer).path, "weights")
     named = trajectory.layout.unflatten(expected)
     assert all(torch.equal(tensors[name], each.to(tensors[name].dtype)) for name, each in named.items())
 
 
 def test_snapshots_of_another_average_than_the_optimizers_are_told(config, caplog):
-    generate(config, get_optimizer_model("Line", averaging=0.9))
+    generate_file(config, get_optimizer_model("Line", averaging=0.9))
     assert "averaging 0, and was trained on ones of 0.9" in caplog.text
 
 
@@ -103,7 +103,7 @@ def test_a_network_that_grew_goes_on_from_its_last_segment(config, recorded, tmp
         Recorder(tmp_path / "seed_0", RUN, Layout.of(grown), segment=1).record(grown, 60 + 10 * number, 7, {})
     (tmp_path / "seed_0" / "frozen.safetensors").unlink()
     copy = nn.Linear(5, 2)
-    load_model_weights(copy, generate(config, get_optimizer_model("Line")).path)
+    load_model_weights(copy, generate_file(config, get_optimizer_model("Line")).path)
     assert torch.equal(copy.weight, grown.weight)
 
 
@@ -118,7 +118,7 @@ def test_a_network_that_grew_goes_on_from_its_last_segment(config, recorded, tmp
 )
 def test_times_that_cannot_be_are_refused(config, change, message):
     with pytest.raises(InvalidConfig, match=message):
-        generate(replace(config, **change), get_optimizer_model("Hold"))
+        generate_file(replace(config, **change), get_optimizer_model("Hold"))
     assert not config.output.parent.exists()
 
 
@@ -129,33 +129,33 @@ def test_times_that_are_none_are_refused(change):
 
 
 def test_a_file_that_exists_is_kept_unless_told_otherwise(config):
-    generate(config, get_optimizer_model("Hold"))
+    generate_file(config, get_optimizer_model("Hold"))
     before = config.output.read_bytes()
     with pytest.raises(InvalidConfig, match="give --overwrite"):
-        generate(config, get_optimizer_model("Line"))
+        generate_file(config, get_optimizer_model("Line"))
     assert config.output.read_bytes() == before
-    generate(replace(config, overwrite=True), get_optimizer_model("Line"))
+    generate_file(replace(config, overwrite=True), get_optimizer_model("Line"))
     assert config.output.read_bytes() != before
 
 
 def test_weights_that_are_not_finite_are_not_written(config):
     with pytest.raises(InvalidConfig, match="is not finite; give a t_end nearer to the snapshot"):
-        generate(replace(config, t_end=1e39), get_optimizer_model("Line"))
+        generate_file(replace(config, t_end=1e39), get_optimizer_model("Line"))
     assert not config.output.exists()
 
 
 def test_a_place_that_cannot_be_written_and_a_trajectory_that_is_not_there_are_said(config, recorded, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="could not write"):
-        generate(replace(config, output=tmp_path / "file" / "next"), get_optimizer_model("Hold"))
+        generate_file(replace(config, output=tmp_path / "file" / "next"), get_optimizer_model("Hold"))
     with pytest.raises(TrajectoryError, match="there is no such folder"):
-        generate(replace(config, trajectory=tmp_path / "none"), get_optimizer_model("Hold"))
+        generate_file(replace(config, trajectory=tmp_path / "none"), get_optimizer_model("Hold"))
     path = recorded[1].snapshots[-1].path
     path.write_bytes(path.read_bytes()[:-3] + b"bad")
     with pytest.raises(FileFormatError, match="is damaged"):
-        generate(config, get_optimizer_model("Hold"))
+        generate_file(config, get_optimizer_model("Hold"))
 
 
 def test_the_next_step_is_as_far_ahead_as_the_last_snapshots_are_apart(config):
-    generated = generate(replace(config, t_end=None), get_optimizer_model("Line"))
+    generated = generate_file(replace(config, t_end=None), get_optimizer_model("Line"))
     assert generated.t_end == 2 * generated.t_start - Trajectory.open(config.trajectory).steps[-2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import LayoutMismatch
+from metaopt.core.errors import LayoutMismatch
 from metaopt.weights.layout import Layout
 
 

@@ -5,18 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metaopt.errors import InvalidConfig, MetaoptError, UnknownName
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.files import save_optimizer
-from metaopt.optimizers.line import Line
-from metaopt.tasks.base import generator
-from metaopt.training.inner import InnerTrainings
-from metaopt.training.live import Cohort, LiveGround, LivePlan, PlainTrainings, guarded, look_ahead
-from metaopt.training.mixture import read_mixture
-from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
-from metaopt.training.race import race
-from metaopt.training.tracker import SilentTracker
-from metaopt.weights.averaging import RunningAverage
+from metaopt.core.errors import InvalidConfig, MetaoptError, UnknownName
+from metaopt.core.rng import generator
+from metaopt.core.tracker import SilentTracker
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.extrapolation import Line
+from metaopt.generative.files import save_optimizer
+from metaopt.metatraining.inner_loop import InnerTrainings
+from metaopt.metatraining.mixture import read_mixture
+from metaopt.metatraining.online import Cohort, OnlineSettings, OnlineSource, WarmUpTrainings, guarded, lookahead_update
+from metaopt.metatraining.paired_speedup import paired_speedup
+from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
+from metaopt.weights.averaging import ExponentialMovingAverage
 
 MIXTURE = """
 mlp: {task: digits, target_model: MLP, target_options: {widths: [8]}, lr: "1e-3:1e-2", rows: 3}
@@ -52,10 +52,10 @@ def config(mixture, tmp_path):
     )
 
 
-def trainings(ingredient, rows=2, **changes):
-    weights = torch.stack([ingredient.problem.fresh_weights(seed) for seed in range(rows)])
+def trainings(component, rows=2, **changes):
+    weights = torch.stack([component.problem.fresh_weights(seed) for seed in range(rows)])
     settings = {"batch_size": 32, "stride": 5, "history": 3, "averaging": 0.0, "seed": 7, **changes}
-    return InnerTrainings(ingredient.problem, weights, torch.tensor([1e-3, 1e-2])[:rows], **settings)
+    return InnerTrainings(component.problem, weights, torch.tensor([1e-3, 1e-2])[:rows], **settings)
 
 
 def test_its_adam_is_torchs(mlp):
@@ -101,7 +101,7 @@ def test_histories_hold_snapshots_of_the_average_and_move_with_the_weights(mlp):
 
 def test_its_running_average_is_that_of_nowcast(mlp):
     cohort = trainings(mlp, averaging=0.9)
-    average = RunningAverage(0.9)
+    average = ExponentialMovingAverage(0.9)
     for _ in range(7):
         cohort.advance(1)
         average.update([cohort.weights])
@@ -118,8 +118,8 @@ def test_a_training_that_diverges_stays_where_it_is(mlp):
 
 def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
     model = get_optimizer_model("PerceiverOptimizer", **SMALL)
-    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
-    update = look_ahead(model, cohort)
+    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    update = lookahead_update(model, cohort)
     update.objective.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert update.figures["log_loss_change"] == pytest.approx(0, abs=1e-6)  # untrained, it holds
@@ -154,9 +154,9 @@ def test_a_nowcast_that_would_do_harm_is_not_followed(mlp):
         def extrapolate(self, history, t_history, t_end, layout):
             return 100 * history[:, -1] + 50
 
-    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
-    plain = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
-    update = look_ahead(Wild(), cohort)
+    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    plain = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    update = lookahead_update(Wild(), cohort)
     plain.trainings.advance(cohort.trainings.step - plain.trainings.step)
     assert update.figures["kept"] == 0
     assert update.objective == 0, "nothing is learned from what would not be kept"
@@ -164,7 +164,9 @@ def test_a_nowcast_that_would_do_harm_is_not_followed(mlp):
 
 
 def test_weights_that_have_arrived_do_not_follow_an_average_that_lags(mlp):
-    cohort = Cohort(mlp, LivePlan(steps=600, every=20, stride=10, history=5, averaging=0.999, examples=512), seed=3)
+    cohort = Cohort(
+        mlp, OnlineSettings(steps=600, every=20, stride=10, history=5, averaging=0.999, examples=512), seed=3
+    )
     cohort.trainings.advance(400)
     trainings = cohort.trainings
     trainings.recent = trainings.weights + 5 * (trainings.weights - trainings.averaged)  # far beyond
@@ -174,14 +176,14 @@ def test_weights_that_have_arrived_do_not_follow_an_average_that_lags(mlp):
             return history[:, -1] + (trainings.weights - trainings.averaged)
 
     before = trainings.weights.clone()
-    update = look_ahead(CatchUp(), cohort)
+    update = lookahead_update(CatchUp(), cohort)
     assert update.figures["kept"] == 1
     assert update.figures["followed"] == 0
     assert (trainings.weights - before).abs().max() < 1
 
 
 def test_rows_follow_only_where_they_go_straight_on(mlp):
-    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
     trainings = cohort.trainings
     trainings.advance(60 - trainings.step)
     rows, still = len(trainings.weights), torch.zeros_like(trainings.weights)
@@ -195,17 +197,17 @@ def test_rows_follow_only_where_they_go_straight_on(mlp):
 
 @pytest.mark.parametrize(("straight", "followed"), [(-1.0, True), (1.0, False)])
 def test_how_straight_inner_trainings_must_go_is_a_setting(config, straight, followed):
-    ground = LiveGround(replace(config, straight=straight), history=5, averaging=0.9)
-    cohort = Cohort(ground.ingredients[0], ground.plan, seed=3)
+    ground = OnlineSource(replace(config, straight=straight), history=5, averaging=0.9)
+    cohort = Cohort(ground.components[0], ground.plan, seed=3)
     cohort.trainings.advance(60)
-    assert (look_ahead(Line(), cohort).figures["followed"] > 0) == followed
+    assert (lookahead_update(Line(), cohort).figures["followed"] > 0) == followed
 
 
 def test_predictions_of_the_weights_themselves_are_followed_wherever_they_are_good(mlp):
-    cohort = Cohort(mlp, LivePlan(steps=100, every=20, stride=10, history=5, averaging=0.0, examples=64), seed=3)
+    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.0, examples=64), seed=3)
     trainings = cohort.trainings
     trainings.recent = trainings.weights + 100  # as far from anything good as can be
-    update = look_ahead(Line(), cohort)
+    update = lookahead_update(Line(), cohort)
     assert update.figures["followed"] == update.figures["kept"] > 0
 
 
@@ -219,7 +221,7 @@ class Told(SilentTracker):
 
 def test_a_data_set_that_several_ingredients_use_is_told_once(config):
     tracker = Told()
-    LiveGround(config, history=5, averaging=0.98).describe(tracker)
+    OnlineSource(config, history=5, averaging=0.98).describe(tracker)
     assert tracker.datasets == [("digits", "mlp, cnn")]
 
 
@@ -258,14 +260,14 @@ def test_an_optimizer_of_another_kind_is_no_start(config, tmp_path):
 
 
 def test_hold_races_itself_to_a_draw(mlp):
-    result = race(get_optimizer_model("Hold"), mlp, steps=60, every=20, stride=10, seed=1)
+    result = paired_speedup(get_optimizer_model("Hold"), mlp, steps=60, every=20, stride=10, seed=1)
     assert result["speedup"] == pytest.approx(1)
     assert result["final_log_ratio"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_race_keeps_the_best_of_several_horizons(mlp):
     settings = {"steps": 400, "every": 40, "stride": 20, "seed": 1}
-    near, far, both = (race(Line(), mlp, **settings, horizons=each) for each in ([20], [80], [20, 80]))
+    near, far, both = (paired_speedup(Line(), mlp, **settings, horizons=each) for each in ([20], [80], [20, 80]))
     assert both["kept"] > far["kept"] > 0
     assert both["speedup"] > max(near["speedup"], far["speedup"])
 
@@ -294,8 +296,8 @@ def test_a_plan_that_contradicts_itself_is_refused(config, change):
 
 
 def test_plain_trainings_give_histories_from_anywhere_in_them(mlp):
-    plan = LivePlan(steps=60, every=20, stride=10, history=4, averaging=0.9, examples=8)
-    plain = PlainTrainings(mlp, plan, generator(3))
+    plan = OnlineSettings(steps=60, every=20, stride=10, history=4, averaging=0.9, examples=8)
+    plain = WarmUpTrainings(mlp, plan, generator(3))
     history, times = plain.draw(generator(4))
     assert history.shape == (16, 4, mlp.problem.layout.size)
     assert times.max() <= 60

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import CheckpointError, Diverged, FileFormatError, MetaoptError
-from metaopt.optimizers.files import load_optimizer_file
-from metaopt.training.checkpoint import load_checkpoint, save_checkpoint
-from metaopt.training.meta_run import MetaRun
+from metaopt.core.errors import CheckpointError, Diverged, FileFormatError, MetaoptError
+from metaopt.generative.files import load_optimizer_file
+from metaopt.metatraining.state import MetaTrainingState
+from metaopt.trajectories.checkpoint import load_checkpoint, save_checkpoint
 from metaopt.weights.files import write_tensors
 from metaopt.weights.layout import Layout, WeightTensor
 
@@ -17,7 +17,7 @@ SETTINGS = {"objective": "mix", "lr": 1e-2, "trajectories": ["a", "b"]}
 
 
 def build(name="PerceiverOptimizer", options=SMALL, seed=0, lr=1e-2, average=0.9):
-    return MetaRun(name, options, seed=seed, lr=lr, weight_decay=0.01, average=average)
+    return MetaTrainingState(name, options, seed=seed, lr=lr, weight_decay=0.01, average=average)
 
 
 def past(number=0):

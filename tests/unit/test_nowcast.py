@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import CheckpointError, InvalidConfig, LayoutMismatch
-from metaopt.nowcast import Nowcast, NowcastEvent, reestimate_batchnorm
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.base import GenerativeOptimizer
-from metaopt.optimizers.hold import HoldConfig
+from metaopt.core.errors import CheckpointError, InvalidConfig, LayoutMismatch
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.base import GenerativeOptimizer
+from metaopt.generative.extrapolation import HoldConfig
+from metaopt.nowcast.model_state import reestimate_batchnorm
+from metaopt.nowcast.optimizer import Nowcast
+from metaopt.nowcast.policy import NowcastEvent
 from metaopt.weights.layout import Layout
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 import metaopt
-from metaopt.errors import InvalidConfig, LayoutMismatch, UnknownName
-from metaopt.nowcast import Nowcast
-from metaopt.nowcast import sources as nowcast_sources
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.base import GenerativeOptimizer
-from metaopt.optimizers.files import save_optimizer
-from metaopt.optimizers.hold import HoldConfig
-from metaopt.weights.averaging import SHORT, RunningAverage
+from metaopt.core.errors import InvalidConfig, LayoutMismatch, UnknownName
+from metaopt.generative import files as nowcast_sources
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.base import GenerativeOptimizer
+from metaopt.generative.extrapolation import HoldConfig
+from metaopt.generative.files import save_optimizer
+from metaopt.nowcast.optimizer import Nowcast
+from metaopt.weights.averaging import SHORT, ExponentialMovingAverage
 from metaopt.weights.layout import Layout
 
 
@@ -111,7 +111,7 @@ def test_only_horizons_up_to_half_of_the_steps_so_far_are_proposed_and_the_short
 
 
 def test_several_horizons_of_a_large_network_are_predicted_one_by_one(monkeypatch):
-    monkeypatch.setattr("metaopt.nowcast.wrapper._AT_ONCE", 100)
+    monkeypatch.setattr("metaopt.nowcast.optimizer._AT_ONCE", 100)
     model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
     optimizer = nowcast(model, drift, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
     train(model, optimizer, range(32))
@@ -176,7 +176,7 @@ class AverageDrift(Drift):
 
 
 def average_of(model, steps, decay=0.9):
-    average, optimizer = RunningAverage(decay), sgd(model)
+    average, optimizer = ExponentialMovingAverage(decay), sgd(model)
     for step in steps:
         train(model, optimizer, [step])
         average.update(list(model.parameters()))

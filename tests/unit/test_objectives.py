@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from metaopt.core.rng import generator
+from metaopt.metatraining.objectives import OBJECTIVES, judge_predictions, log_loss_change, relative_error
+from metaopt.metatraining.problem import InnerProblem
 from metaopt.targets import get_target_model, target_config
 from metaopt.tasks import Batch
-from metaopt.tasks.base import generator
-from metaopt.training.objectives import OBJECTIVES, judge_predictions, log_loss_change, relative_error
-from metaopt.training.problem import InnerProblem
 from metaopt.trajectories import Recorder, Trajectory, WeightPair
 from metaopt.weights.layout import Layout, WeightTensor
 

@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 
-from metaopt.errors import FileFormatError
-from metaopt.optimizers import get_optimizer_model
-from metaopt.optimizers.files import load_optimizer_file, optimizer_facts, save_optimizer
-from metaopt.training.checkpoint import save_checkpoint
+from metaopt.core.errors import FileFormatError
+from metaopt.generative import get_optimizer_model
+from metaopt.generative.files import load_optimizer_file, optimizer_facts, save_optimizer
+from metaopt.trajectories.checkpoint import save_checkpoint
 from metaopt.weights.files import read_facts, write_tensors
 
 SMALL = {"dim": 8, "num_latents": 4, "latent_dim": 8, "hidden": 8}

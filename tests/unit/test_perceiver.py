@@ -4,8 +4,8 @@ import perceiver_pytorch
 import pytest
 import torch
 
-from metaopt.errors import InvalidConfig
-from metaopt.optimizers import PerceiverOptimizer, get_optimizer_model
+from metaopt.core.errors import InvalidConfig
+from metaopt.generative import PerceiverOptimizer, get_optimizer_model
 from metaopt.weights.layout import Layout, WeightTensor
 from metaopt.weights.tokens import token_grid
 

@@ -3,12 +3,12 @@
 import click
 import pytest
 
-from metaopt.cli.plugin_flags import with_plugin_flags
-from metaopt.errors import UnknownName
-from metaopt.generation import GenerateConfig
+from metaopt.cli.options import with_plugin_flags
+from metaopt.core.errors import UnknownName
+from metaopt.metatraining.trainer import TrainOptimizerConfig
+from metaopt.recording.config import TrainTargetConfig
 from metaopt.targets import target_config
-from metaopt.training.optimizer import TrainOptimizerConfig
-from metaopt.training.plan import TrainTargetConfig
+from metaopt.workflows.generate_weights import GenerateConfig
 
 
 def resolved(words, kind=TrainTargetConfig, **values):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import InvalidConfig, LayoutMismatch, MetaoptError, TaskDataError, TrajectoryError, UnknownName
+from metaopt.core.errors import InvalidConfig, LayoutMismatch, MetaoptError, TaskDataError, TrajectoryError, UnknownName
+from metaopt.core.rng import generator
+from metaopt.metatraining.problem import InnerProblem, problem_key
 from metaopt.targets import get_target_model, target_config
-from metaopt.tasks import get_task
-from metaopt.tasks.base import generator
-from metaopt.training.problem import InnerProblem, problem_key
+from metaopt.tasks import load_task
 from metaopt.trajectories import Recorder, Trajectory
 from metaopt.weights.layout import Layout
 
@@ -30,7 +30,7 @@ def record(folder, model, run):
 
 
 def examples(count=24):
-    return get_task("digits").sample("meta", count, generator(3))
+    return load_task("digits").sample("meta", count, generator(3))
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from metaopt.training import progress as module
-from metaopt.training.progress import progress, share_of
+from metaopt.core import progress as module
+from metaopt.core.progress import progress, sub_progress
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_who_wants_warnings_only_gets_no_bar(capsys, caplog, monkeypatch):
 
 def test_what_fails_counts_as_the_whole_of_its_share(log_file):
     def fail(bar):
-        with share_of(bar, 60) as share:
+        with sub_progress(bar, 60) as share:
             share.update(10)
             raise ValueError
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import Diverged, InvalidConfig, StorageError
+from metaopt.core.errors import Diverged, InvalidConfig, StorageError
 from metaopt.trajectories import SNAPSHOT_DTYPES, Recorder, Trajectory, recorder
 from metaopt.trajectories.writer import BackgroundWriter
 from metaopt.weights.files import load_model_weights, read_tensors, write_tensors

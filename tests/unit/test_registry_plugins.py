@@ -7,18 +7,18 @@ from textwrap import dedent
 import pytest
 import torch
 
-from metaopt.errors import UnknownName
-from metaopt.optimizers import OPTIMIZERS, get_optimizer_model
+from metaopt.core.errors import UnknownName
+from metaopt.generative import GENERATIVE_OPTIMIZERS, get_optimizer_model
 from metaopt.targets import TARGETS, get_target_model
-from metaopt.tasks import TASKS, get_task
+from metaopt.tasks import TASKS, load_task
 from metaopt.weights.layout import Layout
 
 CODE = '''
 import torch
 from torch import nn
 
-from metaopt.configuration import Config, option
-from metaopt.optimizers import GenerativeOptimizer
+from metaopt.core.config import Config, option
+from metaopt.generative import GenerativeOptimizer
 from metaopt.tasks.base import Batch, SplitConfig
 from metaopt.tasks.classification import Classification
 
@@ -67,7 +67,7 @@ Straight = metaopt_thirdparty:Straight
 [metaopt.tasks]
 sides = metaopt_thirdparty:Sides
 
-[metaopt.optimizers]
+[metaopt.generative]
 Halve = metaopt_thirdparty:Halve
 """
 
@@ -90,7 +90,7 @@ def package(tmp_path, monkeypatch):
 def test_names_of_plugins_stand_among_ours():
     assert {"Straight", "TargetCNN"} <= set(TARGETS.names())
     assert {"sides", "digits"} <= set(TASKS.names())
-    assert {"Halve", "Hold"} <= set(OPTIMIZERS.names())
+    assert {"Halve", "Hold"} <= set(GENERATIVE_OPTIMIZERS.names())
 
 
 @pytest.mark.usefixtures("package")
@@ -101,7 +101,7 @@ def test_plugins_come_from_their_distribution():
 
 @pytest.mark.usefixtures("package")
 def test_plugins_are_built_with_their_own_configuration():
-    task, target = get_task("sides", meta_fraction=0.4), get_target_model("Straight", bias=False)
+    task, target = load_task("sides", meta_fraction=0.4), get_target_model("Straight", bias=False)
     inputs, labels = task.splits["train"][:]
     layout = Layout.of(target)
     weights = layout.read(target)

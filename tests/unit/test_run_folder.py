@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from metaopt.errors import InvalidConfig, RunNameError
-from metaopt.trajectories import check_run_name, claimed
+from metaopt.core.errors import InvalidConfig, RunNameError
+from metaopt.trajectories import check_run_name, claim_run_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from metaopt.trajectories import claimed
-with claimed(Path(sys.argv[1]), "seed_*"):
+from metaopt.trajectories import claim_run_folder
+with claim_run_folder(Path(sys.argv[1]), "seed_*"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -50,11 +50,11 @@ def test_other_names_are_kept(name):
 
 
 def test_a_taken_name_is_refused_and_the_message_names_the_flags(tmp_path):
-    with claimed(tmp_path / "a", "seed_*") as folder:
+    with claim_run_folder(tmp_path / "a", "seed_*") as folder:
         (folder / "seed_0").mkdir()
-    with pytest.raises(RunNameError, match=r"taken.*--resume.*--overwrite"), claimed(tmp_path / "a", "seed_*"):
+    with pytest.raises(RunNameError, match=r"taken.*--resume.*--overwrite"), claim_run_folder(tmp_path / "a", "seed_*"):
         pass
-    with claimed(tmp_path / "a", "seed_*", resume=True):
+    with claim_run_folder(tmp_path / "a", "seed_*", resume=True):
         assert (folder / "seed_0").is_dir()
 
 
@@ -63,19 +63,25 @@ def test_overwriting_removes_only_what_belongs_to_this_kind_of_run(tmp_path):
     (folder / "seed_0").mkdir(parents=True)
     (folder / "seed_0" / "x").touch()
     (folder / "mine.txt").touch()
-    with claimed(tmp_path / "a", "seed_*", overwrite=True):
+    with claim_run_folder(tmp_path / "a", "seed_*", overwrite=True):
         assert not (folder / "seed_0").exists()
         assert (folder / "mine.txt").exists()
 
 
 def test_resuming_nothing_is_refused_and_leaves_no_folder(tmp_path):
-    with pytest.raises(RunNameError, match="nothing to resume"), claimed(tmp_path / "a", "seed_*", resume=True):
+    with (
+        pytest.raises(RunNameError, match="nothing to resume"),
+        claim_run_folder(tmp_path / "a", "seed_*", resume=True),
+    ):
         pass
     assert not (tmp_path / "a").exists()
 
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path):
-    with pytest.raises(InvalidConfig, match="both"), claimed(tmp_path / "a", "seed_*", resume=True, overwrite=True):
+    with (
+        pytest.raises(InvalidConfig, match="both"),
+        claim_run_folder(tmp_path / "a", "seed_*", resume=True, overwrite=True),
+    ):
         pass
 
 
@@ -85,9 +91,12 @@ def test_a_name_in_use_is_refused_until_its_process_is_killed(tmp_path):
     ) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(RunNameError, match="in use"), claimed(tmp_path / "a", "seed_*", overwrite=True):
+            with (
+                pytest.raises(RunNameError, match="in use"),
+                claim_run_folder(tmp_path / "a", "seed_*", overwrite=True),
+            ):
                 pass
         finally:
             holder.kill()
-    with claimed(tmp_path / "a", "seed_*"):
+    with claim_run_folder(tmp_path / "a", "seed_*"):
         pass

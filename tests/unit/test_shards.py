@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from metaopt.errors import FileFormatError, StorageError
+from metaopt.core.errors import FileFormatError, StorageError
 from metaopt.weights import files
 from metaopt.weights.files import (
     files_of,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metaopt.optimizers import get_optimizer_model
+from metaopt.generative import get_optimizer_model
 from metaopt.weights.layout import Layout, WeightTensor
 
 LAYOUT = Layout((WeightTensor("w", (1,), "float32"),))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from metaopt.nowcast import goes_straight, straight
+from metaopt.nowcast import policy as straight
+from metaopt.nowcast.policy import goes_straight
 
 MEMORY_OF_TWO_STRIDES = {"stride": 20, "averaging": 0.975}
 

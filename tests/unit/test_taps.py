@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import UnknownName
+from metaopt.core.errors import UnknownName
 from metaopt.targets import Tap, get_target_model, read_taps, tapped, taps
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from metaopt.errors import InvalidConfig, UnknownName
+from metaopt.core.errors import InvalidConfig, UnknownName
 from metaopt.targets import TargetCNN, get_target_model, names_code, target_config
 from metaopt.weights.files import read_tensors, save_model_weights
 from metaopt.weights.layout import Layout
@@ -13,7 +13,7 @@ from metaopt.weights.layout import Layout
 CODE = """
 from torch import nn
 
-from metaopt.configuration import Config, option
+from metaopt.core.config import Config, option
 
 number = 3
 

@@ -3,14 +3,14 @@ import math
 import pytest
 import torch
 
-from metaopt.errors import InvalidConfig, TaskDataError, UnknownName
-from metaopt.tasks import get_task
-from metaopt.tasks.base import generator
+from metaopt.core.errors import InvalidConfig, TaskDataError, UnknownName
+from metaopt.core.rng import generator
+from metaopt.tasks import load_task
 from metaopt.tasks.images import flipped, shifted
 
 
 def test_digits_are_divided_as_documented():
-    task = get_task("digits")
+    task = load_task("digits")
     assert {name: len(examples) for name, examples in task.splits.items()} == {
         "train": 945,
         "meta": 269,
@@ -22,35 +22,35 @@ def test_digits_are_divided_as_documented():
 
 
 def test_digits_are_normalised():
-    inputs = torch.cat([examples[:].inputs for examples in get_task("digits").splits.values()])
+    inputs = torch.cat([examples[:].inputs for examples in load_task("digits").splits.values()])
     assert inputs.mean().abs() < 1e-5
     assert inputs.std() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_another_split_seed_divides_otherwise():
-    assert get_task("digits").digest() != get_task("digits", split_seed=1).digest()
+    assert load_task("digits").digest() != load_task("digits", split_seed=1).digest()
 
 
 def test_mnist_from_files(mnist_dir):
-    task = get_task("mnist", data_dir=mnist_dir, download=False)
+    task = load_task("mnist", data_dir=mnist_dir, download=False)
     assert task.model_facts == {"in_features": 784, "in_channels": 1, "image_size": 28, "classes": 10}
     assert task.splits["train"][:].inputs.dtype == torch.float32
 
 
 def test_mnist_without_files_says_what_to_do(tmp_path):
     with pytest.raises(TaskDataError, match="--data-dir"):
-        get_task("mnist", data_dir=tmp_path, download=False)
+        load_task("mnist", data_dir=tmp_path, download=False)
 
 
 def test_unknown_task_shows_the_nearest():
     with pytest.raises(UnknownName, match="did you mean digits"):
-        get_task("digit")
+        load_task("digit")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, "half"])
 def test_bad_fraction_is_refused(fraction):
     with pytest.raises(InvalidConfig, match="meta_fraction"):
-        get_task("digits", meta_fraction=fraction)
+        load_task("digits", meta_fraction=fraction)
 
 
 def test_generator_depends_on_every_number():
@@ -59,7 +59,7 @@ def test_generator_depends_on_every_number():
 
 
 def test_training_digits_are_shifted_anew_in_each_epoch():
-    task, plain = get_task("digits"), get_task("digits", shift=0)
+    task, plain = load_task("digits"), load_task("digits", shift=0)
     first, second, unshifted = (next(t.batches(64, 0, e)).inputs for t, e in ((task, 0), (task, 1), (plain, 0)))
     assert not torch.equal(first, unshifted)
     assert not torch.equal(first, second)

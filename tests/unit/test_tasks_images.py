@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from metaopt.errors import InvalidConfig, TaskDataError
-from metaopt.tasks import get_task
+from metaopt.core.errors import InvalidConfig, TaskDataError
+from metaopt.tasks import load_task
 from metaopt.tasks.image_files import decode
 
 
@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def load(folder, **options):
-    return get_task("image-folder", data_dir=folder, image_size=6, **options)
+    return load_task("image-folder", data_dir=folder, image_size=6, **options)
 
 
 def test_splits_classes_and_standardisation(folder):
@@ -122,7 +122,7 @@ def no_images(folder):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("corrupt", "message"),
     [
         (nothing, "there is no folder .*train.*train/<class>/<image>.*data_dir"),
         (empty, "train holds no images"),
@@ -133,8 +133,8 @@ def no_images(folder):
         (no_images, "too few to divide"),
     ],
 )
-def test_bad_folders_are_refused(folder, spoil, message):
-    spoil(folder)
+def test_bad_folders_are_refused(folder, corrupt, message):
+    corrupt(folder)
     with pytest.raises(TaskDataError, match=message) as caught:
         load(folder)
     assert str(folder) in str(caught.value)
@@ -197,7 +197,7 @@ def test_sixteen_bits_become_eight(tmp_path):
 
 
 def test_real_photographs(real_data):
-    task = get_task("image-folder", data_dir=real_data("cifar10_images/train") / "cifar10_images")
+    task = load_task("image-folder", data_dir=real_data("cifar10_images/train") / "cifar10_images")
     assert len(task.splits["validation"]) == 1000
     assert len(task.class_names) == 10
     assert os.listdir(os.environ["XDG_CACHE_HOME"]) == ["metaopt"]  # noqa: PTH208
@@ -205,7 +205,7 @@ def test_real_photographs(real_data):
 
 def test_images_of_a_public_set_can_be_resized_shifted_and_mirrored(mnist_dir):
     plain, small, varied = (
-        get_task("mnist", data_dir=str(mnist_dir), **changes)
+        load_task("mnist", data_dir=str(mnist_dir), **changes)
         for changes in ({}, {"image_size": 14}, {"image_size": 14, "shift": 1, "flip": True})
     )
     assert plain.splits["train"][:2].inputs.shape == (2, 1, 28, 28)

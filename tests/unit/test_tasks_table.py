@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from metaopt.errors import InvalidConfig, TaskDataError
-from metaopt.tasks import get_task
+from metaopt.core.errors import InvalidConfig, TaskDataError
+from metaopt.tasks import load_task
 
 HEADER = "height,width,same,sort"
 ROWS = [f"{n},{n % 5}.5,3,{'ab'[n % 2]}" for n in range(40)]
@@ -12,7 +12,7 @@ ROWS = [f"{n},{n % 5}.5,3,{'ab'[n % 2]}" for n in range(40)]
 def load(tmp_path):
     def loading(lines, **options):
         (tmp_path / "rows.csv").write_text("\n".join(lines))
-        return get_task("csv", data_dir=tmp_path / "rows.csv", **{"label": "sort", **options})
+        return load_task("csv", data_dir=tmp_path / "rows.csv", **{"label": "sort", **options})
 
     return loading
 
@@ -85,15 +85,15 @@ def test_bad_tables_are_refused(load, tmp_path, lines, options, message):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TaskDataError, match=r"nowhere\.csv: No such file.*data_dir"):
-        get_task("csv", data_dir=tmp_path / "nowhere.csv")
+        load_task("csv", data_dir=tmp_path / "nowhere.csv")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "rows.csv").write_bytes(b"a,b\n\xff,1\n")
     with pytest.raises(TaskDataError, match="is no table"):
-        get_task("csv", data_dir=tmp_path / "rows.csv")
+        load_task("csv", data_dir=tmp_path / "rows.csv")
 
 
 def test_only_classes_and_numbers_can_be_predicted():
     with pytest.raises(InvalidConfig, match="predict is 'ranks'"):
-        get_task("csv", predict="ranks")
+        load_task("csv", predict="ranks")

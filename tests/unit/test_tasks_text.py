@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from metaopt.errors import TaskDataError
-from metaopt.tasks import get_task
+from metaopt.core.errors import TaskDataError
+from metaopt.tasks import load_task
 from metaopt.tasks.tokenizers import Bytes, Characters, Pieces
 
 TEXT = "".join(f"The {n}th dög of {n * n} cats ran to the {n % 7} houses.\n" for n in range(1500))
@@ -21,7 +21,7 @@ def home(tmp_path, monkeypatch):
 
 
 def load(path, **options):
-    return get_task("text", data_dir=path, **options)
+    return load_task("text", data_dir=path, **options)
 
 
 @pytest.fixture
@@ -148,8 +148,8 @@ def test_measurements_are_bounded_in_memory(file):
 @pytest.mark.parametrize("without", [{"HF_HUB_OFFLINE": "1"}, {"HTTPS_PROXY": "http://127.0.0.1:9"}])
 def test_stories_without_a_network_name_the_way_out_at_once(tmp_path, without):
     program = (
-        "from metaopt.tasks import get_task\nfrom metaopt.errors import TaskDataError\n"
-        "try: get_task('tinystories')\nexcept TaskDataError as error: print(error)"
+        "from metaopt.tasks import load_task\nfrom metaopt.core.errors import TaskDataError\n"
+        "try: load_task('tinystories')\nexcept TaskDataError as error: print(error)"
     )
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment = kept | {"HF_HOME": str(tmp_path)} | without
@@ -163,4 +163,4 @@ def test_stories_without_a_network_name_the_way_out_at_once(tmp_path, without):
 def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r'pip install "metaopt\[datasets\]"'):
-        get_task("tinystories")
+        load_task("tinystories")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metaopt.errors import (
+from metaopt.core.errors import (
     CheckpointError,
     Diverged,
     FileFormatError,
@@ -16,10 +16,10 @@ from metaopt.errors import (
     TrajectoryError,
     UnknownName,
 )
-from metaopt.optimizers.files import load_optimizer_file
-from metaopt.training.optimizer import TrainOptimizerConfig, train_optimizer
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.tracker import SilentTracker
+from metaopt.generative.files import load_optimizer_file
+from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
+from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.trajectories import Trajectory
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metaopt.errors import CheckpointError, Diverged, InvalidConfig, MetaoptError, RunNameError, UnknownName
+from metaopt.core.errors import CheckpointError, Diverged, InvalidConfig, MetaoptError, RunNameError, UnknownName
+from metaopt.core.tracker import SilentTracker
+from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.targets import get_target_model
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
 from metaopt.trajectories import Trajectory
 from metaopt.weights.files import load_model_weights
 
@@ -168,7 +168,7 @@ def test_a_taken_run_name_is_refused(config):
     [
         ({"task": "digit"}, UnknownName, "did you mean digits"),
         ({"target_model": "TargetCN"}, UnknownName, "did you mean TargetCNN"),
-        ({"base_optimizer": "Adm"}, InvalidConfig, "did you mean"),
+        ({"base_optimizer": "Adm"}, UnknownName, "did you mean"),
         ({"base_optimizer_options": {"momentun": 1}}, InvalidConfig, "momentun"),
         ({"target_options": {"wides": [1]}}, InvalidConfig, "did you mean widths"),
         ({"data_dir": "x"}, InvalidConfig, "leave it out"),

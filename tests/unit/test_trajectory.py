@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from metaopt.errors import Diverged, FileFormatError, LayoutMismatch, TrajectoryError
+from metaopt.core.errors import Diverged, FileFormatError, LayoutMismatch, TrajectoryError
 from metaopt.trajectories import TASK_FILE, Recorder, Trajectory, find_trajectories
 from metaopt.weights.files import files_of, load_model_weights, read_tensors, write_tensors
 from metaopt.weights.layout import Layout

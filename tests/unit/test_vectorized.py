@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metaopt.errors import RunsFailed
-from metaopt.training.target import TrainTargetConfig, train_targets
-from metaopt.training.tracker import SilentTracker
+from metaopt.core.errors import RunsFailed
+from metaopt.core.tracker import SilentTracker
+from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.trajectories import Trajectory
 
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from metaopt.errors import WorkerDied
-from metaopt.training.workers import in_processes
+from metaopt.core.errors import WorkerDied
+from metaopt.core.processes import map_in_processes
 
 JOBS = {
     "number": "1 + 1",
@@ -24,7 +24,7 @@ JOBS = {
 @pytest.fixture(scope="module")
 def answers():
     """What two processes answered; one more takes the dead one's place."""
-    given = list(in_processes(eval, list(JOBS.values()), 2))  # a function that a new process can find by its name
+    given = list(map_in_processes(eval, list(JOBS.values()), 2))  # a function that a new process can find by its name
     assert sorted(number for number, _ in given) == list(range(len(JOBS))), "each once"
     names = list(JOBS)
     return {names[number]: answer for number, answer in given}
@@ -53,13 +53,13 @@ def test_an_answer_that_cannot_be_sent_is_an_error(answers):
 
 
 def test_one_process_serves_several_jobs():
-    first, second = dict(in_processes(eval, [JOBS["process"]] * 2, 1)).values()
+    first, second = dict(map_in_processes(eval, [JOBS["process"]] * 2, 1)).values()
     assert first == second
 
 
 def test_leaving_early_ends_the_processes():
     before = threading.active_count()
-    children = in_processes(eval, ["__import__('os').getpid()", "__import__('time').sleep(60)"], 2)
+    children = map_in_processes(eval, ["__import__('os').getpid()", "__import__('time').sleep(60)"], 2)
     started = time.monotonic()
     _, pid = next(children)
     children.close()

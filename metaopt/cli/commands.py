@@ -1,0 +1,186 @@
+"""The commands: each parses a configuration, calls a workflow and shows what it returned.
+
+A command imports its workflow when it is built, because MLflow and torch take seconds to import.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import config_command
+from .output import Result, plain
+
+if TYPE_CHECKING:
+    from ..evaluation.results import Comparison
+    from ..workflows.evaluate_optimizer import Evaluation
+    from ..workflows.generate_weights import GeneratedWeights
+    from ..workflows.main_job import MainResult
+    from ..workflows.record_trajectories import RecordedTrajectories
+    from ..workflows.train_optimizer import TrainedVersion
+
+
+def main_command(summary: str) -> click.Command:
+    """`metaopt main`."""
+    from ..workflows import main
+    from ..workflows.main_job import MainConfig
+
+    def shown(made: "MainResult", config: MainConfig) -> Result:
+        from ..trajectories import Trajectory
+
+        champion = f"models:/{config.model_name}@champion"
+        t_end = Trajectory.open(made.folders[0]).steps[-1] + config.every
+        generate = ["metaopt", "generate", "--optimizer", champion, "--trajectory", str(made.folders[0])]
+        return Result(
+            {
+                "run_id": made.run.run_id,
+                "trajectories": made.folders,
+                "checkpoint": made.trained.checkpoint,
+                "version": made.version,
+                "model_uri": made.model_uri,
+                **_measured(made.comparison),
+            },
+            {
+                "result": _sentence(made.comparison),
+                "registered": f"{made.model_uri}, now {champion}",
+                "report": str(made.run),
+            },
+            [["mlflow", "ui"], [*generate, "--t-end", str(t_end), "--output", "next.safetensors"]],
+            _table(made.comparison),
+        )
+
+    return config_command("main", summary, MainConfig, main, shown)
+
+
+def train_target_command(summary: str) -> click.Command:
+    """`metaopt train-target`."""
+    from ..recording.config import TrainTargetConfig
+    from ..recording.text import recorded_many
+    from ..workflows import record
+
+    def shown(recorded: "RecordedTrajectories", config: TrainTargetConfig) -> Result:
+        folders, losses = recorded.folders, recorded.validation_losses
+        one = len(folders) == 1
+        lines = {"recorded": str(folders[0]) if one else f"{len(folders)} trajectories in {folders[0].parent}"}
+        if losses:
+            lines["result"] = f"validation loss {losses[0]:.4g}" if one else plain(recorded_many(losses))
+        elsewhere = config.trajectory_dir != Path("trajectories")
+        folder = ["--trajectory-dir", str(config.trajectory_dir)] if elsewhere else []
+        return Result(
+            {"run_id": recorded.run.run_id, "trajectories": folders, "val_loss": losses},
+            {**lines, "run": str(recorded.run)},
+            [["metaopt", "train-optimizer", "--run-name", config.run_name, *folder]],
+        )
+
+    return config_command("train-target", summary, TrainTargetConfig, record, shown)
+
+
+def train_optimizer_command(summary: str) -> click.Command:
+    """`metaopt train-optimizer`."""
+    from ..metatraining.config import TrainOptimizerConfig
+    from ..recording.text import learned
+    from ..workflows import train
+
+    def shown(made: "TrainedVersion", config: TrainOptimizerConfig) -> Result:
+        trained, uri, evaluation = made.trained, made.model_uri, made.evaluation
+        facts = {
+            "run_id": made.run.run_id,
+            "checkpoint": trained.checkpoint,
+            "version": None if uri is None else int(uri.rpartition("/")[2]),
+            "model_uri": uri,
+            "figures": trained.figures,
+        }
+        lines = {"checkpoint": str(trained.checkpoint), "run": str(made.run)}
+        if uri is not None and evaluation is not None:
+            lines |= {"registered": uri, **_lines(evaluation)}
+            facts["evaluation"] = _facts(evaluation)
+            return Result(facts, lines, [["mlflow", "ui"]], _table(evaluation.comparison))
+        lines["result"] = plain(learned(trained.figures)) or "nothing was held out to validate on"
+        if uri is not None:
+            lines["registered"] = f"{uri}, now models:/{config.model_name}@champion"
+        return Result(facts, lines, [["metaopt", "evaluate", "--optimizer", uri or str(trained.checkpoint)]])
+
+    return config_command("train-optimizer", summary, TrainOptimizerConfig, train, shown)
+
+
+def evaluate_command(summary: str) -> click.Command:
+    """`metaopt evaluate`."""
+    from ..evaluation.config import EvaluateConfig
+    from ..workflows import evaluate
+
+    def shown(evaluation: "Evaluation", config: EvaluateConfig) -> Result:
+        return Result(_facts(evaluation), _lines(evaluation), [["mlflow", "ui"]], _table(evaluation.comparison))
+
+    return config_command("evaluate", summary, EvaluateConfig, evaluate, shown)
+
+
+def generate_command(summary: str) -> click.Command:
+    """`metaopt generate`."""
+    from ..workflows import generate
+    from ..workflows.generate_weights import GenerateConfig
+
+    def shown(generated: "GeneratedWeights", config: GenerateConfig) -> Result:
+        path = generated.file.path
+        return Result(
+            {"run_id": generated.run.run_id, **generated.file._asdict()},
+            {
+                "generated": f"{generated.summary}: {path}",
+                "run": str(generated.run),
+                "use": f"metaopt.load_model_weights(model, {str(path)!r}) in Python",
+            },
+        )
+
+    return config_command("generate", summary, GenerateConfig, generate, shown)
+
+
+def list_command(summary: str) -> click.Command:
+    """`metaopt list`."""
+    from .list import command
+
+    return command
+
+
+BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
+    "main": main_command,
+    "train-target": train_target_command,
+    "train-optimizer": train_optimizer_command,
+    "evaluate": evaluate_command,
+    "generate": generate_command,
+    "list": list_command,
+}
+"""What builds each command, given its summary."""
+
+
+def _lines(evaluation: "Evaluation") -> dict[str, str]:
+    """The result of an evaluation for people."""
+    promotion = {"promotion": evaluation.promotion} if evaluation.promotion else {}
+    return {"result": _sentence(evaluation.comparison), **promotion, "report": str(evaluation.run)}
+
+
+def _facts(evaluation: "Evaluation") -> dict[str, Any]:
+    """The result of an evaluation for scripts."""
+    promotion = {"promotion": evaluation.promotion}
+    return {"run_id": evaluation.run.run_id, **promotion, **_measured(evaluation.comparison)}
+
+
+def _sentence(comparison: "Comparison") -> str:
+    from ..evaluation.summary import Summary, at_best_rates
+    from ..reporting.text import result
+
+    return plain(result(Summary(at_best_rates(comparison))))
+
+
+def _measured(comparison: "Comparison") -> dict[str, Any]:
+    """The figures of the evaluated optimizer and of all contenders."""
+    from ..evaluation.summary import Summary, at_best_rates
+    from ..reporting.text import judgement
+
+    summary = Summary(at_best_rates(comparison)).to_mapping()
+    return {"judged": comparison.judged, "figures": judgement(comparison).figures, **summary}
+
+
+def _table(comparison: "Comparison") -> str:
+    from ..reporting.report import terminal_table
+
+    return terminal_table(comparison)

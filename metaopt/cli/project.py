@@ -1,0 +1,101 @@
+"""Writes what repeats the flags of the commands: `MLproject` and the table of shell completion.
+
+A new field of a configuration is one line there. `python -m metaopt.cli.project` then writes both files anew, and a
+test compares them with the commands.
+"""
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.config import Config, default_text
+from ..evaluation.config import EvaluateConfig
+from ..generative import GENERATIVE_OPTIMIZERS
+from ..metatraining.config import TrainOptimizerConfig
+from ..recording.config import TrainTargetConfig
+from ..targets import TARGETS
+from ..tasks import TASKS
+from ..workflows.generate_weights import GenerateConfig
+from ..workflows.main_job import MainConfig
+from .completion import TABLE
+from .list import KINDS
+
+CONFIGS: Mapping[str, type[Config]] = {
+    "main": MainConfig,
+    "train-target": TrainTargetConfig,
+    "train-optimizer": TrainOptimizerConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+}
+"""The configuration of each command that is an entry point of the MLflow project."""
+
+_ROOT = Path(__file__).parents[2]
+
+_HEADER = """\
+name: metaopt
+
+conda_env: conda.yaml
+
+# Written by `python -m metaopt.cli.project` from the configurations: the flags of the `metaopt` command of the same
+# name, with their defaults. `none` stands for nothing, `"low:high"` for a range, `"a=1 b=[2,3]"` for options.
+# No parameter has the type `path`: MLflow would refuse paths that do not exist yet, and rewrite those that do.
+entry_points:
+"""
+
+
+def mlproject() -> str:
+    """The text of `MLproject`: an entry point per command, a parameter per field."""
+    return _HEADER + "\n".join(_entry_point(name, kind) for name, kind in CONFIGS.items())
+
+
+def completion_table() -> str:
+    """The flags of each command and our own names, as JSON: what completion must know without importing torch."""
+    flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in CONFIGS.items()}
+    registries = {"task": TASKS, "target-model": TARGETS, "optimizer-model": GENERATIVE_OPTIMIZERS}
+    table = {
+        "flags": {**{name: [*names, "config"] for name, names in flags.items()}, "list": []},
+        "names": {flag: registry.table for flag, registry in registries.items()},
+        "groups": {flag: list(registry.groups) for flag, registry in registries.items()},
+        "kinds": list(KINDS),
+    }
+    return json.dumps(table, indent=1) + "\n"
+
+
+def write(root: Path = _ROOT) -> None:
+    """Write both files."""
+    (root / "MLproject").write_text(mlproject(), encoding="utf-8")
+    TABLE.write_text(completion_table(), encoding="utf-8")
+
+
+def _fields(kind: type[Config]) -> Sequence[dataclasses.Field[Any]]:
+    return dataclasses.fields(kind)  # type: ignore[arg-type]
+
+
+def _entry_point(name: str, kind: type[Config]) -> str:
+    script = name.replace("-", "_")
+    names = [*kind.names(), "config"]
+    words = [f"python -m entrypoints.{script}", *(f"--{each.replace('_', '-')} {{{each}}}" for each in names)]
+    parameters = "\n".join(f"      {line}" for line in _parameters(kind))
+    return f"  {script}:\n    parameters:\n{parameters}\n    command: >-\n{_folded(words)}\n"
+
+
+def _parameters(kind: type[Config]) -> Iterator[str]:
+    for field in _fields(kind):
+        number = isinstance(field.default, int | float) and not isinstance(field.default, bool)
+        default = default_text(field) if number else json.dumps(default_text(field))
+        yield f"{field.name}: {{type: {'float' if number else 'string'}, default: {default}}}"
+    yield 'config: {type: string, default: "none"}'
+
+
+def _folded(words: Sequence[str]) -> str:
+    """Words in lines of at most 118 characters; a flag stays in one line with its value."""
+    joined = " ".join(word.replace(" ", "\0") for word in words)
+    lines = textwrap.wrap(joined, 112, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(f"      {line}" for line in lines).replace("\0", " ")
+
+
+if __name__ == "__main__":
+    write()

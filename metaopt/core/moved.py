@@ -1,0 +1,88 @@
+"""Modules and names of metaopt 0.1 under their old paths, for one release, each with a DeprecationWarning.
+
+Plug-in packages and scripts that import an old path go on working; the warning says what to import instead. Delete this
+module, and the two lines that call it, in the release after next.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MODULES: Mapping[str, str] = {
+    "metaopt.callbacks": "metaopt.nowcast.integrations",
+    "metaopt.callbacks.huggingface": "metaopt.nowcast.integrations.huggingface",
+    "metaopt.callbacks.lightning": "metaopt.nowcast.integrations.lightning",
+    "metaopt.configuration": "metaopt.core.config",
+    "metaopt.errors": "metaopt.core.errors",
+    "metaopt.generation": "metaopt.workflows.generate_weights",
+    "metaopt.optimizers.average": "metaopt.generative.extrapolation",
+    "metaopt.optimizers.base": "metaopt.generative.base",
+    "metaopt.optimizers.files": "metaopt.generative.files",
+    "metaopt.optimizers.hold": "metaopt.generative.extrapolation",
+    "metaopt.optimizers.line": "metaopt.generative.extrapolation",
+    "metaopt.optimizers.perceiver": "metaopt.generative.perceiver",
+    "metaopt.optimizers.slopes": "metaopt.generative.extrapolation",
+    "metaopt.registry": "metaopt.core.registry",
+    "metaopt.training": "metaopt.recording",
+    "metaopt.training.checkpoint": "metaopt.trajectories.checkpoint",
+    "metaopt.training.optimizer": "metaopt.metatraining.trainer",
+    "metaopt.training.target": "metaopt.recording.record",
+    "metaopt.training.tracker": "metaopt.core.tracker",
+}
+"""New module by old one."""
+
+_PACKAGES = ("metaopt.callbacks", "metaopt.training")
+
+
+def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn that a name is deprecated and say what to write instead."""
+    warnings.warn(f"{old} is deprecated and will be removed; use {new}", DeprecationWarning, stacklevel=stacklevel)
+
+
+def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A `__getattr__` for a package from which names have moved (PEP 562).
+
+    Args:
+        package: its `__name__`.
+        names: by old name, "module:name" of the new place.
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, _, attribute = names[name].partition(":")
+        warn_renamed(f"{package}.{name}", f"{module}.{attribute}")
+        return getattr(importlib.import_module(module), attribute)
+
+    return get
+
+
+def install() -> None:
+    """Let old modules be imported, once for the process."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in MODULES:
+            return None
+        return ModuleSpec(fullname, _Alias(), is_package=fullname in _PACKAGES)
+
+
+class _Alias(Loader):
+    """Fills a module of the old name with the contents of the new one: the classes in both are the same objects."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = MODULES[module.__name__]
+        if module.__name__ not in _PACKAGES:
+            warn_renamed(module.__name__, new, stacklevel=2)
+        contents = vars(importlib.import_module(new))
+        vars(module).update({name: value for name, value in contents.items() if not name.startswith("__")})

@@ -1,0 +1,1 @@
+"""Phase 2: train a generative optimizer on recorded pairs of snapshots, or online in inner trainings."""

@@ -1,0 +1,155 @@
+"""The network that a nowcast changes: what may change in it, and how it comes back exactly."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from ..core.errors import LayoutMismatch
+from ..weights.layout import Layout, trainable
+from .distributed import share
+
+
+class Saved(NamedTuple):
+    """A network's trainable weights, in full precision, and its buffers, such as running statistics."""
+
+    weights: list[Tensor]
+    buffers: list[Tensor]
+
+
+class ModelState:
+    """The trainable weights and the buffers of a network, as they were when this was built.
+
+    Args:
+        model: also one that `torch.compile` or `DistributedDataParallel` wraps; its weights have the names that they
+            have without.
+    Raises:
+        LayoutMismatch: it has no trainable weights.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = _unwrapped(model)
+        self.layout = Layout.of(self.model)
+        self.named = dict(trainable(self.model))
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The tensors that move, each once."""
+        return list(self.named.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; that of its first weights where it is in several places."""
+        return self.weights[0].device
+
+    def check_moved_by(self, base: torch.optim.Optimizer) -> None:
+        """Refuse a base optimizer that moves other tensors than these.
+
+        Raises:
+            LayoutMismatch: it moves more or fewer.
+        """
+        ours = {id(parameter) for parameter in self.weights}
+        moved = {id(p) for group in base.param_groups for p in group["params"] if p.requires_grad}
+        missing = [name for name, parameter in self.named.items() if id(parameter) not in moved]
+        if missing or moved - ours:
+            raise LayoutMismatch(
+                f"{type(base).__name__} moves {len(moved - ours)} tensors that are not trainable weights of "
+                f"{type(self.model).__name__}, and leaves out {len(missing)} that are "
+                f"({', '.join(missing[:3]) or 'none'}). Build it over this model's parameters, and freeze those that "
+                "it should not move with requires_grad_(False)"
+            )
+
+    def check_unchanged(self) -> None:
+        """Refuse a network whose trainable weights are no longer the tensors that they were.
+
+        Raises:
+            LayoutMismatch: some were added, removed, replaced, frozen or set free.
+        """
+        now = dict(trainable(self.model))
+        changed = [name for name in {**self.named, **now} if self.named.get(name) is not now.get(name)]
+        if changed:
+            raise LayoutMismatch(
+                f"{type(self.model).__name__} changed after Nowcast was built: {', '.join(changed[:3])} "
+                f"({len(changed)} in all) added, removed, replaced, frozen or set free. No nowcast took place and "
+                "nothing is lost; build a new Nowcast around the base optimizer for the network as it is now"
+            )
+
+    def write(self, flat: Float[Tensor, " weights"] | None) -> None:
+        """Replace the weights, in all processes by the first one's.
+
+        Args:
+            flat: the new weights; None in processes that wait for them [raw units].
+        """
+        if flat is not None:
+            self.layout.write(self.model, flat)
+        share(self.weights)
+
+    @torch.no_grad()
+    def add(self, flat: Float[Tensor, " weights"] | None) -> None:
+        """Move the weights, in all processes to where the first one's are.
+
+        Args:
+            flat: what is added; None in processes that wait for it [raw units].
+        """
+        if flat is not None:
+            for weights, change in zip(self.weights, self.layout.split(flat), strict=True):
+                weights += change.reshape(weights.shape).to(weights)
+        share(self.weights)
+
+    def save(self) -> Saved:
+        """Copies of all that a nowcast may change."""
+        return Saved([weights.detach().clone() for weights in self.weights], self.save_buffers())
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `save` copied."""
+        _copy(saved.weights, self.weights)
+        self.restore_buffers(saved.buffers)
+
+    def save_buffers(self) -> list[Tensor]:
+        """Copies of the buffers."""
+        return [buffer.detach().clone() for buffer in self.model.buffers()]
+
+    def restore_buffers(self, saved: list[Tensor]) -> None:
+        """Put back what `save_buffers` copied."""
+        _copy(saved, list(self.model.buffers()))
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[Saved]:
+        """Whatever goes wrong inside, a guard that raises included, the network is then as it was."""
+        saved = self.save()
+        try:
+            yield saved
+        except BaseException:
+            self.restore(saved)
+            raise
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile's
+            model = inner
+        else:
+            return model
+
+
+@torch.no_grad()
+def _copy(values: list[Tensor], tensors: list[Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
+
+
+def reestimate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> None:
+    """Estimate the running statistics of all BatchNorm layers anew, as the mean over some batches of training inputs.
+
+    Args:
+        model: left as it is where it has no such layer.
+        batches: inputs, or tuples that start with them.
+    """
+    with torch.random.fork_rng(devices=[]):  # dropout must not shift the randomness of the training around it
+        update_bn(batches, model)

@@ -1,0 +1,1 @@
+"""Phase 1: train target networks and record their weight trajectories."""

@@ -1,0 +1,1 @@
+"""Tables, sentences and charts of an evaluation."""

@@ -1,0 +1,55 @@
+"""What a registered optimizer takes and gives, as MLflow shows it beside the model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mlflow.models import ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+from ..generative.base import GenerativeOptimizer
+from ..weights.layout import Layout
+
+_MANY_WEIGHTS = 100_000  # above this an example of several rows would be megabytes of JSON
+
+
+def signature(stride: float) -> ModelSignature:
+    """The one signature of both forms of a history: an array, or a column with a safetensors file.
+
+    A signature has one input schema. One of columns turns arrays away, and one of float32 tensors columns; only a
+    named tensor of objects lets both through. The door checks what MLflow then does not.
+
+    Args:
+        stride: steps between the rows of a history unless a caller says otherwise [optimizer steps].
+    """
+    params = ParamSchema(
+        [
+            ParamSpec("t_start", "double", None),  # every parameter must have a default; None is refused by the door
+            ParamSpec("t_end", "double", None),
+            ParamSpec("stride", "double", float(stride)),
+            ParamSpec("layout", "string", ""),
+        ]
+    )
+    history = Schema([TensorSpec(np.dtype(object), (-1,), "history")])
+    return ModelSignature(inputs=history, outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]), params=params)
+
+
+def example(layouts: Sequence[Layout], stride: float) -> tuple[np.ndarray, dict[str, float]]:
+    """A history of the smallest network, with values that are short in JSON, and the times to ask with."""
+    weights = min(layout.size for layout in layouts)
+    rows = 1 if weights > _MANY_WEIGHTS else 3
+    values = np.random.default_rng(0).integers(-2, 3, size=(rows, weights)) / 8
+    return values.astype(np.float32), {"t_start": 2 * stride, "t_end": 3 * stride}
+
+
+def metadata(optimizer: GenerativeOptimizer, stride: float) -> dict[str, Any]:
+    """What a caller must know that no signature says: above all, of what the snapshots are."""
+    averaged = f"running averages of the weights, decay {optimizer.averaging:g}"
+    return {
+        "input": "float32 [snapshots, weights], or a column `history` with a safetensors file of a tensor `history`",
+        "output": "float32 [1, weights], or a column `weights` with a safetensors file of a tensor `weights`",
+        "snapshots_are": averaged if optimizer.averaging else "the weights",
+        "averaging": optimizer.averaging,
+        "stride": float(stride),
+        "most_snapshots": optimizer.history,
+    }

@@ -1,0 +1,163 @@
+"""The main job: all three phases in one MLflow run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.config import Config, Options, Range, option
+from ..evaluation.config import EvaluateConfig
+from ..evaluation.results import Comparison
+from ..evaluation.summary import Summary, at_best_rates
+from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig
+from ..recording.record import TrainTargetConfig, train_targets
+from ..reporting.report import report_markdown
+from ..reporting.text import show_judged
+from ..tracking import MlflowTracker, RunReference, gave_version, promote, run_link, start_run, version_link
+from .evaluate_optimizer import compare_tracked
+from .train_optimizer import register, train_tracked
+
+
+class MainConfig(Config):
+    """What the main job trains on, and how much of everything it does."""
+
+    run_name: str = option(default="digits", help="Name of the trajectories and checkpoints.")
+    task: str = option(default="digits", help="Task to train on.")
+    data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
+    task_options: Options = option(default={}, help="Further parameters of the task.")
+    target_model: str = option(default="MLP", help="Network to train.")
+    target_options: Options = option(default={}, help="Parameters of the network.")
+    lr: Range = option(default=Range(5e-4, 6e-3), help="Learning rates of the recorded runs, low:high.", above=0.0)
+    runs: int = option(default=16, help="Trajectories to record [count]; a quarter is held out.", at_least=2)
+    target_epochs: int = option(default=28, help="Epochs of each recorded run.", at_least=1)
+    snapshot_every: int = option(default=20, help="Steps between snapshots.", at_least=1)
+    averaging: float = option(
+        default=0.98,
+        help="Decay of the running average of the weights that is recorded, predicted and judged; 0 for the weights.",
+        at_least=0.0,
+        below=1.0,
+    )
+    objective: str = option(default="mix", help="What the optimizer is trained for.")
+    optimizer_epochs: int = option(default=8, help="Epochs of meta-training.", at_least=1)
+    pairs_per_epoch: int = option(default=1600, help="Pairs in such an epoch [count].", at_least=1)
+    evaluation_lr: float = option(default=1e-3, help="Learning rate of the held-out trainings.", above=0.0)
+    seeds: int = option(default=3, help="Held-out random seeds to judge on [count].", at_least=1)
+    steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2)
+    every: int = option(default=20, help="Steps between nowcasts.", at_least=1)
+    horizons: tuple[int, ...] = option(
+        default=(20, 60, 160),
+        help="Horizons to propose at each nowcast, of which the guard keeps the best.",
+        at_least=1,
+    )
+    seed: int = option(default=0, help="Random seed.", at_least=0)
+    model_name: str = option(default="metaopt-perceiver", help="Name in the model registry.")
+    overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
+
+    def target(self) -> TrainTargetConfig:
+        """Phase 1 of the main job."""
+        return TrainTargetConfig(
+            run_name=self.run_name,
+            task=self.task,
+            data_dir=self.data_dir,
+            task_options=self.task_options,
+            target_model=self.target_model,
+            target_options=self.target_options,
+            lr=self.lr,
+            runs=self.runs,
+            epochs=self.target_epochs,
+            snapshot_every=self.snapshot_every,
+            averaging=self.averaging,
+            checkpoint_every=self.target_epochs,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+
+    def optimizer(self) -> TrainOptimizerConfig:
+        """Phase 2 of the main job."""
+        return TrainOptimizerConfig(
+            run_name=self.run_name,
+            objective=self.objective,
+            epochs=self.optimizer_epochs,
+            pairs_per_epoch=self.pairs_per_epoch,
+            seed=self.seed,
+            model_name=self.model_name,
+            overwrite=self.overwrite,
+        )
+
+    def evaluation(self, checkpoint: Path) -> EvaluateConfig:
+        """The judgement at the end of the main job, on random seeds that no trajectory had."""
+        return EvaluateConfig(
+            optimizer=str(checkpoint),
+            task=self.task,
+            data_dir=self.data_dir,
+            task_options=self.task_options,
+            target_model=self.target_model,
+            target_options=self.target_options,
+            lr=Range(self.evaluation_lr, self.evaluation_lr),
+            steps=self.steps,
+            every=self.every,
+            horizons=self.horizons,
+            stride=self.snapshot_every,
+            seed=self.seed + 1000,
+            seeds=self.seeds,
+        )
+
+
+@dataclass(frozen=True)
+class MainResult:
+    """What the main job made.
+
+    Attributes:
+        run: the MLflow run; the three phases are below it.
+        folders: the recorded trajectories.
+        trained: the optimizer and its last checkpoint.
+        version: number of the registered version, now champion.
+        model_uri: its address.
+        comparison: the evaluation on held-out random seeds.
+    """
+
+    run: RunReference
+    folders: list[Path]
+    trained: TrainedOptimizer
+    version: int
+    model_uri: str
+    comparison: Comparison
+
+
+def main(config: MainConfig) -> MainResult:
+    """Record trajectories, train an optimizer on them, evaluate it on held-out random seeds, register it.
+
+    Raises:
+        MetaoptError: as for the workflows of the three phases; or the tracking store does not answer.
+    """
+    target, optimizer = config.target(), config.optimizer()
+    tags = {"metaopt.phase": "main", "metaopt.run_name": config.run_name}
+    with start_run(f"main job: {config.run_name}", config, tags=tags, description=_description(config)) as tracker:
+        with tracker.child("phase 1: record trajectories") as phase:
+            folders = train_targets(target, phase)
+        with tracker.child("phase 2: train the optimizer") as phase:
+            trained = train_tracked(optimizer, phase)
+            number = register(optimizer, trained, phase, alias=None)
+        assert number is not None, "the main job has a name to register"
+        version = (config.model_name, number)
+        with tracker.child("phase 3: judge it on held-out random seeds") as phase:
+            phase.note(see=f"Judged: {version_link(*version)}")
+            comparison = compare_tracked(config.evaluation(trained.checkpoint), trained.optimizer, phase, version)
+        promote(*version)
+        _conclude(tracker, comparison, phase, version)
+    uri = f"models:/{config.model_name}/{number}"
+    return MainResult(tracker.reference, folders, trained, number, uri, comparison)
+
+
+def _description(config: MainConfig) -> str:
+    return (
+        f"The whole story: records {config.runs} trajectories of {config.target_model} on {config.task}, trains a "
+        f"generative optimizer on them, judges it on {config.seeds} held-out random seeds, registers it."
+    )
+
+
+def _conclude(tracker: MlflowTracker, comparison: Comparison, phase: MlflowTracker, judged: tuple[str, int]) -> None:
+    """Say in the main run itself what came of it, and where the rest is."""
+    show_judged(Summary(at_best_rates(comparison)), tracker)
+    tracker.text(report_markdown(comparison), "report.md")
+    gave_version(tracker, *judged)
+    details = run_link(tracker.client, phase.run_id)
+    tracker.note(see=f"Optimizer: {version_link(*judged)}. Figures and contenders: {details}")
