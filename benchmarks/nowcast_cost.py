@@ -45,7 +45,7 @@ def measure(size: str, optimizer: str, guarded: bool, threads: int, nowcasts: in
     return {
         "network": size,
         "weights": wrapped.layout.size,
-        "looks": wrapped.events[-1].looks,
+        "looks": wrapped.events[-1].guard_calls,
         "threads": threads,
         "nowcasts": nowcasts,
         "median ms": median(costs),

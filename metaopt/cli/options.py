@@ -131,6 +131,9 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
     config = kind.from_mapping(values)
     places = [place for place in _PLACES if place.options in kind.names() and place.chosen_by in kind.names()]
     for flag, text in _flags(words):
+        if flag in kind.renamed:
+            merged[flag] = text
+            continue
         for place in places:
             known = _parameters(place.registry, getattr(config, place.chosen_by))
             if known is None or flag in known:

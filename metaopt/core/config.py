@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, dataclass_transform
+from typing import Any, ClassVar, Self, dataclass_transform
 
 import yaml
 
 from .errors import InvalidConfig
+from .moved import warn_renamed
 from .registry import suggest
 
 Options = Mapping[str, Any]
@@ -68,6 +69,9 @@ class Range:
 class Config:
     """Base of every configuration. Subclasses are frozen dataclasses whose fields are made by `option`."""
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Present names of parameters by their old ones, which are still read, with a DeprecationWarning."""
+
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
 
@@ -95,10 +99,14 @@ class Config:
         Raises:
             InvalidConfig: a name that is no parameter, or a value that breaks a rule.
         """
-        for name in values:
-            if name not in cls.names():
+        present: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in cls.renamed:
+                warn_renamed(f"the parameter {name!r} of {cls.__name__}", repr(cls.renamed[name]))
+            elif name not in cls.names():
                 raise InvalidConfig(f"unknown parameter {name!r} for {cls.__name__}: {suggest(name, cls.names())}")
-        return cls(**values)
+            present[cls.renamed.get(name, name)] = value
+        return cls(**present)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, ready for JSON or YAML; `from_mapping` gives an equal configuration back."""

@@ -44,6 +44,26 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
     warnings.warn(f"{old} is deprecated and will be removed; use {new}", DeprecationWarning, stacklevel=stacklevel)
 
 
+def renamed_keywords(where: str, given: dict[str, Any], names: Mapping[str, str], known: dict[str, Any]) -> None:
+    """Move keyword arguments of old names to their new ones.
+
+    Args:
+        where: the callable, for the messages.
+        given: what `**keywords` caught.
+        names: new name by old one.
+        known: the arguments by new name; receives the values.
+    Raises:
+        TypeError: a keyword that is neither new nor old, or both names of one argument are given.
+    """
+    for old, value in given.items():
+        if old not in names:
+            raise TypeError(f"{where} got an unexpected keyword argument {old!r}")
+        if known.get(names[old]) is not None:
+            raise TypeError(f"{where} got both {names[old]!r} and its old name {old!r}; give {names[old]!r}")
+        warn_renamed(f"{where}({old}=…)", f"{names[old]}=…", stacklevel=4)
+        known[names[old]] = value
+
+
 def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """A `__getattr__` for a package from which names have moved (PEP 562).
 

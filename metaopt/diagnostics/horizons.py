@@ -41,7 +41,7 @@ class Horizons:
 def horizons(course: ProbedRun, optimizer: GenerativeOptimizer) -> Horizons:
     """Predict for several times from an early, a middle and a late state."""
     config = course.setup.config
-    proposed = config.proposed
+    proposed = config.policy.all_horizons
     furthest = max(*proposed, _LEAST * config.stride)
     ahead = evenly(range(0, furthest + config.stride, config.stride), _HORIZONS)
     starts = course.starts(_STATES, ahead[-1]) or course.starts(_STATES)

@@ -1,16 +1,17 @@
 """What an evaluation compares, and for how long."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from ..core.config import Config, Options, Range, option
+from ..core.config import Options, Range, option
 from ..core.errors import InvalidConfig
-from ..nowcast.policy import STRAIGHT, check_schedule, check_straight, usual_horizons
+from ..nowcast.policy import NowcastPolicy, PolicyConfig
 
 DELAYS = (0, 50, 200)
 """When after a nowcast its worth is measured [steps]."""
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(PolicyConfig):
     """One case: a task, a target, a base optimizer, a budget, and held-out random seeds."""
 
     optimizer: str = option(
@@ -35,17 +36,11 @@ class EvaluateConfig(Config):
     )
     batch_size: int = option(default=64, help="Training examples per step [count].", at_least=1)
     steps: int = option(default=480, help="Budget of every contender [steps].", at_least=2)
-    every: int = option(default=40, help="Steps from one nowcast to the next [steps].", at_least=1)
-    stride: int = option(default=20, help="Steps between the snapshots that a nowcast starts from [steps].", at_least=1)
     horizons: tuple[int, ...] = option(
         default=(),
         help="Horizons to propose at each nowcast, of which the guard keeps the best; four from half to eight times "
         "`every` unless given [steps].",
         at_least=1,
-    )
-    straight: float = option(
-        default=STRAIGHT,
-        help="How straight a training must go for its weights to follow a nowcast, a cosine; -1 asks the guard alone.",
     )
     seed: int = option(
         default=1000, help="First random seed; it and the following must be held out from meta-training.", at_least=0
@@ -83,8 +78,7 @@ class EvaluateConfig(Config):
                 cosine.
         """
         super().__post_init__()
-        check_schedule(self.every, self.stride, self.every)
-        check_straight(self.straight)
+        _ = self.policy
         if self.every > self.steps:
             raise InvalidConfig(f"every is {self.every}, steps is {self.steps}: no nowcast would take place")
         if 2 * self.evaluate_every > self.steps:
@@ -99,14 +93,15 @@ class EvaluateConfig(Config):
         return tuple(Range(rate, rate) for rate in dict.fromkeys(self.learning_rates)) or (self.lr,)
 
     @property
-    def proposed(self) -> tuple[int, ...]:
-        """The horizons that are proposed at each nowcast [steps]."""
-        return self.horizons or usual_horizons(self.every, self.stride)
+    def policy(self) -> NowcastPolicy:
+        """The policy of the nowcasts."""
+        return replace(super().policy, horizons=self.horizons)
 
     @property
     def horizon(self) -> int:
         """How far ahead single predictions look: the middle one of the horizons [steps]."""
-        return sorted(self.proposed)[(len(self.proposed) - 1) // 2]
+        horizons = sorted(self.policy.all_horizons)
+        return horizons[(len(horizons) - 1) // 2]
 
     @property
     def measured(self) -> list[int]:

@@ -59,7 +59,7 @@ class Curve:
     @property
     def guard_passes(self) -> int:
         """Forward passes over the guard's batch [count]."""
-        return sum(event.looks for event in self.events)
+        return sum(event.guard_calls for event in self.events)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..core.config import Range
@@ -198,10 +198,8 @@ class PairedEvaluation:
         facts = {
             "optimizer": digest,
             "nowcasts": _NOWCASTS,
-            "every": self.config.every,
+            "policy": asdict(self.config.policy),
             "guard_batch": self.config.guard_batch,
-            "horizons": list(self.config.proposed),
-            "straight": self.config.straight,
         }
         average, own = self._twin({**_place(setup), **facts}, train).curves
         if optimizer.averaging:

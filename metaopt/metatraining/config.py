@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from ..core.config import Config, Options, option
+from ..core.config import Options, option
 from ..core.errors import InvalidConfig
-from ..nowcast.policy import STRAIGHT, check_schedule, check_straight
+from ..nowcast.policy import PolicyConfig
 from ..recording.text import count
 from ..trajectories import check_run_name
 from ..trajectories.dataset import MODES
 from .objectives import OBJECTIVES
 
 
-class TrainOptimizerConfig(Config):
+class TrainOptimizerConfig(PolicyConfig):
     """What to learn from, how, and where the checkpoints go."""
 
     run_name: str = option(
@@ -38,12 +38,6 @@ class TrainOptimizerConfig(Config):
         default=0, help="Updates on inner trainings without nowcasts, before the first round [count].", at_least=0
     )
     inner_steps: int = option(default=800, help="Length of an inner training [steps].", at_least=1)
-    every: int = option(default=40, help="Steps between nowcasts in inner trainings; also the look-ahead.", at_least=1)
-    stride: int = option(default=20, help="Steps between the snapshots that they are made from.", at_least=1)
-    straight: float = option(
-        default=STRAIGHT,
-        help="How straight inner trainings must go for their weights to follow, a cosine; -1 asks their guard alone.",
-    )
     batch_size: int = option(default=8, help="Pairs in a batch [count].", at_least=1)
     pairs_per_epoch: int = option(default=0, help="Pairs drawn for an epoch [count]; 0 for all.", at_least=0)
     task_batch: int = option(
@@ -98,8 +92,7 @@ class TrainOptimizerConfig(Config):
                 f"rounds is {self.rounds} and mixture is {self.mixture}: live rounds need both, recordings neither"
             )
         if self.rounds:
-            check_schedule(self.every, self.stride, self.every)
-            check_straight(self.straight)
+            _ = self.policy
 
     @property
     def run_names(self) -> list[str]:
@@ -117,7 +110,7 @@ class TrainOptimizerConfig(Config):
         names = ("training_mode", "objective", "batch_size", "pairs_per_epoch", "task_batch", "lr", "weight_decay",
                  "average", "seed")  # fmt: skip
         live = ("task_batch", "lr", "weight_decay", "average", "seed", "warm_up", "inner_steps", "every", "stride",
-                "straight")  # fmt: skip
+                "min_cosine")  # fmt: skip
         return {name: getattr(self, name) for name in (live if self.rounds else names)}
 
     @property

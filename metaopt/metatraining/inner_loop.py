@@ -1,4 +1,4 @@
-"""Many short inner trainings of one problem at once, as live ground for meta-training."""
+"""Many short inner trainings of one problem at once, batched over networks: the inner loop of online meta-training."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..nowcast.policy import STRAIGHT, goes_straight
+from ..nowcast.policy import NowcastPolicy, accepts, tolerates
 from ..tasks import Batch, Task
-from ..weights.averaging import SHORT
+from ..weights.averaging import SHORT_DECAY, ExponentialMovingAverage
 from .problem import InnerProblem
 
 _BETAS = (0.9, 0.999)
@@ -18,9 +18,9 @@ _DIVERGED = 3.0  # times the baseline loss; what is worse has nothing to teach
 
 
 class InnerTrainings:
-    """A cohort: networks of one problem that train side by side with Adam, each with its own batches and learning rate.
+    """Networks of one problem that train side by side with Adam, each with its own batches and learning rate.
 
-    What it does depends on its arguments alone. Adam (Kingma & Ba 2014, arXiv:1412.6980) is written out here because
+    The arguments determine everything. Adam (Kingma & Ba 2014, arXiv:1412.6980) is written out here because
     the rows have learning rates of their own, which `torch.optim` cannot have in one tensor; a test compares the two.
 
     Args:
@@ -28,7 +28,7 @@ class InnerTrainings:
         weights: where each network starts.
         lr: learning rates.
         batch_size: examples in a batch [count].
-        stride: steps between the snapshots that are kept [steps].
+        policy: when snapshots are kept, and which weights follow a forecast.
         history: how many of them are kept [count].
         averaging: decay of the running average of the weights, of which snapshots are kept; 0 for the weights.
         seed: random seed of the batches.
@@ -41,24 +41,28 @@ class InnerTrainings:
         lr: Float[Tensor, " rows"],
         *,
         batch_size: int,
-        stride: int,
+        policy: NowcastPolicy,
         history: int,
         averaging: float,
         seed: int,
     ) -> None:
         self.problem = problem
-        self.stride = stride
+        self.policy = policy
         self.weights = weights.clone()
-        self.averaged = weights.clone()
-        self.recent = weights.clone()
+        self.average = ExponentialMovingAverage(averaging)
+        self.short_average = ExponentialMovingAverage(SHORT_DECAY)
         self.step = 0
         self.diverged = torch.zeros(len(weights), dtype=torch.bool)
         self._lr = lr.unsqueeze(1)
-        self._averaging = averaging
         self._first, self._second = torch.zeros_like(weights), torch.zeros_like(weights)
         self._batches = _endless(problem.task, batch_size, seed)
         self._history = self.weights.unsqueeze(1).repeat(1, history, 1)
         self._times = torch.zeros(len(weights), history)
+
+    @property
+    def averaged(self) -> Float[Tensor, "rows weights"]:
+        """The running average of the weights; the weights before the first step."""
+        return self._value(self.average)
 
     def past(self) -> tuple[Float[Tensor, "rows history weights"], Float[Tensor, "rows history"]]:
         """The last snapshots and their times; the present ones stand for those that do not exist."""
@@ -68,52 +72,59 @@ class InnerTrainings:
         """Train every network for some steps."""
         for _ in range(steps):
             self._take_step()
-            if self.step % self.stride == 0:
+            if self.policy.snapshot_due(self.step):
                 self._history = torch.cat([self._history[:, 1:], self.averaged.unsqueeze(1)], 1)
                 self._times = torch.cat([self._times[:, 1:], torch.full((len(self.weights), 1), float(self.step))], 1)
 
-    def follow(
-        self,
-        advised: Bool[Tensor, " rows"],
-        change: Float[Tensor, "rows weights"],
-        seen: Batch,
-        straight: float = STRAIGHT,
-    ) -> Bool[Tensor, " rows"]:
-        """Move networks by what their averages are predicted to move, where that is good for them, too.
-
-        As in `Nowcast`, that is where they go straight on and a guard that looks at their short averages agrees; where
-        the prediction is of the weights themselves, all follow.
+    def accept(self, forecast: Float[Tensor, "rows weights"], examples: Batch) -> Bool[Tensor, " rows"]:
+        """The rows whose forecast the policy accepts.
 
         Args:
-            advised: true for the rows whose prediction is good.
-            change: for all rows; that of the others is ignored [raw units].
-            seen: what the guard looks at.
-            straight: how straight they must go, a cosine; -1 asks the guard alone [1].
-        Returns: true for the rows that were moved.
+            examples: what the guard measures losses on.
         """
-        followed = advised
-        if self._averaging:
-            followed = advised & self._go_straight(straight) & self.problem.not_worse(self.recent, change, seen)
+        before, after = (self.problem.example_losses(each, examples) for each in (self.averaged, forecast))
+        return accepts(before, after) & ~self.diverged
+
+    def follow(
+        self, accepted: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"], examples: Batch
+    ) -> Bool[Tensor, " rows"]:
+        """Add the predicted change of the average to the weights where the policy lets them follow, as in `Nowcast`.
+
+        A forecast of the weights themselves is followed wherever it is accepted.
+
+        Args:
+            accepted: the rows whose forecast is accepted.
+            change: for all rows; that of the others is ignored [raw units].
+            examples: what the guard measures losses on.
+        Returns: the rows that were moved.
+        """
+        followed = accepted
+        if self.average.decay:
+            short = self._value(self.short_average)
+            before, after = (self.problem.example_losses(each, examples) for each in (short, short + change))
+            followed = accepted & self._go_straight() & tolerates(before, after)
         self.shift(followed, change)
         return followed
 
     def shift(self, which: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"]) -> None:
-        """Move some networks with their averages and histories; Adam's moments stay.
+        """Add a change to some networks, their averages and histories; Adam's moments stay.
 
         Args:
-            which: true for the rows that are moved.
+            which: the rows that are moved.
             change: for all rows; that of the others is ignored [raw units].
         """
         change = torch.where(which.unsqueeze(1), change, 0.0)
         self.weights = self.weights + change
-        self.averaged = self.averaged + change
-        self.recent = self.recent + change
+        self.average.shift(0, change)
+        self.short_average.shift(0, change)
         self._history = self._history + change.unsqueeze(1)
 
-    def _go_straight(self, at_least: float) -> Bool[Tensor, " rows"]:
-        length = self._history.shape[1]
-        there = self._history[:, -(self.step // self.stride + 1) :]
-        return goes_straight(there, length, self.stride, self._averaging, at_least)
+    def _value(self, average: ExponentialMovingAverage) -> Float[Tensor, "rows weights"]:
+        return (average.tensors[0] if average.updates else self.weights).clone()
+
+    def _go_straight(self) -> Bool[Tensor, " rows"]:
+        so_far = self._history[:, -(self.step // self.policy.stride + 1) :]
+        return self.policy.goes_straight(so_far, self._history.shape[1], self.average.decay)
 
     def _take_step(self) -> None:
         batches = [next(self._batches) for _ in range(len(self.weights))]
@@ -131,12 +142,8 @@ class InnerTrainings:
         mean = self._first / (1 - _BETAS[0] ** self.step)
         spread = (self._second / (1 - _BETAS[1] ** self.step)).sqrt()
         self.weights = self.weights - self._lr * ~self.diverged.unsqueeze(1) * mean / (spread + _EPSILON)
-        self.averaged = self._average(self.averaged, self._averaging)
-        self.recent = self._average(self.recent, SHORT)
-
-    def _average(self, so_far: Tensor, decay: float) -> Tensor:
-        """The running average with the present weights in it, corrected for its start."""
-        return so_far.lerp(self.weights, (1 - decay) / (1 - decay**self.step))
+        self.average.update([self.weights])
+        self.short_average.update([self.weights])
 
 
 def _endless(task: Task, batch_size: int, seed: int) -> Iterator[Batch]:

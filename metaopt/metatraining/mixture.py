@@ -10,6 +10,7 @@ import torch
 from ..core.config import Config, Options, Range, option, read_config_file
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.rng import generator
+from ..nowcast.policy import NowcastPolicy
 from ..targets import target_config
 from ..tasks import Task, load_task, task_config
 from .inner_loop import InnerTrainings
@@ -67,13 +68,15 @@ def _component(name: str, values: Any, tasks: dict[str, Task], data_dir: Path | 
         raise type(error)(f"{name} in the mixture: {error}") from error
 
 
-def start(component: MixtureComponent, stride: int, history: int, averaging: float, seed: int) -> InnerTrainings:
-    """Fresh trainings of an ingredient, which the random seed determines: weights, learning rates and batches.
+def start(
+    component: MixtureComponent, policy: NowcastPolicy, history: int, averaging: float, seed: int
+) -> InnerTrainings:
+    """Fresh inner trainings of a component; the random seed determines weights, learning rates and batches.
 
     Args:
-        stride: steps between the snapshots that are kept [steps].
-        history: how many of them are kept [count].
-        averaging: decay of the running average that they are of; 0 for the weights themselves.
+        policy: when snapshots are kept, and which weights follow a forecast.
+        history: how many snapshots are kept [count].
+        averaging: decay of the running average that the snapshots are of; 0 for the weights themselves.
     """
     config, random = component.config, generator(seed)
     positions = torch.rand(config.rows, dtype=torch.float64, generator=random).tolist()
@@ -83,7 +86,7 @@ def start(component: MixtureComponent, stride: int, history: int, averaging: flo
         torch.stack([component.problem.fresh_weights(each) for each in seeds]),
         torch.tensor([config.lr.at(position) for position in positions]),
         batch_size=config.batch_size,
-        stride=stride,
+        policy=policy,
         history=history,
         averaging=averaging,
         seed=seed,

@@ -2,7 +2,6 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from ..core.progress import NO_PROGRESS, Progress, progress
 from ..core.rng import generator
 from ..core.tracker import Tracker
 from ..generative import GenerativeOptimizer
-from ..nowcast.policy import REACH, STRAIGHT, usual_horizons, whole_strides
+from ..nowcast.policy import NowcastPolicy, rank
 from ..tasks import Batch
 from .config import TrainOptimizerConfig
 from .mixture import MixtureComponent, read_mixture, start
@@ -48,9 +47,7 @@ class OnlineSource:
         self.components = read_mixture(config.mixture, config.data_dir)
         self.warm_up = config.warm_up
         self.races_every = config.checkpoint_every
-        self.plan = OnlineSettings(
-            config.inner_steps, config.every, config.stride, history, averaging, config.task_batch, config.straight
-        )
+        self.plan = OnlineSettings(config.inner_steps, config.policy, history, averaging, config.task_batch)
         self.seed = config.seed
         self.learned, self.held_out = [each.name for each in self.components], []
         self.subjects = list(
@@ -76,7 +73,7 @@ class OnlineSource:
     def updates(self, epoch: int) -> int:
         """About how many nowcasts a round has [count]; the first one also has the warm-up's updates."""
         warm_up = 0 if epoch else self.warm_up
-        return warm_up + len(self.components) * max(self.plan.steps // self.plan.every - 1, 1)
+        return warm_up + len(self.components) * max(self.plan.steps // self.plan.policy.every - 1, 1)
 
     def prepare(self, run: MetaTrainingState) -> None:
         """Run the trainings that the warm-up learns from, before the first round."""
@@ -119,7 +116,7 @@ class OnlineSource:
             problem = trainings.component.problem
             history, times = trainings.draw(random)
             examples = problem.task.sample("meta", self.plan.examples, random)
-            predicted = guarded(run.model, history, times, self.plan.horizons, problem, examples, random)
+            predicted = forecast_at_best_horizon(run.model, history, times, self.plan.policy, problem, examples, random)
             loss = log_loss(problem, predicted, examples).mean()
             run.update(loss)
             bar.update(loss=loss.item())
@@ -132,7 +129,7 @@ class OnlineSource:
             return {}
         each = self.components[(turn - 1) % len(self.components)]
         plan, seed = self.plan, _seed(self.seed, -1, 0)
-        result = paired_speedup(run.predictor, each, plan.steps, plan.every, plan.stride, seed, straight=plan.straight)
+        result = paired_speedup(run.predictor, each, plan.steps, plan.policy, seed)
         return {f"val_{name}/{each.name}": value for name, value in result.items()}
 
 
@@ -141,35 +138,26 @@ def _seed(*numbers: int) -> int:
 
 
 class OnlineSettings(NamedTuple):
-    """How live trainings go.
+    """How the inner trainings of online meta-training go.
 
-    Args:
+    Attributes:
         steps: length of an inner training [steps].
-        every: steps from one nowcast to the next, on average; also how far ahead its effect is judged [steps].
-        stride: steps between the snapshots of a history [steps].
-        history: how many of them the optimizer looks at [count].
-        averaging: decay of the running average that they are of.
-        examples: on which losses are measured [count].
-        straight: how straight they must go for their weights to follow, a cosine [1].
+        policy: of its nowcasts; `every` is the mean gap between two, and how far ahead the effect of one is measured.
+        history: how many snapshots the optimizer is given [count].
+        averaging: decay of the running average that the snapshots are of.
+        examples: how many examples losses are measured on [count].
     """
 
     steps: int
-    every: int
-    stride: int
+    policy: NowcastPolicy
     history: int
     averaging: float
     examples: int
-    straight: float = STRAIGHT
-
-    @property
-    def horizons(self) -> tuple[int, ...]:
-        """How far ahead nowcasts look, of which the best is followed [steps]."""
-        return usual_horizons(self.every, self.stride)
 
     def gap(self, random: torch.Generator) -> int:
         """Steps to the next nowcast: half of `every` to twice as many, as a multiple of the stride."""
         factor = _GAPS[int(torch.randint(len(_GAPS), (), generator=random))]
-        return whole_strides(factor * self.every, self.stride)
+        return self.policy.whole_strides(factor * self.policy.every)
 
 
 class WarmUpTrainings:
@@ -190,18 +178,18 @@ class WarmUpTrainings:
         rows = torch.randint(runs, (_DRAWN,), generator=random)
         ends = torch.randint(1, snapshots, (_DRAWN, 1), generator=random)
         places = (ends + torch.arange(1 - self._plan.history, 1)).clamp(min=0)
-        return self._snapshots[rows.unsqueeze(1), places], (places * self._plan.stride).float()
+        return self._snapshots[rows.unsqueeze(1), places], (places * self._plan.policy.stride).float()
 
     def _run(self, random: torch.Generator) -> Float[Tensor, "runs snapshots weights"]:
         """The snapshots of a cohort; trainings that diverge are left out."""
         plan = self._plan
         trainings = start(
-            self.component, plan.stride, 1, plan.averaging, _seed(int(torch.randint(2**31, (), generator=random)))
+            self.component, plan.policy, 1, plan.averaging, _seed(int(torch.randint(2**31, (), generator=random)))
         )
         snapshots = [trainings.averaged]
         while trainings.step < plan.steps:
-            trainings.advance(plan.stride)
-            self._bar.update(plan.stride)
+            trainings.advance(plan.policy.stride)
+            self._bar.update(plan.policy.stride)
             snapshots.append(trainings.averaged)
         return torch.stack(snapshots, 1)[~trainings.diverged]
 
@@ -217,7 +205,7 @@ class Cohort:
         self.component = component
         self.plan = plan
         self.random = generator(seed)
-        self.trainings = start(component, plan.stride, plan.history, plan.averaging, seed)
+        self.trainings = start(component, plan.policy, plan.history, plan.averaging, seed)
         self.trainings.advance(plan.gap(self.random))
         self._begins = begins
 
@@ -256,50 +244,50 @@ def lookahead_update(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     """
     trainings, plan, problem = cohort.trainings, cohort.plan, cohort.component.problem
     history, times = trainings.past()
-    seen, examples = cohort.examples(), cohort.examples()
-    predicted = guarded(model, history, times, plan.horizons, problem, seen, cohort.random)
-    moved = predicted.detach() - trainings.averaged
-    kept = problem.not_worse(trainings.averaged, moved, seen) & ~trainings.diverged
+    guard_examples, examples = cohort.examples(), cohort.examples()
+    predicted = forecast_at_best_horizon(model, history, times, plan.policy, problem, guard_examples, cohort.random)
+    change = predicted.detach() - trainings.averaged
+    accepted = trainings.accept(predicted.detach(), guard_examples)
     with torch.no_grad():
         before = log_loss(problem, trainings.averaged, examples)
     right_after, now = _judged(problem, predicted.detach(), examples)
-    followed = trainings.follow(kept, moved, seen, plan.straight)
+    followed = trainings.follow(accepted, change, guard_examples)
     trainings.advance(plan.gap(cohort.random))
     later_loss, later = _judged(problem, trainings.averaged, cohort.examples())
     blended = now.lerp(later, _LATER * followed.float().unsqueeze(1))
-    learned = kept & ~trainings.diverged & blended.isfinite().all(1)
+    learned = accepted & ~trainings.diverged & blended.isfinite().all(1)
     gradient = torch.where(learned.unsqueeze(1), blended, 0) / max(int(learned.sum()), 1)
-    change = (right_after - before)[learned]
+    gained = (right_after - before)[learned]
     figures = {
-        "log_loss_change": float(change.mean()) if len(change) else 0.0,
-        "kept": float(kept.float().mean()),
+        "log_loss_change": float(gained.mean()) if len(gained) else 0.0,
+        "kept": float(accepted.float().mean()),
         "followed": float(followed.float().mean()),
-        "later_log_loss": float(later_loss[learned].mean()) if len(change) else 0.0,
+        "later_log_loss": float(later_loss[learned].mean()) if len(gained) else 0.0,
     }
     return Update((predicted * gradient).sum(), figures)
 
 
-def guarded(
+def forecast_at_best_horizon(
     model: GenerativeOptimizer,
     history: Float[Tensor, "rows history weights"],
     times: Float[Tensor, "rows history"],
-    horizons: Sequence[int],
+    policy: NowcastPolicy,
     problem: InnerProblem,
     examples: Batch,
     random: torch.Generator,
 ) -> Float[Tensor, "rows weights"]:
-    """Predictions at the horizon that a guard would keep, for most rows.
+    """Forecasts at the horizon that a guard would choose, for most rows; differentiable.
 
-    Only what would be used learns: so each horizon becomes good at something else, where learning from all would make
-    each of them the same compromise. As in use, none is longer than half of the steps so far, but for the shortest.
+    Training on the forecast that would be used lets each horizon specialise; training on all of them would make each
+    the same compromise. Some rows take a random horizon in between, so that a single horizon is of use, too.
     """
-    last, ahead = times[:, -1], torch.tensor(horizons, dtype=times.dtype)
-    longest = (REACH * last).clamp(ahead.min(), ahead.max())
+    last, ahead = times[:, -1], torch.tensor(policy.all_horizons, dtype=times.dtype)
+    longest = policy.longest(last)
     with torch.no_grad():
-        proposed = [model.generate(history, times, last + horizon, problem.layout) for horizon in ahead]
-        losses = torch.stack([log_loss(problem, weights, examples) for weights in proposed])
+        forecasts = [model.generate(history, times, last + horizon, problem.layout) for horizon in ahead]
+        losses = torch.stack([rank(problem.example_losses(weights, examples)) for weights in forecasts])
     losses[ahead.unsqueeze(1) > longest] = math.inf
-    best = ahead[losses.nan_to_num(math.inf).argmin(0)]
+    best = ahead[losses.argmin(0)]
     anything = torch.rand(best.shape, generator=random) < _ANY
     between = ahead.min() * (longest / ahead.min()) ** torch.rand(best.shape, generator=random)
     return model.generate(history, times, last + torch.where(anything, between, best), problem.layout)

@@ -1,6 +1,4 @@
-"""Twins side by side: trainings with and without nowcasts, from the same weights, on the same batches."""
-
-from collections.abc import Sequence
+"""Validation of online meta-training: paired inner trainings with and without nowcasts."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +6,7 @@ from torch import Tensor
 
 from ..core.rng import generator
 from ..generative import GenerativeOptimizer
-from ..nowcast.policy import STRAIGHT, usual_horizons, within_reach
+from ..nowcast.policy import NowcastPolicy
 from ..tasks import Batch
 from .inner_loop import InnerTrainings
 from .mixture import MixtureComponent, start
@@ -18,86 +16,74 @@ _EXAMPLES = 512
 
 @torch.no_grad()
 def paired_speedup(
-    optimizer: GenerativeOptimizer,
-    component: MixtureComponent,
-    steps: int,
-    every: int,
-    stride: int,
-    seed: int,
-    horizons: Sequence[int] = (),
-    straight: float = STRAIGHT,
+    optimizer: GenerativeOptimizer, component: MixtureComponent, steps: int, policy: NowcastPolicy, seed: int
 ) -> dict[str, float]:
-    """How much sooner guarded nowcasts reach what Adam alone reaches: a quick look while meta-training goes on.
+    """How much sooner guarded nowcasts reach the best loss of Adam alone: a quick check during meta-training.
 
-    `metaopt evaluate` is what judges; this is one random draw of learning rates, without the other baselines.
+    Both trainings have the same initial weights, batches and learning rates, drawn once. `metaopt evaluate` measures
+    more carefully and with all baselines.
 
     Args:
-        steps: budget [steps].
-        every: steps from one nowcast to the next [steps].
-        stride: steps between snapshots, and between looks at the validation loss [steps].
-        horizons: how far ahead nowcasts look, of which the guard keeps the best; the usual ones unless given [steps].
-        straight: how straight a training must go for its weights to follow, a cosine [1].
-    Returns: `speedup`, Adam's steps to its best loss over those of the running average of ours, geometric mean;
-        `average_speedup`, the same for Adam's own running average; `final_log_ratio`, the logarithm of our average's
-        loss at the end over that of Adam's; `kept`, the share of nowcasts that the guard kept.
+        steps: budget of each training [steps].
+        policy: of the nowcasts; the validation loss is measured every `policy.stride` steps.
+    Returns: `speedup`, steps of Adam to its best loss over the steps of the running average with nowcasts, geometric
+        mean over rows; `average_speedup`, the same for the running average of Adam alone; `final_log_ratio`, the
+        logarithm of the final loss with nowcasts over that of Adam's average; `kept`, the share of accepted nowcasts.
     """
     problem = component.problem
     decay = optimizer.averaging
-    alone, nowcast = (start(component, stride, optimizer.history, decay, seed) for _ in range(2))
-    guard, shown = (problem.task.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
+    alone, nowcast = (start(component, policy, optimizer.history, decay, seed) for _ in range(2))
+    guard, validation = (problem.task.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
     curves: list[list[Tensor]] = [[], [], []]
-    taken: list[float] = []
-    proposed = horizons or usual_horizons(every, stride)
-    lead = torch.zeros_like(nowcast.averaged)  # of the average in use where the weights have not followed
-    for step in range(stride, steps + 1, stride):
+    accepted_shares: list[float] = []
+    offset = torch.zeros_like(nowcast.averaged)  # of the average in use where the weights have not followed
+    for step in range(policy.stride, steps + 1, policy.stride):
         for trainings in (alone, nowcast):
             with torch.enable_grad():
-                trainings.advance(stride)
-        lead *= decay**stride
-        if step % every == 0 and step < steps:
-            kept, lead = _nowcast(optimizer, nowcast, within_reach(proposed, step), guard, straight)
-            taken.append(kept)
-        for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged + lead), curves, strict=True):
-            curve.append(problem.losses(weights, shown))
-    theirs, averages, ours = (torch.stack(curve) for curve in curves)
+                trainings.advance(policy.stride)
+        offset *= decay**policy.stride
+        if policy.nowcast_due(step) and step < steps:
+            share, offset = apply_nowcast(optimizer, nowcast, policy, guard)
+            accepted_shares.append(share)
+        for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged + offset), curves, strict=True):
+            curve.append(problem.losses(weights, validation))
+    adam, average, ours = (torch.stack(curve) for curve in curves)
     sound = ~(alone.diverged | nowcast.diverged)
     if not sound.any():
         return {}
-    target = theirs.min(0).values
-    arrival, average_arrival, our_arrival = (
-        _steps_to_target(losses, target)[sound].log() for losses in (theirs, averages, ours)
-    )
+    target = adam.min(0).values
+    adam_steps, average_steps, our_steps = (_first_reached(each, target)[sound].log() for each in (adam, average, ours))
     return {
-        "speedup": float((arrival - our_arrival).mean().exp()),
-        "average_speedup": float((arrival - average_arrival).mean().exp()),
-        "final_log_ratio": float((ours[-1] / averages[-1]).log()[sound].mean()),
-        "kept": sum(taken) / max(len(taken), 1),
+        "speedup": float((adam_steps - our_steps).mean().exp()),
+        "average_speedup": float((adam_steps - average_steps).mean().exp()),
+        "final_log_ratio": float((ours[-1] / average[-1]).log()[sound].mean()),
+        "kept": sum(accepted_shares) / max(len(accepted_shares), 1),
     }
 
 
-def _nowcast(
-    optimizer: GenerativeOptimizer, trainings: InnerTrainings, horizons: Sequence[int], guard: Batch, straight: float
+def apply_nowcast(
+    optimizer: GenerativeOptimizer, trainings: InnerTrainings, policy: NowcastPolicy, guard: Batch
 ) -> tuple[float, Float[Tensor, "rows weights"]]:
-    """Move those whose losses do not rise, each by its best proposal.
+    """Propose all horizons to every training; each takes its best one where the policy accepts it.
 
-    Returns: the share whose average is better off; what the average in use has on itself where the weights are not.
+    Returns: the share of trainings that accepted; the offset of the average in use where the weights did not follow.
     """
     history, times = trainings.past()
-    problem, best = trainings.problem, trainings.averaged
-    lowest = problem.losses(best, guard)
-    better = torch.zeros_like(trainings.diverged)
-    for horizon in horizons:
-        predicted = optimizer.predict(history, times, times[:, -1] + horizon, problem.layout)
-        losses = problem.losses(predicted, guard)
-        lower = (losses <= lowest) & ~trainings.diverged
-        best = torch.where(lower.unsqueeze(1), predicted, best)
-        lowest, better = torch.where(lower, losses, lowest), better | lower
-    change = best - trainings.averaged
-    followed = trainings.follow(better, change, guard, straight)
-    return float(better.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)
+    problem, averaged = trainings.problem, trainings.averaged
+    forecasts = [
+        optimizer.predict(history, times, times[:, -1] + horizon, problem.layout)
+        for horizon in policy.proposed(trainings.step)
+    ]
+    losses = torch.stack([problem.example_losses(each, guard) for each in forecasts])
+    best, accepted = policy.choose(problem.example_losses(averaged, guard), losses)
+    accepted = accepted & ~trainings.diverged
+    chosen = torch.stack(forecasts)[best, torch.arange(len(best))]
+    change = torch.where(accepted.unsqueeze(1), chosen - averaged, 0.0)
+    followed = trainings.follow(accepted, change, guard)
+    return float(accepted.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)
 
 
-def _steps_to_target(losses: Float[Tensor, "looks rows"], target: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    """The first look at or below the target, from 1; one after the last where there is none."""
-    there = losses <= target
-    return torch.where(there.any(0), there.float().argmax(0), len(losses)) + 1.0
+def _first_reached(losses: Float[Tensor, "points rows"], target: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """The first measurement at or below the target, from 1; one after the last where there is none."""
+    reached = losses <= target
+    return torch.where(reached.any(0), reached.float().argmax(0), len(losses)) + 1.0

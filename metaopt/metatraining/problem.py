@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
@@ -103,14 +103,22 @@ class InnerProblem:
             return vmap(self._loss)(self.layout.unflatten(weights), *examples)
 
     @torch.no_grad()
-    def not_worse(
-        self, weights: Float[Tensor, "batch weights"], change: Float[Tensor, "batch weights"], examples: Batch
-    ) -> Bool[Tensor, " batch"]:
-        """Which networks have no higher loss with a change than without it."""
-        return self.losses(weights + change, examples) <= self.losses(weights, examples)
+    def example_losses(
+        self, weights: Float[Tensor, "batch weights"], examples: Batch
+    ) -> Float[Tensor, "batch examples"]:
+        """The loss of each network on each of the same examples, as a guard measures it."""
+        with vmappable():
+            return vmap(self._example_losses, (0, None, None))(self.layout.unflatten(weights), *examples)
 
     def _loss(self, named: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-        return self.task.loss(functional_call(self._model, {**self._constant, **named}, (inputs,)), labels)
+        return self.task.loss(self._outputs(named, inputs), labels)
+
+    def _example_losses(self, named: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        return self.task.losses(self._outputs(named, inputs), labels)
+
+    def _outputs(self, named: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(self._model, {**self._constant, **named}, (inputs,))
+        return outputs
 
 
 def problem_key(trajectory: Trajectory) -> str:

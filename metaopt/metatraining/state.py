@@ -2,18 +2,19 @@
 
 import logging
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..core.errors import CheckpointError, Diverged, InvalidConfig
 from ..core.rng import random_states, restore_random_states, seed_all
 from ..generative import GenerativeOptimizer, get_optimizer_model
 from ..generative.files import CHECKPOINT_PREFIX, optimizer_facts
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
+from ..weights.averaging import ExponentialMovingAverage
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +37,14 @@ class MetaTrainingState:
     ) -> None:
         seed_all(seed)
         self.model: GenerativeOptimizer = get_optimizer_model(name, **options)
-        self.averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(average))
-        self.averaged.requires_grad_(False).eval()
         parameters = list(self.model.parameters())
+        self.predictor: GenerativeOptimizer = deepcopy(self.model).requires_grad_(False).eval()
+        self._average = ExponentialMovingAverage(average, list(self.predictor.parameters()))
         self._base = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay) if parameters else None
         self._lr = lr
         self._skipped = 0
         self.epoch = 0
         self.step = 0
-
-    @property
-    def predictor(self) -> GenerativeOptimizer:
-        """The optimizer with averaged weights: what is judged, saved and registered."""
-        return cast(GenerativeOptimizer, self.averaged.module)
 
     def start_from(self, optimizer: GenerativeOptimizer) -> None:
         """Begin with the weights of a trained optimizer.
@@ -82,7 +78,7 @@ class MetaTrainingState:
         self._skipped = 0
         self._base.param_groups[0]["lr"] = self._lr * min(1.0, self.step / _WARMUP)
         self._base.step()
-        self.averaged.update_parameters(self.model)
+        self._average.update(list(self.model.parameters()))
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write a checkpoint; between epochs only, because the order of pairs depends on the epoch alone.
@@ -93,7 +89,7 @@ class MetaTrainingState:
         state = {
             "model": self.model.state_dict(),
             CHECKPOINT_PREFIX.rstrip("/"): self.predictor.state_dict(),
-            "averaged_count": self.averaged.n_averaged,
+            "averaged_count": torch.tensor(self._average.updates),
             "base_optimizer": self._base.state_dict() if self._base else {},
             "random": random_states(),
             "epoch": self.epoch,
@@ -110,6 +106,7 @@ class MetaTrainingState:
             CheckpointError: it belongs to another training; the message names what differs.
         """
         state, facts = load_checkpoint(path)
+        _rename_settings(facts)
         if "optimizer" not in facts:
             raise CheckpointError(
                 f"{path} is no checkpoint of phase 2: it holds no generative optimizer. Give one that train-optimizer "
@@ -119,7 +116,7 @@ class MetaTrainingState:
         try:
             self.model.load_state_dict(state["model"])
             self.predictor.load_state_dict(state[CHECKPOINT_PREFIX.rstrip("/")])
-            self.averaged.n_averaged.copy_(state["averaged_count"])
+            self._average.updates = int(state["averaged_count"])
             if self._base:
                 self._base.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
@@ -137,3 +134,10 @@ class MetaTrainingState:
                 f"meta-training: no finite gradient for {self._skipped} updates in a row, up to update {self.step}. "
                 "The last checkpoint is kept; train anew with a lower lr, under another checkpoint_name"
             )
+
+
+def _rename_settings(facts: dict[str, Any]) -> None:
+    """Give the settings of a checkpoint of metaopt 0.1 their present names."""
+    settings = facts.get("settings")
+    if isinstance(settings, dict) and "straight" in settings:
+        settings["min_cosine"] = settings.pop("straight")

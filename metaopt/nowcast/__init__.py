@@ -2,6 +2,6 @@
 
 from .model_state import reestimate_batchnorm
 from .optimizer import Nowcast
-from .policy import NowcastEvent
+from .policy import NowcastEvent, NowcastPolicy
 
-__all__ = ["Nowcast", "NowcastEvent", "reestimate_batchnorm"]
+__all__ = ["Nowcast", "NowcastEvent", "NowcastPolicy", "reestimate_batchnorm"]

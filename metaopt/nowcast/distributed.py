@@ -1,6 +1,6 @@
-"""Several processes that train one network: the first decides, all end with the same weights.
+"""Training in several processes: the first one decides, and all end with the same weights.
 
-Everything here does nothing in a training of one process. It uses the default process group.
+Uses the default process group of `torch.distributed`; with one process everything here does nothing.
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ def is_first() -> bool:
 
 
 def agreed(values: Tensor, device: torch.device) -> Tensor:
-    """The first process's values, in all of them; how many there are may differ.
+    """The values of the first process, in all processes; their number may differ before.
 
     Args:
-        device: where the processes can exchange tensors: that of the network.
+        device: that of the network, on which the processes can exchange tensors.
     """
     if not _several():
         return values

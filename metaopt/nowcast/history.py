@@ -1,4 +1,4 @@
-"""The snapshots that a prediction is made from."""
+"""What a nowcast remembers between steps: the last snapshots, and how far an accepted forecast is ahead."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from ..weights.layout import Layout, is_finite
 
 
 class History:
-    """The last snapshots, oldest first, in one block of memory that is there once.
+    """The last snapshots, oldest first, in one block of memory.
 
     Args:
-        length: snapshots that are kept [count].
-        layout: what a snapshot holds.
+        length: how many snapshots to keep [count].
+        layout: names and shapes of the weights in a snapshot.
     """
 
     def __init__(self, length: int, layout: Layout) -> None:
@@ -33,33 +33,33 @@ class History:
         return self._rows[: len(self)]
 
     def add(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Take in the weights after a step; the oldest ones make room."""
+        """Add the weights after a step; the oldest snapshot is dropped if the history is full."""
         self._layout.flatten(weights, out=self._free_row())
         self.times.append(step)
 
     def shift(self, number: int, change: Tensor) -> None:
-        """Move one tensor of the layout in all snapshots."""
+        """Add a change to one tensor of the layout in all snapshots."""
         begin = self._layout.offsets[number]
         self.weights[:, begin : begin + change.numel()] += change.flatten().cpu()
 
     def clear(self) -> None:
-        """Forget all snapshots."""
+        """Drop all snapshots."""
         self.times.clear()
 
     def is_finite(self) -> bool:
-        """Whether every weight of every snapshot is a finite number."""
+        """Whether every weight of every snapshot is finite."""
         return all(map(is_finite, self.weights))
 
     def state_dict(self) -> dict[str, Any]:
-        """Times, snapshots and what they hold, as lists, numbers and tensors."""
+        """Times, snapshots and layout, as lists, numbers and tensors."""
         history = [row.clone() for row in self.weights]
         return {"times": list(self.times), "history": history, "layout": self._layout.to_list()}
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Refuse the state of a past that is not of these weights.
+        """Check that a state is of the history of the same weights.
 
         Raises:
-            CheckpointError: times and snapshots are not as many.
+            CheckpointError: the numbers of times and snapshots differ.
             LayoutMismatch: the snapshots are of another network.
         """
         for weights in state["history"]:
@@ -77,7 +77,7 @@ class History:
             )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave and `check_state` accepted."""
+        """Restore what `state_dict` returned and `check_state` accepted."""
         self.clear()
         self._fill(zip(state["times"], state["history"], strict=True))
 
@@ -87,7 +87,7 @@ class History:
             self.times.append(step)
 
     def _free_row(self) -> Tensor:
-        if not len(self._rows):  # here and not earlier: who never trains needs no memory
+        if not len(self._rows):  # allocated with the first snapshot
             self._rows = torch.empty(self._length, self._layout.size)
         if len(self) == self._length:
             for older, newer in zip(self._rows[:-1], self._rows[1:], strict=True):
@@ -101,9 +101,10 @@ def _names_and_shapes(layout: Layout) -> list[tuple[str, tuple[int, ...]]]:
 
 
 class AverageOffset:
-    """How far a prediction is ahead of the running average that it is of.
+    """How far an accepted forecast is ahead of the running average that it predicts.
 
-    It fades at the pace at which the average takes in new weights, which are on their own way there.
+    The weights did not follow it, so the average moves there by itself: after k steps what is left of the offset is βᵏ
+    times what it was, with β the decay of the average.
     """
 
     def __init__(self) -> None:
@@ -111,30 +112,30 @@ class AverageOffset:
         self._since = 0
 
     def set(self, change: Float[Tensor, " weights"] | None, step: int) -> None:
-        """Begin anew.
+        """Replace the offset.
 
         Args:
-            change: from the average to the prediction; None for no lead [raw units].
-            step: when that is [steps].
+            change: from the average to the forecast; None for no offset [raw units].
+            step: the present training time [steps].
         """
         self._change, self._since = change, step
 
     def on(self, average: Float[Tensor, " weights"], decay: float, step: int) -> Float[Tensor, " weights"]:
-        """The average with what is left of the lead [raw units].
+        """The average plus what is left of the offset [raw units].
 
         Args:
             decay: of the average.
-            step: when that is [steps].
+            step: the present training time [steps].
         """
         if self._change is None:
             return average
         return average + decay ** (step - self._since) * self._change.to(average.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The lead, and since when it is there."""
+        """The offset and the step at which it was set."""
         return {"change": None if self._change is None else self._change.clone(), "since": self._since}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         change = state["change"]
         self.set(None if change is None else torch.clone(change), state["since"])

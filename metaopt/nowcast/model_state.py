@@ -1,4 +1,4 @@
-"""The network that a nowcast changes: what may change in it, and how it comes back exactly."""
+"""The weights and buffers of the network that a nowcast changes, and how they are restored exactly."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,20 +15,20 @@ from .distributed import share
 
 
 class Saved(NamedTuple):
-    """A network's trainable weights, in full precision, and its buffers, such as running statistics."""
+    """Copies of a network's trainable weights, in full precision, and of its buffers, such as running statistics."""
 
     weights: list[Tensor]
     buffers: list[Tensor]
 
 
 class ModelState:
-    """The trainable weights and the buffers of a network, as they were when this was built.
+    """The trainable weights and the buffers of a network.
 
     Args:
-        model: also one that `torch.compile` or `DistributedDataParallel` wraps; its weights have the names that they
-            have without.
+        model: the network, or a wrapper of `torch.compile` or `DistributedDataParallel` around it. Names of weights are
+            those of the network without the wrapper.
     Raises:
-        LayoutMismatch: it has no trainable weights.
+        LayoutMismatch: the network has no trainable weights.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,16 +38,16 @@ class ModelState:
 
     @property
     def weights(self) -> list[Tensor]:
-        """The tensors that move, each once."""
+        """The trainable tensors, each once."""
         return list(self.named.values())
 
     @property
     def device(self) -> torch.device:
-        """Where the network is; that of its first weights where it is in several places."""
+        """The device of the network's first weights."""
         return self.weights[0].device
 
     def check_moved_by(self, base: torch.optim.Optimizer) -> None:
-        """Refuse a base optimizer that moves other tensors than these.
+        """Check that a base optimizer moves exactly these tensors.
 
         Raises:
             LayoutMismatch: it moves more or fewer.
@@ -64,25 +64,25 @@ class ModelState:
             )
 
     def check_unchanged(self) -> None:
-        """Refuse a network whose trainable weights are no longer the tensors that they were.
+        """Check that the network's trainable weights are still the same tensors.
 
         Raises:
-            LayoutMismatch: some were added, removed, replaced, frozen or set free.
+            LayoutMismatch: some were added, removed, replaced, frozen or unfrozen.
         """
         now = dict(trainable(self.model))
         changed = [name for name in {**self.named, **now} if self.named.get(name) is not now.get(name)]
         if changed:
             raise LayoutMismatch(
                 f"{type(self.model).__name__} changed after Nowcast was built: {', '.join(changed[:3])} "
-                f"({len(changed)} in all) added, removed, replaced, frozen or set free. No nowcast took place and "
+                f"({len(changed)} in all) added, removed, replaced, frozen or unfrozen. No nowcast took place and "
                 "nothing is lost; build a new Nowcast around the base optimizer for the network as it is now"
             )
 
     def write(self, flat: Float[Tensor, " weights"] | None) -> None:
-        """Replace the weights, in all processes by the first one's.
+        """Replace the weights, in all processes by those of the first one.
 
         Args:
-            flat: the new weights; None in processes that wait for them [raw units].
+            flat: the new weights; None in the other processes [raw units].
         """
         if flat is not None:
             self.layout.write(self.model, flat)
@@ -90,10 +90,10 @@ class ModelState:
 
     @torch.no_grad()
     def add(self, flat: Float[Tensor, " weights"] | None) -> None:
-        """Move the weights, in all processes to where the first one's are.
+        """Add a change to the weights, in all processes that of the first one.
 
         Args:
-            flat: what is added; None in processes that wait for it [raw units].
+            flat: the change; None in the other processes [raw units].
         """
         if flat is not None:
             for weights, change in zip(self.weights, self.layout.split(flat), strict=True):
@@ -101,25 +101,25 @@ class ModelState:
         share(self.weights)
 
     def save(self) -> Saved:
-        """Copies of all that a nowcast may change."""
+        """Copy everything that a nowcast may change."""
         return Saved([weights.detach().clone() for weights in self.weights], self.save_buffers())
 
     def restore(self, saved: Saved) -> None:
-        """Put back what `save` copied."""
+        """Restore what `save` copied."""
         _copy(saved.weights, self.weights)
         self.restore_buffers(saved.buffers)
 
     def save_buffers(self) -> list[Tensor]:
-        """Copies of the buffers."""
+        """Copy the buffers."""
         return [buffer.detach().clone() for buffer in self.model.buffers()]
 
     def restore_buffers(self, saved: list[Tensor]) -> None:
-        """Put back what `save_buffers` copied."""
+        """Restore what `save_buffers` copied."""
         _copy(saved, list(self.model.buffers()))
 
     @contextmanager
-    def undone_on_error(self) -> Iterator[Saved]:
-        """Whatever goes wrong inside, a guard that raises included, the network is then as it was."""
+    def restored_on_error(self) -> Iterator[Saved]:
+        """Restore the network if the block raises, for example in the guard; gives the copies."""
         saved = self.save()
         try:
             yield saved
@@ -145,10 +145,12 @@ def _copy(values: list[Tensor], tensors: list[Tensor]) -> None:
 
 
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> None:
-    """Estimate the running statistics of all BatchNorm layers anew, as the mean over some batches of training inputs.
+    """Estimate the running statistics of all BatchNorm layers again, as the mean over some batches of training inputs.
+
+    After a nowcast they would still be those of the weights before it.
 
     Args:
-        model: left as it is where it has no such layer.
+        model: unchanged if it has no such layer.
         batches: inputs, or tuples that start with them.
     """
     with torch.random.fork_rng(devices=[]):  # dropout must not shift the randomness of the training around it

@@ -1,4 +1,4 @@
-"""A running average of weights beside their training."""
+"""The exponential moving average of weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,43 +8,50 @@ from torch import Tensor
 
 from ..core.errors import InvalidConfig
 
-SHORT = 0.9
-"""Decay of an average over about the last ten updates: where weights stand, without most of their noise."""
+SHORT_DECAY = 0.9
+"""Decay of an average over about the last ten updates: the weights without most of their noise."""
 
 
 class ExponentialMovingAverage:
     """The exponential moving average (EMA) of some tensors, in float32, where the tensors are.
 
-    It is corrected for its start as Adam's moments are: after one update it is the tensors themselves.
+    It corrects the bias of its start as Adam does (arXiv:1412.6980): after n updates with w_1, …, w_n it is
+    Σ βⁿ⁻ᵏ w_k / Σ βⁿ⁻ᵏ, so after one update it equals the tensors. The update is the in-place interpolation
+    a ← a + (1 − β) / (1 − βⁿ) · (w − a).
+
+        average = ExponentialMovingAverage(0.98)
+        average.update([torch.ones(3)])
+        average.tensors[0]  # tensor([1., 1., 1.])
 
     Args:
-        decay: weight of the average in its own update, of 0 or more and below 1; it looks 1 / (1 − decay) updates back.
+        decay: β, 0 or more and below 1; the average looks 1 / (1 − β) updates back.
+        tensors: where to keep the average; new tensors by default.
     Raises:
-        InvalidConfig: the decay is outside of that.
+        InvalidConfig: the decay is out of range.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, tensors: Sequence[Tensor] = ()) -> None:
         if not 0 <= decay < 1:
             raise InvalidConfig(f"ema is {decay!r}; expected a decay of 0 or more and below 1, such as 0.99, or None")
         self.decay = float(decay)
         self.updates = 0
-        self.tensors: list[Tensor] = []
+        self.tensors = list(tensors)
 
     @torch.no_grad()
     def update(self, tensors: Sequence[Tensor]) -> None:
-        """Take in the tensors after a step."""
+        """Include the tensors after a step."""
         self.updates += 1
         if not self.tensors:
             self.tensors = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in tensors]
-        news = [tensor.detach().to(torch.float32) for tensor in tensors]  # a copy only where the precision differs
-        torch._foreach_lerp_(self.tensors, news, (1 - self.decay) / (1 - self.decay**self.updates))
+        values = [tensor.detach().to(torch.float32) for tensor in tensors]  # a copy only where the precision differs
+        torch._foreach_lerp_(self.tensors, values, (1 - self.decay) / (1 - self.decay**self.updates))
 
-    def forget(self) -> None:
-        """Start anew with the next update."""
+    def reset(self) -> None:
+        """Start again with the next update."""
         self.updates, self.tensors = 0, []
 
     def shift(self, number: int, change: Tensor) -> None:
-        """Move the average of one tensor along with it."""
+        """Add a change to the average of one tensor."""
         if self.tensors:
             self.tensors[number] += change
 
@@ -53,7 +60,7 @@ class ExponentialMovingAverage:
         return {"decay": self.decay, "updates": self.updates, "tensors": [tensor.clone() for tensor in self.tensors]}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Tensor]) -> None:
-        """Go on from what `state_dict` gave, on the devices of the tensors that are averaged."""
+        """Restore what `state_dict` returned, on the devices of the tensors that are averaged."""
         self.updates = state["updates"]
         pairs = zip(state["tensors"], tensors, strict=True) if state["tensors"] else ()
         self.tensors = [average.to(tensor.device, torch.float32, copy=True) for average, tensor in pairs]

@@ -83,7 +83,7 @@ def test_hold_is_the_base_optimizer_bit_for_bit(guarded):
     guard = (lambda: loss_of(model)) if guarded else None
     train(
         model,
-        Nowcast(adam(model), model, get_optimizer_model("Hold"), every=4, stride=2, horizon=4, guard=guard),
+        Nowcast(adam(model), model, get_optimizer_model("Hold"), every=4, stride=2, horizons=4, guard=guard),
         range(11),
     )
     assert same_state(model, trained_alone(11))
@@ -97,7 +97,7 @@ def test_untrained_perceiver_is_the_base_optimizer_bit_for_bit():
 
 def test_history_grows_to_its_bound():
     model, shift = network(), Shift(0.001)
-    train(model, Nowcast(adam(model), model, shift, every=6, stride=2, horizon=9), range(18))
+    train(model, Nowcast(adam(model), model, shift, every=6, stride=2, horizons=9), range(18))
     assert shift.told == [([2, 4, 6], 15), ([8, 10, 12], 21), ([14, 16, 18], 27)]
     model, shift = network(), Shift(0.001, history=5)
     train(model, Nowcast(adam(model), model, shift, every=4, stride=2), range(8))
@@ -116,7 +116,7 @@ def test_history_moves_with_the_weights():
 def test_history_goes_on_after_a_rejected_nowcast():
     model, shift = network(), Shift(100.0, history=5)
     train(
-        model, Nowcast(adam(model), model, shift, every=4, stride=2, horizon=4, guard=lambda: loss_of(model)), range(8)
+        model, Nowcast(adam(model), model, shift, every=4, stride=2, horizons=4, guard=lambda: loss_of(model)), range(8)
     )
     assert shift.told == [([0, 2, 4], 8), ([0, 2, 4, 6, 8], 12)]
 
@@ -155,7 +155,7 @@ def test_rejection_restores_weights_and_buffers_exactly(norm):
         Shift(100.0),
         every=4,
         stride=2,
-        horizon=4,
+        horizons=4,
         guard=lambda: loss_of(model),  # in training mode: even a guard that moves BatchNorm statistics leaves no trace
         reestimate=lambda: reestimate_batchnorm(model, [batch(1), batch(2)]),
     )
@@ -170,7 +170,7 @@ def test_float64_weights_are_restored_in_full():
     inputs = torch.randn(8, 4, dtype=torch.float64)
     guard = iter(range(10)).__next__  # rises, whatever the weights
     for mover, net in (
-        (Nowcast(adam(model), model, Shift(1.0), every=1, stride=1, horizon=1, guard=guard), model),
+        (Nowcast(adam(model), model, Shift(1.0), every=1, stride=1, horizons=1, guard=guard), model),
         (adam(alone), alone),
     ):
         net(inputs).square().mean().backward()
@@ -181,7 +181,7 @@ def test_float64_weights_are_restored_in_full():
 def test_guard_keeps_what_does_not_raise_the_loss():
     model = network()
     losses = iter([1.0, 1.0, 1.0, 1.5, 2.0, torch.tensor(0.5)])
-    optimizer = Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizon=2, guard=lambda: next(losses))
+    optimizer = Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=lambda: next(losses))
     train(model, optimizer, range(6))
     assert optimizer.events == [
         (2, 1.0, 1.0, True, 2, True, 2),
@@ -204,7 +204,7 @@ def test_proposal_that_is_not_finite_is_rejected_and_reported_once(bad, caplog):
 @pytest.mark.parametrize("losses", [(1.0, math.nan), (math.nan, 1.0), (1.0, math.inf), (1.0, -math.inf)])
 def test_guard_that_is_not_finite_rejects(losses, caplog):
     model, looks = network(), iter(losses)
-    optimizer = Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizon=2, guard=lambda: next(looks))
+    optimizer = Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=lambda: next(looks))
     train(model, optimizer, range(2))
     assert not optimizer.events[0].accepted
     assert "the guard's loss is not finite" in caplog.text
@@ -218,14 +218,14 @@ def test_guard_runs_without_gradients():
         modes.append(torch.is_grad_enabled())
         return 1.0
 
-    train(model, Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizon=2, guard=guard), range(2))
+    train(model, Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=guard), range(2))
     assert modes == [False, False]
 
 
 def make_resumable(model):
     guard = lambda: loss_of(model)  # noqa: E731
     base = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return Nowcast(base, model, get_optimizer_model("Line"), every=6, stride=2, horizon=6, guard=guard)
+    return Nowcast(base, model, get_optimizer_model("Line"), every=6, stride=2, horizons=6, guard=guard)
 
 
 @pytest.mark.parametrize("stop", [1, 5, 6, 9])
@@ -306,7 +306,7 @@ def test_reestimate_is_called_between_the_looks_of_the_guard():
         Shift(0.1),
         every=2,
         stride=2,
-        horizon=2,
+        horizons=2,
         guard=lambda: float(len(calls.append("guard") or "") or 1),
         reestimate=lambda: calls.append("reestimate"),
     )
@@ -339,7 +339,7 @@ def test_reestimating_draws_no_randomness_and_spares_networks_without_batchnorm(
         ({"every": 50, "stride": 20}, "every is 50, which is not a multiple of stride, 20.*Take every=40"),
         ({"every": 0, "stride": 1}, "every is 0; expected a whole number of 1 or more"),
         ({"every": 4, "stride": -2}, "stride is -2"),
-        ({"every": 4, "stride": 2, "horizon": 0}, "horizon is 0"),
+        ({"every": 4, "stride": 2, "horizons": 0}, "a horizon is 0"),
         ({"every": 4.0, "stride": 2}, "every is 4.0"),
     ],
 )

@@ -17,8 +17,8 @@ from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
 from metaopt.generative.extrapolation import HoldConfig
 from metaopt.generative.files import save_optimizer
-from metaopt.nowcast.optimizer import Nowcast
-from metaopt.weights.averaging import SHORT, ExponentialMovingAverage
+from metaopt.nowcast import Nowcast, NowcastPolicy
+from metaopt.weights.averaging import SHORT_DECAY, ExponentialMovingAverage
 from metaopt.weights.layout import Layout
 
 
@@ -82,8 +82,8 @@ def trained_alone(steps):
 
 
 def nowcast(model, optimizer=None, **options):
-    horizon = {} if "horizons" in options else {"horizon": 4}
-    return Nowcast(sgd(model), model, optimizer or Drift(), **{"every": 4, "stride": 2, **horizon, **options})
+    horizons = {} if "horizons" in options else {"horizons": 4}
+    return Nowcast(sgd(model), model, optimizer or Drift(), **{"every": 4, "stride": 2, **horizons, **options})
 
 
 def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
@@ -93,25 +93,24 @@ def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
     assert torch.allclose(weights(model), weights(trained_alone(32)) + 0.008)
     assert optimizer.events == [(32, 5.0, 2.0, True, 8, True, 4)]
     assert drift.sizes == [3]
-    assert optimizer.horizon == 4
 
 
 def test_unless_told_otherwise_a_guard_chooses_among_several_horizons():
     model, drift = network(), Drift()
     guarded = Nowcast(sgd(model), model, drift, every=4, stride=2, guard=lambda: 1.0)
-    assert guarded.horizons == (2, 6, 16, 32)
-    assert Nowcast(sgd(model), model, drift, every=2, stride=2, guard=lambda: 1.0).horizons == (2, 4, 8, 16)
-    assert Nowcast(sgd(model), model, drift, every=4, stride=2).horizons == (4,)
+    assert guarded.policy.all_horizons == (2, 6, 16, 32)
+    assert Nowcast(sgd(model), model, drift, every=2, stride=2, guard=lambda: 1.0).policy.all_horizons == (2, 4, 8, 16)
+    assert Nowcast(sgd(model), model, drift, every=4, stride=2).policy.proposed(8, guarded=False) == (4,)
 
 
 def test_only_horizons_up_to_half_of_the_steps_so_far_are_proposed_and_the_shortest():
     optimizer = nowcast(network(), every=2, horizons=[12, 4, 2], guard=lambda: 1.0)
     train(optimizer.model, optimizer, range(24))
-    assert [event.looks - 1 for event in optimizer.events] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3]
+    assert [event.guard_calls - 1 for event in optimizer.events] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3]
 
 
 def test_several_horizons_of_a_large_network_are_predicted_one_by_one(monkeypatch):
-    monkeypatch.setattr("metaopt.nowcast.optimizer._AT_ONCE", 100)
+    monkeypatch.setattr("metaopt.nowcast.optimizer._WEIGHTS_AT_ONCE", 100)
     model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
     optimizer = nowcast(model, drift, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
     train(model, optimizer, range(32))
@@ -212,7 +211,7 @@ def test_weights_follow_where_their_short_average_is_better_off_too():
     guard = lambda: seen.append(weights(model)) or next(losses)  # noqa: E731
     optimizer = nowcast(model, AverageDrift(), guard=guard)
     train(model, optimizer, range(4))
-    short = average_of(network(), range(4), SHORT)
+    short = average_of(network(), range(4), SHORT_DECAY)
     assert torch.allclose(seen[2], short)
     assert torch.allclose(seen[3], short + 0.004)
     assert torch.allclose(weights(model), weights(trained_alone(4)) + 0.004)
@@ -232,10 +231,10 @@ def test_where_it_is_not_only_the_average_in_use_takes_the_prediction_until_the_
     assert optimizer.events == [(4, 2.0, 1.0, True, 4, False, 4), (8, 1.0, 2.0, False, 4, False, 2)]
 
 
-@pytest.mark.parametrize(("asked", "followed"), [({}, False), ({"straight": -1.0}, True)])
+@pytest.mark.parametrize(("asked", "followed"), [({}, False), ({"min_cosine": -1.0}, True)])
 def test_weights_follow_only_where_training_goes_straight_on(asked, followed):
     model = network()
-    optimizer = Nowcast(sgd(model), model, AverageDrift(), every=6, stride=2, horizon=4, guard=lambda: 1.0, **asked)
+    optimizer = Nowcast(sgd(model), model, AverageDrift(), every=6, stride=2, horizons=4, guard=lambda: 1.0, **asked)
     for step in range(6):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -244,7 +243,7 @@ def test_weights_follow_only_where_training_goes_straight_on(asked, followed):
     [event] = optimizer.events
     assert event.accepted
     assert event.followed is followed
-    assert event.looks == (4 if followed else 2), "the guard is not asked again where the answer is known"
+    assert event.guard_calls == (4 if followed else 2), "the guard is not asked again where the answer is known"
 
 
 @pytest.mark.parametrize(("drops", "kept"), [((1.0, 1.0, 1.0), True), ((2.0, -1.0, 0.0), False), ((-1.0, -1.0), False)])
@@ -279,7 +278,7 @@ def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
     train(model, optimizer, range(3))
     assert optimizer.average.decay == 0.5
     assert torch.allclose(
-        optimizer._named(optimizer._shown)["0.bias"].flatten(), average_of(network(), range(3))[24:30]
+        optimizer._named(optimizer._predicted)["0.bias"].flatten(), average_of(network(), range(3))[24:30]
     )
     assert len(optimizer.state_dict()["nowcast"]["averages"]) == 2
 
@@ -448,12 +447,12 @@ def test_state_of_other_weights_of_the_same_number_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"horizon": 4, "horizons": [8]}, "expected one of the two"),
-        ({"horizons": []}, "expected one of the two, not empty"),
-        ({"horizons": [4, 0]}, "horizon is 0"),
+        ({"policy": NowcastPolicy(every=4, stride=2), "horizons": [8]}, "policy and every, stride, horizons are given"),
+        ({"horizons": []}, "horizons is empty"),
+        ({"horizons": [4, 0]}, "a horizon is 0"),
         ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more and below 1"),
         ({"moments": "rescale"}, "moments is 'rescale'; expected 'keep' or 'reset'"),
-        ({"straight": 1.5}, "straight is 1.5; expected a cosine from -1 to 1"),
+        ({"min_cosine": 1.5}, "min_cosine is 1.5; expected a cosine from -1 to 1"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
@@ -467,7 +466,7 @@ def test_a_file_takes_the_place_of_an_optimizer(tmp_path):
         model = network()
         optimizer = nowcast(model, source)
         train(model, optimizer, range(4))
-        assert type(optimizer.optimizer).__name__ == "Line"
+        assert type(optimizer.forecaster).__name__ == "Line"
         assert optimizer.events[0].accepted
 
 

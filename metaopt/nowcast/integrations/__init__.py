@@ -1,1 +1,1 @@
-"""Nowcasts inside the trainers of other libraries, one file each; each needs the extra of its name."""
+"""`Nowcast` inside the trainers of other libraries; each needs the extra of its name."""

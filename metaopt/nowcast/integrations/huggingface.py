@@ -9,28 +9,35 @@ from torch import Tensor
 
 from ...core.errors import InvalidConfig
 from ...generative import GenerativeOptimizer
+from ..guard import BatchesGuard
 from ..optimizer import Nowcast
-from .guard import Looks
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 
 def add_nowcast(
-    trainer: "Trainer", optimizer: GenerativeOptimizer | str | Path, *, guard_batches: int = 4, **options: Any
+    trainer: "Trainer",
+    forecaster: GenerativeOptimizer | str | Path | None = None,
+    *,
+    guard_batches: int = 4,
+    **options: Any,
 ) -> None:
-    """Let a Trainer nowcast: wrap the optimizer that it creates, before it loads a checkpoint into it.
+    """Let a Trainer nowcast: wrap the optimizer that it creates in `Nowcast`.
 
-    The checkpoints of the Trainer then hold the history, too, and training resumes from them as usual.
+    The checkpoints of the Trainer then contain the history as well, and training resumes from them as usual.
+
+        trainer = transformers.Trainer(model, arguments, train_dataset=train, eval_dataset=held_out)
+        add_nowcast(trainer, "builtin")
+        trainer.train()
 
     Args:
-        trainer: not yet training.
-        optimizer: predicts the weights; as for `Nowcast`.
-        guard_batches: batches of the evaluation data that the guard looks at [count].
-        options: those of `Nowcast`. A guard of its own takes the place of the loss on the evaluation data, and
-            `guard=None` goes without.
+        trainer: one that has not started to train.
+        forecaster: as for `Nowcast`.
+        guard_batches: how many batches of the evaluation data the guard uses [count].
+        options: those of `Nowcast`. A `guard` replaces the loss on the evaluation data; `guard=None` goes without.
     Raises:
-        InvalidConfig: no evaluation data and no word about a guard.
+        InvalidConfig: there is no evaluation data and `guard` is not given.
     """
     if "guard" not in options and trainer.eval_dataset is None:
         raise InvalidConfig(
@@ -42,7 +49,7 @@ def add_nowcast(
     def create_optimizer(*arguments: Any, **keywords: Any) -> torch.optim.Optimizer:
         created = create(*arguments, **keywords)
         if not _nowcasts(created):
-            trainer.optimizer = Nowcast(created, trainer.model, optimizer, **options)
+            trainer.optimizer = Nowcast(created, trainer.model, forecaster, **options)
         return trainer.optimizer
 
     # The place that the Trainer documents for this; a callback would see its optimizer only after a resume.
@@ -54,12 +61,12 @@ def _nowcasts(optimizer: torch.optim.Optimizer) -> bool:
     return isinstance(optimizer, Nowcast) or isinstance(getattr(optimizer, "optimizer", None), Nowcast)
 
 
-def _guard(trainer: "Trainer", count: int) -> Looks:
+def _guard(trainer: "Trainer", count: int) -> BatchesGuard:
     def loss(batch: Any) -> Tensor:
         with trainer.compute_loss_context_manager():
             return trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
 
-    return Looks(trainer.model, lambda: _first_batches(trainer, count), count, loss)
+    return BatchesGuard(trainer.model, lambda: _first_batches(trainer, count), count, loss)
 
 
 def _first_batches(trainer: "Trainer", count: int) -> list[Any]:

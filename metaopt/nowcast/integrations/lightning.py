@@ -11,34 +11,36 @@ from torch import Tensor
 
 from ...core.errors import InvalidConfig
 from ...generative import GenerativeOptimizer
+from ..guard import BatchesGuard
 from ..optimizer import Nowcast
-from .guard import Looks
 
 Loss = Callable[[LightningModule, Any], Tensor]
 
 
 class NowcastCallback(Callback):
-    """Wraps the optimizer of a LightningModule when training starts, before a checkpoint is loaded into it.
+    """Wraps the optimizer of a LightningModule in `Nowcast` when training starts.
 
-    The checkpoints of the Trainer then hold the history, too, and training resumes from them as usual.
+    The checkpoints of the Trainer then contain the history as well, and training resumes from them as usual.
+
+        trainer = lightning.Trainer(max_epochs=3, callbacks=[NowcastCallback("builtin")])
+        trainer.fit(module, train_loader, validation_loader)
 
     Args:
-        optimizer: predicts the weights; as for `Nowcast`.
-        loss: of a batch of the validation data, for the guard; what `validation_step` returns unless given.
-        guard_batches: batches of the validation data that the guard looks at [count].
-        options: those of `Nowcast`. A guard of its own takes the place of the loss on the validation data, and
-            `guard=None` goes without.
+        forecaster: as for `Nowcast`.
+        loss: the loss of a batch of the validation data, for the guard; what `validation_step` returns by default.
+        guard_batches: how many batches of the validation data the guard uses [count].
+        options: those of `Nowcast`. A `guard` replaces the loss on the validation data; `guard=None` goes without.
     """
 
     def __init__(
         self,
-        optimizer: GenerativeOptimizer | str | Path,
+        forecaster: GenerativeOptimizer | str | Path | None = None,
         *,
         loss: Loss | None = None,
         guard_batches: int = 4,
         **options: Any,
     ) -> None:
-        self.optimizer, self.loss, self.guard_batches, self.options = optimizer, loss, guard_batches, options
+        self.forecaster, self.loss, self.guard_batches, self.options = forecaster, loss, guard_batches, options
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put a Nowcast in the optimizer's place.
@@ -52,15 +54,15 @@ class NowcastCallback(Callback):
         if isinstance(base, Nowcast):
             return
         options = {"guard": self._guard(trainer, pl_module), **self.options}
-        trainer.strategy.optimizers = [Nowcast(base, pl_module, self.optimizer, **options)]
+        trainer.strategy.optimizers = [Nowcast(base, pl_module, self.forecaster, **options)]
 
-    def _guard(self, trainer: Trainer, module: LightningModule) -> Looks:
+    def _guard(self, trainer: Trainer, module: LightningModule) -> BatchesGuard:
         def loss(batch: Any) -> Tensor:
             batch = move_data_to_device(batch, module.device)
             with _silent(module):
                 return self.loss(module, batch) if self.loss else _validation_loss(module, batch)
 
-        return Looks(module, lambda: _first_loader(trainer), self.guard_batches, loss)
+        return BatchesGuard(module, lambda: _first_loader(trainer), self.guard_batches, loss)
 
 
 def _validation_loss(module: LightningModule, batch: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Live meta-training: inner trainings are ordinary ones, rounds resume, and what cannot be is refused."""
+"""Online meta-training: inner trainings are ordinary ones, rounds resume, and invalid input is refused."""
 
 from dataclasses import replace
 
@@ -13,9 +13,17 @@ from metaopt.generative.extrapolation import Line
 from metaopt.generative.files import save_optimizer
 from metaopt.metatraining.inner_loop import InnerTrainings
 from metaopt.metatraining.mixture import read_mixture
-from metaopt.metatraining.online import Cohort, OnlineSettings, OnlineSource, WarmUpTrainings, guarded, lookahead_update
+from metaopt.metatraining.online import (
+    Cohort,
+    OnlineSettings,
+    OnlineSource,
+    WarmUpTrainings,
+    forecast_at_best_horizon,
+    lookahead_update,
+)
 from metaopt.metatraining.paired_speedup import paired_speedup
 from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
+from metaopt.nowcast import NowcastPolicy
 from metaopt.weights.averaging import ExponentialMovingAverage
 
 MIXTURE = """
@@ -54,7 +62,7 @@ def config(mixture, tmp_path):
 
 def trainings(component, rows=2, **changes):
     weights = torch.stack([component.problem.fresh_weights(seed) for seed in range(rows)])
-    settings = {"batch_size": 32, "stride": 5, "history": 3, "averaging": 0.0, "seed": 7, **changes}
+    settings = {"batch_size": 32, "policy": NowcastPolicy(5, 5), "history": 3, "averaging": 0.0, "seed": 7, **changes}
     return InnerTrainings(component.problem, weights, torch.tensor([1e-3, 1e-2])[:rows], **settings)
 
 
@@ -118,7 +126,7 @@ def test_a_training_that_diverges_stays_where_it_is(mlp):
 
 def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
     model = get_optimizer_model("PerceiverOptimizer", **SMALL)
-    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    cohort = Cohort(mlp, OnlineSettings(100, NowcastPolicy(20, 10), history=5, averaging=0.9, examples=64), seed=3)
     update = lookahead_update(model, cohort)
     update.objective.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
@@ -129,21 +137,21 @@ def test_the_gradient_of_an_update_is_that_of_the_loss_now_and_later(mlp):
 
 def test_rows_follow_the_horizon_that_a_guard_would_keep(mlp):
     """Seven of 10: three follow any horizon in between."""
-    line, problem = get_optimizer_model("Line"), mlp.problem
+    line, problem, policy = get_optimizer_model("Line"), mlp.problem, NowcastPolicy(10, 10, horizons=(10, 40))
     start = torch.stack([problem.fresh_weights(seed) for seed in range(20)])
     examples = problem.task.sample("meta", 64, generator(2))
     given = start.clone().requires_grad_()
     problem.losses(given, examples).sum().backward()
     history = torch.stack([start, start - 0.1 * given.grad], 1)  # downhill: the longer way is the better one
     times = torch.tensor([[90.0, 100.0]]).expand(20, -1)
-    followed = guarded(line, history, times, [10, 40], problem, examples, generator(3))
+    followed = forecast_at_best_horizon(line, history, times, policy, problem, examples, generator(3))
     ahead = 10 * (followed - history[:, 1]).norm(dim=1) / (history[:, 1] - history[:, 0]).norm(dim=1)
     best = (ahead - 40).abs() < 0.01
     assert 10 <= best.sum() < 20
     assert ((ahead > 10) & (ahead < 40))[~best].all()
     assert len(ahead[~best].round(decimals=2).unique()) == (~best).sum()
-    early = guarded(
-        line, history, torch.tensor([[30.0, 40.0]]).expand(20, -1), [10, 40], problem, examples, generator(3)
+    early = forecast_at_best_horizon(
+        line, history, torch.tensor([[30.0, 40.0]]).expand(20, -1), policy, problem, examples, generator(3)
     )
     ahead = 10 * (early - history[:, 1]).norm(dim=1) / (history[:, 1] - history[:, 0]).norm(dim=1)
     assert ahead.max() < 20.01, "at most half of the steps so far"
@@ -154,8 +162,8 @@ def test_a_nowcast_that_would_do_harm_is_not_followed(mlp):
         def extrapolate(self, history, t_history, t_end, layout):
             return 100 * history[:, -1] + 50
 
-    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
-    plain = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    cohort = Cohort(mlp, OnlineSettings(100, NowcastPolicy(20, 10), history=5, averaging=0.9, examples=64), seed=3)
+    plain = Cohort(mlp, OnlineSettings(100, NowcastPolicy(20, 10), history=5, averaging=0.9, examples=64), seed=3)
     update = lookahead_update(Wild(), cohort)
     plain.trainings.advance(cohort.trainings.step - plain.trainings.step)
     assert update.figures["kept"] == 0
@@ -164,12 +172,10 @@ def test_a_nowcast_that_would_do_harm_is_not_followed(mlp):
 
 
 def test_weights_that_have_arrived_do_not_follow_an_average_that_lags(mlp):
-    cohort = Cohort(
-        mlp, OnlineSettings(steps=600, every=20, stride=10, history=5, averaging=0.999, examples=512), seed=3
-    )
+    cohort = Cohort(mlp, OnlineSettings(600, NowcastPolicy(20, 10), history=5, averaging=0.999, examples=512), seed=3)
     cohort.trainings.advance(400)
     trainings = cohort.trainings
-    trainings.recent = trainings.weights + 5 * (trainings.weights - trainings.averaged)  # far beyond
+    trainings.short_average.tensors[0] = trainings.weights + 5 * (trainings.weights - trainings.averaged)  # far beyond
 
     class CatchUp(Line):
         def extrapolate(self, history, t_history, t_end, layout):
@@ -183,7 +189,7 @@ def test_weights_that_have_arrived_do_not_follow_an_average_that_lags(mlp):
 
 
 def test_rows_follow_only_where_they_go_straight_on(mlp):
-    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.9, examples=64), seed=3)
+    cohort = Cohort(mlp, OnlineSettings(100, NowcastPolicy(20, 10), history=5, averaging=0.9, examples=64), seed=3)
     trainings = cohort.trainings
     trainings.advance(60 - trainings.step)
     rows, still = len(trainings.weights), torch.zeros_like(trainings.weights)
@@ -195,18 +201,18 @@ def test_rows_follow_only_where_they_go_straight_on(mlp):
     assert torch.equal(followed, ~turns)
 
 
-@pytest.mark.parametrize(("straight", "followed"), [(-1.0, True), (1.0, False)])
-def test_how_straight_inner_trainings_must_go_is_a_setting(config, straight, followed):
-    ground = OnlineSource(replace(config, straight=straight), history=5, averaging=0.9)
+@pytest.mark.parametrize(("min_cosine", "followed"), [(-1.0, True), (1.0, False)])
+def test_how_straight_inner_trainings_must_go_is_a_setting(config, min_cosine, followed):
+    ground = OnlineSource(replace(config, min_cosine=min_cosine), history=5, averaging=0.9)
     cohort = Cohort(ground.components[0], ground.plan, seed=3)
     cohort.trainings.advance(60)
     assert (lookahead_update(Line(), cohort).figures["followed"] > 0) == followed
 
 
 def test_predictions_of_the_weights_themselves_are_followed_wherever_they_are_good(mlp):
-    cohort = Cohort(mlp, OnlineSettings(steps=100, every=20, stride=10, history=5, averaging=0.0, examples=64), seed=3)
+    cohort = Cohort(mlp, OnlineSettings(100, NowcastPolicy(20, 10), history=5, averaging=0.0, examples=64), seed=3)
     trainings = cohort.trainings
-    trainings.recent = trainings.weights + 100  # as far from anything good as can be
+    trainings.short_average.tensors[0] = trainings.weights + 100  # as far from anything good as can be
     update = lookahead_update(Line(), cohort)
     assert update.figures["followed"] == update.figures["kept"] > 0
 
@@ -260,14 +266,15 @@ def test_an_optimizer_of_another_kind_is_no_start(config, tmp_path):
 
 
 def test_hold_races_itself_to_a_draw(mlp):
-    result = paired_speedup(get_optimizer_model("Hold"), mlp, steps=60, every=20, stride=10, seed=1)
+    result = paired_speedup(get_optimizer_model("Hold"), mlp, 60, NowcastPolicy(20, 10), seed=1)
     assert result["speedup"] == pytest.approx(1)
     assert result["final_log_ratio"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_race_keeps_the_best_of_several_horizons(mlp):
-    settings = {"steps": 400, "every": 40, "stride": 20, "seed": 1}
-    near, far, both = (paired_speedup(Line(), mlp, **settings, horizons=each) for each in ([20], [80], [20, 80]))
+def test_the_best_of_several_horizons_is_kept(mlp):
+    near, far, both = (
+        paired_speedup(Line(), mlp, 400, NowcastPolicy(40, 20, each), seed=3) for each in ((20,), (80,), (20, 80))
+    )
     assert both["kept"] > far["kept"] > 0
     assert both["speedup"] > max(near["speedup"], far["speedup"])
 
@@ -296,7 +303,7 @@ def test_a_plan_that_contradicts_itself_is_refused(config, change):
 
 
 def test_plain_trainings_give_histories_from_anywhere_in_them(mlp):
-    plan = OnlineSettings(steps=60, every=20, stride=10, history=4, averaging=0.9, examples=8)
+    plan = OnlineSettings(60, NowcastPolicy(20, 10), history=4, averaging=0.9, examples=8)
     plain = WarmUpTrainings(mlp, plan, generator(3))
     history, times = plain.draw(generator(4))
     assert history.shape == (16, 4, mlp.problem.layout.size)
