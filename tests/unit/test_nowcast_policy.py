@@ -100,7 +100,7 @@ class Problem:
 
     def __init__(self, seed):
         random = torch.Generator().manual_seed(seed)
-        self.task = None
+        self.task, self.turns = None, seed % 2 == 1
         self.pace, self.phase = 3 * torch.rand(8, generator=random), 6 * torch.rand(8, generator=random)
 
     def example_losses(self, weights, examples=None):
@@ -127,7 +127,8 @@ def verdict_of_the_wrapper(problem, settings):
     optimizer = Nowcast(torch.optim.SGD(model.parameters(), lr=0.05), model, Ahead(), policy=settings, guard=guard)
     states = []
     for step in range(64):
-        model.weight.grad = torch.full((1, 1), -1.0 if step % 7 else 5.0)
+        turns_back = problem.turns and step > 55
+        model.weight.grad = torch.full((1, 1), 3.0 if turns_back else -1.0 if step % 7 else 5.0)
         if step == 63:
             optimizer._nowcast, nowcast = (lambda: None), optimizer._nowcast
             optimizer.step()
