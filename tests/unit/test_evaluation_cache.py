@@ -93,7 +93,7 @@ def test_several_horizons_are_proposed(case):
 
 def test_how_straight_a_training_must_go_is_a_setting(case):
     options = {"judged_options": {"averaging": 0.9}, "steps": 64}
-    always, never = (case("Line", straight=straight, **options).curves_of("judged line") for straight in (-1, 1))
+    always, never = (case("Line", min_cosine=straight, **options).curves_of("judged line") for straight in (-1, 1))
     assert any(event.followed for curve in always for event in curve.events)
     assert not any(event.followed for curve in never for event in curve.events)
 

@@ -49,7 +49,7 @@ def test_there_is_a_case_for_each_kind_of_data():
         ({"baselines": "some"}, "baselines is 'some'"),
         ({"learning_rates": [0.1, -1]}, "expected more than 0"),
         ({"learning_rates": "fast"}, "expected numbers such as"),
-        ({"straight": 2}, "expected a cosine"),
+        ({"min_cosine": 2}, "expected a cosine"),
     ],
 )
 def test_a_case_that_names_unknown_things_is_refused(wrong, message):

@@ -27,8 +27,8 @@ def curve(contender, seed, losses, pace=1.0, events=()):
 
 def comparison(controls=True):
     events = [
-        NowcastEvent(40, 1.0, 0.5, True, looks=2),
-        NowcastEvent(80, 0.5, 0.9, False, looks=2),
+        NowcastEvent(40, 1.0, 0.5, True, guard_calls=2),
+        NowcastEvent(80, 0.5, 0.9, False, guard_calls=2),
         NowcastEvent(80, None, None, False),
     ]
     curves = [
