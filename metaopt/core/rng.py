@@ -6,6 +6,8 @@ states of the global ones stand in checkpoints, so that a resumed training draws
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,24 @@ def generator(*numbers: int) -> torch.Generator:
     """A random generator of the CPU, seeded by a hash of all the given numbers."""
     text = ",".join(map(str, numbers))
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+
+
+@contextmanager
+def isolated(seed: int | None = None) -> Iterator[None]:
+    """Give torch's generator on the CPU its state back when the block ends: what is drawn inside has no effect outside.
+
+    Args:
+        seed: seeds the generator for the block; unseeded by default.
+    """
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators alone."""
+    torch.manual_seed(seed)
 
 
 def seed_all(seed: int) -> None:

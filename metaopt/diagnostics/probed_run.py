@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.rng import generator
+from ..core.rng import generator, isolated
 from ..evaluation.controls import Snapshots, state_at
-from ..evaluation.paired_runs import RunSetup, mean_loss
+from ..evaluation.paired_runs import RunSetup
 from ..generative.base import GenerativeOptimizer
 from ..nowcast.model_state import reestimate_batchnorm
 from ..tasks import Examples
+from ..tasks.measure import mean_loss
 
 Weights = Float[Tensor, " weights"]
 
@@ -61,7 +62,7 @@ class ProbedRun:
         some = setup.task.sample("validation", self.detail.examples, generator(setup.seed, 3))
         self.examples = len(some.inputs)
         self._batches = list(Examples(*some).in_order(setup.task.rows_at_once))
-        with torch.random.fork_rng(devices=[]):
+        with isolated():
             self._model = setup.build()
 
     @property
@@ -92,7 +93,7 @@ class ProbedRun:
         """Mean loss over a fixed sample of the validation split; BatchNorm's statistics are those of these weights."""
         self.layout.write(self._model, weights)
         reestimate_batchnorm(self._model, self.setup.statistics_batches[: self.detail.statistics])
-        return mean_loss(self.setup.task, self._model, self._batches)
+        return mean_loss(self._model, self.setup.task, self._batches)
 
 
 def evenly(values: Sequence[int], most: int) -> list[int]:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Protocol
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.config import Range
 from ..core.errors import Diverged
 from ..core.progress import NO_PROGRESS, Progress
-from ..core.rng import generator
+from ..core.rng import generator, isolated, seed_torch
 from ..generative.base import GenerativeOptimizer
 from ..nowcast.model_state import reestimate_batchnorm
 from ..nowcast.optimizer import Nowcast
@@ -23,6 +23,7 @@ from ..optimizers import build_optimizer, evaluation_mode
 from ..recording.training import train_steps
 from ..targets import get_target_model, target_config
 from ..tasks import Batch, Task
+from ..tasks.measure import example_losses, mean_loss
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.layout import Layout, trainable
 from .config import EvaluateConfig
@@ -54,14 +55,14 @@ class RunSetup:
         self.statistics_batches = [
             task.sample("train", config.batch_size, generator(seed, 2, k)) for k in range(_BATCHNORM_BATCHES)
         ]
-        with torch.random.fork_rng(devices=[]):
+        with isolated():
             self._scratch = self.build()
         self.layout = Layout.of(self._scratch)
 
     def build(self) -> nn.Module:
         """The target, with the initial weights of this random seed; the global random state starts there, too."""
         options = target_config(self.config.target_model, self.task.model_facts, self.config.target_options)
-        torch.manual_seed(self.seed)
+        seed_torch(self.seed)
         return get_target_model(self.config.target_model, **options)
 
     def batches(self) -> Iterator[Batch]:
@@ -90,7 +91,7 @@ class RunSetup:
             optimizer,
             policy=self.config.policy,
             ema=None if optimizer.averaging else READ_OUT_DECAY,
-            guard=lambda: losses_of_examples(self.task, model, self.guard_batches(nowcast.steps)),
+            guard=lambda: example_losses(model, self.task, self.guard_batches(nowcast.steps)),
             reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),
         )
         return nowcast
@@ -117,7 +118,7 @@ class RunSetup:
         """
         self.layout.write(self._scratch, weights)
         reestimate_batchnorm(self._scratch, self.statistics_batches)
-        return mean_loss(self.task, self._scratch, self.task.splits["validation"].in_order(self.task.rows_at_once))
+        return mean_loss(self._scratch, self.task, self.task.splits["validation"].in_order(self.task.rows_at_once))
 
 
 def train_contender(
@@ -135,7 +136,7 @@ def train_contender(
         bar: is told of every step.
     """
     points: list[Point] = []
-    with torch.random.fork_rng(devices=[]):
+    with isolated():
         model = setup.build()
         mover = setup.nowcasting(model, rule) if isinstance(rule, GenerativeOptimizer) else rule(setup, model)
         try:
@@ -229,28 +230,3 @@ def _read_out(watched: Curve, name: str, losses: list[float]) -> Curve:
     padded = losses + [math.nan] * (len(watched.points) - len(losses))
     points = (point._replace(loss=loss) for point, loss in zip(watched.points, padded, strict=True))
     return replace(watched, contender=name, points=tuple(points), events=())
-
-
-@torch.no_grad()
-def mean_loss(task: Task, model: nn.Module, batches: Iterable[Batch]) -> float:
-    """Mean loss over examples of a network in evaluation mode; its mode is then what it was."""
-    total, examples = 0.0, 0
-    for outputs, labels in _answers(model, batches):
-        total += float(task.loss(outputs, labels)) * len(labels)
-        examples += len(labels)
-    return total / examples
-
-
-@torch.no_grad()
-def losses_of_examples(task: Task, model: nn.Module, batches: Iterable[Batch]) -> Float[Tensor, " examples"]:
-    """The loss of each example of a network in evaluation mode; its mode is then what it was."""
-    return torch.cat([task.losses(outputs, labels) for outputs, labels in _answers(model, batches)])
-
-
-def _answers(model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-    """A network's outputs in evaluation mode, beside the labels."""
-    training = model.training
-    model.eval()
-    for inputs, labels in batches:
-        yield model(inputs), labels
-    model.train(training)

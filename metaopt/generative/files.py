@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from ..core.errors import FileFormatError, MetaoptError, UnknownName
 from ..core.registry import load_path
+from ..core.rng import isolated
 from ..weights.files import kind_of, read_tensors, write_tensors
 from . import get_optimizer_model
 from .base import GenerativeOptimizer
@@ -71,7 +71,7 @@ def _build(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
             version("perceiver-pytorch"),
         )
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's randomness stays its own
+        with isolated():  # building draws initial weights; the caller's randomness stays its own
             optimizer = get_optimizer_model(facts["name"], **facts["config"])
         optimizer.load_state_dict(dict(tensors))
     except (KeyError, TypeError, RuntimeError, MetaoptError) as error:

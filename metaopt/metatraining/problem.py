@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
 from ..core.errors import InvalidConfig, MetaoptError, TrajectoryError
+from ..core.rng import isolated
 from ..targets import get_target_model, names_code, vmappable
 from ..tasks import Batch, Task, load_task
 from ..trajectories import Trajectory
@@ -88,8 +89,7 @@ class InnerProblem:
 
     def fresh_weights(self, seed: int) -> Float[Tensor, " weights"]:
         """The weights of a network just built with a random seed; the process keeps its own randomness."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with isolated(seed):
             return self.layout.flatten(dict(self._build().named_parameters()))
 
     def losses(self, weights: Float[Tensor, "batch weights"], examples: Batch) -> Float[Tensor, " batch"]:

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.errors import InvalidConfig
+from ..core.rng import isolated
+from ..tasks.measure import in_evaluation_mode
 from .distributed import agreed
 
 GuardFunction = Callable[[], Tensor | float]
@@ -74,14 +76,9 @@ class BatchesGuard:
             InvalidConfig: there is no held-out data.
         """
         if not self._batches:
-            with torch.random.fork_rng(devices=[]):  # a data loader draws a number when it is opened
+            with isolated():  # a data loader draws a number when it is opened
                 self._batches = list(islice(self._open(), self._count))
         if not self._batches:
             raise InvalidConfig("no batch of held-out data to guard nowcasts with; give some, or a guard of your own")
-        modes = [(module, module.training) for module in self._model.modules()]
-        self._model.eval()
-        try:
+        with in_evaluation_mode(self._model):
             return torch.tensor([float(self._loss(batch)) for batch in self._batches], dtype=torch.float64)
-        finally:
-            for module, training in modes:
-                module.training = training

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from ..core.errors import LayoutMismatch
+from ..core.rng import isolated
 from ..weights.layout import Layout, trainable
 from .distributed import share
 
@@ -153,5 +154,5 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> None:
         model: unchanged if it has no such layer.
         batches: inputs, or tuples that start with them.
     """
-    with torch.random.fork_rng(devices=[]):  # dropout must not shift the randomness of the training around it
+    with isolated():  # dropout must not shift the randomness of the training around it
         update_bn(batches, model)

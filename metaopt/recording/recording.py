@@ -17,8 +17,10 @@ from ..core.errors import Diverged, MetaoptError
 from ..core.progress import Progress, sub_progress
 from ..core.rng import generator
 from ..core.tracker import Parent, Tracker
+from ..optimizers import evaluation_mode
 from ..targets import target_config
 from ..tasks import Task, task_config
+from ..tasks.measure import measure
 from ..trajectories import TASK_FILE, Recorder, Trajectory
 from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT
@@ -27,7 +29,7 @@ from .charts import loss_figure
 from .config import TrainTargetConfig
 from .state import Step, TargetTrainingState
 from .text import count, recorded
-from .training import judge, pick_device
+from .training import pick_device
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +220,10 @@ class _Recording:
         return fmean(losses)
 
     def _judge(self) -> dict[str, float]:
-        judged = judge(self.run.model, self.run.task, "validation", self.run.device)
+        run = self.run
+        validation = run.task.splits["validation"].in_order(run.task.rows_at_once)
+        with evaluation_mode(run.optimizer):
+            judged = measure(run.model, run.task, validation)
         if not math.isfinite(judged["loss"]):
             raise Diverged(f"the validation loss is {judged['loss']}")
         self.judged = {f"val_{name}": value for name, value in judged.items()}
@@ -232,7 +237,8 @@ class _Recording:
         self.tracker.metrics({**trained, **judged, **further, "epoch": self.run.epoch}, self.run.step)
 
     def _record(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
-        recorder.record(self.run.model, self.run.step, self.run.epoch, losses, self.run.averaged())
+        with evaluation_mode(self.run.optimizer):
+            recorder.record(self.run.model, self.run.step, self.run.epoch, losses, self.run.averaged())
 
     def _task_facts(self) -> str:
         facts = replace(self.run.task.describe(), loss_change_std=self.run.loss_changes.deviation)

@@ -1,7 +1,6 @@
 """Inner training: any network, any task, any optimizer of PyTorch. It writes nothing and tracks nothing."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -9,7 +8,6 @@ from torch import nn
 
 from ..core.errors import Diverged, InvalidConfig
 from ..tasks import Batch, Task
-from ..tasks.base import Split
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,19 +61,3 @@ def train_step(
         return loss.item()
 
     return optimizer.step(closure)
-
-
-@torch.no_grad()
-def judge(model: nn.Module, task: Task, split: Split, device: torch.device) -> dict[str, float]:
-    """The loss ("loss") and the metrics of a network in evaluation mode, means over all examples of a split."""
-    examples = task.splits[split]
-    training = model.training
-    model.eval()
-    sums: dict[str, float] = defaultdict(float)
-    for inputs, labels in examples.in_order(task.rows_at_once):
-        outputs, truth = model(inputs.to(device)), labels.to(device)
-        for name, value in {"loss": task.loss(outputs, truth), **task.metrics(outputs, truth)}.items():
-            sums[name] += float(value) * len(inputs)
-    model.train(training)
-    means = {name: value / len(examples) for name, value in sums.items()}
-    return {**means, **task.metrics_of_loss(means["loss"])}

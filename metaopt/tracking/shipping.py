@@ -8,7 +8,15 @@ from pathlib import Path
 from ..generative import GENERATIVE_OPTIMIZERS
 
 _METAOPT = Path(__file__).parents[1]
-_ROOMS = ("core/errors.py", "core/moved.py", "core/registry.py", "core/config.py", "weights", "generative")
+_ROOMS = (
+    "core/errors.py",
+    "core/moved.py",
+    "core/registry.py",
+    "core/config.py",
+    "core/rng.py",
+    "weights",
+    "generative",
+)
 _NEEDED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")
 _DOORKEEPER = '"""What metaopt needs to load and ask this optimizer, as it was when the optimizer was registered."""\n'
 

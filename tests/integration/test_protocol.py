@@ -7,7 +7,7 @@ import torch
 from mlflow import MlflowClient
 
 import metaopt
-from metaopt.recording.training import judge
+from metaopt.tasks.measure import measure
 
 pytestmark = pytest.mark.slow
 
@@ -87,4 +87,4 @@ def test_the_registered_optimizer_lowers_the_loss_of_a_run_that_it_has_not_seen(
 
 def loss_of(model, trajectory, weights, task) -> float:
     model.load_state_dict(trajectory.layout.unflatten(weights), strict=False)
-    return judge(model, task, "validation", torch.device("cpu"))["loss"]
+    return measure(model, task, task.splits["validation"].in_order(task.rows_at_once))["loss"]

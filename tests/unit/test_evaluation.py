@@ -11,13 +11,14 @@ from metaopt.core.errors import Diverged, InvalidConfig, StorageError, UnknownNa
 from metaopt.core.tracker import SilentTracker
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.controls import CONTROLS, SinglePredictions, State, state_at
-from metaopt.evaluation.paired_runs import HoldObserver, RunSetup, losses_of_examples, mean_loss, train_contender
+from metaopt.evaluation.paired_runs import HoldObserver, RunSetup, train_contender
 from metaopt.evaluation.read_outs import READ_OUTS
 from metaopt.evaluation.runner import contender_name
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
 from metaopt.generative.extrapolation import HoldConfig
 from metaopt.tasks import load_task
+from metaopt.tasks.measure import example_losses, mean_loss
 from metaopt.workflows.evaluate_optimizer import compare
 
 
@@ -182,9 +183,9 @@ def test_a_guard_sees_what_neither_trains_nor_judges_each_example_at_most_once(t
 def test_losses_of_examples_are_what_the_mean_loss_is_of(task):
     setup = RunSetup(small(), task, 0)
     model, batches = setup.build().train(), [*task.splits["guard"].in_order(30)]
-    losses = losses_of_examples(task, model, batches)
+    losses = example_losses(model, task, batches)
     assert len(losses) == len(task.splits["guard"])
-    assert float(losses.mean()) == pytest.approx(mean_loss(task, model, batches), rel=1e-5)
+    assert float(losses.mean()) == pytest.approx(mean_loss(model, task, batches), rel=1e-5)
     assert model.training
 
 
