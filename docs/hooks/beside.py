@@ -1,4 +1,4 @@
-"""Shows files that stand beside docs/ as pages, and leads links to them there."""
+"""Adds files from outside of docs/ as pages, and rewrites links to them."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 PAGES = {"metaopt/builtin/README.md": "builtin.md", "CHANGELOG.md": "changelog.md"}
-"""Where in the repository a page stands, and where in the site."""
+"""Path in the site by path in the repository."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -21,7 +21,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn a link to the file in the repository into one to the page."""
+    """Replace links to the file in the repository by links to the page."""
     up = "../" * page.file.src_uri.count("/")
     for source, place in PAGES.items():
         markdown = re.sub(rf"\]\((\.\./)+{re.escape(source)}", f"]({up}{place}", markdown)

@@ -1,4 +1,4 @@
-"""Writes the reference of the command line from the commands themselves."""
+"""Generates the reference of the command line from the commands."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ PLACE = "<!-- the commands -->"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put all commands where the page asks for them."""
+    """Insert all commands at the placeholder of the page."""
     return markdown.replace(PLACE, reference()) if PLACE in markdown else markdown
 
 
 def reference() -> str:
-    """A section for each command, in Markdown."""
+    """Return a section for each command, in Markdown."""
     from metaopt.cli import COMMANDS, cli
 
     context = click.Context(cli, info_name="metaopt")
@@ -31,7 +31,7 @@ def _section(name: str, command: click.Command | None) -> Iterator[str]:
         yield from (f"`metaopt {name} {' '.join(f'[{each.human_readable_name}]' for each in arguments)}`", "")
     options = [each for each in command.params if isinstance(each, click.Option)]
     if options:
-        yield from ("| flag | default | what it is |", "|---|---|---|", *map(_row, options), "")
+        yield from ("| flag | default | meaning |", "|---|---|---|", *map(_row, options), "")
 
 
 def _row(option: click.Option) -> str:

@@ -1,4 +1,4 @@
-"""Reads docstrings as metaopt writes them: sections without an empty line before them, several names in one entry."""
+"""Prepares docstrings of metaopt for the parser: sections without an empty line before them, shared entries."""
 
 import ast
 import re
@@ -11,15 +11,15 @@ _SHARED = re.compile(r"^    (\w+(?:, \w+)+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 class MetaoptDocstrings(griffe.Extension):
-    """Brings docstrings into the form that the parser expects, and lists the parameters of a configuration in one."""
+    """Converts docstrings to the form that the parser expects, and lists the fields of a configuration in them."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrite a docstring before anything parses it."""
+        """Rewrite a docstring before it is parsed."""
         if obj.docstring is not None:
             obj.docstring.value = in_full_form(obj.docstring.value)
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
-        """Turn attributes made with `option(default=…, help=…)` into a list in the docstring of their class."""
+        """Convert attributes made with `option(default=…, help=…)` into a list in the docstring of their class."""
         options = [member for member in cls.members.values() if _is_option(member)]
         for option in options:
             cls.del_member(option.name)
@@ -28,7 +28,7 @@ class MetaoptDocstrings(griffe.Extension):
 
 
 def in_full_form(docstring: str) -> str:
-    """The same docstring with a section to a paragraph and a name to an entry."""
+    """Return the docstring with one paragraph per section and one entry per name."""
     apart = _SECTION.sub(lambda found: f"\n{found[1]}:" + (f"\n    {found[2]}" if found[2] else ""), docstring)
     return _SHARED.sub(lambda found: "\n".join(f"    {name}: {found[2]}" for name in found[1].split(", ")), apart)
 
@@ -39,7 +39,7 @@ def _is_option(member: Any) -> TypeGuard[griffe.Attribute]:
 
 
 def _entry(option: griffe.Attribute) -> str:
-    """What a parameter is and what it is unless given."""
+    """Return the entry of a parameter: name, type, meaning and default."""
     assert isinstance(option.value, griffe.ExprCall)
     given = {each.name: str(each.value) for each in option.value.arguments if isinstance(each, griffe.ExprKeyword)}
     return f"    {option.name} ({option.annotation}): {ast.literal_eval(given['help'])} Default: `{given['default']}`."
