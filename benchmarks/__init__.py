@@ -1,1 +1,1 @@
-"""Speed and memory, measured by hand: `python -m benchmarks.<name>`. Nothing here is a test; figures in docs/."""
+"""Benchmarks of speed and memory, run by hand: `python -m benchmarks.<name>`. Results are in docs/benchmarks.md."""

@@ -1,4 +1,4 @@
-"""What the benchmarks share: fresh processes, peak memory, medians, and one way to show and keep the figures."""
+"""Helpers of the benchmarks: fresh processes, peak memory, durations, and tables of results."""
 
 import json
 import multiprocessing
@@ -30,13 +30,13 @@ _WIDTHS = {
     "40M": (5950, 5900),
     "100M": (9610, 9605),
 }
-"""Hidden layers of MLPs on 28×28 images that have about so many weights."""
+"""Hidden layers of MLPs on 28×28 images, by approximate number of weights."""
 
 SIZES = ("50k", "400k", "4M", "40M")
 
 
 class Times(NamedTuple):
-    """Durations of equal pieces of work [ms]."""
+    """Durations of repeated calls [ms]."""
 
     median: float
     least: float
@@ -44,15 +44,15 @@ class Times(NamedTuple):
 
 
 def in_fresh_process(function: Callable[..., R], *arguments: Any) -> R:
-    """Call a function of a module in a process of its own, so that its peak memory is its own."""
+    """Call a function in a new process, so that its peak memory is measured alone."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had in RAM so far, files that it has mapped included [MB].
+    """Peak resident memory of this process, memory-mapped files included [MB].
 
-    Linux hands `ru_maxrss` on from the process that started this one, hence VmHWM where there is one.
+    On Linux, `ru_maxrss` is inherited from the parent process, so VmHWM is read instead.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -62,32 +62,32 @@ def peak_memory() -> float:
 
 
 def timed(work: Callable[[], Any], calls: int) -> Times:
-    """Do some work again and again, after one call that does not count."""
+    """Call a function repeatedly, after one call to warm up."""
     work()
     durations = [duration(work) for _ in range(calls)]
     return Times(statistics.median(durations), min(durations), max(durations))
 
 
 def duration(work: Callable[[], Any]) -> float:
-    """How long one call takes [ms]."""
+    """Duration of one call [ms]."""
     started = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - started)
 
 
 def network(size: str) -> torch.nn.Module:
-    """TargetCNN on 28×28 images, or an MLP of about the size that the name says."""
+    """TargetCNN on 28×28 images, or an MLP of about this size."""
     return get_target_model("TargetCNN") if size == TARGET_CNN else get_target_model("MLP", widths=_WIDTHS[size])
 
 
 def layout_of(size: str) -> Layout:
-    """The layout of `network(size)`, without its memory."""
+    """The layout of `network(size)`; allocates no weights."""
     with torch.device("meta"):
         return Layout.of(network(size))
 
 
 def publish(title: str, rows: Sequence[Mapping[str, Any]], output: Path | None) -> None:
-    """Print rows as an aligned table, and write them as JSON where a file is named."""
+    """Print rows as an aligned table, and write them as JSON if `output` is given."""
     heads = list(rows[0])
     cells = [heads, *([_text(row[head]) for head in heads] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,6 +1,6 @@
-"""Many trajectories at once: trajectories per minute one by one, in worker processes, and as one batched network.
+"""Throughput of recording: trajectories per minute one by one, in worker processes, and as one batched network.
 
-Goal: three times as many on two cores by batching a CNN of 14,378 weights.
+Goal: batching a CNN of 14,378 weights records three times as many on two cores.
 """
 
 import logging
@@ -27,13 +27,13 @@ WAYS = {
     "8 batched": (1, 8),
     "2 workers, 8 batched": (2, 8),
 }
-"""Workers, and how many targets each trains as one batched network."""
+"""Number of workers, and of targets that each trains as one batched network."""
 
 
 def measure(target: str, way: str, runs: int, epochs: int, data: dict[str, Any]) -> float:
-    """Time the recording of some trajectories once [ms], processes and files included."""
+    """Time one recording of several trajectories, including processes and files [ms]."""
     logging.disable(logging.INFO)
-    load_task(data.get("task", "digits"), **{**data.get("task_options", {}), **_place(data)})  # imports take seconds
+    load_task(data.get("task", "digits"), **{**data.get("task_options", {}), **_folder(data)})
     workers, batched = WAYS[way]
     with tempfile.TemporaryDirectory() as folder:
         config = TrainTargetConfig(
@@ -50,17 +50,17 @@ def measure(target: str, way: str, runs: int, epochs: int, data: dict[str, Any])
         return duration(lambda: train_targets(config, SilentTracker()))
 
 
-def _place(data: dict[str, Any]) -> dict[str, Any]:
+def _folder(data: dict[str, Any]) -> dict[str, Any]:
     return {"data_dir": data["data_dir"]} if "data_dir" in data else {}
 
 
 @click.command()
-@click.option("--runs", default=16, show_default=True, help="Trajectories.")
-@click.option("--epochs", default=8, show_default=True, help="Epochs of each; of 15 steps on digits, 88 on mnist.")
-@click.option("--repeats", default=3, show_default=True, help="Times that everything is measured, by turns.")
+@click.option("--runs", default=16, show_default=True, help="Trajectories to record [count].")
+@click.option("--epochs", default=8, show_default=True, help="Epochs of 15 steps on digits, 88 on mnist.")
+@click.option("--repeats", default=3, show_default=True, help="Measurements of each case; the cases alternate.")
 @click.option("--targets", default=",".join(TARGETS), show_default=True)
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that holds MNIST/raw; digits otherwise.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that contains MNIST/raw; by default, digits.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the results.")
 def main(runs: int, epochs: int, repeats: int, targets: str, data_dir: Path | None, output: Path | None) -> None:
     """Compare ways to record many trajectories."""
     data = {"task": "mnist", "data_dir": data_dir, "task_options": {"download": False}} if data_dir else {}

@@ -1,6 +1,6 @@
 """The mean of several trained optimizers, weight by weight: `python -m benchmarks.mean <file> <optimizer>...`.
 
-Checkpoints of one meta-training differ by noise more than by progress; their mean is steadier than any of them
+Checkpoints of one meta-training differ more by noise than by progress; their mean has less noise than each of them
 (docs/LOG.md).
 """
 
@@ -14,7 +14,7 @@ from metaopt.generative.files import save_optimizer
 
 
 def mean(sources: list[str]) -> GenerativeOptimizer:
-    """Optimizers of equal configurations in, one of them with the mean of all their weights out."""
+    """The optimizer whose weights are the means of those of several optimizers with equal configurations."""
     optimizers = [load_optimizer(source) for source in sources]
     states = [optimizer.state_dict() for optimizer in optimizers]
     averaged = {

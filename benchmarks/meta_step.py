@@ -1,6 +1,6 @@
-"""One pair of meta-training with the objective `weights`: time and memory from the files to the optimizer's step.
+"""Cost of one update of meta-training with the objective `weights`: time and memory, including reading the pair.
 
-Goal: time that grows linearly with the number of weights, and 3 GB of memory or less at 40 million.
+Goal: time grows linearly with the number of weights; at most 3 GB of memory at 40 million weights.
 """
 
 import tempfile
@@ -12,14 +12,14 @@ from typing import Any
 import click
 import torch
 
-from metaopt.metatraining.objectives import OBJECTIVES, judge_predictions
+from metaopt.metatraining.objectives import OBJECTIVES, score_predictions
 from metaopt.metatraining.state import MetaTrainingState
 from metaopt.trajectories import Recorder, WeightTrajectoryDataset
 from metaopt.weights.layout import Layout
 
 from ._measure import SIZES, in_fresh_process, network, peak_memory, publish
 
-_SNAPSHOTS = 6  # a history of five, and one to predict
+_SNAPSHOTS = 6  # a history of five, and one to forecast
 _LAST_PAIR = -1
 _STRIDE = 20
 
@@ -36,13 +36,13 @@ def record(size: str, folder: Path) -> None:
 
 
 def measure(size: str, folder: Path, threads: int, steps: int) -> dict[str, Any]:
-    """Train on the last pair of a trajectory, which has a whole history, again and again."""
+    """Train repeatedly on the last pair of a trajectory, which has a full history."""
     torch.set_num_threads(threads)
     imported = peak_memory()
-    run = MetaTrainingState("PerceiverOptimizer", {}, seed=0, lr=1e-3, weight_decay=0.01, average=0.99)
-    dataset = WeightTrajectoryDataset(folder, "sequential", run.model.history)
+    state = MetaTrainingState("PerceiverOptimizer", {}, seed=0, lr=1e-3, weight_decay=0.01, ema_decay=0.99)
+    dataset = WeightTrajectoryDataset(folder, "sequential", state.model.history)
     pair = range(len(dataset))[_LAST_PAIR]
-    seconds = [_timed_update(run, dataset, pair) for _ in range(steps + 1)][1:]
+    seconds = [_timed_update(state, dataset, pair) for _ in range(steps + 1)][1:]
     weights = dataset.trajectories[0].layout.size
     peak = peak_memory()
     return {
@@ -57,22 +57,22 @@ def measure(size: str, folder: Path, threads: int, steps: int) -> dict[str, Any]
     }
 
 
-def _timed_update(run: MetaTrainingState, dataset: WeightTrajectoryDataset, pair: int) -> float:
-    """What phase 2 does with a batch, from the files to the optimizer's step [seconds]."""
+def _timed_update(state: MetaTrainingState, dataset: WeightTrajectoryDataset, pair: int) -> float:
+    """Duration of reading a pair and one update [s]."""
     started = time.perf_counter()
     pairs, layout = dataset.batch([pair]), dataset.trajectories[0].layout
-    predicted = run.model.generate(pairs.history, pairs.t_history, pairs.t_end, layout)
-    run.update(judge_predictions(predicted, pairs, layout, OBJECTIVES["weights"], None, None).objective.mean())
+    predicted = state.model.generate(pairs.history, pairs.t_history, pairs.t_end, layout)
+    state.update(score_predictions(predicted, pairs, layout, OBJECTIVES["weights"], None, None).objective.mean())
     return time.perf_counter() - started
 
 
 @click.command()
-@click.option("--steps", default=10, show_default=True, help="Pairs that are timed; 2 at most at 40M.")
+@click.option("--steps", default=10, show_default=True, help="Timed updates; at most 2 at 40M.")
 @click.option("--sizes", default=",".join(SIZES), show_default=True)
 @click.option("--threads", default=1, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the results.")
 def main(steps: int, sizes: str, threads: int, output: Path | None) -> None:
-    """Time meta-training, each size in a fresh process; its trajectory is written by another one."""
+    """Time meta-training, each size in a fresh process; another process writes its trajectory."""
     rows = []
     for size in sizes.split(","):
         with tempfile.TemporaryDirectory() as folder:

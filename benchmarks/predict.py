@@ -1,6 +1,6 @@
-"""Next weights of a network from five snapshots: time and memory of one prediction.
+"""Cost of one forecast from five snapshots: time and memory.
 
-Goal: TargetCNN on 28×28 images (421,642 weights) in 100 ms or less and 400 MB above the imports or less, on 2 cores.
+Goal, on 2 cores: TargetCNN on 28×28 images (421,642 weights) in at most 100 ms and 400 MB above the imports.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ _STRIDE = 20.0
 
 
 def measure(size: str, threads: int, calls: int) -> dict[str, Any]:
-    """Time predictions of one size."""
+    """Time forecasts for a network of one size."""
     torch.set_num_threads(threads)
     imported = peak_memory()
     layout = layout_of(size)
@@ -40,12 +40,12 @@ def measure(size: str, threads: int, calls: int) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--calls", default=20, show_default=True, help="Predictions that are timed; a quarter from 4M on.")
+@click.option("--calls", default=20, show_default=True, help="Timed forecasts; a quarter as many from 4M on.")
 @click.option("--sizes", default=",".join((TARGET_CNN, *SIZES)), show_default=True)
 @click.option("--threads", default="1,2", show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the results.")
 def main(calls: int, sizes: str, threads: str, output: Path | None) -> None:
-    """Time predictions, each case in a fresh process."""
+    """Time forecasts, each case in a fresh process."""
     rows = [
         in_fresh_process(measure, size, int(count), max(calls // 4, 1) if size in ("4M", "40M") else calls)
         for size in sizes.split(",")

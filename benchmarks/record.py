@@ -1,6 +1,6 @@
-"""A snapshot of TargetCNN on 28×28 images: what recording it costs, relative to an epoch of training.
+"""Cost of recording a snapshot of TargetCNN on 28×28 images, relative to an epoch of training.
 
-Goal: 5 % of an epoch or less.
+Goal: at most 5 % of an epoch.
 """
 
 import tempfile
@@ -15,9 +15,7 @@ import torch
 from metaopt.optimizers import build_optimizer
 from metaopt.recording.training import train_steps
 from metaopt.targets import get_target_model
-from metaopt.tasks import Batch, Task, load_task
-from metaopt.tasks.base import SplitConfig
-from metaopt.tasks.classification import Classification
+from metaopt.tasks import Batch, Classification, SplitConfig, Task, load_task
 from metaopt.trajectories import Recorder
 from metaopt.weights.layout import Layout
 
@@ -28,7 +26,7 @@ _BATCH = 64
 
 
 def measure(data_dir: Path | None, threads: int, epochs: int, snapshots: int) -> dict[str, Any]:
-    """Time epochs, then snapshots of the network that they trained."""
+    """Time epochs, then snapshots of the trained network."""
     torch.set_num_threads(threads)
     task = load_task("mnist", data_dir=data_dir, download=False) if data_dir else _random_images()
     model = get_target_model("TargetCNN")
@@ -68,11 +66,11 @@ def _random_images() -> Task:
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with MNIST/raw; else random images.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with MNIST/raw; by default, random images.")
 @click.option("--threads", default="1,2", show_default=True)
-@click.option("--epochs", default=3, show_default=True, help="Epochs that are timed.")
-@click.option("--snapshots", default=20, show_default=True, help="Snapshots that are timed.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
+@click.option("--epochs", default=3, show_default=True, help="Timed epochs.")
+@click.option("--snapshots", default=20, show_default=True, help="Timed snapshots.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the results.")
 def main(data_dir: Path | None, threads: str, epochs: int, snapshots: int, output: Path | None) -> None:
     """Time recording."""
     rows = [in_fresh_process(measure, data_dir, int(many), epochs, snapshots) for many in threads.split(",")]

@@ -1,6 +1,6 @@
-"""What recording costs a training: GPT of 10 million weights, a snapshot every 50 steps, beside no recording.
+"""Cost of recording during training: GPT of 10 million weights, a snapshot every 50 steps, against no recording.
 
-Goal: 2 % of the time or less.
+Goal: at most 2 % of the time.
 """
 
 import tempfile
@@ -26,42 +26,42 @@ _BATCH = 4
 _WARM_UP = 5  # steps
 
 
-class Piece(NamedTuple):
-    """Some steps of a training, and the snapshot before them [ms]."""
+class Block(NamedTuple):
+    """Durations of a snapshot and of the training steps after it [ms]."""
 
     recording: float
     training: float
 
     @property
     def total(self) -> float:
-        """What both take together."""
+        """Duration of both."""
         return self.recording + self.training
 
 
 def measure(dtype: str, device: str, threads: int, every: int, pairs: int) -> dict[str, Any]:
-    """Time pieces of a training, by turns with a snapshot before them, which is written meanwhile, and without."""
+    """Time blocks of a training, alternately with and without a snapshot before them, written in the background."""
     torch.set_num_threads(threads)
     model = get_target_model("GPT", **_SHAPE).to(device)
     layout, step = Layout.of(model), _training_step(model, device)
     with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder), {}, layout, dtype=dtype) as recorder:
-        _time_piece(recorder, partial(recorder.record, model, 0, 0, {}), step, _WARM_UP)
-        pieces: list[dict[bool, Piece]] = []
+        _time_block(recorder, partial(recorder.record, model, 0, 0, {}), step, _WARM_UP)
+        blocks: list[dict[bool, Block]] = []
         for number in range(1, pairs + 1):
             record = partial(recorder.record, model, number, 0, {})
             turns: list[tuple[bool, Callable[[], Any]]] = [(True, record), (False, _nothing)]
             ordered = turns if number % 2 else turns[::-1]
-            pieces.append({recorded: _time_piece(recorder, first, step, every) for recorded, first in ordered})
+            blocks.append({recorded: _time_block(recorder, first, step, every) for recorded, first in ordered})
         written = timed(partial(_record_and_wait, recorder, model), pairs)
-    shares = [100 * pair[True].recording / pair[True].total for pair in pieces]
-    slowdowns = [pair[True].total / pair[False].total for pair in pieces]
+    shares = [100 * pair[True].recording / pair[True].total for pair in blocks]
+    slowdowns = [pair[True].total / pair[False].total for pair in blocks]
     return {
         "weights": layout.size,
         "dtype": dtype,
         "device": device,
         "threads": threads,
         "pairs": pairs,
-        "step ms": median(pair[False].total for pair in pieces) / every,
-        "record() ms": median(pair[True].recording for pair in pieces),
+        "step ms": median(pair[False].total for pair in blocks) / every,
+        "record() ms": median(pair[True].recording for pair in blocks),
         "until written ms": written.median,
         "% of the time": median(shares),
         "most %": max(shares),
@@ -71,23 +71,23 @@ def measure(dtype: str, device: str, threads: int, every: int, pairs: int) -> di
     }
 
 
-def _time_piece(recorder: Recorder, first: Callable[[], Any], step: Callable[[], None], steps: int) -> Piece:
+def _time_block(recorder: Recorder, first: Callable[[], Any], step: Callable[[], None], steps: int) -> Block:
     def train() -> None:
         for _ in range(steps):
             step()
 
     recorder.flush()
-    return Piece(duration(first), duration(train))
+    return Block(duration(first), duration(train))
 
 
 def _record_and_wait(recorder: Recorder, model: nn.Module) -> None:
-    """What a snapshot costs where no training goes on meanwhile: at most so much is lost."""
+    """Record a snapshot without training in the background: the upper bound of its cost."""
     recorder.record(model, 0, 0, {})
     recorder.flush()
 
 
 def _nothing() -> None:
-    """What is done before a piece that is not recorded."""
+    """Before a block without a snapshot."""
 
 
 def _training_step(model: nn.Module, device: str) -> Callable[[], None]:
@@ -100,7 +100,7 @@ def _training_step(model: nn.Module, device: str) -> Callable[[], None]:
         loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         loss.backward()
         optimizer.step()
-        loss.item()  # a training looks at its loss, and so waits for the device
+        loss.item()  # reading the loss synchronises with the device, as training loops do
 
     return step
 
@@ -110,10 +110,8 @@ def _training_step(model: nn.Module, device: str) -> Callable[[], None]:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--every", default=50, show_default=True, help="Steps between snapshots.")
-@click.option(
-    "--pairs", default=3, show_default=True, help="Pieces with a snapshot that are timed, and as many without."
-)
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
+@click.option("--pairs", default=3, show_default=True, help="Timed blocks with a snapshot, and as many without.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the results.")
 def main(dtypes: str, device: str, threads: int, every: int, pairs: int, output: Path | None) -> None:
     """Time a training with and without recording."""
     rows = [in_fresh_process(measure, dtype, device, threads, every, pairs) for dtype in dtypes.split(",")]

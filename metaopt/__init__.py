@@ -1,13 +1,20 @@
-"""Learn optimizers from how networks train.
+"""Learn optimizers from the weight trajectories of networks.
 
 Phase 1 trains target networks and records their weight trajectories. Phase 2 trains a generative optimizer on them.
-`Nowcast` uses a trained one inside any PyTorch training. `README.md` shows each.
+`Nowcast` uses a trained optimizer in any PyTorch training loop.
+
+    import metaopt
+
+    trajectory = metaopt.Trajectory.open("trajectories/digits/seed_0")
+    optimizer = metaopt.load_optimizer("builtin")
+    print(trajectory.steps, optimizer.history)
 """
 
 from typing import TYPE_CHECKING
 
 from .core.lazy import lazy_names
 from .core.moved import install as _install_moved_modules
+from .core.moved import moved_names
 
 if TYPE_CHECKING:
     from .core.errors import MetaoptError as MetaoptError
@@ -22,9 +29,9 @@ if TYPE_CHECKING:
     from .tasks import load_task as load_task
     from .trajectories import Trajectory as Trajectory
     from .trajectories import WeightTrajectoryDataset as WeightTrajectoryDataset
-    from .weights.files import load_model_weights as load_model_weights
-    from .weights.files import save_model_weights as save_model_weights
     from .weights.layout import Layout as Layout
+    from .weights.model_files import load_model_weights as load_model_weights
+    from .weights.model_files import save_model_weights as save_model_weights
 
 _MODULES = {
     "GenerativeOptimizer": "generative",
@@ -37,19 +44,17 @@ _MODULES = {
     "WeightTrajectoryDataset": "trajectories",
     "get_optimizer_model": "generative",
     "get_target_model": "targets",
-    "load_model_weights": "weights.files",
+    "load_model_weights": "weights.model_files",
     "load_optimizer": "generative.files",
     "load_task": "tasks",
     "reestimate_batchnorm": "nowcast.model_state",
-    "save_model_weights": "weights.files",
+    "save_model_weights": "weights.model_files",
 }
 
 __all__ = [*_MODULES]
+__getattr__ = moved_names(__name__, {"get_task": "metaopt:load_task"}, otherwise=lazy_names(__name__, _MODULES))
 
 _install_moved_modules()
-
-
-__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

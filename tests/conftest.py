@@ -1,6 +1,9 @@
-"""Fixtures that several kinds of tests share."""
+"""Fixtures that several kinds of tests share: known randomness, public data, an MLflow store per test."""
 
 import os
+import shutil
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,4 +43,57 @@ def cache_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+def import_mlflow():
+    """MLflow with the modules that warn at import, about themselves or about SQLAlchemy 2.1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store
+    return mlflow
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory):
+    """An empty store, which takes seconds to create: tests copy it."""
+    mlflow = import_mlflow()
+    from metaopt.tracking import connect
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # MLflow keeps files of its first experiment in the working directory
+        connect(f"sqlite:///{path}")
+    mlflow.set_tracking_uri(None)
+    return path
+
+
+@contextmanager
+def working_in(folder, template):
+    """Make a folder the working directory, with a store in it and no setting for another store."""
+    mlflow = import_mlflow()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        shutil.copyfile(template, folder / "mlflow.db")
+        patch.chdir(folder)
+        yield folder
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def store(store_template, tmp_path):
+    """A working directory of its own with a store in it."""
+    with working_in(tmp_path, store_template) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def module_store(store_template, tmp_path_factory):
+    """The same for what is too slow to repeat for each test of a module."""
+    with working_in(tmp_path_factory.mktemp("module"), store_template) as folder:
         yield folder

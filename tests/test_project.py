@@ -1,7 +1,10 @@
-"""MLproject, command line, configurations, environments and changelog say the same."""
+"""MLproject, shell completion, command line, configurations, environments and changelog agree."""
 
 import dataclasses
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,26 +16,18 @@ from packaging.requirements import Requirement
 
 import metaopt
 from metaopt.cli import COMMANDS, cli
-from metaopt.core.config import default_text
+from metaopt.cli.completion import TABLE
+from metaopt.cli.options import config_command
+from metaopt.cli.project import CONFIGS, completion_table, mlproject
+from metaopt.core.config import default_text, option
 from metaopt.core.dependencies import import_torchvision
-from metaopt.evaluation.config import EvaluateConfig
-from metaopt.metatraining.trainer import TrainOptimizerConfig
-from metaopt.recording.record import TrainTargetConfig
-from metaopt.workflows.generate import GenerateConfig
-from metaopt.workflows.main import MainConfig
+from metaopt.recording.config import TrainTargetConfig
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
 METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CONFIGS = {
-    "main": MainConfig,
-    "train-target": TrainTargetConfig,
-    "train-optimizer": TrainOptimizerConfig,
-    "evaluate": EvaluateConfig,
-    "generate": GenerateConfig,
-}
 PINNED_FOR = {"python_version": "3.11", "python_full_version": "3.11.9", "sys_platform": "linux"}
-"""The machine of conda.yaml; requirements.txt covers others, too."""
+"""The machine of conda.yaml; requirements.txt covers others too."""
 
 
 def command(name) -> click.Command:
@@ -63,8 +58,35 @@ def requirements_txt() -> dict[str, Requirement]:
     return pins((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
 
 
-def test_commands_configurations_and_entry_points_are_the_same_ones():
-    assert list(COMMANDS) == [*CONFIGS, "list"]  # which only shows what there is
+@pytest.mark.parametrize(
+    ("path", "generate"), [(ROOT / "MLproject", mlproject), (TABLE, completion_table)], ids=["MLproject", "completion"]
+)
+def test_generated_files_are_up_to_date(path, generate):
+    assert path.read_text(encoding="utf-8") == generate(), "run `python -m metaopt.cli.project`"
+
+
+class MoreConfig(TrainTargetConfig):
+    """A configuration with one more field."""
+
+    burn_in: int = option(default=7, help="Steps before the first snapshot.", at_least=0)
+
+
+def test_a_new_field_is_a_flag_a_parameter_and_a_completion():
+    """A field is the only line to write."""
+    received = []
+    flags = config_command("train-target", "Train.", MoreConfig, received.append, lambda *_: None).params
+    assert {"--burn-in": "7", "--epochs": "10"}.items() <= {each.opts[0]: each.default for each in flags}.items()
+    configs = {**CONFIGS, "train-target": MoreConfig}
+    declared = yaml.safe_load(mlproject(configs))["entry_points"]["train_target"]
+    assert declared["parameters"]["burn_in"] == {"type": "float", "default": 7}
+    assert "--burn-in {burn_in}" in declared["command"]
+    assert "burn-in" in json.loads(completion_table(configs))["flags"]["train-target"]
+    assert "burn-in" not in TABLE.read_text(encoding="utf-8")
+    assert MoreConfig.from_mapping({"burn_in": "3"}).to_mapping()["burn_in"] == 3
+
+
+def test_commands_configurations_and_entry_points_are_the_same():
+    assert list(COMMANDS) == [*CONFIGS, "list"]
     assert [name.replace("_", "-") for name in PROJECT["entry_points"]] == list(CONFIGS)
     assert {path.stem for path in (ROOT / "entrypoints").glob("[!_]*.py")} == set(PROJECT["entry_points"])
 
@@ -100,7 +122,7 @@ def test_numbers_are_declared_as_numbers(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_parameter_says_what_it_is(name):
+def test_every_parameter_has_a_help_text(name):
     assert all(option.help and option.help.endswith(".") for option in command(name).params)
     assert command(name).help
 
@@ -116,7 +138,7 @@ def test_one_environment_in_three_files():
     }
 
 
-def test_pinned_versions_are_what_the_package_asks_for():
+def test_pinned_versions_fulfil_the_requirements_of_the_package():
     pinned = requirements_txt()
     extras = [line for extra in METADATA["optional-dependencies"].values() for line in extra]
     asked = pins(METADATA["dependencies"] + [line for line in extras if not line.startswith("metaopt[")])
@@ -136,10 +158,17 @@ def test_torch_and_torchvision_are_a_matching_pair():
     assert import_torchvision().ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist() == [1]
 
 
-def test_the_changelog_knows_the_version():
+def test_the_changelog_has_the_version():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{METADATA['version']}]" in changelog
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_can_be_imported():
     assert all(hasattr(metaopt, name) for name in metaopt.__all__)
+
+
+@pytest.mark.parametrize("module", ["metaopt", "metaopt.workflows", "metaopt.cli"])
+def test_importing_the_package_imports_no_heavy_library(module):
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"torch", "mlflow", "numpy", "matplotlib"} & set(done.stdout.split())

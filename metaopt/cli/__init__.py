@@ -1,4 +1,4 @@
-"""The command line. Each command parses, builds and calls; the work is done in the rooms below."""
+"""The command line: each command parses its flags, calls a workflow and prints the result."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import click
 
 from ..core.registry import suggest
 from .completion import outline
-from .exit_codes import explained
+from .exit_codes import one_line_errors
 
 COMMANDS = {
     "main": "Run all three phases: record, train, evaluate, register.",
@@ -17,11 +17,11 @@ COMMANDS = {
     "generate": "Generate the weights of a later step into a file.",
     "list": "Every task, target and optimizer by name, and its options.",
 }
-"""What `metaopt --help` says of each command without importing it."""
+"""Summary of each command, for `metaopt --help` and for the help of the command."""
 
 
 class _Commands(click.Group):
-    """Imports a command only when it is asked for, takes its own flags anywhere, and explains how a command ended."""
+    """Imports commands at first use, accepts global flags after the command too, and prints errors in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS]
@@ -30,14 +30,14 @@ class _Commands(click.Group):
         name = name.replace("_", "-")
         if name not in COMMANDS:
             return None
-        if ctx.resilient_parsing:  # a shell asks what comes next, and does not wait for imports
-            return outline(name, self._everywhere())
+        if ctx.resilient_parsing:  # shell completion must not wait for imports
+            return outline(name, self._global_flags())
         from .commands import BUILDERS  # torch takes seconds to import
 
         return BUILDERS[name](COMMANDS[name])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        flags = {name for option in self._everywhere() for name in option.opts}
+        flags = {name for option in self._global_flags() for name in option.opts}
         return super().parse_args(ctx, sorted(args, key=lambda word: word not in flags))
 
     def resolve_command(
@@ -52,40 +52,39 @@ class _Commands(click.Group):
             formatter.write_dl([*COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        with explained(ctx, ctx.params["debug"]):
+        with one_line_errors(ctx, ctx.params["debug"]):
             return super().invoke(ctx)
 
-    def _everywhere(self) -> list[click.Option]:
-        """Flags that may stand before and after the command."""
-        return [each for each in self.params if isinstance(each, click.Option) and each.name in _EVERYWHERE]
+    def _global_flags(self) -> list[click.Option]:
+        return [each for each in self.params if isinstance(each, click.Option) and each.name in _GLOBAL_FLAGS]
 
 
-_EVERYWHERE = ("debug", "quiet", "as_json")
+_GLOBAL_FLAGS = ("debug", "quiet", "as_json")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show the stack trace of every error, and what MLflow has to say.")
+@click.option("--debug", is_flag=True, help="Show stack traces of errors and messages of MLflow.")
 @click.option("--quiet", is_flag=True, help="Show warnings and errors only.")
-@click.option("--json", "as_json", is_flag=True, help="End with one JSON document on stdout, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document, for scripts.")
 @click.version_option(package_name="metaopt")
 def cli(debug: bool, quiet: bool, as_json: bool) -> None:
-    """Learn optimizers from how networks train.
+    """Learn optimizers from the weight trajectories of networks.
 
-    `metaopt COMMAND --help` lists the parameters of a command. All can also stand in a YAML file, given with --config.
-    The flags below may stand before the command or after it.
+    `metaopt COMMAND --help` lists the parameters of a command. --config reads them from a YAML file. The flags below
+    are accepted before and after the command.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(logging.WARNING if quiet else logging.INFO)
-    if not debug and "mlflow" in sys.modules:  # imported by the command, where it needs it
-        from ..tracking import quieten
+    if not debug and "mlflow" in sys.modules:  # imported by the command if it needs it
+        from ..tracking import silence_mlflow
 
-        quieten()
+        silence_mlflow()
 
 
 def run_entry_point(name: str) -> None:
-    """Run a command as `mlflow run` does: with every parameter given, those at their default included.
+    """Run a command with the flags of `mlflow run`, which passes all parameters.
 
-    Parameters at their default are left out, so that a configuration file can set them.
+    Flags at their default are dropped, so that a configuration file can set them.
     """
     from .options import without_defaults
 

@@ -1,4 +1,4 @@
-"""`python -m metaopt.cli`: the command line where no console script is installed."""
+"""`python -m metaopt.cli`: the command line without the installed script `metaopt`."""
 
 from . import cli
 

@@ -1,6 +1,6 @@
-"""The commands: each parses a configuration, calls a workflow and shows what it returned.
+"""The commands: each joins a configuration, a workflow and the output of its result.
 
-A command imports its workflow when it is built, because MLflow and torch take seconds to import.
+A builder imports its workflow when it is called, because MLflow and torch take seconds to import.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,82 +26,82 @@ def main_command(summary: str) -> click.Command:
     from ..workflows import main
     from ..workflows.main_job import MainConfig
 
-    def shown(made: "MainResult", config: MainConfig) -> Result:
+    def to_result(result: "MainResult", config: MainConfig) -> Result:
         from ..trajectories import Trajectory
 
         champion = f"models:/{config.model_name}@champion"
-        t_end = Trajectory.open(made.folders[0]).steps[-1] + config.every
-        generate = ["metaopt", "generate", "--optimizer", champion, "--trajectory", str(made.folders[0])]
+        t_end = Trajectory.open(result.folders[0]).steps[-1] + config.every
+        generate = ["metaopt", "generate", "--optimizer", champion, "--trajectory", str(result.folders[0])]
         return Result(
             {
-                "run_id": made.run.run_id,
-                "trajectories": made.folders,
-                "checkpoint": made.trained.checkpoint,
-                "version": made.version,
-                "model_uri": made.model_uri,
-                **_measured(made.comparison),
+                "run_id": result.run.run_id,
+                "trajectories": result.folders,
+                "checkpoint": result.trained.checkpoint,
+                "version": result.version,
+                "model_uri": result.model_uri,
+                **_measured(result.comparison),
             },
             {
-                "result": _sentence(made.comparison),
-                "registered": f"{made.model_uri}, now {champion}",
-                "report": str(made.run),
+                "result": _sentence(result.comparison),
+                "registered": f"{result.model_uri}, now {champion}",
+                "report": str(result.run),
             },
             [["mlflow", "ui"], [*generate, "--t-end", str(t_end), "--output", "next.safetensors"]],
-            _table(made.comparison),
+            _table(result.comparison),
         )
 
-    return config_command("main", summary, MainConfig, main, shown)
+    return config_command("main", summary, MainConfig, main, to_result)
 
 
 def train_target_command(summary: str) -> click.Command:
     """`metaopt train-target`."""
     from ..recording.config import TrainTargetConfig
-    from ..recording.text import recorded_many
+    from ..recording.text import describe_recordings
     from ..workflows import record
 
-    def shown(recorded: "RecordedTrajectories", config: TrainTargetConfig) -> Result:
+    def to_result(recorded: "RecordedTrajectories", config: TrainTargetConfig) -> Result:
         folders, losses = recorded.folders, recorded.validation_losses
-        one = len(folders) == 1
-        lines = {"recorded": str(folders[0]) if one else f"{len(folders)} trajectories in {folders[0].parent}"}
+        single = len(folders) == 1
+        lines = {"recorded": str(folders[0]) if single else f"{len(folders)} trajectories in {folders[0].parent}"}
         if losses:
-            lines["result"] = f"validation loss {losses[0]:.4g}" if one else plain(recorded_many(losses))
-        elsewhere = config.trajectory_dir != Path("trajectories")
-        folder = ["--trajectory-dir", str(config.trajectory_dir)] if elsewhere else []
+            lines["result"] = f"validation loss {losses[0]:.4g}" if single else plain(describe_recordings(losses))
+        default = config.trajectory_dir == Path("trajectories")
+        folder = [] if default else ["--trajectory-dir", str(config.trajectory_dir)]
         return Result(
             {"run_id": recorded.run.run_id, "trajectories": folders, "val_loss": losses},
             {**lines, "run": str(recorded.run)},
             [["metaopt", "train-optimizer", "--run-name", config.run_name, *folder]],
         )
 
-    return config_command("train-target", summary, TrainTargetConfig, record, shown)
+    return config_command("train-target", summary, TrainTargetConfig, record, to_result)
 
 
 def train_optimizer_command(summary: str) -> click.Command:
     """`metaopt train-optimizer`."""
     from ..metatraining.config import TrainOptimizerConfig
-    from ..recording.text import learned
+    from ..metatraining.text import describe_validation
     from ..workflows import train
 
-    def shown(made: "TrainedVersion", config: TrainOptimizerConfig) -> Result:
-        trained, uri, evaluation = made.trained, made.model_uri, made.evaluation
+    def to_result(result: "TrainedVersion", config: TrainOptimizerConfig) -> Result:
+        trained, uri, evaluation = result.trained, result.model_uri, result.evaluation
         facts = {
-            "run_id": made.run.run_id,
+            "run_id": result.run.run_id,
             "checkpoint": trained.checkpoint,
             "version": None if uri is None else int(uri.rpartition("/")[2]),
             "model_uri": uri,
-            "figures": trained.figures,
+            "figures": trained.metrics,
         }
-        lines = {"checkpoint": str(trained.checkpoint), "run": str(made.run)}
+        lines = {"checkpoint": str(trained.checkpoint), "run": str(result.run)}
         if uri is not None and evaluation is not None:
             lines |= {"registered": uri, **_lines(evaluation)}
             facts["evaluation"] = _facts(evaluation)
             return Result(facts, lines, [["mlflow", "ui"]], _table(evaluation.comparison))
-        lines["result"] = plain(learned(trained.figures)) or "nothing was held out to validate on"
+        lines["result"] = plain(describe_validation(trained.metrics)) or "nothing was held out to validate on"
         if uri is not None:
             lines["registered"] = f"{uri}, now models:/{config.model_name}@champion"
         return Result(facts, lines, [["metaopt", "evaluate", "--optimizer", uri or str(trained.checkpoint)]])
 
-    return config_command("train-optimizer", summary, TrainOptimizerConfig, train, shown)
+    return config_command("train-optimizer", summary, TrainOptimizerConfig, train, to_result)
 
 
 def evaluate_command(summary: str) -> click.Command:
@@ -109,10 +109,10 @@ def evaluate_command(summary: str) -> click.Command:
     from ..evaluation.config import EvaluateConfig
     from ..workflows import evaluate
 
-    def shown(evaluation: "Evaluation", config: EvaluateConfig) -> Result:
+    def to_result(evaluation: "Evaluation", config: EvaluateConfig) -> Result:
         return Result(_facts(evaluation), _lines(evaluation), [["mlflow", "ui"]], _table(evaluation.comparison))
 
-    return config_command("evaluate", summary, EvaluateConfig, evaluate, shown)
+    return config_command("evaluate", summary, EvaluateConfig, evaluate, to_result)
 
 
 def generate_command(summary: str) -> click.Command:
@@ -120,7 +120,7 @@ def generate_command(summary: str) -> click.Command:
     from ..workflows import generate
     from ..workflows.generate_weights import GenerateConfig
 
-    def shown(generated: "GeneratedWeights", config: GenerateConfig) -> Result:
+    def to_result(generated: "GeneratedWeights", config: GenerateConfig) -> Result:
         path = generated.file.path
         return Result(
             {"run_id": generated.run.run_id, **generated.file._asdict()},
@@ -131,7 +131,7 @@ def generate_command(summary: str) -> click.Command:
             },
         )
 
-    return config_command("generate", summary, GenerateConfig, generate, shown)
+    return config_command("generate", summary, GenerateConfig, generate, to_result)
 
 
 def list_command(summary: str) -> click.Command:
@@ -149,35 +149,36 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "generate": generate_command,
     "list": list_command,
 }
-"""What builds each command, given its summary."""
+"""Builder of each command; its argument is the summary of the command."""
 
 
 def _lines(evaluation: "Evaluation") -> dict[str, str]:
-    """The result of an evaluation for people."""
+    """Summary of an evaluation."""
     promotion = {"promotion": evaluation.promotion} if evaluation.promotion else {}
     return {"result": _sentence(evaluation.comparison), **promotion, "report": str(evaluation.run)}
 
 
 def _facts(evaluation: "Evaluation") -> dict[str, Any]:
-    """The result of an evaluation for scripts."""
+    """Result of an evaluation as JSON values."""
     promotion = {"promotion": evaluation.promotion}
     return {"run_id": evaluation.run.run_id, **promotion, **_measured(evaluation.comparison)}
 
 
 def _sentence(comparison: "Comparison") -> str:
     from ..evaluation.summary import Summary, at_best_rates
-    from ..reporting.text import result
+    from ..reporting.findings import describe_result
 
-    return plain(result(Summary(at_best_rates(comparison))))
+    return plain(describe_result(Summary(at_best_rates(comparison))))
 
 
 def _measured(comparison: "Comparison") -> dict[str, Any]:
-    """The figures of the evaluated optimizer and of all contenders."""
+    """Figures of the evaluated optimizer and of all contenders."""
     from ..evaluation.summary import Summary, at_best_rates
-    from ..reporting.text import judgement
+    from ..reporting.publish import contender_metrics
 
-    summary = Summary(at_best_rates(comparison)).to_mapping()
-    return {"judged": comparison.judged, "figures": judgement(comparison).figures, **summary}
+    summary = Summary(at_best_rates(comparison))
+    figures = contender_metrics(summary.candidate)
+    return {"judged": comparison.candidate, "figures": figures, **summary.to_mapping()}
 
 
 def _table(comparison: "Comparison") -> str:

@@ -1,7 +1,7 @@
-"""Shell completion, without importing what the commands need, which takes seconds.
+"""Shell completion from a stored table: importing the commands would take seconds.
 
-The table beside this module is written by `metaopt.cli.project`. Names of installed plug-ins are completed, too: entry
-points are read without importing what they name.
+`python -m metaopt.cli.project` writes the table. Names of installed plug-ins are completed too: their entry points are
+read without importing the plug-ins.
 """
 
 import json
@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 TABLE = Path(__file__).with_name("completion.json")
-"""The flags of each command, and the names and entry-point groups behind some of them."""
+"""Flags of each command, and valid names and entry-point groups of some flags."""
 
 _FOLDERS = ("data-dir", "trajectory-dir", "checkpoint-dir", "cache-dir", "seen", "trajectory")
 _FILES = ("config", "mixture", "promote-on", "output", "resume-from", "start-from", "optimizer")
@@ -23,16 +23,12 @@ _FILES = ("config", "mixture", "promote-on", "output", "resume-from", "start-fro
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def outline(name: str, everywhere: Sequence[click.Option]) -> click.Command:
-    """A command that knows its flags and does nothing.
-
-    Args:
-        everywhere: flags that every command takes.
-    """
+def outline(name: str, global_flags: Sequence[click.Option]) -> click.Command:
+    """Make a command that has its flags and does nothing."""
     params: list[click.Parameter] = [_option(flag) for flag in _table()["flags"][name]]
     if name == "list":
         params.append(click.Argument(["kind"], required=False, type=click.Choice(_table()["kinds"])))
-    return click.Command(name, params=[*params, *everywhere], context_settings={"ignore_unknown_options": True})
+    return click.Command(name, params=[*params, *global_flags], context_settings={"ignore_unknown_options": True})
 
 
 @cache

@@ -1,8 +1,8 @@
-"""`metaopt list`: every name that the other commands take, and the options behind it."""
+"""`metaopt list`: the names of tasks, targets and optimizers, and their options."""
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,11 +10,12 @@ import click
 from ..core.config import default_text
 from ..core.errors import MetaoptError
 from ..core.registry import Registry
+from ..core.text import aligned
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..optimizers import BASE_OPTIMIZERS
 from ..targets import PATTERNS, TARGETS
 from ..tasks import TASKS
-from .options import EVERYWHERE
+from .options import EPILOG
 from .output import Result
 
 KINDS: Mapping[str, Registry] = {
@@ -23,16 +24,16 @@ KINDS: Mapping[str, Registry] = {
     "optimizers": BASE_OPTIMIZERS,
     "generative-optimizers": GENERATIVE_OPTIMIZERS,
 }
-"""What can be listed."""
+"""Registry of each kind of name."""
 
 
-@click.command("list", epilog=EVERYWHERE)
+@click.command("list", epilog=EPILOG)
 @click.argument("kind", type=click.Choice(list(KINDS)), required=False)
 @click.argument("name", required=False)
 def command(kind: str | None, name: str | None) -> None:
-    """List tasks, targets, base optimizers and generative optimizers, those of installed plug-ins too.
+    """List tasks, targets, base optimizers and generative optimizers, including those of installed plug-ins.
 
-    With KIND (such as `targets`) only these, with NAME, too (such as `targets GPT`), the options of that one.
+    KIND (such as `targets`) lists one kind. KIND and NAME (such as `targets GPT`) list the options of one name.
     """
     kinds = [kind] if kind else list(KINDS)
     if click.get_current_context().find_root().params.get("as_json"):
@@ -62,33 +63,30 @@ def _section(kind: str) -> str:
 
 
 def _summary(known: Registry, name: str) -> str:
-    """What a thing says of itself, or why it cannot."""
+    """First line of the docstring, or the reason why a plug-in cannot be imported."""
     try:
         return _first_line(known.get(name))
     except MetaoptError as error:
         return f"unusable: {error}"
 
 
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().partition("\n")[0]
+def _first_line(registered: Any) -> str:
+    return (registered.__doc__ or "").strip().partition("\n")[0]
 
 
 def _description(known: Registry, name: str) -> str:
-    thing = known.get(name)
-    return f"{name} ({known.origin(name)}): {_first_line(thing)}\n{_table(_options(thing))}"
+    registered = known.get(name)
+    return f"{name} ({known.origin(name)}): {_first_line(registered)}\n{_table(_options(registered))}"
 
 
-def _options(thing: Any) -> list[tuple[str, str, str]]:
-    """Name, default and meaning of each option; what is no `Config` does not say what its options mean."""
-    if hasattr(thing, "Config"):
-        fields = dataclasses.fields(thing.Config)
+def _options(registered: Any) -> list[tuple[str, str, str]]:
+    """Name, default and help text of each option; base optimizers have no help texts."""
+    if hasattr(registered, "Config"):
+        fields = dataclasses.fields(registered.Config)
         return [(field.name, default_text(field), field.metadata.get("help", "")) for field in fields]
-    _, *parameters = inspect.signature(thing).parameters.values()  # the first is what it optimizes
+    _, *parameters = inspect.signature(registered).parameters.values()  # the first is the list of weights
     return [(each.name, "" if each.default is each.empty else str(each.default), "") for each in parameters]
 
 
-def _table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Rows of three cells under one another, the first two as wide as their widest."""
-    rows = list(rows)
-    first, second = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
-    return "\n".join(f"  {a:<{first}}  {b:<{second}}  {c}".rstrip() for a, b, c in rows)
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+    return "\n".join(f"  {line}" for line in aligned(rows))

@@ -1,4 +1,4 @@
-"""Turns a configuration class into a click command: a flag for each field, and a file for all of them."""
+"""Builds click commands from configurations: a flag for each field, and `--config` for a file with all of them."""
 
 import dataclasses
 import sys
@@ -21,22 +21,22 @@ from .output import Result, show
 C = TypeVar("C", bound=Config)
 R = TypeVar("R")
 
-EVERYWHERE = "The flags of `metaopt --help` (--quiet, --json, --debug) may stand here, too."
+EPILOG = "The flags of `metaopt --help` (--quiet, --json, --debug) are accepted here too."
 
 
 def config_command(
-    name: str, summary: str, kind: type[C], workflow: Callable[[C], R], shown: Callable[[R, C], Result]
+    name: str, summary: str, kind: type[C], workflow: Callable[[C], R], to_result: Callable[[R, C], Result]
 ) -> click.Command:
-    """Make a command of a workflow.
+    """Make the command of a workflow.
 
-    Flags win over the file that `--config` names, which wins over defaults. Both spellings of a flag work
-    (`--run-name`, `--run_name`), because `mlflow run` passes parameters that it does not know with underscores. Flags
-    that the configuration does not have go to the plug-ins that it names.
+    Flags override the file of `--config`, which overrides the defaults. Both spellings of a flag work (`--run-name`,
+    `--run_name`), because `mlflow run` passes unknown parameters with underscores. Flags that are no field of the
+    configuration are options of the task, target or optimizer that it names.
 
     Args:
-        summary: the help text.
-        kind: the configuration; each of its fields becomes a flag.
-        shown: turns what the workflow returned into what is printed.
+        summary: help text of the command.
+        kind: the configuration; each field becomes a flag.
+        to_result: converts the returned value of the workflow for output.
     """
 
     def callback(config: Path | None, **flags: Any) -> None:
@@ -48,15 +48,15 @@ def config_command(
             if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
         }
         settings = kind.from_mapping(with_plugin_flags(kind, {**values, **given}, context.args))
-        with redirect_stdout(sys.stderr):  # what libraries print is not the result
+        with redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             returned = workflow(settings)
-        show(shown(returned, settings), name)
+        show(to_result(returned, settings), name)
 
     return click.Command(
         name,
         callback=callback,
         help=summary,
-        epilog=EVERYWHERE,
+        epilog=EPILOG,
         params=[*map(_flag, dataclasses.fields(kind)), _config_flag()],  # type: ignore[arg-type]
         context_settings={
             "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -68,7 +68,7 @@ def config_command(
 
 
 def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[str]:
-    """Leave out each flag that is followed by its default; everything else stays as it is."""
+    """Drop each flag whose value is its default."""
     defaults = {flag: parameter.default for parameter in command.params for flag in parameter.opts}
     defaults["--config"] = "none"
     kept: list[str] = []
@@ -97,51 +97,51 @@ def _config_flag() -> click.Option:
     return click.Option(
         ["--config"],
         type=click.Path(path_type=Path),
-        help="YAML or JSON file with any of these parameters; flags win over it.",
+        help="YAML or JSON file with any of these parameters; flags override it.",
     )
 
 
-class _Place(NamedTuple):
-    """Where the parameters of a plug-in go, which parameter names it, and who knows it."""
+class _PlugIn(NamedTuple):
+    """Two parameters of a command, the name of a plug-in and its options, with the registry of such names."""
 
     options: str
-    chosen_by: str
+    name: str
     registry: Registry
 
 
-_PLACES = (
-    _Place("task_options", "task", TASKS),
-    _Place("target_options", "target_model", TARGETS),
-    _Place("optimizer_options", "optimizer_model", GENERATIVE_OPTIMIZERS),
+_PLUG_INS = (
+    _PlugIn("task_options", "task", TASKS),
+    _PlugIn("target_options", "target_model", TARGETS),
+    _PlugIn("optimizer_options", "optimizer_model", GENERATIVE_OPTIMIZERS),
 )
-"""A parameter that task and target both have is the task's: the target is told what the data is like."""
+"""In order of precedence: an option of both task and target, such as a size of the data, is the task's."""
 
 
 def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """Add the flags that a command itself does not know to the options of the task, target or optimizer they fit.
+    """Add unknown flags of a command to the options of the task, target or optimizer that has them.
 
     Args:
-        kind: the command's configuration.
-        values: its parameters so far.
-        words: what was left on the command line (`["--widths", "16,32"]`).
+        kind: configuration of the command.
+        values: its parameters by name.
+        words: the rest of the command line (`["--widths", "16,32"]`).
     Raises:
-        click.UsageError: a word that is no flag, or a flag that nothing knows; the message lists the nearest ones.
+        click.UsageError: a word that is no flag, or an unknown flag; the message lists the nearest flags.
     """
     merged = dict(values)
     config = kind.from_mapping(values)
-    places = [place for place in _PLACES if place.options in kind.names() and place.chosen_by in kind.names()]
+    plug_ins = [each for each in _PLUG_INS if {each.options, each.name} <= set(kind.names())]
     for flag, text in _flags(words):
         if flag in kind.renamed:
             merged[flag] = text
             continue
-        for place in places:
-            known = _parameters(place.registry, getattr(config, place.chosen_by))
+        for plug_in in plug_ins:
+            known = _parameters(plug_in.registry, getattr(config, plug_in.name))
             if known is None or flag in known:
-                options = merged.get(place.options) or getattr(config, place.options)
-                merged[place.options] = {**options, flag: read_value(text) if known is None else text}
+                options = merged.get(plug_in.options) or getattr(config, plug_in.options)
+                merged[plug_in.options] = {**options, flag: read_value(text) if known is None else text}
                 break
         else:
-            raise click.UsageError(f"unknown flag --{flag.replace('_', '-')}: {_nearest(flag, kind, config, places)}")
+            raise click.UsageError(f"unknown flag --{flag.replace('_', '-')}: {_nearest(flag, kind, config, plug_ins)}")
     return merged
 
 
@@ -152,23 +152,23 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not word.startswith("--") or word == "--":
             raise click.UsageError(f"unexpected {word!r} on the command line; expected a flag, such as --epochs 10")
         name, equals, value = word[2:].partition("=")
-        if not equals:  # a flag without a value is a switch
+        if not equals:  # a flag without a value is boolean
             value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
         yield name.replace("-", "_"), value
 
 
 def _parameters(registry: Registry, name: str) -> list[str] | None:
-    """The parameters of a plug-in; None where they are not known, as for networks of other packages."""
+    """Names of a plug-in's parameters; None for networks of other packages, whose parameters are unknown."""
     if ":" in name:
         return None
     try:
         return registry.get(name).Config.names()
-    except UnknownName:  # said better, and with the nearest names, by whoever builds it
+    except UnknownName:  # building it raises the error with the nearest names
         return None
 
 
-def _nearest(flag: str, kind: type[Config], config: Config, places: Iterable[_Place]) -> str:
+def _nearest(flag: str, kind: type[Config], config: Config, plug_ins: Iterable[_PlugIn]) -> str:
     known = list(kind.names())
-    for place in places:
-        known += _parameters(place.registry, getattr(config, place.chosen_by)) or []
+    for plug_in in plug_ins:
+        known += _parameters(plug_in.registry, getattr(config, plug_in.name)) or []
     return suggest(f"--{flag.replace('_', '-')}", [f"--{name.replace('_', '-')}" for name in dict.fromkeys(known)])

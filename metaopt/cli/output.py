@@ -1,4 +1,4 @@
-"""What a command ends with: a summary for people, or one JSON document for scripts."""
+"""Output of the commands: a human-readable summary, or one JSON document for scripts."""
 
 import json
 import math
@@ -12,13 +12,13 @@ import click
 
 @dataclass(frozen=True)
 class Result:
-    """What a command made and found.
+    """Result of a command.
 
     Attributes:
-        facts: everything, for scripts, as JSON can hold it.
-        lines: what was made, where it is, and what came of it; text by a label of one word.
-        next_commands: what could be done now; the words of each command.
-        table: figures, as text that is aligned already.
+        facts: the complete result as JSON values.
+        lines: text by label, for the summary.
+        next_commands: suggestions for the next step; the words of each command.
+        table: figures as aligned text, for the summary.
     """
 
     facts: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Result:
     table: str = ""
 
     def text(self) -> str:
-        """The summary; each command stands on a line of its own, so that it can be pasted."""
+        """The summary. Each suggested command is a line of its own, ready to paste."""
         width = max(map(len, self.lines), default=0) + 1
         parts = [self.table.rstrip("\n") + "\n"] if self.table else []
         parts += [f"{label + ':':<{width}}  {text}" for label, text in self.lines.items()]
@@ -35,7 +35,7 @@ class Result:
         return "\n".join(parts)
 
     def json(self) -> str:
-        """One document."""
+        """The facts and the suggested commands as JSON."""
         document = _finite({**self.facts, "next": self._commands()})
         return json.dumps(document, indent=1, allow_nan=False, default=str)
 
@@ -44,21 +44,21 @@ class Result:
 
 
 def show(result: Result, command: str) -> None:
-    """Write a result to stdout: as JSON where `--json` was given, else for people, but for `--quiet`."""
-    given = click.get_current_context().find_root().params
-    if given.get("as_json"):
+    """Print a result: as JSON with `--json`, else as a summary unless `--quiet` is given."""
+    flags = click.get_current_context().find_root().params
+    if flags.get("as_json"):
         click.echo(Result({"command": command, **result.facts}, {}, result.next_commands).json())
-    elif not given.get("quiet"):
+    elif not flags.get("quiet"):
         click.echo(result.text())
 
 
 def plain(markdown: str) -> str:
-    """A sentence of a run's description without its bold type."""
+    """A sentence in Markdown without bold type."""
     return markdown.replace("**", "")
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not have."""
+    """The same with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

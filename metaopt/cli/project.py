@@ -1,7 +1,7 @@
-"""Writes what repeats the flags of the commands: `MLproject` and the table of shell completion.
+"""Generates `MLproject` and the table of shell completion from the configurations.
 
-A new field of a configuration is one line there. `python -m metaopt.cli.project` then writes both files anew, and a
-test compares them with the commands.
+A new parameter is a field of a configuration; `python -m metaopt.cli.project` then writes both files. A test compares
+them with the configurations.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ CONFIGS: Mapping[str, type[Config]] = {
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
 }
-"""The configuration of each command that is an entry point of the MLflow project."""
+"""Configuration of each command that is an entry point of the MLflow project."""
 
 _ROOT = Path(__file__).parents[2]
 
@@ -39,21 +39,21 @@ name: metaopt
 
 conda_env: conda.yaml
 
-# Written by `python -m metaopt.cli.project` from the configurations: the flags of the `metaopt` command of the same
-# name, with their defaults. `none` stands for nothing, `"low:high"` for a range, `"a=1 b=[2,3]"` for options.
-# No parameter has the type `path`: MLflow would refuse paths that do not exist yet, and rewrite those that do.
+# Written by `python -m metaopt.cli.project`. The parameters are the flags of the `metaopt` command of the same name,
+# with their defaults: `none` is no value, `"low:high"` a range, `"a=1 b=[2,3]"` options.
+# No parameter has the type `path`: MLflow rejects paths that do not exist yet and rewrites those that do.
 entry_points:
 """
 
 
-def mlproject() -> str:
-    """The text of `MLproject`: an entry point per command, a parameter per field."""
-    return _HEADER + "\n".join(_entry_point(name, kind) for name, kind in CONFIGS.items())
+def mlproject(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
+    """The text of `MLproject`: an entry point for each command, a parameter for each field."""
+    return _HEADER + "\n".join(_entry_point(name, kind) for name, kind in configs.items())
 
 
-def completion_table() -> str:
-    """The flags of each command and our own names, as JSON: what completion must know without importing torch."""
-    flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in CONFIGS.items()}
+def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
+    """The flags of each command and the names that metaopt defines, as JSON."""
+    flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in configs.items()}
     registries = {"task": TASKS, "target-model": TARGETS, "optimizer-model": GENERATIVE_OPTIMIZERS}
     table = {
         "flags": {**{name: [*names, "config"] for name, names in flags.items()}, "list": []},
@@ -91,7 +91,7 @@ def _parameters(kind: type[Config]) -> Iterator[str]:
 
 
 def _folded(words: Sequence[str]) -> str:
-    """Words in lines of at most 118 characters; a flag stays in one line with its value."""
+    """Words in lines of at most 118 characters; a flag and its value are in one line."""
     joined = " ".join(word.replace(" ", "\0") for word in words)
     lines = textwrap.wrap(joined, 112, break_long_words=False, break_on_hyphens=False)
     return "\n".join(f"      {line}" for line in lines).replace("\0", " ")

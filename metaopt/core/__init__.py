@@ -1,1 +1,1 @@
-"""What every room needs, without any machine learning: errors, names, configurations, random numbers, progress."""
+"""Shared parts without machine learning: errors, registries, configurations, random numbers, progress, processes."""

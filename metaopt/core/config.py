@@ -1,7 +1,14 @@
-"""Configurations: frozen dataclasses that check themselves and survive YAML, JSON and the command line.
+"""Configurations: frozen dataclasses that validate their values and convert to and from YAML, JSON and flags.
 
-One field is one parameter everywhere: a command-line flag, a line in a YAML file, an `MLproject` parameter and
-an MLflow parameter carry its name, its default and its help text.
+A field is one parameter everywhere: a command-line flag, a line of a YAML file, an `MLproject` parameter and an MLflow
+parameter have its name, its default and its help text.
+
+    from metaopt.core.config import Config, option
+
+    class Training(Config):
+        epochs: int = option(default=10, help="Epochs to train.", at_least=1)
+
+    print(Training.from_mapping({"epochs": "3"}).to_json())
 """
 
 import dataclasses
@@ -23,7 +30,7 @@ from .moved import warn_renamed
 from .registry import suggest
 
 Options = Mapping[str, Any]
-"""Keyword arguments for a plug-in, as a mapping in YAML or as `"hidden=64 widths=[16,32]"` on the command line."""
+"""Keyword arguments of a plug-in: a mapping in YAML, or text such as `"hidden=64 widths=[16,32]"` in a flag."""
 
 
 def option(
@@ -35,7 +42,16 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare one parameter: its default, its help text and the rule that its value must keep."""
+    """Declare a parameter of a configuration.
+
+    Args:
+        default: its value unless given.
+        help: its help text, a sentence.
+        above: exclusive lower bound of a number, and of each number of a range or a tuple.
+        at_least: inclusive lower bound.
+        below: exclusive upper bound.
+        choices: the only valid values.
+    """
     metadata = {"help": help, "above": above, "at_least": at_least, "below": below, "choices": choices}
     if isinstance(default, Mapping):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -44,7 +60,7 @@ def option(
 
 @dataclass(frozen=True)
 class Range:
-    """A positive value, or a range from which each run draws one (log-uniformly)."""
+    """A positive value, or a range from which each run draws a value log-uniformly."""
 
     low: float
     high: float
@@ -58,7 +74,7 @@ class Range:
         return cls(float(low), float(high or low))
 
     def at(self, fraction: float) -> float:
-        """The value that lies at a fraction (0 to 1) of the way from low to high on a log scale."""
+        """The value at a fraction (0 to 1) between low and high on a log scale: low · (high / low)^fraction."""
         return self.low if self.low == self.high else self.low * (self.high / self.low) ** fraction
 
     def __str__(self) -> str:
@@ -67,19 +83,19 @@ class Range:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option,))
 class Config:
-    """Base of every configuration. Subclasses are frozen dataclasses whose fields are made by `option`."""
+    """Base class of all configurations. Subclasses become frozen dataclasses; `option` declares their fields."""
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Present names of parameters by their old ones, which are still read, with a DeprecationWarning."""
+    """New names of renamed parameters by old name. `from_mapping` accepts the old ones with a DeprecationWarning."""
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
 
     def __post_init__(self) -> None:
-        """Turn every value into its declared type and check its rule.
+        """Convert each value to its declared type and check its rule.
 
         Raises:
-            InvalidConfig: names the field, the value, the rule.
+            InvalidConfig: a value that cannot be converted or breaks its rule; the message names both.
         """
         types_of = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -89,39 +105,39 @@ class Config:
 
     @classmethod
     def names(cls) -> list[str]:
-        """The names of all parameters."""
+        """Names of all parameters."""
         return [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build from names and values.
+        """Build a configuration from names and values.
 
         Raises:
-            InvalidConfig: a name that is no parameter, or a value that breaks a rule.
+            InvalidConfig: an unknown name, or an invalid value.
         """
-        present: dict[str, Any] = {}
+        known: dict[str, Any] = {}
         for name, value in values.items():
             if name in cls.renamed:
                 warn_renamed(f"the parameter {name!r} of {cls.__name__}", repr(cls.renamed[name]))
             elif name not in cls.names():
                 raise InvalidConfig(f"unknown parameter {name!r} for {cls.__name__}: {suggest(name, cls.names())}")
-            present[cls.renamed.get(name, name)] = value
-        return cls(**present)
+            known[cls.renamed.get(name, name)] = value
+        return cls(**known)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values, ready for JSON or YAML; `from_mapping` gives an equal configuration back."""
+        """Names and values as JSON and YAML can store them; `from_mapping` restores an equal configuration."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def to_json(self) -> str:
-        """The configuration as readable JSON."""
+        """The configuration as indented JSON."""
         return json.dumps(self.to_mapping(), indent=2) + "\n"
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Read parameters from a YAML or JSON file (JSON is YAML).
+    """Read parameters from a YAML or JSON file.
 
     Raises:
-        InvalidConfig: the file is missing, is not YAML, or is not a mapping of names to values.
+        InvalidConfig: the file cannot be read, is not YAML, or contains something else than names with values.
     """
     try:
         values = read_value(path.read_text(encoding="utf-8"))
@@ -130,15 +146,16 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise InvalidConfig(f"{path} holds {type(values).__name__}; expected names and values, such as `epochs: 10`")
+        kind = type(values).__name__
+        raise InvalidConfig(f"{path} contains a {kind}; expected names with values, such as `epochs: 10`")
     return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
 def coerce(name: str, value: Any, kind: Any) -> Any:
-    """Turn a value from a flag, a file or Python into the type that a parameter declares.
+    """Convert a value from a flag, a file or Python to the declared type of a parameter.
 
     Raises:
-        InvalidConfig: it cannot be read as that type.
+        InvalidConfig: the value cannot be converted.
     """
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         if value is None or (isinstance(value, str) and value.lower() in ("", "none", "null")):
@@ -201,7 +218,7 @@ def _read_options(value: Any) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number; YAML 1.1 takes it for a word."""
+    """YAML with 1e-3 as a number; in YAML 1.1 it is text."""
 
 
 _Loader.add_implicit_resolver(
@@ -210,7 +227,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_value(text: str) -> Any:
-    """A value as YAML reads it, with numbers such as 1e-3."""
+    """Parse a YAML value; `1e-3` is a number."""
     return yaml.load(text, _Loader)
 
 
@@ -262,7 +279,7 @@ def _plain(value: Any) -> Any:
 
 
 def default_text(field: dataclasses.Field[Any]) -> str:
-    """A parameter's default as a user would type it; `none` for nothing."""
+    """A parameter's default as a user types it; `none` for None and for empty values."""
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
@@ -278,5 +295,5 @@ def default_text(field: dataclasses.Field[Any]) -> str:
 
 
 def is_switch(field: dataclasses.Field[Any]) -> bool:
-    """Whether a parameter is true or false."""
+    """Whether a parameter is boolean."""
     return isinstance(field.default, bool)

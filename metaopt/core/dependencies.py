@@ -1,4 +1,4 @@
-"""Imports of packages that can be missing or installed wrongly, turned into errors that say how to mend it."""
+"""Optional packages: imports whose errors state the command that installs the package."""
 
 import importlib
 import os
@@ -8,10 +8,10 @@ from .errors import InvalidConfig
 
 
 def import_torchvision() -> Any:
-    """The torchvision package with its models and datasets, imported only where a task or target needs it.
+    """Import torchvision with its models and data sets.
 
     Raises:
-        InvalidConfig: it is missing, or was built for another torch.
+        InvalidConfig: torchvision is missing, or was built for another version of torch.
     """
     try:
         importlib.import_module("torchvision.models")
@@ -19,18 +19,18 @@ def import_torchvision() -> Any:
         return importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as error:
         raise InvalidConfig(
-            f"torchvision does not work with the installed torch ({error}). The two must be a matching pair from the "
-            "same index: pip install --force-reinstall torch torchvision"
+            f"torchvision does not work with the installed torch ({error}); expected matching versions from one "
+            "package index: pip install --force-reinstall torch torchvision"
         ) from error
 
 
 def import_transformers() -> Any:
-    """The transformers package, an extra of ours, imported only where a target needs it.
+    """Import transformers.
 
     Raises:
-        InvalidConfig: it is missing, or does not fit what else is installed.
+        InvalidConfig: transformers is missing, or incompatible with the other installed packages.
     """
-    os.environ.setdefault("USE_HUB_KERNELS", "0")  # some of its networks would fetch code when they are built
+    os.environ.setdefault("USE_HUB_KERNELS", "0")  # some of its networks would download code when they are built
     try:
         return importlib.import_module("transformers")
     except (ImportError, RuntimeError) as error:
@@ -40,10 +40,10 @@ def import_transformers() -> Any:
 
 
 def import_extra(name: str, extra: str) -> Any:
-    """A package that comes with one of our extras, imported only where it is asked for.
+    """Import a package that an extra of metaopt installs.
 
     Raises:
-        InvalidConfig: it is missing.
+        InvalidConfig: the package is missing.
     """
     try:
         return importlib.import_module(name)

@@ -1,36 +1,36 @@
-"""Errors that a user can act on.
+"""The errors of metaopt.
 
-Every message says what came, what was expected and what to do next. All are `ValueError`s, so that code which
-knows nothing of metaopt can still catch them; the command line prints them without a stack trace.
+Every message states what came, what was expected and what to do next. All errors are `ValueError`s, so that code
+without knowledge of metaopt can catch them. The command line prints them without a stack trace.
 """
 
 
 class MetaoptError(ValueError):
-    """Base of all errors that metaopt raises on purpose."""
+    """Base class of all errors that metaopt raises on purpose."""
 
 
 class UnknownName(MetaoptError):
-    """A task, target or optimizer that no table and no installed plug-in knows."""
+    """A name of a task, target or optimizer that neither metaopt nor an installed plug-in defines."""
 
 
 class InvalidConfig(MetaoptError):
-    """A configuration value that breaks its own rule."""
+    """A value of a configuration that breaks the rule of its parameter."""
 
 
 class RunNameError(MetaoptError):
-    """A run name that cannot be a folder, is taken, is in use, or names nothing."""
+    """A run name that is no valid folder name, is taken, is in use, or does not exist."""
 
 
 class FileFormatError(MetaoptError):
-    """A file that is damaged, is not what its name says, or is not one of ours."""
+    """A file that is damaged, has another format than its name states, or was not written by metaopt."""
 
 
 class StorageError(MetaoptError):
-    """A file that could not be written; what stood there before is untouched."""
+    """A file that could not be written; an earlier file of that name is unchanged."""
 
 
 class LayoutMismatch(MetaoptError):
-    """Weights that do not fit the network, or the layout, that they are meant for."""
+    """Weights whose names, shapes or dtypes do not match the network or the layout."""
 
 
 class TrajectoryError(MetaoptError):
@@ -38,11 +38,11 @@ class TrajectoryError(MetaoptError):
 
 
 class CheckpointError(MetaoptError):
-    """A checkpoint that cannot be found or does not belong to this training."""
+    """A checkpoint that does not exist or belongs to another training."""
 
 
 class TaskDataError(MetaoptError):
-    """Data that is missing, unreadable or unfit for its task."""
+    """Data that is missing, unreadable or unsuitable for its task."""
 
 
 class Diverged(MetaoptError):
@@ -50,12 +50,12 @@ class Diverged(MetaoptError):
 
 
 class WorkerDied(MetaoptError):
-    """A worker process that ended without an answer, mostly for want of memory."""
+    """A worker process that ended without a result, mostly for lack of memory."""
 
 
 class RunsFailed(MetaoptError):
-    """Some of several trainings that failed; the others are whole."""
+    """Several trainings of which some failed; the others are complete."""
 
 
 class TrackingError(MetaoptError):
-    """A tracking server, run or model version that is not what was asked for."""
+    """A tracking server, run or model version that does not exist, does not respond or denies access."""

@@ -1,7 +1,7 @@
-"""Names of a package that import their module when they are first used.
+"""Lazy imports: names of a package that import their module at first use.
 
-torch takes seconds to import and MLflow more: a shell that completes a word, or a script that uses one name, must not
-wait for modules that it does not need.
+`import torch` takes seconds, `import mlflow` longer. Shell completion, and scripts that use one name, import only what
+they need.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,16 +10,16 @@ from typing import Any
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for the `__init__.py` of a package (PEP 562).
+    """Make the `__getattr__` of a package (PEP 562).
 
     Args:
-        package: its `__name__`.
-        modules: the module of each name, relative to the package.
+        package: `__name__` of the package.
+        modules: module of each name, relative to the package.
     """
 
     def import_name(name: str) -> Any:
-        if name in modules:
-            return getattr(import_module(f".{modules[name]}", package), name)
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f".{modules[name]}", package), name)
 
     return import_name

@@ -1,7 +1,6 @@
-"""Modules and names of metaopt 0.1 under their old paths, for one release, each with a DeprecationWarning.
+"""Deprecated modules, names and keyword arguments of metaopt 0.1, which still work with a DeprecationWarning.
 
-Plug-in packages and scripts that import an old path go on working; the warning says what to import instead. Delete this
-module, and the two lines that call it, in the release after next.
+Plug-in packages and scripts may use them for one more release; each warning states the replacement.
 """
 
 import importlib
@@ -28,6 +27,8 @@ MODULES: Mapping[str, str] = {
     "metaopt.optimizers.perceiver": "metaopt.generative.perceiver",
     "metaopt.optimizers.slopes": "metaopt.generative.extrapolation",
     "metaopt.registry": "metaopt.core.registry",
+    "metaopt.tasks.classification": "metaopt.tasks.supervised",
+    "metaopt.tasks.regression": "metaopt.tasks.supervised",
     "metaopt.training": "metaopt.recording",
     "metaopt.training.checkpoint": "metaopt.trajectories.checkpoint",
     "metaopt.training.optimizer": "metaopt.metatraining.trainer",
@@ -40,40 +41,49 @@ _PACKAGES = ("metaopt.callbacks", "metaopt.training")
 
 
 def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
-    """Warn that a name is deprecated and say what to write instead."""
+    """Warn that a name is deprecated and state its replacement.
+
+    Args:
+        stacklevel: as for `warnings.warn`; 3 is the caller of the function that warns.
+    """
     warnings.warn(f"{old} is deprecated and will be removed; use {new}", DeprecationWarning, stacklevel=stacklevel)
 
 
 def renamed_keywords(where: str, given: dict[str, Any], names: Mapping[str, str], known: dict[str, Any]) -> None:
-    """Move keyword arguments of old names to their new ones.
+    """Move the values of old keyword arguments to the new ones.
 
     Args:
-        where: the callable, for the messages.
-        given: what `**keywords` caught.
-        names: new name by old one.
-        known: the arguments by new name; receives the values.
+        where: name of the callable, for messages.
+        given: its unknown keyword arguments.
+        names: new name by old name.
+        known: its arguments by new name; receives the values.
     Raises:
-        TypeError: a keyword that is neither new nor old, or both names of one argument are given.
+        TypeError: a keyword that is neither old nor new, or both names of one argument.
     """
     for old, value in given.items():
         if old not in names:
             raise TypeError(f"{where} got an unexpected keyword argument {old!r}")
         if known.get(names[old]) is not None:
-            raise TypeError(f"{where} got both {names[old]!r} and its old name {old!r}; give {names[old]!r}")
+            raise TypeError(f"{where} got both {names[old]!r} and its old name {old!r}; give only {names[old]!r}")
         warn_renamed(f"{where}({old}=…)", f"{names[old]}=…", stacklevel=4)
         known[names[old]] = value
 
 
-def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for a package from which names have moved (PEP 562).
+def moved_names(
+    package: str, names: Mapping[str, str], otherwise: Callable[[str], Any] | None = None
+) -> Callable[[str], Any]:
+    """Make the `__getattr__` of a package from which names have moved (PEP 562).
 
     Args:
-        package: its `__name__`.
-        names: by old name, "module:name" of the new place.
+        package: `__name__` of the package.
+        names: "module:name" of the new place by old name.
+        otherwise: `__getattr__` for all other names.
     """
 
     def get(name: str) -> Any:
         if name not in names:
+            if otherwise is not None:
+                return otherwise(name)
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, attribute = names[name].partition(":")
         warn_renamed(f"{package}.{name}", f"{module}.{attribute}")
@@ -83,7 +93,7 @@ def moved_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def install() -> None:
-    """Let old modules be imported, once for the process."""
+    """Make the old modules importable."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
@@ -98,11 +108,11 @@ class _Finder(MetaPathFinder):
 
 
 class _Alias(Loader):
-    """Fills a module of the old name with the contents of the new one: the classes in both are the same objects."""
+    """Fills an old module with the contents of the new one, so that both have the same classes."""
 
     def exec_module(self, module: ModuleType) -> None:
         new = MODULES[module.__name__]
         if module.__name__ not in _PACKAGES:
-            warn_renamed(module.__name__, new, stacklevel=2)
+            warn_renamed(module.__name__, new)
         contents = vars(importlib.import_module(new))
         vars(module).update({name: value for name, value in contents.items() if not name.startswith("__")})

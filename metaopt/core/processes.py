@@ -1,7 +1,7 @@
-"""Work in several processes: one that fails, or dies, takes nothing else with it.
+"""Worker processes: a job that fails, or kills its process, does not affect the other jobs.
 
-The standard pools lose all waiting work with one dead process, or wait for it for ever; and a process of theirs
-outlives a parent that was killed.
+The pools of the standard library lose all pending jobs with one dead process, or wait for it without end. Their
+processes also outlive a parent that was killed.
 """
 
 import logging
@@ -18,18 +18,25 @@ from typing import Any
 import torch
 
 from .errors import WorkerDied
-from .signals import terminate
+from .signals import exit_on_sigterm
 
-_PATIENCE = 20.0  # seconds for a stopped worker to record its end
-_SPAWN = multiprocessing.get_context("spawn")  # a forked copy of torch's thread pools hangs
+_GRACE = 20.0  # for a terminated worker to record its end [s]
+_SPAWN = multiprocessing.get_context("spawn")  # forked copies of torch's thread pools hang
 
 
 def map_in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[tuple[int, Any]]:
-    """Call a function with each job, in at most some processes at a time.
+    """Call a function with each job, in worker processes.
 
-    Function and jobs must be picklable. Each process uses one thread for tensors.
+        from metaopt.core.processes import map_in_processes
 
-    Yields: the number of a job and what the function returned or raised, as soon as it has ended.
+        for index, result in map_in_processes(len, ["ab", "c"], workers=2):
+            print(index, result)
+
+    Args:
+        function: picklable; torch uses one thread in it.
+        jobs: its arguments, picklable.
+        workers: processes at the same time [count].
+    Yields: the index of a job, and the value or exception that the function returned or raised, in order of completion.
     """
     waiting = list(enumerate(jobs))[::-1]
     busy: dict[Connection, tuple[_Worker, int]] = {}
@@ -44,9 +51,9 @@ def map_in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], worker
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
                 worker, index = busy.pop(connection)
-                answer, alive = worker.answer()
+                result, alive = worker.result()
                 idle.append(worker if alive else _Worker(function))
-                yield index, answer
+                yield index, result
     finally:
         for worker, _ in busy.values():
             worker.process.terminate()
@@ -56,14 +63,14 @@ def map_in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], worker
 
 class _Worker:
     def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.connection, theirs = _SPAWN.Pipe()
+        self.connection, other_end = _SPAWN.Pipe()
         level = logging.getLogger("metaopt").getEffectiveLevel()
-        self.process: BaseProcess = _SPAWN.Process(target=_serve, args=(function, theirs, level))
+        self.process: BaseProcess = _SPAWN.Process(target=_serve, args=(function, other_end, level))
         self.process.start()
-        theirs.close()
+        other_end.close()
 
-    def answer(self) -> tuple[Any, bool]:
-        """What the function gave for the job that was sent, and whether the process can take another one."""
+    def result(self) -> tuple[Any, bool]:
+        """Return the value or exception of the last job, and whether the process is alive."""
         try:
             return self.connection.recv(), True
         except (EOFError, OSError):
@@ -72,30 +79,29 @@ class _Worker:
             return WorkerDied(f"its process ended with exit code {code}; it may have run out of memory"), False
 
     def end(self) -> None:
-        """Let the process end, with time to record how."""
-        self.connection.close()  # there will be no more jobs
-        self.process.join(_PATIENCE)
+        self.connection.close()  # the process exits when it finds no further job
+        self.process.join(_GRACE)
         self.process.kill()
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection, level: int) -> None:
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(level)
     torch.set_num_threads(1)
-    with suppress(EOFError, KeyboardInterrupt):  # no more jobs; Ctrl-C reaches all processes of a terminal
+    with suppress(EOFError, KeyboardInterrupt):  # no further job; Ctrl-C reaches all processes of a terminal
         while True:
             job = connection.recv()
             try:
-                answer = function(job)
+                result = function(job)
             except Exception as error:
-                answer = error
-            connection.send(answer)
+                result = error
+            connection.send(result)
 
 
 def _end_with_parent() -> None:
-    """A worker that outlives a killed parent would write beside the run that resumes it."""
+    """Exit with the parent: a worker that outlives it would write to the files of the run that resumes."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""How far work is: a bar on a terminal, plain lines everywhere else, nothing where only warnings are wanted."""
+"""Progress: a bar on a terminal, log lines elsewhere, nothing if only warnings are logged."""
 
 import logging
 import os
@@ -14,20 +14,20 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 15.0  # seconds between two lines
+_PAUSE = 15.0  # between two lines [s]
 
 
 class Progress(Protocol):
-    """Something that is told of each piece of work."""
+    """Receives the number of finished steps and the latest figures."""
 
     def update(self, count: int = 1, **figures: float) -> None:
-        """Add finished pieces, and show the latest figures (`loss=0.3`)."""
+        """Add finished steps and show figures, such as `loss=0.3`."""
 
     def skip(self, count: int) -> None:
-        """Count pieces that need not be done, which says nothing of how long the others take."""
+        """Count steps as finished, but not for the estimate of the remaining time."""
 
 
-class _Silence:
+class _NoProgress:
     def update(self, count: int = 1, **figures: float) -> None:
         pass
 
@@ -35,8 +35,8 @@ class _Silence:
         pass
 
 
-NO_PROGRESS: Progress = _Silence()
-"""For work that nobody watches."""
+NO_PROGRESS: Progress = _NoProgress()
+"""Shows nothing."""
 
 
 class _Bar:
@@ -51,13 +51,11 @@ class _Bar:
     def skip(self, count: int) -> None:
         self._bar.n += count
         self._bar.initial += count
-        self._bar.last_print_n += count  # or the next piece would seem to have been fast
+        self._bar.last_print_n += count  # else they would count for the rate
         self._bar.refresh()
 
 
 class _Lines:
-    """A line at most every few seconds, so that the log of a long run stays readable."""
-
     def __init__(self, total: int, title: str, unit: str) -> None:
         self._total, self._title, self._unit = total, title, unit
         self._first = self._done = 0
@@ -83,13 +81,19 @@ class _Lines:
 def progress(total: int, title: str, unit: str = "step") -> Iterator[Progress]:
     """Show progress while the block runs.
 
-    Lines are log messages, so whoever sets the level of the logger `metaopt` above INFO gets neither these nor a bar.
-    Worker processes draw no bars, which would overwrite each other: on a terminal, the process that started them does.
+        from metaopt.core.progress import progress
+
+        with progress(100, "MLP, random seed 0") as bar:
+            for _ in range(100):
+                bar.update(loss=0.3)
+
+    A level of the logger `metaopt` above INFO turns both lines and bars off. Worker processes draw no bars, because
+    bars of several processes overwrite each other; the process that started them draws one.
 
     Args:
-        total: the whole work [pieces].
-        title: what is being done ("TargetCNN, random seed 0").
-        unit: what a piece is.
+        total: all steps [count].
+        title: name of the work ("TargetCNN, random seed 0").
+        unit: singular noun for a step.
     """
     if not _is_terminal():
         yield _Lines(total, title, unit)
@@ -101,37 +105,37 @@ def progress(total: int, title: str, unit: str = "step") -> Iterator[Progress]:
 
 
 def _is_terminal() -> bool:
-    """Whether bars can be drawn; a pseudo-terminal, as of a container, may have no size and would show none."""
+    """Whether bars can be drawn: pseudo-terminals, as of containers, may have no size and show none."""
     if not sys.stderr.isatty():
         return False
     try:
         return 0 not in os.get_terminal_size(sys.stderr.fileno())
-    except OSError:  # something in its place that has no size
+    except OSError:  # a replacement of stderr without a file descriptor of a terminal
         return True
 
 
-class _Share:
-    def __init__(self, whole: Progress, count: int) -> None:
-        self._whole, self.left = whole, count
+class _SubProgress:
+    def __init__(self, whole: Progress, total: int) -> None:
+        self._whole, self.remaining = whole, total
 
     def update(self, count: int = 1, **figures: float) -> None:
-        self.left -= count
+        self.remaining -= count
         self._whole.update(count, **figures)
 
     def skip(self, count: int) -> None:
-        self.left -= count
+        self.remaining -= count
         self._whole.skip(count)
 
 
 @contextmanager
-def sub_progress(whole: Progress, count: int) -> Iterator[Progress]:
-    """The part of the progress that a block makes; what it leaves undone, by failing or for being done, is skipped.
+def sub_progress(whole: Progress, total: int) -> Iterator[Progress]:
+    """Progress of a block within the progress of the whole; steps that the block does not finish are skipped.
 
     Args:
-        count: what the block is of the whole [pieces].
+        total: steps of the block [count].
     """
-    share = _Share(whole, count)
+    part = _SubProgress(whole, total)
     try:
-        yield share
+        yield part
     finally:
-        share.skip(share.left)
+        part.skip(part.remaining)

@@ -1,4 +1,4 @@
-"""Names for things: our own tables plus the entry points of outside packages, and paths into anyone's code."""
+"""Registries: classes by name, from tables of metaopt and from entry points of plug-in packages."""
 
 import difflib
 import importlib
@@ -8,17 +8,17 @@ from typing import Any
 
 from .errors import UnknownName
 
-_IMPORT_FAILURES = (Exception, SystemExit)  # a module may do anything when it is imported
+_IMPORT_FAILURES = (Exception, SystemExit)  # importing a module runs arbitrary code
 
 
 class Registry:
-    """Finds a class by its name and imports it only then.
+    """Classes or functions by name, each imported at first use.
 
     Args:
-        kind: what the names stand for, as a user would say it ("target model").
-        group: the entry-point group in which outside packages add names ("metaopt.targets").
-        table: the names of metaopt itself, each as "module:object".
-        older_groups: groups that earlier versions used and that are still read.
+        kind: what is registered, for error messages ("target model").
+        group: entry-point group in which plug-in packages add names ("metaopt.targets").
+        table: import path ("module:object") of each name that metaopt defines.
+        older_groups: entry-point groups of earlier versions, which are still read.
     """
 
     def __init__(self, kind: str, group: str, table: Mapping[str, str], older_groups: tuple[str, ...] = ()) -> None:
@@ -29,19 +29,19 @@ class Registry:
 
     @property
     def table(self) -> list[str]:
-        """The names of metaopt itself, sorted."""
+        """Names that metaopt defines, sorted."""
         return sorted(self._table)
 
     def names(self) -> list[str]:
-        """Every known name, sorted; those of installed plug-ins included."""
+        """All names, those of installed plug-ins included, sorted."""
         return sorted({*self._table, *(point.name for point in self.plugins())})
 
     def get(self, name: str) -> Any:
-        """The object behind a name.
+        """Import the object of a name.
 
         Raises:
-            UnknownName: no table and no plug-in has it; the message lists the nearest names. Or a plug-in has it
-                but cannot be imported; the message says why.
+            UnknownName: neither metaopt nor a plug-in defines the name; the message lists the nearest names. Or the
+                plug-in cannot be imported; the message states the reason.
         """
         if name in self._table:
             module, _, attribute = self._table[name].partition(":")
@@ -56,10 +56,10 @@ class Registry:
             ) from error
 
     def origin(self, name: str) -> str:
-        """Which distribution provides a name: `metaopt`, or name and version of an outside one. Imports nothing.
+        """The distribution that defines a name: `metaopt`, or a plug-in package with its version. Imports nothing.
 
         Raises:
-            UnknownName: no table and no plug-in has it; the message lists the nearest names.
+            UnknownName: neither metaopt nor a plug-in defines the name; the message lists the nearest names.
         """
         if name in self._table:
             return "metaopt"
@@ -67,7 +67,7 @@ class Registry:
         return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
 
     def plugins(self, name: str | None = None) -> list[EntryPoint]:
-        """The entry points of outside packages, all or those of a name; the present group first."""
+        """Entry points of plug-in packages, of all names or of one; those of older groups come last."""
         found = [point for group in self.groups for point in entry_points(group=group)]
         return found if name is None else [point for point in found if point.name == name]
 
@@ -78,26 +78,28 @@ class Registry:
 
 
 def load_path(path: str) -> Any:
-    """The object at `package.module:attribute`; importing its module runs whatever code stands there.
+    """Import the object at `package.module:attribute`, which runs the code of that module.
 
     Raises:
-        UnknownName: the module does not import, with the reason, or has no such attribute, with the nearest ones.
+        UnknownName: the module cannot be imported, or has no such attribute; the message states the reason or the
+            nearest names.
     """
-    place, _, attribute = path.partition(":")
+    name, _, attribute = path.partition(":")
     try:
-        module = importlib.import_module(place)
+        module = importlib.import_module(name)
     except _IMPORT_FAILURES as error:
         raise UnknownName(
-            f"{path!r} names no code: importing {place!r} fails ({_reason(error)}). Expected "
-            "package.module:attribute of something that Python can import; a file of your own may need PYTHONPATH=."
+            f"cannot import {path!r}: importing {name!r} fails ({_reason(error)}). Expected package.module:attribute "
+            "of a module that Python finds; a module in the working directory may need PYTHONPATH=."
         ) from error
     if not hasattr(module, attribute):
-        raise UnknownName(f"{place} has no {attribute!r}: {suggest(attribute, _public(module))}")
+        public = [each for each in vars(module) if not each.startswith("_")]
+        raise UnknownName(f"{name} has no {attribute!r}: {suggest(attribute, public)}")
     return getattr(module, attribute)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped name: the nearest known ones first, then all of them."""
+    """A hint for a mistyped name: the nearest known names, then all known names."""
     known = list(known)
     lowered = {candidate.lower(): candidate for candidate in known}
     near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
@@ -107,7 +109,3 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _public(module: object) -> list[str]:
-    return [name for name in vars(module) if not name.startswith("_")]

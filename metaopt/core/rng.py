@@ -1,7 +1,7 @@
-"""Random numbers: seeds, generators and states, for the whole project.
+"""Random numbers: seeds, generators and their states.
 
-Whatever is random draws from a `generator` of its own numbers, or from the global generators after `seed_all`. The
-states of the global ones stand in checkpoints, so that a resumed training draws the same numbers.
+Code draws either from its own `generator`, or from the global generators after `seed_all`. Checkpoints store the states
+of the global generators, so that a resumed training draws the same numbers.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ import torch
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator of the CPU, seeded by a hash of all the given numbers."""
+    """A generator on the CPU, seeded by a hash of the given numbers."""
     text = ",".join(map(str, numbers))
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
 
 
 @contextmanager
 def isolated(seed: int | None = None) -> Iterator[None]:
-    """Give torch's generator on the CPU its state back when the block ends: what is drawn inside has no effect outside.
+    """Restore the state of torch's CPU generator after the block: numbers drawn inside have no effect outside.
 
     Args:
-        seed: seeds the generator for the block; unseeded by default.
+        seed: seed of the generator inside the block; by default it continues from its state.
     """
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
@@ -34,19 +34,19 @@ def isolated(seed: int | None = None) -> Iterator[None]:
 
 
 def seed_torch(seed: int) -> None:
-    """Seed torch's global generators alone."""
+    """Seed torch's global generators, but not those of Python and NumPy."""
     torch.manual_seed(seed)
 
 
 def seed_all(seed: int) -> None:
-    """Seed every generator that a target, task or optimizer may draw from."""
+    """Seed the global generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:
-    """The states of these generators, as a checkpoint can hold them."""
+    """The states of the global generators in a form that checkpoints can store."""
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -57,7 +57,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Set the states that `random_states` gave."""
+    """Restore the states that `random_states` returned."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

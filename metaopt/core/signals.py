@@ -1,4 +1,4 @@
-"""How a process that is asked to end does so: by an exception, so that what is open is closed and recorded."""
+"""Termination signals: they end a process by an exception, so that open files are closed and runs are recorded."""
 
 import signal
 import sys
@@ -8,38 +8,52 @@ from contextlib import contextmanager
 from types import FrameType
 
 TERMINATED = 128 + signal.SIGTERM
-"""The exit code of a process that SIGTERM ended."""
+"""Exit code of a process that SIGTERM ended."""
 
-_MOMENT = 0.05  # until a signal that got lost is told again [s]
+_DELAY = 0.05  # before a lost signal is sent again [s]
 
 
-def terminate(signum: int, frame: FrameType | None) -> None:
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block by a `SystemExit`, like an error. No effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():  # Python sets handlers only there
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, exit_on_sigterm)
+    try:
+        with resend_lost_signals():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def exit_on_sigterm(signum: int, frame: FrameType | None) -> None:
     """Handle SIGTERM.
 
     Raises:
         SystemExit: always.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher may send it twice; recording the end takes a moment
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher may send it again while the end is recorded
     raise SystemExit(TERMINATED)
 
 
 @contextmanager
-def redeliver_lost_signals() -> Iterator[None]:
-    """Tell the process again of a Ctrl-C or SIGTERM whose exception Python dropped, as it does in a finaliser."""
+def resend_lost_signals() -> Iterator[None]:
+    """Send Ctrl-C or SIGTERM again if Python drops its exception, as it does in a finalizer."""
     report = sys.unraisablehook
 
-    def tell_again(lost: "sys.UnraisableHookArgs") -> None:
+    def resend(lost: "sys.UnraisableHookArgs") -> None:
         if isinstance(lost.exc_value, KeyboardInterrupt):
-            asked = signal.SIGINT
+            signum = signal.SIGINT
         elif isinstance(lost.exc_value, SystemExit) and lost.exc_value.code == TERMINATED:
-            asked = signal.SIGTERM
-            signal.signal(asked, terminate)  # which ignores it from the first time on
+            signum = signal.SIGTERM
+            signal.signal(signum, exit_on_sigterm)  # the first call made the process ignore it
         else:
             report(lost)
             return
-        threading.Timer(_MOMENT, signal.pthread_kill, (threading.main_thread().ident, asked)).start()
+        threading.Timer(_DELAY, signal.pthread_kill, (threading.main_thread().ident, signum)).start()
 
-    sys.unraisablehook = tell_again
+    sys.unraisablehook = resend
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What a training tells the outside: parameters, metrics, files and figures of its run."""
+"""The tracker interface: records parameters, metrics, files, figures and descriptions of a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,64 +10,73 @@ if TYPE_CHECKING:
 
 
 class Parent(Protocol):
-    """Something below which runs can be opened."""
+    """A run that can have child runs."""
 
     def child(self, name: str) -> AbstractContextManager["Tracker"]:
-        """A run of its own below this one; it ends as its block does."""
+        """Start a child run. It ends with the block: finished, failed or killed."""
 
 
 class Tracker(Parent, Protocol):
-    """One run. MLflow is one implementation; `SilentTracker` serves libraries and unit tests."""
+    """A run. `metaopt.tracking.MlflowTracker` writes to MLflow; `SilentTracker` discards everything."""
 
     @property
     def run_id(self) -> str | None:
-        """Identifies the run where there is a tracking server, else None."""
+        """ID of the run in the tracking store; None without a store."""
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Record parameters; those that the run already has are left alone."""
+        """Record parameters; parameters that the run already has keep their values."""
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        """Record tags, replacing older values."""
+        """Record tags; later values replace earlier ones."""
 
-    def note(self, *, does: str | None = None, result: str | None = None, see: str | None = None) -> None:
-        """Describe the run to people: what it does, what came of it, what belongs to it; a line of Markdown each.
+    def describe(self, *, purpose: str | None = None, result: str | None = None, links: str | None = None) -> None:
+        """Describe the run in Markdown, a line for each argument.
 
-        A line that is not given stays as it is; what belongs to the run is added to what was said before.
+        Args:
+            purpose: what the run does; replaces an earlier purpose.
+            result: what it measured; replaces an earlier result.
+            links: related runs, versions and files; added to earlier links.
         """
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record metrics at a step; written in batches."""
+        """Record metrics of a step; implementations may write them in batches."""
 
     def dataset(self, name: str, source: str, digest: str, context: str) -> None:
-        """Record data that the run reads: where it comes from and at most 36 characters that identify it."""
+        """Record a data set that the run reads.
+
+        Args:
+            source: path or address of the data.
+            digest: identifies the contents, at most 36 characters.
+            context: what the data is used for.
+        """
 
     def text(self, text: str, name: str) -> None:
-        """Store a text file (`config.json`, `report.md`) with the run."""
+        """Store a text file, such as `report.md`."""
 
     def figure(self, figure: "Figure", name: str) -> None:
-        """Store a figure, as `<name>.png` and `<name>.svg`, with the run."""
+        """Store a figure as `<name>.png` and `<name>.svg`."""
 
     def files(self, paths: Sequence[Path], folder: str) -> None:
-        """Store files in a folder of the run, then a manifest with their sha256: a folder without one is unfinished."""
+        """Store files in a folder, and last a manifest with their SHA-256: a folder without one is incomplete."""
 
-    def elsewhere(self) -> Parent:
-        """What another process needs to open runs below this one; it can be pickled."""
+    def picklable_parent(self) -> Parent:
+        """This run as a parent for another process, which can be pickled."""
 
 
-class OwnRun:
-    """Gives a run itself where a run below it is asked for."""
+class SameRun:
+    """A parent whose only child is a given run: a single training is recorded in the run itself."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
 
     @contextmanager
     def child(self, name: str) -> Iterator[Tracker]:
-        """The run itself; whoever opened it ends it."""
+        """Return the run; the code that started it ends it."""
         yield self._tracker
 
 
 class SilentTracker:
-    """A tracker that keeps nothing."""
+    """A tracker that discards everything, for libraries and tests."""
 
     run_id: str | None = None
 
@@ -77,7 +86,7 @@ class SilentTracker:
     def tags(self, values: Mapping[str, Any]) -> None:
         """Ignore tags."""
 
-    def note(self, *, does: str | None = None, result: str | None = None, see: str | None = None) -> None:
+    def describe(self, *, purpose: str | None = None, result: str | None = None, links: str | None = None) -> None:
         """Ignore a description."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -100,6 +109,6 @@ class SilentTracker:
         """Another silent tracker."""
         yield SilentTracker()
 
-    def elsewhere(self) -> "SilentTracker":
+    def picklable_parent(self) -> "SilentTracker":
         """Another silent tracker."""
         return SilentTracker()

@@ -1,4 +1,4 @@
-"""A training and predictions from it, seen in the plane in which it moves most."""
+"""The plane of a hold run's first two principal components: snapshots, predictions, and the loss around them."""
 
 from dataclasses import dataclass
 
@@ -10,71 +10,70 @@ from torch import Tensor
 from ..generative.base import GenerativeOptimizer
 from .probed_run import ProbedRun, Weights, evenly
 
-_MARGIN = 0.18  # of what is shown, around it
-_SHAPE = 1.75  # width / height of what is shown: distances look the same in both directions
+_MARGIN = 0.18  # around the shown points, as a share of their extent
+_ASPECT = 1.75  # width / height of the figure: distances have the same scale in both directions
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Places in the plane of a trajectory's first two principal components, and the loss there.
+    """Positions in the plane of a trajectory's first two principal components, and the losses there.
 
     Attributes:
-        steps, path, path_losses: the snapshots: when, where (origin: their mean), and the loss at each itself.
-        starts: steps from which was predicted; all of them are among `steps`.
-        reach: horizon of the predictions [steps].
-        ends, end_losses, inside: predictions: where, the loss at each itself, and the share of the squared change
-            that lies in the plane.
-        x, y, losses: a grid of places in the plane, and the loss exactly there.
-        explained: share of the trajectory's variance that the plane holds.
+        steps, path, path_losses: steps of the snapshots, their positions (origin: their mean), and their losses.
+        starts: steps from which the predictions start; `steps` contains them.
+        horizon: horizon of the predictions [steps].
+        predicted, predicted_losses: positions of the predictions, and their losses.
+        in_plane: share of the squared length of each predicted change that is in the plane.
+        x, y, losses: a grid of positions in the plane, and the loss exactly there.
+        explained: share of the trajectory's variance in the plane.
     """
 
     steps: tuple[int, ...]
     path: Float[np.ndarray, "snapshots 2"]
     path_losses: Float[np.ndarray, " snapshots"]
     starts: tuple[int, ...]
-    reach: int
-    ends: Float[np.ndarray, "starts 2"]
-    end_losses: Float[np.ndarray, " starts"]
-    inside: Float[np.ndarray, " starts"]
+    horizon: int
+    predicted: Float[np.ndarray, "starts 2"]
+    predicted_losses: Float[np.ndarray, " starts"]
+    in_plane: Float[np.ndarray, " starts"]
     x: Float[np.ndarray, " columns"]
     y: Float[np.ndarray, " rows"]
     losses: Float[np.ndarray, "rows columns"]
     explained: float
 
-    def place(self, step: int) -> Float[np.ndarray, " 2"]:
-        """Where a snapshot lies."""
+    def position(self, step: int) -> Float[np.ndarray, " 2"]:
+        """The position of a snapshot."""
         return self.path[self.steps.index(step)]
 
 
-def plane(course: ProbedRun, optimizer: GenerativeOptimizer) -> Plane | None:
-    """Look at a course in its plane; None where it hardly moves, or a prediction is not finite."""
-    starts = course.starts()
-    wanted = {*starts, *(start + course.reach for start in starts)}
-    spread = evenly(sorted(course.snapshots), course.detail.snapshots)
-    steps = sorted(wanted | set(spread))
-    mean, basis, explained = _principal([course.snapshots[step] for step in steps])
-    path = np.stack([_seen(course.snapshots[step], mean, basis) for step in steps])
-    ends, end_losses, inside = [], [], []
+def plane(run: ProbedRun, optimizer: GenerativeOptimizer) -> Plane | None:
+    """Project a run and predictions onto its plane; None if the run hardly moves or a prediction is not finite."""
+    starts = run.starts()
+    needed = {*starts, *(start + run.horizon for start in starts)}
+    steps = sorted(needed | set(evenly(sorted(run.snapshots), run.detail.snapshots)))
+    mean, basis, explained = _principal_components([run.snapshots[step] for step in steps])
+    path = np.stack([_projected(run.snapshots[step], mean, basis) for step in steps])
+    predicted, predicted_losses, in_plane = [], [], []
     for start in starts:
-        weights = course.predicted(optimizer, start, course.reach)
-        ends.append(_seen(weights, mean, basis))
-        end_losses.append(course.loss(weights))
-        change = weights - course.snapshots[start]
-        inside.append(float((basis @ change).square().sum() / change.square().sum().clamp(min=1e-30)))
-    shown = np.concatenate([path, np.stack(ends)])
+        weights = run.predict(optimizer, start, run.horizon)
+        predicted.append(_projected(weights, mean, basis))
+        predicted_losses.append(run.loss(weights))
+        change = weights - run.snapshots[start]
+        in_plane.append(float((basis @ change).square().sum() / change.square().sum().clamp(min=1e-30)))
+    shown = np.concatenate([path, np.stack(predicted)])
     if not np.isfinite(shown).all() or not np.ptp(path, axis=0)[0]:
         return None
-    x, y = _grid(shown, course.detail.grid)
-    losses = [[course.loss(mean + basis[0] * float(a) + basis[1] * float(b)) for a in x] for b in y]
+    x, y = _grid(shown, run.detail.grid)
+    losses = [[run.loss(mean + basis[0] * float(a) + basis[1] * float(b)) for a in x] for b in y]
     return Plane(
         steps=tuple(steps),
         path=path,
-        path_losses=np.array([course.loss(course.snapshots[step]) for step in steps]),
+        path_losses=np.array([run.loss(run.snapshots[step]) for step in steps]),
         starts=tuple(starts),
-        reach=course.reach,
-        ends=np.stack(ends),
-        end_losses=np.array(end_losses),
-        inside=np.array(inside),
+        horizon=run.horizon,
+        predicted=np.stack(predicted),
+        predicted_losses=np.array(predicted_losses),
+        in_plane=np.array(in_plane),
         x=x,
         y=y,
         losses=np.array(losses),
@@ -82,29 +81,29 @@ def plane(course: ProbedRun, optimizer: GenerativeOptimizer) -> Plane | None:
     )
 
 
-def _principal(snapshots: list[Weights]) -> tuple[Weights, Float[Tensor, "2 weights"], float]:
-    """Mean, two orthonormal directions of most variance, and their share of it; through inner products of snapshots.
+def _principal_components(snapshots: list[Weights]) -> tuple[Weights, Float[Tensor, "2 weights"], float]:
+    """The mean, two orthonormal directions of largest variance, and their share of the variance.
 
-    A direction in which nothing moves is zero.
+    They are computed from the inner products of the snapshots. A direction without variance is zero.
     """
-    together = torch.stack(snapshots)
-    mean = together.mean(0)
-    together -= mean
-    values, vectors = torch.linalg.eigh((together @ together.T).double())
-    largest, combined = values[-2:].flip(0).clamp(min=0), vectors[:, -2:].flip(1).T
+    centred = torch.stack(snapshots)
+    mean = centred.mean(0)
+    centred -= mean
+    values, vectors = torch.linalg.eigh((centred @ centred.T).double())
+    largest, coefficients = values[-2:].flip(0).clamp(min=0), vectors[:, -2:].flip(1).T
     lengths = torch.where(largest > values[-1] * 1e-9, largest, torch.inf).sqrt().unsqueeze(1)
-    basis = (combined / lengths).float() @ together
+    basis = (coefficients / lengths).float() @ centred
     return mean, basis, float(largest.sum() / values.clamp(min=0).sum().clamp(min=1e-30))
 
 
-def _seen(weights: Weights, mean: Weights, basis: Float[Tensor, "2 weights"]) -> Float[np.ndarray, " 2"]:
+def _projected(weights: Weights, mean: Weights, basis: Float[Tensor, "2 weights"]) -> Float[np.ndarray, " 2"]:
     return (basis @ (weights - mean)).double().numpy()
 
 
-def _grid(shown: Float[np.ndarray, "places 2"], points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places along both axes, in the shape of the figure, with all that is shown inside."""
+def _grid(shown: Float[np.ndarray, "points 2"], points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions along both axes, in the shape of the figure, with a margin around the shown points."""
     low, high = shown.min(0), shown.max(0)
     middle, half = (low + high) / 2, (high - low) / 2 * (1 + _MARGIN)
-    half = np.maximum(half, half[::-1] * [_SHAPE, 1 / _SHAPE])
+    half = np.maximum(half, half[::-1] * [_ASPECT, 1 / _ASPECT])
     x, y = (np.linspace(m - h, m + h, points) for m, h in zip(middle, half, strict=True))
     return x, y

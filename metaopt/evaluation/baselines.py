@@ -1,19 +1,131 @@
-"""What a generative optimizer has to beat, beside what is read out of the hold twin: one line each."""
+"""Baselines: what an optimizer is compared with, beside the base optimizer alone.
 
-from collections.abc import Mapping
+Three kinds: weights that are derived from the hold run without changing it (EMA, LAWA, RNA), runs with another training
+rule (cosine, schedule-free), and nowcasts by optimizers without learned parameters (line, average, slopes).
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ..generative.base import GenerativeOptimizer
 from ..generative.extrapolation import Average, Line, Slopes, SlopesConfig
 from ..optimizers import build_optimizer
-from .paired_runs import Rule, RunSetup
+from ..weights.averaging import ExponentialMovingAverage
+from .paired_runs import OptimizerFactory, RunSetup
+
+Weights = Float[Tensor, " weights"]
+
+_LAWA_SNAPSHOTS = 5
+_RNA_SNAPSHOTS = 10
+_REGULARISATION = 1e-2  # relative to the largest eigenvalue of the Gram matrix of the residuals
+
+
+class DerivedWeights(Protocol):
+    """Weights that are computed from those of a run, and do not change the run."""
+
+    def update(self, weights: Weights, snapshot: bool) -> None:
+        """Include the weights after a step; `snapshot`: whether the step is a multiple of the stride."""
+
+    def weights(self) -> Weights:
+        """The derived weights after the last update [raw units]."""
+
+
+class EMA:
+    """The exponential moving average of the weights after each step, without the initial weights."""
+
+    def __init__(self, decay: float) -> None:
+        self._average, self._latest, self._started = ExponentialMovingAverage(decay), torch.zeros(0), False
+
+    def update(self, weights: Weights, snapshot: bool) -> None:
+        """Update the average with the weights after a step."""
+        self._latest = weights
+        if self._started:
+            self._average.update([weights])
+        self._started = True
+
+    def weights(self) -> Weights:
+        """The average; the initial weights before the first step."""
+        return self._average.tensors[0].clone() if self._average.updates else self._latest
+
+
+class LatestWeightAverage:
+    """Latest weight averaging (LAWA): the mean of the last snapshots, without the initial weights.
+
+    References: Kaddour 2022, arXiv:2209.14981. Departs: snapshots are a stride apart, not an epoch.
+
+    Args:
+        snapshots: length of the window [count].
+    """
+
+    def __init__(self, snapshots: int = _LAWA_SNAPSHOTS) -> None:
+        self._window: deque[Weights] = deque(maxlen=snapshots)
+        self._latest, self._started = torch.zeros(0), False
+
+    def update(self, weights: Weights, snapshot: bool) -> None:
+        """Keep the weights if they are a snapshot."""
+        self._latest = weights
+        if snapshot and self._started:
+            self._window.append(weights)
+        self._started = True
+
+    def weights(self) -> Weights:
+        """The mean; the latest weights before the first snapshot."""
+        return torch.stack(list(self._window)).mean(0) if self._window else self._latest
+
+
+class NonlinearAcceleration:
+    """Regularised nonlinear acceleration (RNA): the combination of snapshots with the smallest residual.
+
+    References: Scieur et al. 2016, arXiv:1606.04133, algorithm 1. Departs: a step of the method is a stride of the
+        base optimizer, the regularisation is fixed, and the result is not fed back.
+
+    Args:
+        snapshots: how many are combined [count].
+    """
+
+    def __init__(self, snapshots: int = _RNA_SNAPSHOTS) -> None:
+        self._window: deque[Weights] = deque(maxlen=snapshots + 1)
+        self._latest = torch.zeros(0)
+
+    def update(self, weights: Weights, snapshot: bool) -> None:
+        """Keep the weights if they are a snapshot."""
+        self._latest = weights
+        if snapshot:
+            self._window.append(weights)
+
+    def weights(self) -> Weights:
+        """The combination; the latest weights while there are fewer than three snapshots."""
+        if len(self._window) < 3:
+            return self._latest
+        snapshots = torch.stack(list(self._window))
+        return rna_coefficients(snapshots.diff(dim=0)) @ snapshots[1:]
+
+
+def rna_coefficients(
+    residuals: Float[Tensor, "count weights"], regularisation: float = _REGULARISATION
+) -> Float[Tensor, " count"]:
+    """The coefficients c of RNA: argmin ‖Rᵀc‖² + λ‖R Rᵀ‖ ‖c‖² subject to Σc = 1.
+
+    Args:
+        residuals: R, the differences of successive snapshots.
+        regularisation: λ; the larger it is, the closer the coefficients are to equal.
+    """
+    products = (residuals @ residuals.T).double()
+    system = products / torch.linalg.matrix_norm(products, 2).clamp(min=torch.finfo(torch.float64).tiny)
+    solution = torch.linalg.solve(
+        system + regularisation * torch.eye(len(system), dtype=torch.float64), torch.ones(len(system)).double()
+    )
+    return (solution / solution.sum()).float()
 
 
 def cosine(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
-    """The base optimizer with a learning rate that falls to zero over the budget along a cosine (arXiv:1608.03983)."""
+    """The base optimizer with cosine annealing of the learning rate to zero over the budget (arXiv:1608.03983)."""
     optimizer = setup.base_optimizer(model)
     schedule = CosineAnnealingLR(optimizer, setup.config.steps)
     optimizer.register_step_post_hook(lambda *_: schedule.step())
@@ -22,18 +134,26 @@ def cosine(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
 
 def schedule_free(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
     """Schedule-Free AdamW (Defazio et al. 2024, arXiv:2405.15682) at the same learning rate, without weight decay."""
-    return build_optimizer("AdamWScheduleFree", setup.weights_of(model), setup.lr, {})
+    return build_optimizer("AdamWScheduleFree", setup.parameters_of(model), setup.lr, {})
 
 
-def nowcasts(averaging: float) -> dict[str, GenerativeOptimizer]:
-    """Generative optimizers without anything learned.
+def nowcast_baselines(averaging: float) -> dict[str, GenerativeOptimizer]:
+    """Generative optimizers without learned parameters.
 
     Args:
-        averaging: decay of the running averages that the judged optimizer is shown, 0 for the weights themselves: the
-            slopes are those of the same snapshots.
+        averaging: decay of the running average that the candidate receives as snapshots, 0 for the weights; the slopes
+            are fitted to the same snapshots.
     """
     return {"line": Line(), "average": Average(), "slopes": Slopes(SlopesConfig(averaging=averaging))}
 
 
-TRAININGS: Mapping[str, Rule] = {"cosine": cosine, "schedule-free": schedule_free}
-"""Other ways to train, each with a training of its own."""
+DERIVED_BASELINES: Mapping[str, Callable[[], DerivedWeights]] = {
+    "EMA 0.98": lambda: EMA(0.98),
+    "EMA 0.99": lambda: EMA(0.99),
+    "LAWA": LatestWeightAverage,
+    "RNA": NonlinearAcceleration,
+}
+"""Baselines that are derived from the hold run, without a training of their own."""
+
+TRAINED_BASELINES: Mapping[str, OptimizerFactory] = {"cosine": cosine, "schedule-free": schedule_free}
+"""Baselines with another training rule, each trained separately."""

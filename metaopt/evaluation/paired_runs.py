@@ -1,10 +1,9 @@
-"""Trainings that share initial weights, batches and points of measurement, and differ only in what is compared."""
+"""Paired runs: trainings with the same initial weights, batches and points of measurement, and different optimizers."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Protocol
 
@@ -24,14 +23,16 @@ from ..recording.training import train_steps
 from ..targets import get_target_model, target_config
 from ..tasks import Batch, Task
 from ..tasks.measure import example_losses, mean_loss
-from ..weights.averaging import ExponentialMovingAverage
-from ..weights.layout import Layout, trainable
+from ..weights.layout import Layout
+from ..weights.selection import trainable
 from .config import EvaluateConfig
-from .read_outs import READ_OUT_DECAY, READ_OUT_OF_NOWCASTS, ReadOut
 from .results import Curve, Point
 
-Rule = Callable[["RunSetup", nn.Module], torch.optim.Optimizer]
-"""Gives what moves a twin's weights."""
+OptimizerFactory = Callable[["RunSetup", nn.Module], torch.optim.Optimizer]
+"""Builds the optimizer of a run over the parameters of its network."""
+
+NOWCAST_EMA_DECAY = 0.98
+"""Decay of the running average that a nowcasting run keeps, unless the generative optimizer has its own."""
 
 log = logging.getLogger(__name__)
 
@@ -39,28 +40,36 @@ _BATCHNORM_BATCHES = 8
 
 
 class Observer(Protocol):
-    """Sees every step of a twin; neither its time nor that of measurements counts as training time."""
+    """Receives the weights of a run at every step; its time does not count as training time."""
 
-    def __call__(self, step: int, weights: Tensor, mover: torch.optim.Optimizer) -> None:
-        """Take in the weights before the first step (as step 0) and after each, and what moves them."""
+    def __call__(self, step: int, weights: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Process the weights before the first step (step 0) and after each step."""
 
 
 class RunSetup:
-    """Where all twins of one random seed and one learning rate are trained and measured."""
+    """What the paired runs of one random seed and one learning rate share: initial weights, batches and measurements.
+
+        setup = RunSetup(config, load_task(config.task), seed=1000)
+        curve = train_contender(setup, "hold")
+
+    Args:
+        rate: the learning rate, or the range from which the random seed draws one; the first of the configuration by
+            default.
+    """
 
     def __init__(self, config: EvaluateConfig, task: Task, seed: int, rate: Range | None = None) -> None:
         self.config, self.task, self.seed = config, task, seed
         self.rate = config.rates[0] if rate is None else rate
         self.lr = self.rate.at(float(torch.rand((), generator=generator(seed))))
-        self.statistics_batches = [
+        self.batchnorm_batches = [
             task.sample("train", config.batch_size, generator(seed, 2, k)) for k in range(_BATCHNORM_BATCHES)
         ]
         with isolated():
-            self._scratch = self.build()
-        self.layout = Layout.of(self._scratch)
+            self._model = self.build()
+        self.layout = Layout.of(self._model)
 
     def build(self) -> nn.Module:
-        """The target, with the initial weights of this random seed; the global random state starts there, too."""
+        """The network with the initial weights of this random seed; seeds torch's global generators."""
         options = target_config(self.config.target_model, self.task.model_facts, self.config.target_options)
         seed_torch(self.seed)
         return get_target_model(self.config.target_model, **options)
@@ -71,97 +80,100 @@ class RunSetup:
             yield from self.task.batches(self.config.batch_size, self.seed, epoch)
 
     def base_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The base optimizer over a network's trainable weights.
+        """The base optimizer over the trainable weights of a network.
 
         Raises:
-            InvalidConfig: torch.optim does not have it, or it does not take its options.
+            InvalidConfig: torch.optim has no such optimizer, or the optimizer does not accept its options.
         """
         options = self.config.base_optimizer_options
-        return build_optimizer(self.config.base_optimizer, self.weights_of(model), self.lr, options)
+        return build_optimizer(self.config.base_optimizer, self.parameters_of(model), self.lr, options)
 
-    def weights_of(self, model: nn.Module) -> list[nn.Parameter]:
-        """A network's trainable weights."""
+    def parameters_of(self, model: nn.Module) -> list[nn.Parameter]:
+        """The trainable parameters of a network."""
         return [parameter for _, parameter in trainable(model)]
 
-    def nowcasting(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
-        """The base optimizer with a guarded nowcast every so often, and a running average."""
+    def nowcast_optimizer(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
+        """The base optimizer with guarded nowcasts and a running average."""
         nowcast = Nowcast(
             self.base_optimizer(model),
             model,
             optimizer,
             policy=self.config.policy,
-            ema=None if optimizer.averaging else READ_OUT_DECAY,
+            ema=None if optimizer.averaging else NOWCAST_EMA_DECAY,
             guard=lambda: example_losses(model, self.task, self.guard_batches(nowcast.steps)),
-            reestimate=lambda: reestimate_batchnorm(model, self.statistics_batches),
+            reestimate=lambda: reestimate_batchnorm(model, self.batchnorm_batches),
         )
         return nowcast
 
     def guard_batches(self, step: int) -> Iterator[Batch]:
-        """What the guard looks at: the same examples for all that is proposed at a step, others at the next nowcast.
+        """The examples of the guard: the same for all proposals of one nowcast, different ones at the next nowcast.
 
-        Always the same few would be learned by heart by choosing alone: a training has dozens of choices. They come
-        from both splits that neither train nor judge a twin.
+        Repeated choices on the same few examples would overfit them, since a run has dozens of nowcasts. The examples
+        come from the two splits that are used neither for training nor for the validation loss.
         """
         guard, meta = self.task.splits["guard"], self.task.splits["meta"]
         order = torch.randperm(len(guard) + len(meta), generator=generator(self.seed, 1, step))
         for drawn in order[: self.config.guard_batch].split(self.task.rows_at_once):
-            of_guard = drawn < len(guard)
-            for examples, rows in ((guard, drawn[of_guard]), (meta, drawn[~of_guard] - len(guard))):
+            from_guard = drawn < len(guard)
+            for examples, rows in ((guard, drawn[from_guard]), (meta, drawn[~from_guard] - len(guard))):
                 if len(rows):
                     yield examples[rows]
 
-    def loss_of(self, weights: Float[Tensor, " weights"]) -> float:
-        """Mean loss of flat weights over the whole validation split.
+    def validation_loss(self, weights: Float[Tensor, " weights"]) -> float:
+        """The mean loss of flat weights over the whole validation split.
 
-        BatchNorm statistics are estimated for these weights, whoever made them: the base optimizer's running ones lag
-        behind, and the contender that has fresh ones after a nowcast would win by that alone.
+        The BatchNorm statistics are estimated again for these weights, for all contenders alike. The running statistics
+        of the base optimizer lag behind its weights, so fresh statistics after a nowcast alone would be an advantage.
         """
-        self.layout.write(self._scratch, weights)
-        reestimate_batchnorm(self._scratch, self.statistics_batches)
-        return mean_loss(self._scratch, self.task, self.task.splits["validation"].in_order(self.task.rows_at_once))
+        self.layout.write(self._model, weights)
+        reestimate_batchnorm(self._model, self.batchnorm_batches)
+        return mean_loss(self._model, self.task, self.task.splits["validation"].in_order(self.task.rows_at_once))
 
 
 def train_contender(
     setup: RunSetup,
     contender: str,
-    rule: Rule | GenerativeOptimizer = RunSetup.base_optimizer,
-    watch: Observer | None = None,
+    method: OptimizerFactory | GenerativeOptimizer = RunSetup.base_optimizer,
+    observer: Observer | None = None,
     bar: Progress = NO_PROGRESS,
 ) -> Curve:
-    """Train one contender for the whole budget. Where it diverges the rest of its curve is not a number.
+    """Train one contender for the whole budget; after a divergence the losses of its curve are NaN.
 
     Args:
-        rule: what moves the weights; a generative optimizer nowcasts with the base optimizer in between.
-        watch: sees every step.
-        bar: is told of every step.
+        contender: its name in the curve.
+        method: builds the optimizer; a generative optimizer nowcasts in the training of the base optimizer.
+        observer: receives the weights at every step.
+        bar: is updated after every step.
     """
     points: list[Point] = []
     with isolated():
         model = setup.build()
-        mover = setup.nowcasting(model, rule) if isinstance(rule, GenerativeOptimizer) else rule(setup, model)
+        optimizer = (
+            setup.nowcast_optimizer(model, method) if isinstance(method, GenerativeOptimizer) else method(setup, model)
+        )
         try:
-            for step, seconds in _timed_steps(setup, model, mover, bar):
+            for step, seconds in _timed_steps(setup, model, optimizer, bar):
                 measured = setup.config.measured_at(step)
-                if not (watch or measured):
+                if not (observer or measured):
                     continue
-                with evaluation_mode(mover):
+                with evaluation_mode(optimizer):
                     weights = setup.layout.read(model)
-                if watch:
-                    watch(step, weights, mover)
+                if observer:
+                    observer(step, weights, optimizer)
                 if measured:
-                    points.append(Point(step, setup.loss_of(weights), seconds))
+                    points.append(Point(step, setup.validation_loss(weights), seconds))
         except Diverged as error:
             log.warning("%s, random seed %d: %s; the rest of its curve is empty", contender, setup.seed, error)
-    points += [Point(step, math.nan, math.nan) for step in setup.config.measured[len(points) :]]
-    events = tuple(mover.events) if isinstance(mover, Nowcast) else ()
+    points += [Point(step, math.nan, math.nan) for step in setup.config.measured_steps[len(points) :]]
+    events = tuple(optimizer.events) if isinstance(optimizer, Nowcast) else ()
     return Curve(contender, setup.seed, tuple(points), events, str(setup.rate))
 
 
 def _timed_steps(
-    setup: RunSetup, model: nn.Module, mover: torch.optim.Optimizer, bar: Progress
+    setup: RunSetup, model: nn.Module, optimizer: torch.optim.Optimizer, bar: Progress
 ) -> Iterator[tuple[int, float]]:
-    """Steps done, from zero to the whole budget, and the time that they took together [s]."""
-    training = train_steps(model, mover, setup.task, setup.batches(), torch.device("cpu"))
+    """The number of finished steps, from zero to the budget, and their training time so far [s]."""
+    training = train_steps(model, optimizer, setup.task, setup.batches(), torch.device("cpu"))
     seconds = 0.0
     yield 0, seconds
     for step in range(1, setup.config.steps + 1):
@@ -170,63 +182,3 @@ def _timed_steps(
         seconds += time.perf_counter() - started
         bar.update(loss=loss)
         yield step, seconds
-
-
-class HoldObserver:
-    """Watches a twin without nowcasts: keeps snapshots, and measures what is read out of it.
-
-    Args:
-        readouts: what is read out, by name.
-        averaging: decay of the running average that snapshots are of; 0 for the weights themselves.
-    """
-
-    def __init__(
-        self, setup: RunSetup, readouts: Mapping[str, Callable[[], ReadOut]], *, averaging: float = 0.0
-    ) -> None:
-        self.snapshots: dict[int, Tensor] = {}
-        self._bench = setup
-        self._average = ExponentialMovingAverage(averaging)
-        self._readouts = {name: make() for name, make in readouts.items()}
-        self._losses: dict[str, list[float]] = {name: [] for name in readouts}
-
-    def __call__(self, step: int, weights: Tensor, mover: torch.optim.Optimizer) -> None:
-        """Take in the weights after a step."""
-        if step:
-            self._average.update([weights])
-        snapshot = step % self._bench.config.stride == 0
-        if snapshot:
-            self.snapshots[step] = self._average.tensors[0].clone() if step else weights
-        for name, readout in self._readouts.items():
-            readout.take(weights, snapshot)
-            if self._bench.config.measured_at(step):
-                self._losses[name].append(self._bench.loss_of(readout.read()))
-
-    def curves(self, watched: Curve) -> list[Curve]:
-        """What is read out as contenders; their time is the watched twin's, for reading costs next to nothing."""
-        return [_read_out(watched, name, losses) for name, losses in self._losses.items()]
-
-
-class AverageObserver:
-    """Watches a nowcasting twin: measures the running average that it keeps."""
-
-    def __init__(self, setup: RunSetup) -> None:
-        self._bench = setup
-        self._losses: list[float] = []
-
-    def __call__(self, step: int, weights: Tensor, mover: torch.optim.Optimizer) -> None:
-        """Look at the average after a step."""
-        assert isinstance(mover, Nowcast)
-        if self._bench.config.measured_at(step):
-            with mover.averaged_weights() as model:
-                averaged = self._bench.layout.read(model)
-            self._losses.append(self._bench.loss_of(averaged))
-
-    def curve(self, watched: Curve) -> Curve:
-        """The average as a contender."""
-        return _read_out(watched, READ_OUT_OF_NOWCASTS, self._losses)
-
-
-def _read_out(watched: Curve, name: str, losses: list[float]) -> Curve:
-    padded = losses + [math.nan] * (len(watched.points) - len(losses))
-    points = (point._replace(loss=loss) for point, loss in zip(watched.points, padded, strict=True))
-    return replace(watched, contender=name, points=tuple(points), events=())

@@ -1,4 +1,10 @@
-"""What an evaluation measured, as plain values."""
+"""Results of an evaluation as plain values: curves, single predictions and novelty.
+
+`Comparison.to_mapping` gives the contents of `evaluation.json`. Its `schema` is raised when a key changes:
+
+    2: curves and predictions have a `rate`.
+    3: `looks` of a nowcast is `guard_calls`, and `straight` of the configuration is `min_cosine`.
+"""
 
 import dataclasses
 import math
@@ -9,16 +15,20 @@ from typing import Any, NamedTuple
 from ..nowcast.policy import NowcastEvent
 
 HOLD = "hold"
-"""The twin that only its base optimizer moves: what all others are compared with."""
+"""Contender: the base optimizer alone, with which all others are compared."""
 
 CHAMPION = "champion"
-"""The registered version that a judged one is to beat."""
+"""Contender: the registered version that is compared with a candidate for promotion."""
 
-SCHEMA = 2
+NOWCAST_EMA = "EMA"
+"""Suffix of a contender: the exponential moving average of its weights, which moves with each nowcast."""
+
+SCHEMA = 3
+"""Version of the keys in `evaluation.json`."""
 
 
 class Point(NamedTuple):
-    """One look at a training: steps done, validation loss, time spent in training so far [s]."""
+    """One measurement of a run: finished steps, validation loss, training time so far [s]."""
 
     step: int
     loss: float
@@ -27,11 +37,13 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """How one contender's training went with one random seed and one learning rate.
+    """The validation losses and nowcasts of one contender, with one random seed and one learning rate.
 
     Attributes:
-        rate: the learning rate as the case states it: a number, or low:high.
-        cached: whether it was trained in an earlier evaluation, and its seconds measured then.
+        points: the measurements, at the same steps for all contenders.
+        events: the nowcasts.
+        rate: the learning rate as in the configuration: a number, or low:high.
+        cached: whether an earlier evaluation trained the run and measured its seconds.
     """
 
     contender: str
@@ -43,7 +55,7 @@ class Curve:
 
     @property
     def steps(self) -> list[int]:
-        """Where the loss was measured [steps]."""
+        """The steps of the measurements [steps]."""
         return [point.step for point in self.points]
 
     @property
@@ -53,7 +65,7 @@ class Curve:
 
     @property
     def best(self) -> float:
-        """The lowest validation loss; infinite where none is a number."""
+        """The lowest validation loss; infinite if all are NaN."""
         return min((loss for loss in self.losses if not math.isnan(loss)), default=math.inf)
 
     @property
@@ -64,15 +76,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One unguarded prediction, made from a state of the hold twin.
+    """One unguarded prediction from a state of the hold run.
 
     Attributes:
         predictor: a contender or a control.
-        step: where the prediction was made [steps].
+        step: the step of W_t [steps].
         loss_before, loss_after: validation loss of W_t and of the prediction.
-        error: squared distance to what the hold twin's weights became, relative to that of W_t (1 is "hold"); None
-            for controls and where the hold twin did not go that far.
-        rate: the hold twin's learning rate, as in `Curve`.
+        error: squared distance to the true weights at `t_end`, relative to the distance of W_t, which has 1; None for
+            controls, and for a `t_end` after the end of the run.
+        rate: the learning rate of the hold run, as in `Curve`.
     """
 
     predictor: str
@@ -86,13 +98,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Novelty:
-    """Distances of predictions to the nearest weights seen in meta-training, relative to that of two trainings.
+    """Distances of predictions to the nearest snapshots of meta-training; the distance between two trainings is 1.
 
     Attributes:
-        nearest: least such distance of the predictions of each random seed; near 0 they are copies of what was seen.
-        of_states: the same for the states W_t that the predictions were made from.
-        snapshots: weights seen in meta-training that have the layout of the network [count].
-        permuted: whether distances are up to permutation of hidden units; else the network is no chain of layers.
+        nearest: smallest distance of the predictions of each random seed; near 0 they are copies.
+        of_states: the same for the weights W_t from which the predictions start.
+        snapshots: snapshots of meta-training that have the layout of the network [count].
+        permuted: whether distances are up to permutation of hidden units; False if the network is not sequential.
     """
 
     nearest: tuple[float, ...]
@@ -103,51 +115,51 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that an evaluation measured.
+    """All measurements of an evaluation.
 
     Attributes:
         config: the configuration of the evaluation, as plain values.
-        judged: the name under which the judged optimizer stands among the contenders.
+        candidate: the contender name of the evaluated optimizer.
         curves: one per contender, random seed and learning rate.
         predictions: one per predictor, random seed, learning rate and nowcast.
-        novelty: how far from anything seen in meta-training the judged predictions are; None where nothing was given.
+        novelty: of the candidate's predictions; None without trajectories of meta-training.
     """
 
     config: Mapping[str, Any]
-    judged: str
+    candidate: str
     curves: tuple[Curve, ...]
     predictions: tuple[Prediction, ...]
     novelty: Novelty | None = None
 
     @property
     def rates(self) -> list[str]:
-        """The learning rates that were compared."""
+        """The learning rates, in the order of the runs."""
         return list(dict.fromkeys(curve.rate for curve in self.curves))
 
     @property
     def contenders(self) -> list[str]:
-        """Names in the order of comparison: hold first, the judged optimizer last."""
+        """Names of the contenders: hold first, the candidate last."""
         return list(dict.fromkeys(curve.contender for curve in self.curves))
 
     @property
     def controls(self) -> list[str]:
-        """Names of the controls that were run."""
+        """Names of the controls."""
         return [name for name in dict.fromkeys(p.predictor for p in self.predictions) if name not in self.contenders]
 
     def curves_of(self, contender: str) -> list[Curve]:
-        """A contender's curves, in the order of the random seeds."""
+        """The curves of a contender, in the order of the random seeds."""
         return [curve for curve in self.curves if curve.contender == contender]
 
     def predictions_of(self, predictor: str) -> list[Prediction]:
-        """What a contender or a control predicted."""
+        """The single predictions of a contender or a control."""
         return [prediction for prediction in self.predictions if prediction.predictor == predictor]
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON; figures that are not finite become None."""
+        """Plain values for JSON; figures that are not finite are None."""
         return {
             "schema": SCHEMA,
             "config": dict(self.config),
-            "judged": self.judged,
+            "judged": self.candidate,
             "curves": [plain(curve) for curve in self.curves],
             "predictions": [plain(prediction) for prediction in self.predictions],
             "novelty": plain(self.novelty),
@@ -155,7 +167,7 @@ class Comparison:
 
 
 def plain(value: Any) -> Any:
-    """Nested dataclasses and named tuples as mappings and lists that strict JSON can hold."""
+    """Convert nested dataclasses and named tuples to mappings and lists for strict JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

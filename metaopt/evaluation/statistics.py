@@ -1,4 +1,4 @@
-"""The few statistics that a comparison rests on."""
+"""Statistics of a comparison: geometric means with intervals, and a paired t-test."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval; the bounds are None where one value alone says nothing of the spread."""
+    """A mean with its 95 % confidence interval; the bounds of a single value are None."""
 
     mean: float
     low: float | None
@@ -16,7 +16,13 @@ class Interval(NamedTuple):
 
 
 def geometric_mean(values: Sequence[float]) -> Interval:
-    """The geometric mean of positive values, with Student's t-interval of the mean of their logarithms."""
+    """The geometric mean of positive values, with Student's t-interval of the mean of their logarithms.
+
+        geometric_mean([1.0, 4.0]).mean  # 2.0
+
+    Args:
+        values: one per random seed, at least one.
+    """
     logs = [math.log(value) for value in values]
     n, mean = len(logs), math.fsum(logs) / len(logs)
     if n < 2:
@@ -27,12 +33,12 @@ def geometric_mean(values: Sequence[float]) -> Interval:
 
 
 def first_at_or_below(target: float, losses: Sequence[float]) -> int | None:
-    """Where a loss first reaches the target; None if it never does (a loss that is not a number never does)."""
-    return next((place for place, loss in enumerate(losses) if loss <= target), None)
+    """The index of the first loss at or below the target; None without one. A NaN is never below."""
+    return next((index for index, loss in enumerate(losses) if loss <= target), None)
 
 
-def paired_p(differences: Sequence[float]) -> float:
-    """Student's one-sided paired test: how likely such a mean, or a larger one, would be if the true one were zero."""
+def paired_p_value(differences: Sequence[float]) -> float:
+    """The p-value of Student's one-sided paired t-test: the probability of such a mean, or a larger one, under zero."""
     n, mean = len(differences), math.fsum(differences) / len(differences)
     if n < 2 or mean <= 0:
         return 1.0
@@ -41,5 +47,5 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def bounded(value: float) -> float:
-    """A positive number for a logarithm: what is not a number is as bad as a loss can be, zero as good."""
+    """A value clamped to [1e-12, 1e12], so that its logarithm is finite; NaN gives 1e12."""
     return 1e12 if math.isnan(value) else min(max(value, 1e-12), 1e12)

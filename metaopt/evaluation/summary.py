@@ -1,4 +1,4 @@
-"""Which learning rates are set against each other: the same, or each contender's best."""
+"""Summary of a comparison: selection of learning rates, steps to target, gains, controls, losses after nowcasts."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ from .config import DELAYS
 from .results import HOLD, Comparison, Curve, Point, Prediction, plain
 from .statistics import Interval, bounded, first_at_or_below, geometric_mean
 
+_SMALLEST_GAIN = 0.99  # loss after / before; of a smaller improvement no share is computed
+_MOST_KEPT = 0.5  # share of the gain below which a control fails
+
 
 def at_rate(comparison: Comparison, rate: str) -> Comparison:
     """All contenders at one learning rate."""
@@ -22,37 +25,33 @@ def at_rate(comparison: Comparison, rate: str) -> Comparison:
 
 
 def best_rate(comparison: Comparison, contender: str) -> str:
-    """Where a contender's best validation loss within the budget, the mean over random seeds, is lowest.
+    """The learning rate at which the lowest validation loss of a contender, averaged over random seeds, is lowest.
 
-    It is chosen by the loss that also judges, for every contender alike.
+    The validation loss also measures the contenders, so this choice favours all of them alike.
     """
     curves = comparison.curves_of(contender)
-    means = {rate: fmean(c.best for c in curves if c.rate == rate) for rate in comparison.rates}
+    means = {rate: fmean(curve.best for curve in curves if curve.rate == rate) for rate in comparison.rates}
     return min(means, key=lambda rate: means[rate])
 
 
 def at_best_rates(comparison: Comparison) -> Comparison:
-    """Each contender at its own best learning rate; single predictions at that of the judged optimizer."""
+    """Each contender at its own best learning rate; single predictions at that of the candidate."""
     best = {contender: best_rate(comparison, contender) for contender in comparison.contenders}
-    predictions = (p for p in comparison.predictions if p.rate == best[comparison.judged])
+    predictions = (p for p in comparison.predictions if p.rate == best[comparison.candidate])
     curves = (c for name, rate in best.items() for c in comparison.curves_of(name) if c.rate == rate)
     return replace(comparison, curves=tuple(curves), predictions=tuple(predictions))
 
 
-_LEAST_GAIN = 0.99  # loss after / before; what is gained above it is too little to ask who else gains it
-
-
 @dataclass(frozen=True)
 class StepsToTarget:
-    """When a contender reached what hold reaches within its budget, per random seed.
+    """Steps until a contender reaches the best loss of hold, for each random seed.
 
-    A random seed that never got there counts as if it had arrived at the first point of measurement after the budget
-    (for the time: a stride of measurement later), so that the speed-up is then at best what is shown; `never` says
-    how many did so.
+    A run that never reaches it counts as if it had reached it at the first measurement after the budget (its time grows
+    by the same share), so the true speed-up is at most the stated one; `never` is the number of such runs.
 
     Attributes:
-        steps: steps until the validation loss was at or below the target; None where it never was.
-        counted: the same, with the steps that stand for never.
+        steps: steps until the validation loss is at or below the target; None where it never is.
+        counted: the same, with the substitute for None.
         counted_steps: their geometric mean.
         speed_up: hold's steps / the contender's, geometric mean over random seeds.
         speed_up_in_time: the same for seconds of training, predictions and guard included.
@@ -66,27 +65,27 @@ class StepsToTarget:
 
     @property
     def never(self) -> int:
-        """Random seeds that never got there [count]."""
+        """Random seeds that never reach the target [count]."""
         return self.steps.count(None)
 
     @property
     def fewer_steps(self) -> float:
-        """Share of hold's steps that were not needed [%]; negative where it took more."""
+        """Share of hold's steps that the contender does not need [%]; negative where it needs more."""
         return 100 * (1 - 1 / self.speed_up.mean)
 
 
 @dataclass(frozen=True)
 class ContenderSummary:
-    """One contender in figures.
+    """The figures of one contender.
 
     Attributes:
-        early, full: arrival at what hold reaches within half of the budget, and within all of it.
+        early, full: steps to the best loss of hold within half of the budget, and within all of it.
         final_loss: validation loss at the end of the budget, mean over random seeds.
-        nowcasts, accepted: guarded nowcasts proposed and kept [count].
+        nowcasts, accepted: guarded nowcasts that were proposed, and accepted [count].
         guard_passes: forward passes over the guard's batch [count].
         before, after: validation loss of W_t and of one unguarded prediction; geometric means.
         gain: their ratio (below 1: a prediction lowers the loss); geometric mean.
-        error: squared error of a prediction relative to copying W_t; geometric mean.
+        error: squared error of a prediction relative to that of W_t; geometric mean.
     """
 
     contender: str
@@ -104,12 +103,11 @@ class ContenderSummary:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """How a control scored beside the real prediction.
+    """The result of a control, compared with the real prediction.
 
     Attributes:
-        kept: share of the real prediction's gain (in log loss) that the control still has; None where there is no
-            gain to keep.
-        fails: whether it fails, as it must: less than half of the gain is kept. None as above.
+        kept: share of the real prediction's gain (in log loss) that remains; None where the gain is below 1 %.
+        fails: whether the control fails, as it must: less than half of the gain remains. None as for `kept`.
     """
 
     control: str
@@ -121,30 +119,41 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """All published figures of a comparison."""
+    """All published figures of a comparison.
+
+        summary = Summary(at_best_rates(comparison))
+        print(summary.candidate.full.speed_up, [control.fails for control in summary.controls])
+
+    Args:
+        comparison: with one learning rate per contender.
+    """
 
     comparison: Comparison
 
     @cached_property
-    def standings(self) -> list[ContenderSummary]:
-        """One per contender."""
-        return [self._standing(contender) for contender in self.comparison.contenders]
+    def contenders(self) -> list[ContenderSummary]:
+        """One summary per contender."""
+        return [self._contender(contender) for contender in self.comparison.contenders]
 
-    @cached_property
-    def judged(self) -> ContenderSummary:
-        """The judged optimizer's."""
-        return next(standing for standing in self.standings if standing.contender == self.comparison.judged)
+    @property
+    def candidate(self) -> ContenderSummary:
+        """The summary of the evaluated optimizer."""
+        return self.of(self.comparison.candidate)
 
     @cached_property
     def controls(self) -> list[ControlResult]:
-        """One per control that was run."""
+        """One result per control."""
         return [self._control(name) for name in self.comparison.controls]
+
+    def of(self, contender: str) -> ContenderSummary:
+        """The summary of a contender."""
+        return next(summary for summary in self.contenders if summary.contender == contender)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"standings": plain(self.standings), "controls": plain(self.controls)}
+        return {"standings": plain(self.contenders), "controls": plain(self.controls)}
 
-    def _standing(self, contender: str) -> ContenderSummary:
+    def _contender(self, contender: str) -> ContenderSummary:
         curves = self.comparison.curves_of(contender)
         events = [event for curve in curves for event in curve.events]
         predictions = self.comparison.predictions_of(contender)
@@ -165,43 +174,43 @@ class Summary:
 
     def _steps_to_target(self, curves: Sequence[Curve], share: float) -> StepsToTarget:
         holds = self.comparison.curves_of(HOLD)
-        targets = [target(hold, share) for hold in holds]
-        places = [first_at_or_below(loss, curve.losses) for loss, curve in zip(targets, curves, strict=True)]
-        ends = [_point_at(curve, place) for curve, place in zip(curves, places, strict=True)]
-        starts = [_point_at(hold, hold.losses.index(loss)) for hold, loss in zip(holds, targets, strict=True)]
-        pairs = list(zip(starts, ends, strict=True))
+        targets = [_target(hold, share) for hold in holds]
+        reached = [first_at_or_below(target, curve.losses) for target, curve in zip(targets, curves, strict=True)]
+        ours = [_point_at(curve, index) for curve, index in zip(curves, reached, strict=True)]
+        theirs = [_point_at(hold, hold.losses.index(target)) for hold, target in zip(holds, targets, strict=True)]
+        pairs = list(zip(theirs, ours, strict=True))
         return StepsToTarget(
-            steps=tuple(None if place is None else end.step for place, end in zip(places, ends, strict=True)),
-            counted=tuple(end.step for end in ends),
-            counted_steps=geometric_mean([end.step for end in ends]).mean,
-            speed_up=geometric_mean([start.step / end.step for start, end in pairs]),
-            speed_up_in_time=geometric_mean([start.seconds / bounded(end.seconds) for start, end in pairs]),
+            steps=tuple(None if index is None else point.step for index, point in zip(reached, ours, strict=True)),
+            counted=tuple(point.step for point in ours),
+            counted_steps=geometric_mean([point.step for point in ours]).mean,
+            speed_up=geometric_mean([hold.step / point.step for hold, point in pairs]),
+            speed_up_in_time=geometric_mean([hold.seconds / bounded(point.seconds) for hold, point in pairs]),
         )
 
     def _control(self, name: str) -> ControlResult:
         predictions = self.comparison.predictions_of(name)
-        gain, real = _gain(predictions), self.judged.gain
-        assert gain is not None, "a control stands in the list because it predicted"
-        kept = math.log(gain.mean) / math.log(real.mean) if real is not None and real.mean < _LEAST_GAIN else None
+        gain, real = _gain(predictions), self.candidate.gain
+        assert gain is not None, "each listed control has predictions"
+        kept = math.log(gain.mean) / math.log(real.mean) if real is not None and real.mean < _SMALLEST_GAIN else None
         after = _mean([p.loss_after for p in predictions])
-        return ControlResult(name, after or math.inf, gain, kept, None if kept is None else kept < 0.5)
+        return ControlResult(name, after or math.inf, gain, kept, None if kept is None else kept < _MOST_KEPT)
 
 
-def target(hold: Curve, share: float) -> float:
-    """The best validation loss that the hold twin reaches within a share of its budget."""
+def _target(hold: Curve, share: float) -> float:
+    """The lowest validation loss of the hold run within a share of its budget."""
     return min(point.loss for point in hold.points if point.step <= share * hold.points[-1].step)
 
 
-def _point_at(curve: Curve, place: int | None) -> Point:
-    """The point at a place; for none, the first that would have followed the budget."""
-    if place is not None:
-        return curve.points[place]
+def _point_at(curve: Curve, index: int | None) -> Point:
+    """The point at an index; for None, the first point after the budget."""
+    if index is not None:
+        return curve.points[index]
     last, first = curve.points[-1], curve.points[0]
     return last._replace(step=last.step + first.step, seconds=last.seconds * (1 + first.step / last.step))
 
 
 def _gain(predictions: Sequence[Prediction]) -> Interval | None:
-    """Loss after / loss before; the interval is over random seeds, whose predictions are averaged first."""
+    """Loss after / loss before; the interval is over random seeds, after a mean over the predictions of each seed."""
     by_seed: dict[int, list[float]] = {}
     for prediction in predictions:
         by_seed.setdefault(prediction.seed, []).append(bounded(prediction.loss_after) / prediction.loss_before)
@@ -213,42 +222,44 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Afterwards:
-    """A nowcasting contender's loss in training, relative to hold's at the same step and learning rate.
+class LossAfterNowcast:
+    """The validation loss of a contender some steps after its nowcasts, relative to hold's at the same steps.
 
     Attributes:
-        delay: steps after a nowcast, whether kept or not [steps].
-        loss, of_hold: validation loss; geometric means.
-        ratio: of both (below 1: still ahead); geometric mean, the interval over random seeds.
+        delay: steps since the nowcast, accepted or not [steps].
+        loss, hold_loss: validation loss of the contender, and of hold at the same learning rate; geometric means.
+        ratio: loss / hold_loss (below 1: lower than hold's); geometric mean, the interval over random seeds.
     """
 
     contender: str
     delay: int
     loss: float
-    of_hold: float
+    hold_loss: float
     ratio: Interval
 
 
-def afterwards(comparison: Comparison) -> list[Afterwards]:
-    """For each contender that nowcasts, at its best learning rate, and for each delay that fits into the budget."""
+def losses_after_nowcasts(comparison: Comparison) -> list[LossAfterNowcast]:
+    """The losses of each contender that nowcasts, at its best learning rate, for each delay within the budget."""
     found = []
     for contender in comparison.contenders:
         same = at_rate(comparison, best_rate(comparison, contender))
         pairs = list(zip(same.curves_of(contender), same.curves_of(HOLD), strict=True))
         if any(curve.events for curve, _ in pairs):
-            found += [made for delay in DELAYS if (made := _after(contender, delay, pairs)) is not None]
+            found += [loss for delay in DELAYS if (loss := _loss_after(contender, delay, pairs)) is not None]
     return found
 
 
-def _after(contender: str, delay: int, pairs: Sequence[tuple[Curve, Curve]]) -> Afterwards | None:
+def _loss_after(contender: str, delay: int, pairs: Sequence[tuple[Curve, Curve]]) -> LossAfterNowcast | None:
     ours, holds, ratios = [], [], []
     for curve, hold in pairs:
         steps = {event.step + delay for event in curve.events}
-        there = [place for place, step in enumerate(curve.steps) if step in steps]
-        if there:
-            ours.append(geometric_mean([bounded(curve.losses[place]) for place in there]).mean)
-            holds.append(geometric_mean([bounded(hold.losses[place]) for place in there]).mean)
+        measured = [index for index, step in enumerate(curve.steps) if step in steps]
+        if measured:
+            ours.append(geometric_mean([bounded(curve.losses[index]) for index in measured]).mean)
+            holds.append(geometric_mean([bounded(hold.losses[index]) for index in measured]).mean)
             ratios.append(ours[-1] / holds[-1])
     if not ratios:
         return None
-    return Afterwards(contender, delay, geometric_mean(ours).mean, geometric_mean(holds).mean, geometric_mean(ratios))
+    return LossAfterNowcast(
+        contender, delay, geometric_mean(ours).mean, geometric_mean(holds).mean, geometric_mean(ratios)
+    )

@@ -1,4 +1,4 @@
-"""Matplotlib under one style, without global state: neither users' settings nor those of a notebook reach a figure."""
+"""Matplotlib figures under one style, without global state: settings of the user or a notebook have no effect."""
 
 import io
 import textwrap
@@ -16,33 +16,37 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from .colours import MUTED
 
 WIDTH = 7.0
-"""Of a figure [inches]."""
+"""Width of each figure [inches]."""
 
 STYLE = Path(__file__).with_name("style.mplstyle")
-"""The one style file."""
+"""Style file of all figures."""
 
-_CHARACTERS = 96  # of a subtitle, in one line of a figure's width
-_TITLE, _LINE, _EDGE = 0.36, 0.175, 0.1  # heights [inches]
-_LEGEND_GAP, _LEGEND_LINE = 0.1, 0.19  # the same
-_LEFT = 0.012
+_CHARACTERS = 96  # per line of a subtitle
+_TITLE, _LINE, _EDGE = 0.36, 0.175, 0.1  # heights in the heading [inches]
+_LEGEND_GAP, _LEGEND_LINE = 0.1, 0.19  # [inches]
+_LEFT = 0.012  # share of the width
 _COLUMNS = 5  # of a legend
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw or save under the style; afterwards all settings are what they were. It decorates functions, too."""
+    """Draw or save under the style, then restore all settings. It also works as a decorator:
+
+    @styled()
+    def draw() -> Figure: ...
+    """
     with matplotlib.style.context(STYLE, after_reset=True):
         yield
 
 
 def canvas(title: str, subtitle: str, height: float, entries: int = 0, **subplots: Any) -> tuple[Figure, np.ndarray]:
-    """An empty figure with a heading. Call it under `styled`.
+    """Create an empty figure with a heading. Call it under `styled`.
 
     Args:
-        height: below the heading [inches].
-        entries: how many a legend will have that `legend` puts into the heading, where it hides no data [count].
-        subplots: as for `Figure.subplots`.
-    Returns: the figure and its axes, in an array of two dimensions.
+        height: height below the heading [inches].
+        entries: number of entries of the legend in the heading [count], see `legend`.
+        subplots: keyword arguments of `Figure.subplots`.
+    Returns: the figure, and its axes in a two-dimensional array.
     """
     lines = textwrap.wrap(subtitle, _CHARACTERS)
     texts = _TITLE + _LINE * len(lines)
@@ -56,7 +60,7 @@ def canvas(title: str, subtitle: str, height: float, entries: int = 0, **subplot
 
 
 def legend(figure: Figure, axes: Axes, **options: Any) -> None:
-    """Name what is drawn in some axes, in the heading, row by row."""
+    """Put the legend of some axes into the heading, row by row, where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     columns = min(len(labels), _COLUMNS)
     order = [place for first in range(columns) for place in range(first, len(labels), columns)]
@@ -69,8 +73,39 @@ def legend(figure: Figure, axes: Axes, **options: Any) -> None:
 
 
 @styled()
+def line_chart(
+    title: str,
+    subtitle: str,
+    xlabel: str,
+    ylabel: str,
+    x: Sequence[float],
+    series: Sequence[Mapping[str, float]],
+    reference: float | None = None,
+) -> Figure:
+    """Draw one line for each name.
+
+    Args:
+        x: positions of the points.
+        series: values at each position, by name; a name without a value there is skipped.
+        reference: y of a dotted horizontal line.
+    """
+    names = sorted({name for values in series for name in values})
+    figure, axes = canvas(title, subtitle, 3.4, len(names))
+    (only,) = axes.flat
+    for name in names:
+        points = [(place, values[name]) for place, values in zip(x, series, strict=True) if name in values]
+        only.plot(*zip(*points, strict=True), marker=".", label=name)
+    if names:
+        legend(figure, only)
+    if reference is not None:
+        only.axhline(reference, linestyle=":", color=MUTED, zorder=1)
+    only.set(xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
+@styled()
 def rendered(figure: Figure) -> Mapping[str, bytes]:
-    """A figure as the contents of files, by ending: the same bytes for the same figure."""
+    """Render a newly drawn figure, to the same bytes each time; the keys are the file endings `svg` and `png`."""
     files = {}
     for ending, metadata in (("svg", {"Date": None}), ("png", {})):
         file = io.BytesIO()
@@ -80,7 +115,7 @@ def rendered(figure: Figure) -> Mapping[str, bytes]:
 
 
 def plain_log(axes: Axes, which: str) -> None:
-    """A logarithmic axis with few and plain numbers on it, whether it spans decades or a few percent."""
+    """Make an axis (`x` or `y`) logarithmic, with a few plain numbers on it for decades as for a few percent."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     axes.set(**{f"{which}scale": "log"})
     low, high = axis.get_view_interval()
@@ -91,7 +126,7 @@ def plain_log(axes: Axes, which: str) -> None:
 
 
 def limits_of(values: Iterable[float], margin: float = 0.08) -> tuple[float, float] | None:
-    """Limits of a logarithmic axis that hold all positive finite values; None where there are none."""
+    """Limits of a logarithmic axis around all positive finite values; None if no value is positive and finite."""
     logs = [float(np.log(value)) for value in values if np.isfinite(value) and value > 0]
     if not logs:
         return None
@@ -107,7 +142,7 @@ def row_labels(axes: Axes, names: Sequence[str]) -> None:
 
 
 def note(axes: Axes, row: int, text: str, colour: str = MUTED) -> None:
-    """A few words at the right end of a row."""
+    """Write a few words at the right end of a row."""
     axes.annotate(text, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=colour)
 
 

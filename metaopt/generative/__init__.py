@@ -1,4 +1,7 @@
-"""Generative optimizers: they map past weights and two times to future weights."""
+"""Generative optimizers by name: modules that forecast the weights of a network from the history of its training.
+
+`GENERATIVE_OPTIMIZERS` names the module that defines each of them.
+"""
 
 from typing import Any
 
@@ -6,8 +9,7 @@ from ..core.registry import Registry
 from .base import GenerativeOptimizer
 from .perceiver import PerceiverOptimizer
 
-# Relative names: a registered model ships this package under another name.
-_HERE = __name__
+_HERE = __name__  # registered models ship this package under another name
 GENERATIVE_OPTIMIZERS = Registry(
     "generative optimizer",
     "metaopt.generative",
@@ -20,15 +22,22 @@ GENERATIVE_OPTIMIZERS = Registry(
     },
     older_groups=("metaopt.optimizers",),
 )
-"""Generative optimizers by name, those of outside packages included."""
+"""Generative optimizers by name, including those of installed plug-ins."""
 
 
 def get_optimizer_model(name: str, **config: Any) -> GenerativeOptimizer:
     """Build a generative optimizer by name.
 
+        import metaopt
+
+        slopes = metaopt.get_optimizer_model("Slopes", history=5)
+        untrained = metaopt.get_optimizer_model("PerceiverOptimizer", dim=64, start="slopes")
+
+    Args:
+        config: options of the optimizer; `metaopt list generative-optimizers NAME` shows them.
     Raises:
-        UnknownName: no such optimizer; the message lists the nearest names.
-        InvalidConfig: a keyword is not one of its parameters, or has a value it cannot take.
+        UnknownName: there is no such optimizer; the message lists the nearest names.
+        InvalidConfig: an unknown option, or an invalid value.
     """
     kind = GENERATIVE_OPTIMIZERS.get(name)
     return kind(kind.Config.from_mapping(config))

@@ -1,4 +1,4 @@
-"""Baseline: the weights stay as they are."""
+"""Generative optimizers without parameters: Hold, Average, Line and Slopes. They are the baselines of learned ones."""
 
 import torch
 from jaxtyping import Float
@@ -6,15 +6,20 @@ from torch import Tensor
 
 from ..core.config import Config, option
 from ..weights.layout import Layout
-from .base import GenerativeOptimizer, SnapshotConfig, present
+from .base import GenerativeOptimizer, SnapshotConfig, present_snapshots
+
+History = Float[Tensor, "batch snapshots weights"]
+Times = Float[Tensor, "batch snapshots"]
+EndTimes = Float[Tensor, " batch"]
+Weights = Float[Tensor, "batch weights"]
 
 
 class HoldConfig(Config):
-    """Nothing to configure."""
+    """No options."""
 
 
 class Hold(GenerativeOptimizer):
-    """Generates the last snapshot: what every other optimizer has to beat."""
+    """Keep the present weights: W_{t+h} = W_t, the baseline of every optimizer."""
 
     Config = HoldConfig
 
@@ -22,25 +27,19 @@ class Hold(GenerativeOptimizer):
         super().__init__()
         self.config = config or HoldConfig()
 
-    def extrapolate(
-        self,
-        history: Float[Tensor, "batch snapshots weights"],
-        t_history: Float[Tensor, "batch snapshots"],
-        t_end: Float[Tensor, " batch"],
-        layout: Layout,
-    ) -> Float[Tensor, "batch weights"]:
-        """The last snapshot."""
+    def extrapolate(self, history: History, t_history: Times, t_end: EndTimes, layout: Layout) -> Weights:
+        """A copy of the last snapshot."""
         return history[:, -1].clone()
 
 
 class AverageConfig(Config):
-    """How many snapshots count."""
+    """Number of averaged snapshots."""
 
-    history: int = option(default=5, help="Past snapshots that are averaged [count].", at_least=1)
+    history: int = option(default=5, help="Snapshots to average, including the last [count].", at_least=1)
 
 
 class Average(GenerativeOptimizer):
-    """Latest weight averaging, LAWA (Kaddour 2022, arXiv:2209.14981); the horizon plays no part."""
+    """Mean of the last snapshots, independent of the horizon: LAWA (Kaddour 2022, arXiv:2209.14981)."""
 
     Config = AverageConfig
 
@@ -48,30 +47,26 @@ class Average(GenerativeOptimizer):
         super().__init__()
         self.config: AverageConfig = config or AverageConfig()
 
-    def extrapolate(
-        self,
-        history: Float[Tensor, "batch snapshots weights"],
-        t_history: Float[Tensor, "batch snapshots"],
-        t_end: Float[Tensor, " batch"],
-        layout: Layout,
-    ) -> Float[Tensor, "batch weights"]:
-        """The mean of the last snapshots."""
-        there = present(t_history[:, -self.config.history :]).to(history.dtype)
-        share = there / there.sum(1, keepdim=True)
+    def extrapolate(self, history: History, t_history: Times, t_end: EndTimes, layout: Layout) -> Weights:
+        """The mean of the snapshots that are present."""
+        present = present_snapshots(t_history[:, -self.config.history :]).to(history.dtype)
+        share = present / present.sum(1, keepdim=True)
         return torch.einsum("bs,bsw->bw", share, history[:, -self.config.history :])
 
 
 class LineConfig(SnapshotConfig):
-    """How many snapshots the line is fitted to."""
+    """Number of snapshots that the line is fitted to."""
 
-    history: int = option(default=5, help="Past snapshots that the line is fitted to [count].", at_least=1)
+    history: int = option(default=5, help="Snapshots to fit the line to, including the last [count].", at_least=1)
 
 
 class Line(GenerativeOptimizer):
-    """Least-squares line through the last snapshots, continued to `t_end` from the last of them.
+    """Linear extrapolation from W_t with the least-squares slope of the last snapshots.
 
-    The slope is fitted; the line starts at W_t, so that a horizon of zero changes nothing (the regression line's
-    own value there would smooth W_t, which is `Average`'s business).
+    W_{t+h} = W_t + h · Σ_k (t_k − t̄) (W_{t_k} − W̄) / Σ_k (t_k − t̄)², where t̄ and W̄ are means over the snapshots.
+
+    Departs from regression: the line passes through W_t, so that W_{t+0} = W_t. The fitted value at t would also smooth
+    the weights, which is what `Average` does.
     """
 
     Config = LineConfig
@@ -80,43 +75,44 @@ class Line(GenerativeOptimizer):
         super().__init__()
         self.config: LineConfig = config or LineConfig()
 
-    def extrapolate(
-        self,
-        history: Float[Tensor, "batch snapshots weights"],
-        t_history: Float[Tensor, "batch snapshots"],
-        t_end: Float[Tensor, " batch"],
-        layout: Layout,
-    ) -> Float[Tensor, "batch weights"]:
-        """W_t + slope · horizon; W_t where there is no past to fit a slope to."""
+    def extrapolate(self, history: History, t_history: Times, t_end: EndTimes, layout: Layout) -> Weights:
+        """W_t + slope · horizon; W_t if no older snapshot is present."""
         snapshots, times = history[:, -self.config.history :], t_history[:, -self.config.history :]
-        slope = torch.einsum("bs,bsw->bw", slope_shares(times), snapshots)
+        slope = torch.einsum("bs,bsw->bw", slope_coefficients(times), snapshots)
         return snapshots[:, -1] + slope * (t_end - times[:, -1]).unsqueeze(1)
 
 
-def slope_shares(times: Float[Tensor, "batch snapshots"]) -> Float[Tensor, "batch snapshots"]:
-    """What each snapshot contributes to the slope of the least-squares line through all of them [1 / steps].
+def slope_coefficients(times: Times) -> Times:
+    """The coefficients a_k = (t_k − t̄) / Σ_j (t_j − t̄)² of the least-squares slope Σ_k a_k W_{t_k} [1 / steps].
 
-    They add up to zero; all are zero where there is no past to fit a slope to.
+    Their sum is zero. All are zero if no older snapshot is present.
     """
-    there = present(times).to(times.dtype)
-    centred = (times - (times * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)) * there
+    present = present_snapshots(times).to(times.dtype)
+    centred = (times - (times * present).sum(1, keepdim=True) / present.sum(1, keepdim=True)) * present
     return centred / centred.square().sum(1, keepdim=True).clamp(min=torch.finfo(times.dtype).tiny)
 
 
 class SlopesConfig(SnapshotConfig):
-    """How far back the slopes reach."""
+    """Age of the oldest snapshot."""
 
     history: int = option(
-        default=9, help="Past snapshots [count]; slopes start from those 1, 2, 4, 8 … before the last.", at_least=1
+        default=9, help="Snapshots, including the last [count]; slopes start 1, 2, 4, 8 … before it.", at_least=1
     )
 
 
 class Slopes(GenerativeOptimizer):
-    """W_t plus a mean of straight lines from older snapshots through W_t, continued to `t_end`.
+    """Linear extrapolation from W_t with a weighted mean of slopes over several time spans.
 
-    A line over twenty steps is noise when hundreds are to be foretold; a line over hundreds is out of date for twenty.
-    So each counts the more, the nearer its length is to half of the horizon. Near the start of a training the best
-    horizon is short, and later it grows: a guard that chooses among horizons also chooses how far to look back.
+    With the horizon h, the time a_k from an older snapshot to the last one, k = 1, 2, 4, 8 … snapshots before it, and
+    r_k = h / (2 a_k):
+
+        W_{t+h} = W_t + h · Σ_k p_k (W_t − W_{t−a_k}) / a_k
+        p_k     = c_k / Σ_j c_j
+        c_k     = (r_k / (1 + r_k²))²
+
+    c_k is largest at a_k = h / 2. The slope over a span much shorter than the horizon is too noisy to extrapolate; the
+    slope over a much longer span is out of date. The best horizon grows in the course of a training run, so a guard
+    that chooses the horizon also chooses the span.
     """
 
     Config = SlopesConfig
@@ -125,43 +121,34 @@ class Slopes(GenerativeOptimizer):
         super().__init__()
         self.config: SlopesConfig = config or SlopesConfig()
 
-    def extrapolate(
-        self,
-        history: Float[Tensor, "batch snapshots weights"],
-        t_history: Float[Tensor, "batch snapshots"],
-        t_end: Float[Tensor, " batch"],
-        layout: Layout,
-    ) -> Float[Tensor, "batch weights"]:
-        """W_t plus the mean; W_t where there is no past."""
-        rows = rows_of(doubling_ages(self.config.history), history.shape[1])
-        times = t_history[:, rows]
-        shares = straight_on(times, t_end - times[:, -1])
+    def extrapolate(self, history: History, t_history: Times, t_end: EndTimes, layout: Layout) -> Weights:
+        """The formula of the class; W_t if no older snapshot is present."""
+        indices = snapshot_indices(doubling_ages(self.config.history), history.shape[1])
+        times = t_history[:, indices]
+        coefficients = slopes_coefficients(times, t_end - times[:, -1])
         generated = history[:, -1].clone()
-        for row, share in zip(rows[:-1], shares.unbind(1), strict=True):
-            generated += share.unsqueeze(1) * (history[:, -1] - history[:, row])
+        for index, coefficient in zip(indices[:-1], coefficients.unbind(1), strict=True):
+            generated += coefficient.unsqueeze(1) * (history[:, -1] - history[:, index])
         return generated
 
 
 def doubling_ages(history: int) -> list[int]:
-    """Which snapshots of a history to look at, by how many came after them: …, 8, 4, 2, 1, 0."""
+    """The ages …, 8, 4, 2, 1, 0 below `history`; the age of a snapshot is the number of snapshots after it."""
     return [*(age for age in reversed(range(1, history)) if age.bit_count() == 1), 0]
 
 
-def rows_of(ages: list[int], count: int) -> list[int]:
-    """Where in a history of `count` snapshots those of some ages are; the last for those not there."""
+def snapshot_indices(ages: list[int], count: int) -> list[int]:
+    """The indices of snapshots of these ages in a history of `count`; that of the last one for missing snapshots."""
     return [count - 1 - age if age < count else count - 1 for age in ages]
 
 
-def straight_on(
-    times: Float[Tensor, "batch snapshots"], horizon: Float[Tensor, " batch"]
-) -> Float[Tensor, "batch snapshots-1"]:
-    """How often the difference of W_t to each older snapshot is to be added to W_t, to go straight on [1].
+def slopes_coefficients(times: Times, horizon: EndTimes) -> Float[Tensor, "batch snapshots-1"]:
+    """The coefficients h p_k / a_k of the differences W_t − W_{t−a_k} in `Slopes` [1].
 
-    With r = horizon / (2 · age) a line counts (r / (1 + r²))², which is most at r = 1. All are zero for a horizon of
-    zero, and where there is no past.
+    They are zero for a horizon of zero and for missing snapshots.
     """
-    there = present(times)[:, :-1].to(times.dtype)
-    ratio = there * horizon.unsqueeze(1) / (2 * (times[:, -1:] - times[:, :-1])).clamp(min=1)
+    present = present_snapshots(times)[:, :-1].to(times.dtype)
+    ratio = present * horizon.unsqueeze(1) / (2 * (times[:, -1:] - times[:, :-1])).clamp(min=1)
     counts = (ratio / (1 + ratio.square())).square()
     tiny = torch.finfo(times.dtype).tiny
     return 2 * ratio * counts / counts.sum(1, keepdim=True).clamp(min=tiny)

@@ -1,4 +1,7 @@
-"""Generative optimizers in one safetensors file each: weights, name, configuration. No code, no pickle."""
+"""Save and load generative optimizers: one safetensors file has the class name, the configuration and the weights.
+
+The file contains no code and no pickle.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -17,13 +20,47 @@ from . import get_optimizer_model
 from .base import GenerativeOptimizer
 
 CHECKPOINT_PREFIX = "averaged/"
-"""Where a phase-2 checkpoint keeps the weights that predict (their running average)."""
+"""Prefix of the EMA of the optimizer's weights in a checkpoint of phase 2. Predictions use the EMA."""
+
+BUILTIN: Mapping[str, str] = {"builtin": "optimizer.safetensors", "builtin-fast": "fast.safetensors"}
+"""File of each built-in optimizer. `builtin-fast` forecasts larger changes, for large data sets."""
+
+_LOAD_FROM_MLFLOW = "metaopt.tracking:load_optimizer"
+# Imported when it is needed: importing MLflow takes seconds, and only MLflow sources need it. No other import here is
+# from a higher layer.
 
 log = logging.getLogger(__name__)
 
 
+def load_optimizer(source: str | Path) -> GenerativeOptimizer:
+    """Load a trained optimizer as a `torch.nn.Module`. No code from the source is executed.
+
+        import metaopt
+        from metaopt.generative.files import save_optimizer
+        from pathlib import Path
+
+        optimizer = metaopt.load_optimizer("builtin")
+        save_optimizer(optimizer, Path("optimizer.safetensors"))
+        optimizer = metaopt.load_optimizer("optimizer.safetensors")
+
+    Args:
+        source: a file, `builtin`, `builtin-fast`, or an MLflow source: `models:/<name>@<alias>`,
+            `models:/<name>/<version>`, a run ID or a `runs:/` URI.
+    Returns: the optimizer in evaluation mode; its parameters do not require gradients.
+    Raises:
+        UnknownName: this installation has no built-in optimizer.
+        TrackingError: the tracking store has no such model or run.
+        FileFormatError: the file is damaged or does not contain an optimizer.
+    """
+    if source in BUILTIN:
+        return _load_builtin(BUILTIN[str(source)])
+    if isinstance(source, Path) or Path(source).is_file():
+        return load_optimizer_file(Path(source))
+    return cast(GenerativeOptimizer, load_path(_LOAD_FROM_MLFLOW)(source))
+
+
 def optimizer_facts(optimizer: GenerativeOptimizer) -> dict[str, Any]:
-    """What is needed to build an equal optimizer: name, configuration, versions of what its tensors depend on."""
+    """The class name, the configuration and the version of perceiver-pytorch, as stored with the weights."""
     return {
         "name": type(optimizer).__name__,
         "config": optimizer.config.to_mapping(),
@@ -32,84 +69,57 @@ def optimizer_facts(optimizer: GenerativeOptimizer) -> dict[str, Any]:
 
 
 def save_optimizer(optimizer: GenerativeOptimizer, path: Path, facts: Mapping[str, Any] | None = None) -> None:
-    """Write an optimizer into one file.
+    """Save an optimizer to one file, which `load_optimizer` can read.
 
     Args:
-        facts: anything else that JSON can hold (what it was trained on, held-out figures).
+        facts: additional JSON-serialisable values to store, such as the training data or held-out results.
     Raises:
-        StorageError: the file could not be written; what stood there is untouched.
+        StorageError: the file cannot be written; an existing file is unchanged.
     """
     write_tensors(path, optimizer.state_dict(), "optimizer", {**(facts or {}), "optimizer": optimizer_facts(optimizer)})
 
 
 def load_optimizer_file(path: Path) -> GenerativeOptimizer:
-    """Load an optimizer from its own file or from a phase-2 checkpoint, ready to predict.
+    """Load an optimizer from an optimizer file or a checkpoint of phase 2.
 
+    Returns: the optimizer in evaluation mode; its parameters do not require gradients.
     Raises:
-        FileFormatError: the file is damaged, or holds something else.
+        FileFormatError: the file is damaged, or contains neither.
     """
     kind = kind_of(path)
     if kind not in ("optimizer", "checkpoint"):
         raise FileFormatError(f"{path} is a {kind} file; expected an optimizer or a checkpoint of phase 2")
     tensors, facts = read_tensors(path, kind)
     if kind == "checkpoint":
-        marked = {name: tensor for name, tensor in tensors.items() if name.startswith(CHECKPOINT_PREFIX)}
-        tensors = {name.removeprefix(CHECKPOINT_PREFIX): tensor for name, tensor in marked.items()}
-    described = facts.get("optimizer")
-    if not isinstance(described, dict):
-        raise FileFormatError(f"{path} is a {kind} file without an optimizer; expected a checkpoint of phase 2")
-    return _build(path, described, tensors)
-
-
-def _build(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GenerativeOptimizer:
-    written_with = facts.get("perceiver_pytorch")
-    if written_with != version("perceiver-pytorch"):
-        log.warning(
-            "%s was written with perceiver-pytorch %s; %s is installed",
-            path,
-            written_with,
-            version("perceiver-pytorch"),
+        averaged = {name: tensor for name, tensor in tensors.items() if name.startswith(CHECKPOINT_PREFIX)}
+        tensors = {name.removeprefix(CHECKPOINT_PREFIX): tensor for name, tensor in averaged.items()}
+    optimizer_description = facts.get("optimizer")
+    if not isinstance(optimizer_description, dict):
+        raise FileFormatError(
+            f"{path}, of kind {kind}, does not describe an optimizer; expected an optimizer or a checkpoint of phase 2"
         )
+    return _build(path, optimizer_description, tensors)
+
+
+def _build(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GenerativeOptimizer:
+    written_with, installed = description.get("perceiver_pytorch"), version("perceiver-pytorch")
+    if written_with != installed:
+        log.warning("%s was written with perceiver-pytorch %s, but %s is installed", path, written_with, installed)
     try:
-        with isolated():  # building draws initial weights; the caller's randomness stays its own
-            optimizer = get_optimizer_model(facts["name"], **facts["config"])
+        with isolated():  # random initialisation must not change the caller's random state
+            optimizer = get_optimizer_model(description["name"], **description["config"])
         optimizer.load_state_dict(dict(tensors))
     except (KeyError, TypeError, RuntimeError, MetaoptError) as error:
-        raise FileFormatError(f"{path} does not hold the optimizer that it describes: {error}") from error
+        raise FileFormatError(f"cannot build the optimizer that {path} describes: {error}") from error
     return optimizer.eval().requires_grad_(False)
 
 
-BUILTIN: Mapping[str, str] = {"builtin": "optimizer.safetensors", "builtin-fast": "fast.safetensors"}
-"""The optimizers that come with this package: a careful one, and a fast one for where data is plenty. Name: file."""
-
-_TRACKED = "metaopt.tracking:load_optimizer"
-# The one import that goes up, and only by name: MLflow takes seconds to import, and only these addresses need it.
-
-
-def load_optimizer(source: str | Path) -> GenerativeOptimizer:
-    """Load a trained optimizer as a PyTorch module; no code that comes with it runs.
-
-    Args:
-        source: a file, `builtin`, `builtin-fast`, `models:/<name>@<alias>`, `models:/<name>/<version>`, a run ID or a
-            `runs:/` URI.
-    Raises:
-        UnknownName: this installation has no built-in optimizer.
-        TrackingError: the tracking server has no such thing.
-        FileFormatError: the file is damaged, or holds something else.
-    """
-    if source in BUILTIN:
-        return _load_builtin(BUILTIN[str(source)])
-    if isinstance(source, Path) or Path(source).is_file():
-        return load_optimizer_file(Path(source))
-    return cast(GenerativeOptimizer, load_path(_TRACKED)(source))
-
-
 def _load_builtin(file: str) -> GenerativeOptimizer:
-    place = resources.files("metaopt") / "builtin" / file
-    if not place.is_file():
+    resource = resources.files("metaopt") / "builtin" / file
+    if not resource.is_file():
         raise UnknownName(
-            "this installation of metaopt has no built-in optimizer. Give a file or models:/<name>@<alias>, or train "
-            "one with `metaopt train-optimizer`"
+            "this installation of metaopt has no built-in optimizer. Pass a file or models:/<name>@<alias>, or train "
+            "an optimizer with `metaopt train-optimizer`"
         )
-    with resources.as_file(place) as path:
+    with resources.as_file(resource) as path:
         return load_optimizer_file(path)

@@ -1,4 +1,4 @@
-"""A long result computed slice by slice, in memory that does not grow with it, also when gradients are wanted."""
+"""Slices: computes a long result slice by slice, so that memory is bounded by one slice, also in the backward pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,23 +7,24 @@ import torch
 from torch import Tensor
 
 Span = tuple[int, int]
-"""Where a slice begins and ends in the result."""
+"""Begin and end of a slice in the result."""
 
 
 def in_slices(
     function: Callable[[Tensor, int], Tensor], spans: Sequence[Span], encoded: Tensor, parameters: Sequence[Tensor]
 ) -> Tensor:
-    """Compute `function(encoded, number)` for each slice, into one result [batch, length].
+    """Compute `function(encoded, number)` for each slice into one result [batch, length].
 
-    Gradients reach `encoded` and `parameters`; nothing is kept for them but the inputs, because each slice is computed
-    again when they are wanted. `torch.utils.checkpoint` does the same for a function at a time; its many small
-    results between large temporary tensors would leave the heap in pieces, three times as large as what is in it.
+    Gradients flow to `encoded` and `parameters`. The backward pass computes each slice again instead of storing its
+    activations. `torch.utils.checkpoint` does the same per function, but its many small results between large temporary
+    tensors fragment the heap to three times their size.
 
     Args:
-        function: computes a slice [batch, its length]; of no other tensors that want gradients, and the same each time.
-        spans: where each slice lies in the result; together they cover it in order.
-        encoded: what all slices start from.
-        parameters: all other tensors that the function uses and that want gradients.
+        function: computes the slice of that number, [batch, length of the slice]. It must be deterministic and must not
+            use other tensors that require gradients.
+        spans: the slices in order; together they cover the result.
+        encoded: the input that all slices share.
+        parameters: all other tensors that the function uses and that require gradients.
     """
     return _InSlices.apply(function, spans, encoded, *parameters)
 
@@ -48,8 +49,8 @@ class _InSlices(torch.autograd.Function):
         sums = [torch.zeros_like(tensor) for tensor in inputs]
         for number, (begin, end) in enumerate(ctx.spans):
             with torch.enable_grad():
-                piece = ctx.function(inputs[0], number)
-            parts = torch.autograd.grad(piece, inputs, gradient[:, begin:end], allow_unused=True)
+                output = ctx.function(inputs[0], number)
+            parts = torch.autograd.grad(output, inputs, gradient[:, begin:end], allow_unused=True)
             for total, part in zip(sums, parts, strict=True):
                 if part is not None:
                     total += part

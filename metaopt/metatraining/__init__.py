@@ -1,1 +1,1 @@
-"""Phase 2: train a generative optimizer on recorded pairs of snapshots, or online in inner trainings."""
+"""Phase 2: trains a generative optimizer, offline on recorded trajectories or online on inner trainings."""

@@ -1,4 +1,4 @@
-"""Many short inner trainings of one problem at once, batched over networks: the inner loop of online meta-training."""
+"""The inner loop of online meta-training: many short trainings of one problem, batched over networks."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -14,23 +14,29 @@ from .problem import InnerProblem
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-_DIVERGED = 3.0  # times the baseline loss; what is worse has nothing to teach
+_DIVERGED = 3.0  # times the baseline loss
 
 
 class InnerTrainings:
-    """Networks of one problem that train side by side with Adam, each with its own batches and learning rate.
+    """Networks of one problem that train with Adam, each with batches and a learning rate of its own.
 
-    The arguments determine everything. Adam (Kingma & Ba 2014, arXiv:1412.6980) is written out here because
-    the rows have learning rates of their own, which `torch.optim` cannot have in one tensor; a test compares the two.
+    Adam (Kingma & Ba 2014, arXiv:1412.6980), with the gradient g at step t:
+
+        m ← β₁ m + (1 − β₁) g
+        v ← β₂ v + (1 − β₂) g²
+        w ← w − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
+
+    It is implemented here because `torch.optim` has no learning rate per row of a tensor; a test compares the two.
+    The arguments determine the trainings bit for bit.
 
     Args:
-        problem: the task and the network.
-        weights: where each network starts.
-        lr: learning rates.
-        batch_size: examples in a batch [count].
-        policy: when snapshots are kept, and which weights follow a forecast.
-        history: how many of them are kept [count].
-        averaging: decay of the running average of the weights, of which snapshots are kept; 0 for the weights.
+        problem: task and network.
+        weights: initial weights of each network.
+        lr: learning rate of each network.
+        batch_size: examples per batch [count].
+        policy: decides when to take snapshots and which weights follow a forecast.
+        history: length of the history [count].
+        averaging: decay of the EMA of the weights that snapshots hold; 0 for the weights themselves.
         seed: random seed of the batches.
     """
 
@@ -54,22 +60,22 @@ class InnerTrainings:
         self.step = 0
         self.diverged = torch.zeros(len(weights), dtype=torch.bool)
         self._lr = lr.unsqueeze(1)
-        self._first, self._second = torch.zeros_like(weights), torch.zeros_like(weights)
-        self._batches = _endless(problem.task, batch_size, seed)
+        self._mean, self._mean_square = torch.zeros_like(weights), torch.zeros_like(weights)
+        self._batches = _endless_batches(problem.task, batch_size, seed)
         self._history = self.weights.unsqueeze(1).repeat(1, history, 1)
         self._times = torch.zeros(len(weights), history)
 
     @property
     def averaged(self) -> Float[Tensor, "rows weights"]:
-        """The running average of the weights; the weights before the first step."""
+        """The EMA of the weights; before the first step, the weights."""
         return self._value(self.average)
 
-    def past(self) -> tuple[Float[Tensor, "rows history weights"], Float[Tensor, "rows history"]]:
-        """The last snapshots and their times; the present ones stand for those that do not exist."""
-        return self._history, self._times  # replaced as they grow, never written to
+    def history(self) -> tuple[Float[Tensor, "rows history weights"], Float[Tensor, "rows history"]]:
+        """The latest snapshots and their times [steps]; copies of the initial weights fill a short history."""
+        return self._history, self._times  # never modified in place
 
     def advance(self, steps: int) -> None:
-        """Train every network for some steps."""
+        """Train every network for a number of steps."""
         for _ in range(steps):
             self._take_step()
             if self.policy.snapshot_due(self.step):
@@ -77,10 +83,10 @@ class InnerTrainings:
                 self._times = torch.cat([self._times[:, 1:], torch.full((len(self.weights), 1), float(self.step))], 1)
 
     def accept(self, forecast: Float[Tensor, "rows weights"], examples: Batch) -> Bool[Tensor, " rows"]:
-        """The rows whose forecast the policy accepts.
+        """The rows whose forecast the policy accepts; never a training that diverged.
 
         Args:
-            examples: what the guard measures losses on.
+            examples: the guard's examples.
         """
         before, after = (self.problem.example_losses(each, examples) for each in (self.averaged, forecast))
         return accepts(before, after) & ~self.diverged
@@ -88,32 +94,32 @@ class InnerTrainings:
     def follow(
         self, accepted: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"], examples: Batch
     ) -> Bool[Tensor, " rows"]:
-        """Add the predicted change of the average to the weights where the policy lets them follow, as in `Nowcast`.
+        """Add the predicted change of the EMA to the weights where the policy lets them follow, as in `Nowcast`.
 
-        A forecast of the weights themselves is followed wherever it is accepted.
+        Without averaging, the weights follow every accepted forecast.
 
         Args:
             accepted: the rows whose forecast is accepted.
-            change: for all rows; that of the others is ignored [raw units].
-            examples: what the guard measures losses on.
-        Returns: the rows that were moved.
+            change: predicted change of each row; used for the rows that follow [raw units].
+            examples: the guard's examples.
+        Returns: the rows that followed.
         """
         followed = accepted
         if self.average.decay:
             short = self._value(self.short_average)
             before, after = (self.problem.example_losses(each, examples) for each in (short, short + change))
-            followed = accepted & self._go_straight() & tolerates(before, after)
+            followed = accepted & self._keeps_direction() & tolerates(before, after)
         self.shift(followed, change)
         return followed
 
-    def shift(self, which: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"]) -> None:
-        """Add a change to some networks, their averages and histories; Adam's moments stay.
+    def shift(self, rows: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"]) -> None:
+        """Add a change to the weights, averages and histories of some rows; Adam's moments stay.
 
         Args:
-            which: the rows that are moved.
-            change: for all rows; that of the others is ignored [raw units].
+            rows: the rows to change.
+            change: change of each row; used for `rows` [raw units].
         """
-        change = torch.where(which.unsqueeze(1), change, 0.0)
+        change = torch.where(rows.unsqueeze(1), change, 0.0)
         self.weights = self.weights + change
         self.average.shift(0, change)
         self.short_average.shift(0, change)
@@ -122,7 +128,7 @@ class InnerTrainings:
     def _value(self, average: ExponentialMovingAverage) -> Float[Tensor, "rows weights"]:
         return (average.tensors[0] if average.updates else self.weights).clone()
 
-    def _go_straight(self) -> Bool[Tensor, " rows"]:
+    def _keeps_direction(self) -> Bool[Tensor, " rows"]:
         so_far = self._history[:, -(self.step // self.policy.stride + 1) :]
         return self.policy.goes_straight(so_far, self._history.shape[1], self.average.decay)
 
@@ -135,22 +141,20 @@ class InnerTrainings:
         self.weights = weights.detach()
         limit = _DIVERGED * self.problem.task.baseline_loss
         self.diverged |= ~(losses.detach() < limit) | ~gradient.isfinite().all(1)
-        gradient[self.diverged] = 0.0  # they stay where they are
+        gradient[self.diverged] = 0.0
         self.step += 1
-        self._first.lerp_(gradient, 1 - _BETAS[0])
-        self._second.lerp_(gradient.square(), 1 - _BETAS[1])
-        mean = self._first / (1 - _BETAS[0] ** self.step)
-        spread = (self._second / (1 - _BETAS[1] ** self.step)).sqrt()
-        self.weights = self.weights - self._lr * ~self.diverged.unsqueeze(1) * mean / (spread + _EPSILON)
+        self._mean.lerp_(gradient, 1 - _BETAS[0])
+        self._mean_square.lerp_(gradient.square(), 1 - _BETAS[1])
+        mean = self._mean / (1 - _BETAS[0] ** self.step)
+        root_mean_square = (self._mean_square / (1 - _BETAS[1] ** self.step)).sqrt()
+        lr = self._lr * ~self.diverged.unsqueeze(1)
+        self.weights = self.weights - lr * mean / (root_mean_square + _EPSILON)
         self.average.update([self.weights])
         self.short_average.update([self.weights])
 
 
-def _endless(task: Task, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Full training batches, epoch after epoch.
-
-    Where the split is smaller than a batch, it is taken whole.
-    """
+def _endless_batches(task: Task, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Training batches of equal size, epoch after epoch; the whole split if it is smaller than a batch."""
     size = min(batch_size, len(task.splits["train"]))
     for epoch in count():
         for batch in task.batches(size, seed, epoch):

@@ -1,4 +1,4 @@
-"""What live meta-training trains on: a mixture of tasks and targets, from a YAML file."""
+"""The mixture of online meta-training: tasks and targets from a YAML file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,21 +18,23 @@ from .problem import InnerProblem
 
 
 class ComponentConfig(Config):
-    """One kind of inner training."""
+    """Configuration of one component: a task, a target and the hyperparameters of its inner trainings."""
 
     task: str = option(default="digits", help="Task to train on.")
     task_options: Options = option(default={}, help="Further parameters of the task.")
     data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
     target_model: str = option(default="MLP", help="Network to train.")
     target_options: Options = option(default={}, help="Parameters of the network.")
-    lr: Range = option(default=Range(3e-4, 6e-3), help="Learning rates of Adam; each training draws one.", above=0.0)
-    batch_size: int = option(default=64, help="Examples in a batch.", at_least=1)
-    rows: int = option(default=8, help="Trainings side by side [count].", at_least=1)
+    lr: Range = option(
+        default=Range(3e-4, 6e-3), help="Learning rates low:high of Adam; each training draws one.", above=0.0
+    )
+    batch_size: int = option(default=64, help="Examples per batch [count].", at_least=1)
+    rows: int = option(default=8, help="Trainings that run together [count].", at_least=1)
 
 
 @dataclass(frozen=True)
 class MixtureComponent:
-    """One kind of inner training, ready to start: its name, configuration and problem."""
+    """One component of a mixture: its name, its configuration, and its problem with the data loaded."""
 
     name: str
     config: ComponentConfig
@@ -40,13 +42,14 @@ class MixtureComponent:
 
 
 def read_mixture(path: Path, data_dir: Path | None = None) -> list[MixtureComponent]:
-    """Build every problem that a file names: `name: {task: …, target_model: …, lr: low:high, …}`, once for each.
+    """Read the components of a mixture, one per line `name: {task: …, target_model: …, lr: low:high, …}`.
 
     Args:
-        data_dir: where relative data folders in the file start; the working folder unless given.
+        path: a YAML file.
+        data_dir: base of relative data folders in the file; the working folder by default.
     Raises:
-        InvalidConfig: no such file, or an ingredient that cannot be; the message names it.
-        UnknownName, TaskDataError: likewise for its task, data and network.
+        InvalidConfig: the file is missing, or a component is invalid; the message names the component.
+        UnknownName, TaskDataError: the task or the network of a component is unknown, or its data is missing.
     """
     tasks: dict[str, Task] = {}
     return [_component(name, values, tasks, data_dir) for name, values in read_config_file(path).items()]
@@ -54,11 +57,11 @@ def read_mixture(path: Path, data_dir: Path | None = None) -> list[MixtureCompon
 
 def _component(name: str, values: Any, tasks: dict[str, Task], data_dir: Path | None) -> MixtureComponent:
     if not isinstance(values, Mapping):
-        raise InvalidConfig(f"{name} in the mixture is {values!r}; expected names and values, such as `task: digits`")
+        raise InvalidConfig(f"{name} in the mixture is {values!r}; expected names with values, such as `task: digits`")
     try:
         config = ComponentConfig.from_mapping(values)
-        place = data_dir / config.data_dir if data_dir and config.data_dir else config.data_dir
-        options = task_config(config.task, config.task_options, place)
+        folder = data_dir / config.data_dir if data_dir and config.data_dir else config.data_dir
+        options = task_config(config.task, config.task_options, folder)
         key = repr((config.task, options))
         if key not in tasks:
             tasks[key] = load_task(config.task, **options)
@@ -68,22 +71,23 @@ def _component(name: str, values: Any, tasks: dict[str, Task], data_dir: Path | 
         raise type(error)(f"{name} in the mixture: {error}") from error
 
 
-def start(
+def start_trainings(
     component: MixtureComponent, policy: NowcastPolicy, history: int, averaging: float, seed: int
 ) -> InnerTrainings:
-    """Fresh inner trainings of a component; the random seed determines weights, learning rates and batches.
+    """New inner trainings of a component.
 
     Args:
-        policy: when snapshots are kept, and which weights follow a forecast.
-        history: how many snapshots are kept [count].
-        averaging: decay of the running average that the snapshots are of; 0 for the weights themselves.
+        policy: decides when to take snapshots and which weights follow a forecast.
+        history: length of the history [count].
+        averaging: decay of the EMA of the weights that snapshots hold; 0 for the weights themselves.
+        seed: random seed of initial weights, learning rates and batches.
     """
     config, random = component.config, generator(seed)
     positions = torch.rand(config.rows, dtype=torch.float64, generator=random).tolist()
     seeds = torch.randint(2**31, (config.rows,), generator=random).tolist()
     return InnerTrainings(
         component.problem,
-        torch.stack([component.problem.fresh_weights(each) for each in seeds]),
+        torch.stack([component.problem.initial_weights(each) for each in seeds]),
         torch.tensor([config.lr.at(position) for position in positions]),
         batch_size=config.batch_size,
         policy=policy,

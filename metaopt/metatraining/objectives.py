@@ -1,4 +1,4 @@
-"""What a generative optimizer is trained for: weights like the recorded ones, or networks with a low loss."""
+"""Objectives of meta-training: the error of predicted weights, and the loss of the predicted networks."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,56 +12,57 @@ from ..trajectories.dataset import WeightPair
 from ..weights.layout import Layout
 from .problem import InnerProblem
 
-_FLOOR = 0.01
-"""Share of the task's baseline loss below which a lower loss hardly counts: else near-zero losses rule the mean."""
+_LOSS_OFFSET = 0.01
+"""Added to a loss before the logarithm, as a share of the baseline loss: else losses near zero dominate the mean."""
 
-_STILL = 1e-12
-"""Squared movement of a tensor, relative to its size, below which it stands still: rounding of float32."""
+_UNCHANGED = 1e-12
+"""Squared change of a tensor, relative to its squared norm, up to which it is rounding error of float32."""
 
 
-class Shares(NamedTuple):
-    """How much each part counts in an objective."""
+class Coefficients(NamedTuple):
+    """Coefficients of the two terms of an objective."""
 
     error: float
     task: float
 
 
-OBJECTIVES: Mapping[str, Shares] = {
-    "weights": Shares(error=1.0, task=0.0),
-    "task": Shares(error=0.0, task=1.0),
-    "mix": Shares(error=0.3, task=1.0),
+OBJECTIVES: Mapping[str, Coefficients] = {
+    "weights": Coefficients(error=1.0, task=0.0),
+    "task": Coefficients(error=0.0, task=1.0),
+    "mix": Coefficients(error=0.3, task=1.0),
 }
 
 
-class Judged(NamedTuple):
-    """How good predictions are, pair by pair; lower is better everywhere."""
+class PredictionScores(NamedTuple):
+    """Scores of predictions, one per pair; lower is better."""
 
     objective: Float[Tensor, " batch"]
     relative_error: Float[Tensor, " batch"]
     log_loss_change: Float[Tensor, " batch"] | None
 
 
-def judge_predictions(
+def score_predictions(
     predicted: Float[Tensor, "batch weights"],
     pairs: WeightPair,
     layout: Layout,
-    shares: Shares,
+    coefficients: Coefficients,
     problem: InnerProblem | None,
     examples: Batch | None,
-) -> Judged:
-    """Judge predicted weights against the recorded ones and, where the problem is given, by their loss.
+) -> PredictionScores:
+    """Compare predicted weights with the recorded ones and, if a problem is given, by the loss of the network.
+
+    objective = coefficients.error · relative_error + coefficients.task · log_loss_change
 
     Args:
-        pairs: a batch of pairs; every field has a batch dimension in front.
-        shares: what counts how much in the objective.
-        problem: measures losses; None where only weights count.
-        examples: what it measures them on, held out from inner training.
+        pairs: a batch of pairs; every field has a leading batch dimension.
+        problem: measures the loss; None for an objective of the weights alone.
+        examples: where it measures the loss; held out from inner training.
     """
     error = relative_error(predicted, pairs.end, pairs.start, layout)
     if problem is None or examples is None:
-        return Judged(shares.error * error, error, None)
+        return PredictionScores(coefficients.error * error, error, None)
     change = log_loss_change(predicted, pairs.start, problem, examples)
-    return Judged(shares.error * error + shares.task * change, error, change)
+    return PredictionScores(coefficients.error * error + coefficients.task * change, error, change)
 
 
 def relative_error(
@@ -70,17 +71,20 @@ def relative_error(
     start: Float[Tensor, "batch weights"],
     layout: Layout,
 ) -> Float[Tensor, " batch"]:
-    """Squared error relative to that of copying W_t, the mean over tensors: 1 is as good as doing nothing.
+    """Squared error of the prediction relative to that of W_t, averaged over the tensors k of the network.
 
-    Tensors that did not move, such as those of an unused layer, do not count: copying is already right there.
+    mean over k of ‖predicted_k − end_k‖² / ‖start_k − end_k‖²
+
+    It is 0 for a perfect prediction and 1 for a copy of W_t. Tensors that did not change, such as those of an unused
+    layer, are left out.
     """
-    sums, moved = torch.zeros(len(predicted)), torch.zeros(len(predicted))
+    sums, changed = torch.zeros(len(predicted)), torch.zeros(len(predicted))
     for ours, true, copied in zip(layout.split(predicted), layout.split(end), layout.split(start), strict=True):
-        copying = (copied - true).square().sum(-1)
-        counts = copying > _STILL * true.square().sum(-1)
-        ratio = (ours - true).square().sum(-1) / torch.where(counts, copying, 1)
-        sums, moved = sums + torch.where(counts, ratio, 0), moved + counts
-    return sums / moved.clamp(min=1)
+        copy_error = (copied - true).square().sum(-1)
+        counts = copy_error > _UNCHANGED * true.square().sum(-1)
+        ratio = (ours - true).square().sum(-1) / torch.where(counts, copy_error, 1)
+        sums, changed = sums + torch.where(counts, ratio, 0), changed + counts
+    return sums / changed.clamp(min=1)
 
 
 def log_loss_change(
@@ -89,7 +93,7 @@ def log_loss_change(
     problem: InnerProblem,
     examples: Batch,
 ) -> Float[Tensor, " batch"]:
-    """Logarithm of the predicted network's loss over that of W_t."""
+    """Log-loss of the predicted network minus that of W_t; no gradient flows into W_t."""
     with torch.no_grad():
         before = log_loss(problem, start, examples)
     return log_loss(problem, predicted, examples) - before
@@ -98,5 +102,5 @@ def log_loss_change(
 def log_loss(
     problem: InnerProblem, weights: Float[Tensor, "batch weights"], examples: Batch
 ) -> Float[Tensor, " batch"]:
-    """Logarithm of each network's loss, raised by a hundredth of the baseline loss."""
-    return torch.log(problem.losses(weights, examples) + _FLOOR * problem.task.baseline_loss)
+    """The logarithm log(loss + 0.01 · baseline loss) of each network."""
+    return torch.log(problem.losses(weights, examples) + _LOSS_OFFSET * problem.task.baseline_loss)

@@ -9,7 +9,7 @@ from ..generative import GenerativeOptimizer
 from ..nowcast.policy import NowcastPolicy
 from ..tasks import Batch
 from .inner_loop import InnerTrainings
-from .mixture import MixtureComponent, start
+from .mixture import MixtureComponent, start_trainings
 
 _EXAMPLES = 512
 
@@ -18,25 +18,30 @@ _EXAMPLES = 512
 def paired_speedup(
     optimizer: GenerativeOptimizer, component: MixtureComponent, steps: int, policy: NowcastPolicy, seed: int
 ) -> dict[str, float]:
-    """How much sooner guarded nowcasts reach the best loss of Adam alone: a quick check during meta-training.
+    """Measure the speed-up of guarded nowcasts over Adam alone, as a quick check during meta-training.
 
-    Both trainings have the same initial weights, batches and learning rates, drawn once. `metaopt evaluate` measures
-    more carefully and with all baselines.
+    Both inner trainings of a pair have the same initial weights, batches and learning rate. `metaopt evaluate` is more
+    accurate and has more baselines.
 
     Args:
-        steps: budget of each training [steps].
-        policy: of the nowcasts; the validation loss is measured every `policy.stride` steps.
-    Returns: `speedup`, steps of Adam to its best loss over the steps of the running average with nowcasts, geometric
-        mean over rows; `average_speedup`, the same for the running average of Adam alone; `final_log_ratio`, the
-        logarithm of the final loss with nowcasts over that of Adam's average; `kept`, the share of accepted nowcasts.
+        steps: length of each training [steps].
+        policy: decides about nowcasts; the validation loss is measured every `policy.stride` steps.
+        seed: random seed of the trainings and of the examples.
+    Returns:
+        speedup: steps of Adam to its best loss / steps of the EMA with nowcasts to that loss, geometric mean over rows.
+        average_speedup: the same for the EMA of Adam alone.
+        final_log_ratio: logarithm of the final loss of the EMA with nowcasts / that of the EMA of Adam alone.
+        kept: share of accepted nowcasts.
+
+        Empty if every pair diverged.
     """
     problem = component.problem
     decay = optimizer.averaging
-    alone, nowcast = (start(component, policy, optimizer.history, decay, seed) for _ in range(2))
+    alone, nowcast = (start_trainings(component, policy, optimizer.history, decay, seed) for _ in range(2))
     guard, validation = (problem.task.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
     curves: list[list[Tensor]] = [[], [], []]
     accepted_shares: list[float] = []
-    offset = torch.zeros_like(nowcast.averaged)  # of the average in use where the weights have not followed
+    offset = torch.zeros_like(nowcast.averaged)  # of the EMA, from accepted forecasts that the weights did not follow
     for step in range(policy.stride, steps + 1, policy.stride):
         for trainings in (alone, nowcast):
             with torch.enable_grad():
@@ -47,16 +52,16 @@ def paired_speedup(
             accepted_shares.append(share)
         for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged + offset), curves, strict=True):
             curve.append(problem.losses(weights, validation))
-    adam, average, ours = (torch.stack(curve) for curve in curves)
-    sound = ~(alone.diverged | nowcast.diverged)
-    if not sound.any():
+    adam, ema, nowcasts = (torch.stack(curve) for curve in curves)
+    valid = ~(alone.diverged | nowcast.diverged)
+    if not valid.any():
         return {}
     target = adam.min(0).values
-    adam_steps, average_steps, our_steps = (_first_reached(each, target)[sound].log() for each in (adam, average, ours))
+    adam_log, ema_log, nowcast_log = (_first_reached(each, target)[valid].log() for each in (adam, ema, nowcasts))
     return {
-        "speedup": float((adam_steps - our_steps).mean().exp()),
-        "average_speedup": float((adam_steps - average_steps).mean().exp()),
-        "final_log_ratio": float((ours[-1] / average[-1]).log()[sound].mean()),
+        "speedup": float((adam_log - nowcast_log).mean().exp()),
+        "average_speedup": float((adam_log - ema_log).mean().exp()),
+        "final_log_ratio": float((nowcasts[-1] / ema[-1]).log()[valid].mean()),
         "kept": sum(accepted_shares) / max(len(accepted_shares), 1),
     }
 
@@ -64,11 +69,14 @@ def paired_speedup(
 def apply_nowcast(
     optimizer: GenerativeOptimizer, trainings: InnerTrainings, policy: NowcastPolicy, guard: Batch
 ) -> tuple[float, Float[Tensor, "rows weights"]]:
-    """Propose all horizons to every training; each takes its best one where the policy accepts it.
+    """Apply the best accepted forecast to each training.
 
-    Returns: the share of trainings that accepted; the offset of the average in use where the weights did not follow.
+    Args:
+        guard: the guard's examples.
+    Returns: the share of trainings with an accepted forecast, and the change of the EMA where the weights did not
+        follow.
     """
-    history, times = trainings.past()
+    history, times = trainings.history()
     problem, averaged = trainings.problem, trainings.averaged
     forecasts = [
         optimizer.predict(history, times, times[:, -1] + horizon, problem.layout)
@@ -84,6 +92,6 @@ def apply_nowcast(
 
 
 def _first_reached(losses: Float[Tensor, "points rows"], target: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    """The first measurement at or below the target, from 1; one after the last where there is none."""
+    """The number of the first loss at or below the target, from 1; one more than there are if none is."""
     reached = losses <= target
     return torch.where(reached.any(0), reached.float().argmax(0), len(losses)) + 1.0

@@ -1,6 +1,6 @@
-"""A task and a target network as a function from flat weights to losses."""
+"""Inner problems: the loss of a target network on a task as a function of its flat weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -8,11 +8,12 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
+from torch.func import replace_all_batch_norm_modules_
 
 from ..core.errors import InvalidConfig, MetaoptError, TrajectoryError
 from ..core.rng import isolated
-from ..targets import get_target_model, names_code, vmappable
+from ..recording.functional import network_losses
+from ..targets import get_target_model, names_code
 from ..tasks import Batch, Task, load_task
 from ..trajectories import Trajectory
 from ..weights.files import digest_of
@@ -20,18 +21,28 @@ from ..weights.layout import Layout
 
 
 class InnerProblem:
-    """A task and a target network, for many weight vectors at once.
+    """The losses of many weight vectors of one target network on one task.
 
-    Networks run in evaluation mode; BatchNorm takes its statistics from the batch, because the running ones
-    belong to the weights that were recorded, not to generated ones.
+        import torch
+        from metaopt import Trajectory
+        from metaopt.core.rng import generator
+        from metaopt.metatraining.problem import InnerProblem
+
+        trajectory = Trajectory.open("trajectories/digits/seed_0")
+        problem = InnerProblem.from_trajectory(trajectory)
+        weights = torch.stack([trajectory.weights(0), trajectory.weights(-1)])
+        losses = problem.losses(weights, problem.task.sample("meta", 128, generator(0)))  # one per weight vector
+
+    The network runs in evaluation mode. BatchNorm uses the statistics of the batch: running statistics belong to
+    recorded weights, not to generated ones.
 
     Args:
-        task: the data and the loss.
+        task: data and loss.
         target_model: name of the network.
-        target_config: its full configuration.
-        constant: weights and buffers that are the same for all weight vectors, by name.
+        target_config: full configuration of the network.
+        constant: weights and buffers that all weight vectors share, by name.
     Raises:
-        UnknownName, InvalidConfig: there is no such network.
+        UnknownName, InvalidConfig: the network is unknown, or its configuration is invalid.
     """
 
     def __init__(
@@ -54,23 +65,24 @@ class InnerProblem:
         self._constant = {name: value for name, value in constant.items() if name in kept}
 
     @classmethod
-    def of(cls, trajectory: Trajectory, data_dir: Path | None = None, *, trust_code: bool = False) -> Self:
-        """Rebuild the problem of a trajectory from what its snapshots state.
+    def from_trajectory(cls, trajectory: Trajectory, data_dir: Path | None = None, *, trust_code: bool = False) -> Self:
+        """Rebuild the problem of a trajectory from the facts in its snapshots.
 
         Args:
-            data_dir: where the task's data lies, if not where it lay when the trajectory was recorded.
+            data_dir: folder of the task's data, if it has moved since the trajectory was recorded.
             trust_code: whether to import a network that the trajectory names by a dotted path.
         Raises:
-            InvalidConfig: it names such a network, and is not trusted.
-            TrajectoryError: it names a task or a target that does not exist here, or whose weights differ.
+            InvalidConfig: the trajectory names such a network, and `trust_code` is false.
+            TrajectoryError: the snapshots lack a fact of the problem.
+            UnknownName, LayoutMismatch: the task or the network is unknown here, or its weights have other shapes.
             TaskDataError: the task's data is missing.
         """
         run = trajectory.run
         try:
             if names_code(run["target_model"]) and not trust_code:
                 raise InvalidConfig(
-                    f"the target {run['target_model']!r} is code outside metaopt, which a file must not start by "
-                    "itself. If the trajectory is your own, give --trust-code true"
+                    f"the target {run['target_model']!r} is code outside metaopt, which a file must not run without "
+                    "permission. If the trajectory is your own, give --trust-code true"
                 )
             task = load_task(run["task"], **_task_config(run, data_dir))
             constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}
@@ -87,42 +99,38 @@ class InnerProblem:
                 "neither task nor target"
             ) from error
 
-    def fresh_weights(self, seed: int) -> Float[Tensor, " weights"]:
-        """The weights of a network just built with a random seed; the process keeps its own randomness."""
+    def initial_weights(self, seed: int) -> Float[Tensor, " weights"]:
+        """The initial weights of a random seed; torch's generator keeps its state."""
         with isolated(seed):
             return self.layout.flatten(dict(self._build().named_parameters()))
 
     def losses(self, weights: Float[Tensor, "batch weights"], examples: Batch) -> Float[Tensor, " batch"]:
         """The loss of each network on the same examples, differentiable in the weights."""
-        with vmappable():
-            return vmap(self._loss, (0, None, None))(self.layout.unflatten(weights), *examples)
+        return self._losses(weights, self.task.loss, examples, shared_batch=True)
 
     def losses_each(self, weights: Float[Tensor, "batch weights"], examples: Batch) -> Float[Tensor, " batch"]:
-        """The loss of each network on examples of its own: a batch of batches; differentiable in the weights."""
-        with vmappable():
-            return vmap(self._loss)(self.layout.unflatten(weights), *examples)
+        """The loss of each network on its own examples, which are stacked; differentiable in the weights."""
+        return self._losses(weights, self.task.loss, examples, shared_batch=False)
 
     @torch.no_grad()
     def example_losses(
         self, weights: Float[Tensor, "batch weights"], examples: Batch
     ) -> Float[Tensor, "batch examples"]:
         """The loss of each network on each of the same examples, as a guard measures it."""
-        with vmappable():
-            return vmap(self._example_losses, (0, None, None))(self.layout.unflatten(weights), *examples)
+        return self._losses(weights, self.task.losses, examples, shared_batch=True)
 
-    def _loss(self, named: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-        return self.task.loss(self._outputs(named, inputs), labels)
-
-    def _example_losses(self, named: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-        return self.task.losses(self._outputs(named, inputs), labels)
-
-    def _outputs(self, named: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(self._model, {**self._constant, **named}, (inputs,))
-        return outputs
+    def _losses(
+        self, weights: Tensor, loss: Callable[[Tensor, Tensor], Tensor], examples: Batch, *, shared_batch: bool
+    ) -> Tensor:
+        named = self.layout.unflatten(weights)
+        return network_losses(self._model, named, loss, examples, constant=self._constant, shared_batch=shared_batch)
 
 
 def problem_key(trajectory: Trajectory) -> str:
-    """Equal for trajectories of the same task, target, constant weights and layout: their pairs can share a batch."""
+    """A key that is equal for trajectories of one inner problem: pairs of these can share a batch.
+
+    The problem includes the task, the target, the constant weights and the layout.
+    """
     run = trajectory.run
     return repr(
         [run.get(name) for name in ("task", "task_config", "target_model", "target_config")]
@@ -132,7 +140,7 @@ def problem_key(trajectory: Trajectory) -> str:
 
 
 def fixed_buffers(trajectory: Trajectory) -> dict[str, Tensor]:
-    """The buffers that training did not change, such as random features; statistics of BatchNorm are none of them."""
+    """The buffers that training did not change, such as random features, by name."""
     first, last = trajectory.buffers(0), trajectory.buffers(-1)
     return {name: value for name, value in first.items() if torch.equal(value, last[name])}
 

@@ -1,4 +1,4 @@
-"""One generative optimizer in training: its weights, their running average, and how far it is."""
+"""Training state of a generative optimizer: its weights, their EMA, AdamW, and counters of epochs and updates."""
 
 import logging
 from collections.abc import Mapping
@@ -18,79 +18,91 @@ from ..weights.averaging import ExponentialMovingAverage
 
 log = logging.getLogger(__name__)
 
-_LARGEST_GRADIENT = 1.0
-_WARMUP = 20
-_MOST_SKIPPED = 20
+_MAX_GRADIENT_NORM = 1.0
+_WARMUP_UPDATES = 20
+_MAX_SKIPPED = 20  # updates in a row
 
 
 class MetaTrainingState:
-    """A meta-training that its configuration, the pairs and the number of updates determine.
+    """A generative optimizer in training. Its configuration, the data and the number of updates determine its weights.
 
-    The learning rate rises over the first updates and then stays, and the running average of the weights is what
-    predicts: so a training can always be made longer, to the same bits as one that was long from the start.
+    The learning rate is constant after a linear warm-up, and the EMA of the weights makes the predictions. So the
+    length of a training need not be known in advance: an extended training gives the same bits as one that was planned
+    longer.
 
-    Building it seeds all random generators of the process.
+    The constructor seeds all random generators of the process.
+
+    Args:
+        name: name of the generative optimizer.
+        options: its configuration.
+        seed: random seed.
+        lr, weight_decay: of AdamW.
+        ema_decay: decay of the EMA of the weights.
     """
 
     def __init__(
-        self, name: str, options: Mapping[str, Any], *, seed: int, lr: float, weight_decay: float, average: float
+        self, name: str, options: Mapping[str, Any], *, seed: int, lr: float, weight_decay: float, ema_decay: float
     ) -> None:
         seed_all(seed)
         self.model: GenerativeOptimizer = get_optimizer_model(name, **options)
         parameters = list(self.model.parameters())
         self.predictor: GenerativeOptimizer = deepcopy(self.model).requires_grad_(False).eval()
-        self._average = ExponentialMovingAverage(average, list(self.predictor.parameters()))
-        self._base = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay) if parameters else None
+        self._ema = ExponentialMovingAverage(ema_decay, list(self.predictor.parameters()))
+        self._adamw = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay) if parameters else None
         self._lr = lr
         self._skipped = 0
         self.epoch = 0
         self.step = 0
 
     def start_from(self, optimizer: GenerativeOptimizer) -> None:
-        """Begin with the weights of a trained optimizer.
+        """Start from the weights of a trained optimizer.
 
         Raises:
-            InvalidConfig: it is of another kind.
+            InvalidConfig: it is of another class.
         """
         if type(optimizer) is not type(self.model):
             raise InvalidConfig(
                 f"start_from is a {type(optimizer).__name__}, and optimizer_model {type(self.model).__name__}; "
-                "give one of the same kind"
+                "give a trained optimizer of the same class"
             )
         self.model.load_state_dict(optimizer.state_dict())
         self.predictor.load_state_dict(optimizer.state_dict())
 
     def update(self, objective: Tensor) -> None:
-        """Lower the objective by one step of AdamW; a step without a finite gradient is left out.
+        """Minimise the objective by one step of AdamW; skip the step if the gradient is not finite.
 
         Raises:
-            Diverged: many steps in a row had none.
+            Diverged: 20 steps in a row were skipped.
         """
         self.step += 1
-        if self._base is None:  # an optimizer without weights, such as Line, has nothing to learn
+        if self._adamw is None:  # an optimizer without weights, such as Line
             return
-        self._base.zero_grad()
+        self._adamw.zero_grad()
         objective.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _MAX_GRADIENT_NORM)
         if not torch.isfinite(norm):
             self._skip(objective)
             return
         self._skipped = 0
-        self._base.param_groups[0]["lr"] = self._lr * min(1.0, self.step / _WARMUP)
-        self._base.step()
-        self._average.update(list(self.model.parameters()))
+        self._adamw.param_groups[0]["lr"] = self._lr * min(1.0, self.step / _WARMUP_UPDATES)
+        self._adamw.step()
+        self._ema.update(list(self.model.parameters()))
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write a checkpoint; between epochs only, because the order of pairs depends on the epoch alone.
+        """Write a checkpoint.
 
+        Call it between epochs only: the order of pairs depends on the epoch, so a resumed training starts a new epoch.
+
+        Args:
+            settings: further values that must be equal when the training is resumed.
         Raises:
-            StorageError: the disk is full; an older checkpoint at that place is kept.
+            StorageError: the disk is full; an older checkpoint at this path is kept.
         """
         state = {
             "model": self.model.state_dict(),
             CHECKPOINT_PREFIX.rstrip("/"): self.predictor.state_dict(),
-            "averaged_count": torch.tensor(self._average.updates),
-            "base_optimizer": self._base.state_dict() if self._base else {},
+            "averaged_count": torch.tensor(self._ema.updates),
+            "base_optimizer": self._adamw.state_dict() if self._adamw else {},
             "random": random_states(),
             "epoch": self.epoch,
             "step": self.step,
@@ -99,45 +111,45 @@ class MetaTrainingState:
         save_checkpoint(path, state, {"optimizer": optimizer_facts(self.model), "settings": dict(settings)})
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint, to the same bits as without a stop.
+        """Restore a checkpoint. A resumed training gives the same bits as an uninterrupted one.
 
         Raises:
-            FileFormatError: it is damaged.
-            CheckpointError: it belongs to another training; the message names what differs.
+            FileFormatError: the file is damaged.
+            CheckpointError: the checkpoint belongs to another training; the message names the values that differ.
         """
         state, facts = load_checkpoint(path)
         _rename_settings(facts)
         if "optimizer" not in facts:
             raise CheckpointError(
-                f"{path} is no checkpoint of phase 2: it holds no generative optimizer. Give one that train-optimizer "
-                "wrote"
+                f"{path} is no checkpoint of phase 2: it contains no generative optimizer. Give a checkpoint of "
+                "train-optimizer"
             )
         expect_same(facts, {"optimizer": optimizer_facts(self.model), "settings": dict(settings)}, path)
         try:
             self.model.load_state_dict(state["model"])
             self.predictor.load_state_dict(state[CHECKPOINT_PREFIX.rstrip("/")])
-            self._average.updates = int(state["averaged_count"])
-            if self._base:
-                self._base.load_state_dict(state["base_optimizer"])
+            self._ema.updates = int(state["averaged_count"])
+            if self._adamw:
+                self._adamw.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
             self.epoch, self.step, self._skipped = state["epoch"], state["step"], state["skipped"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"{path} is no checkpoint of {type(self.model).__name__} ({error}); train it anew without --resume-from"
+                f"{path} is no checkpoint of {type(self.model).__name__} ({error}); train again without --resume-from"
             ) from error
 
     def _skip(self, objective: Tensor) -> None:
         self._skipped += 1
-        log.warning("update %d left out: its gradient is not finite (objective %g)", self.step, objective.item())
-        if self._skipped >= _MOST_SKIPPED:
+        log.warning("skipped update %d: its gradient is not finite (objective %g)", self.step, objective.item())
+        if self._skipped >= _MAX_SKIPPED:
             raise Diverged(
                 f"meta-training: no finite gradient for {self._skipped} updates in a row, up to update {self.step}. "
-                "The last checkpoint is kept; train anew with a lower lr, under another checkpoint_name"
+                "The last checkpoint is kept; train again with a lower lr and another checkpoint_name"
             )
 
 
 def _rename_settings(facts: dict[str, Any]) -> None:
-    """Give the settings of a checkpoint of metaopt 0.1 their present names."""
+    """Rename settings of checkpoints of metaopt 0.1 to their current names."""
     settings = facts.get("settings")
     if isinstance(settings, dict) and "straight" in settings:
         settings["min_cosine"] = settings.pop("straight")

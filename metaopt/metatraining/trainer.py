@@ -1,204 +1,193 @@
-"""What a meta-training stands on: recorded trajectories, or trainings that run while it learns."""
+"""Phase 2: trains a generative optimizer and writes its checkpoints."""
 
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..core.progress import Progress, progress
 from ..core.rng import seed_all
+from ..core.text import counted
 from ..core.tracker import Tracker
+from ..figures import line_chart
 from ..generative import GENERATIVE_OPTIMIZERS, GenerativeOptimizer
 from ..generative.base import SnapshotConfig
 from ..generative.files import load_optimizer
-from ..recording.charts import learning_curve
-from ..recording.text import count, learned, speedups_of
 from ..trajectories import claim_run_folder
 from ..weights.files import files_of
 from ..weights.layout import Layout
 from .config import TrainOptimizerConfig
 from .offline import OfflineSource, recorded_averaging
 from .online import OnlineSource
+from .source import MetaTrainingSource
 from .state import MetaTrainingState
+from .text import describe_validation, validation_speedups
 
-
-class MetaTrainingSource(Protocol):
-    """Gives a meta-training its updates and its judgement, an epoch at a time.
-
-    What an epoch does depends on its number and the configuration alone, so that a resumed meta-training equals one
-    that was never stopped.
-    """
-
-    learned: list[str]
-    """Names of what is learned from."""
-    held_out: list[str]
-    """Names of what only judges."""
-    subjects: list[str]
-    """What is trained there, each once ("MLP on digits")."""
-    layouts: list[Layout]
-    """The networks that it trains on."""
-    stride: float
-    """Steps between the snapshots of a history [steps]."""
-    settings: dict[str, Any]
-    """What must not change when a meta-training goes on."""
-
-    def describe(self, tracker: Tracker) -> None:
-        """Tell where the data comes from."""
-
-    def updates(self, epoch: int) -> int:
-        """About how many updates an epoch has [count]."""
-
-    def prepare(self, run: MetaTrainingState) -> None:
-        """Do what takes time before the first update, and show its progress."""
-
-    def train(self, run: MetaTrainingState, bar: Progress) -> dict[str, float]:
-        """Train for the epoch that the run is in; figures of it."""
-
-    def judge(self, run: MetaTrainingState) -> dict[str, float]:
-        """Figures of the averaged weights on what was held out."""
-
-
-_AVERAGING = 0.98  # in live rounds; an average over the last 50 steps
+_ONLINE_AVERAGING = 0.98
+"""Default decay of the average of the weights in online rounds: about the last 50 steps."""
 
 
 @dataclass(frozen=True)
 class TrainedOptimizer:
-    """What a meta-training gives: the optimizer, its last checkpoint, and what it knows.
+    """The result of a meta-training.
 
     Attributes:
-        subjects: what was trained where it learned ("MLP on digits").
+        optimizer: the trained optimizer, with averaged weights.
+        checkpoint: the last checkpoint.
+        layouts: layouts of the target networks, each once.
         stride: steps between the snapshots of a history [steps].
-        learned, held_out: names of what it learned from, and of what only judged.
-        figures: the last of each metric.
+        training_names: names of the trajectories, or of the components of a mixture, that trained the optimizer.
+        held_out_names: names of the trajectories that only validated it.
+        problem_names: target and task of each inner problem, each once ("MLP on digits").
+        metrics: the last value of each metric.
     """
 
     optimizer: GenerativeOptimizer
     checkpoint: Path
     layouts: list[Layout]
     stride: float
-    learned: list[str]
-    held_out: list[str]
-    subjects: list[str]
-    figures: dict[str, float]
+    training_names: list[str]
+    held_out_names: list[str]
+    problem_names: list[str]
+    metrics: dict[str, float]
 
 
 def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path | None = None) -> TrainedOptimizer:
-    """Train a generative optimizer on recorded trajectories, or in live rounds on a mixture.
+    """Train a generative optimizer, offline on recorded trajectories or online on the inner trainings of a mixture.
+
+        from metaopt.core.tracker import SilentTracker
+        from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
+
+        config = TrainOptimizerConfig(run_name="digits", epochs=1, pairs_per_epoch=8, held_out=1)
+        trained = train_optimizer(config, SilentTracker())
+        trained.metrics["val_relative_error"]  # 1.0 for an optimizer that predicts no change
 
     Args:
-        resume: a checkpoint to go on from; `config.epochs` further epochs, or `config.rounds` rounds, follow its own.
+        resume: checkpoint to resume from; adds `config.epochs` epochs, or `config.rounds` rounds, to those it has.
     Raises:
-        UnknownName, InvalidConfig: a name or a value that cannot be; nothing was written.
+        UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value; nothing was written.
         TrackingError, FileFormatError: the optimizer to start from cannot be loaded.
-        TrajectoryError: no trajectory of that name, one with a single snapshot, or too few to hold any out.
-        TaskDataError: a task of the mixture lacks its data.
-        RunNameError: checkpoints of that name exist, or another process writes them.
+        TrajectoryError: a trajectory is missing or has a single snapshot, or there are too few to hold any out.
+        TaskDataError: the data of a task is missing.
+        RunNameError: checkpoints of this name exist, or another process writes them.
         CheckpointError: the checkpoint belongs to another training.
-        Diverged: no finite gradient any more; the last checkpoint is kept.
+        Diverged: many gradients in a row are not finite; the last checkpoint is kept.
     """
-    tracker.note(does=config.summary)
-    origin = load_optimizer(config.start_from) if config.start_from else None
-    run = MetaTrainingState(
+    tracker.describe(purpose=config.purpose)
+    start = load_optimizer(config.start_from) if config.start_from else None
+    state = MetaTrainingState(
         config.optimizer_model,
-        _options(config) if origin is None else origin.config.to_mapping(),
+        _optimizer_options(config) if start is None else start.config.to_mapping(),
         seed=config.seed,
         lr=config.lr,
         weight_decay=config.weight_decay,
-        average=config.average,
+        ema_decay=config.average,
     )
-    if origin is not None:
-        run.start_from(origin)
-    kind = OnlineSource if config.rounds else OfflineSource
-    ground: MetaTrainingSource = kind(config, run.model.history, run.model.averaging)
-    seed_all(config.seed)  # what a task imports may have drawn random numbers, if nothing had imported it before
+    if start is not None:
+        state.start_from(start)
+    source_class = OnlineSource if config.rounds else OfflineSource
+    source: MetaTrainingSource = source_class(config, state.model.history, state.model.averaging)
+    seed_all(config.seed)  # the first import of a task's modules may have drawn random numbers
     if resume is not None:
-        run.load(resume, ground.settings)
+        state.load(resume, source.settings)
     owned = f"{config.optimizer_model}_epoch_*"
     keep = resume is not None and any(config.checkpoint_folder.glob(owned))
     with claim_run_folder(config.checkpoint_folder, owned, resume=keep, overwrite=config.overwrite and not keep):
-        return _MetaTraining(config, run, ground, tracker).finish()
+        return _MetaTraining(config, state, source, tracker).run()
 
 
-def _options(config: TrainOptimizerConfig) -> dict[str, Any]:
-    """The optimizer's options; unless they say otherwise, it is shown what its trainings have: averages or weights."""
+def _optimizer_options(config: TrainOptimizerConfig) -> dict[str, Any]:
+    """The options of the optimizer; `averaging` is that of its training data by default."""
     if not issubclass(GENERATIVE_OPTIMIZERS.get(config.optimizer_model).Config, SnapshotConfig):
         return dict(config.optimizer_options)
-    averaging = _AVERAGING if config.rounds else recorded_averaging(config)
+    averaging = _ONLINE_AVERAGING if config.rounds else recorded_averaging(config)
     return {"averaging": averaging, **config.optimizer_options}
 
 
 class _MetaTraining:
-    """A meta-training from its first or its next epoch to its last."""
+    """The loop over epochs: training, validation, metrics and checkpoints."""
 
     def __init__(
-        self, config: TrainOptimizerConfig, run: MetaTrainingState, ground: MetaTrainingSource, tracker: Tracker
+        self, config: TrainOptimizerConfig, state: MetaTrainingState, source: MetaTrainingSource, tracker: Tracker
     ) -> None:
         self.config = config
-        self.run = run
-        self.ground = ground
+        self.state = state
+        self.source = source
         self.tracker = tracker
         self._minutes = 0.0
-        self._races: dict[float, dict[str, float]] = {}
+        self._speedups: dict[float, dict[str, float]] = {}
 
-    def finish(self) -> TrainedOptimizer:
-        """Train for the epochs asked for; each is judged, every few are kept."""
-        self._describe()
-        epochs = range(self.run.epoch, self.run.epoch + (self.config.rounds or self.config.epochs))
-        self.ground.prepare(self.run)
-        updates = sum(map(self.ground.updates, epochs))
-        with progress(updates, f"{self.config.optimizer_model} on {self.config.grounds}", "update") as bar:
-            figures: dict[str, float] = {}
+    def run(self) -> TrainedOptimizer:
+        """Train for the epochs or rounds of the configuration, from the epoch of the state."""
+        self._log_configuration()
+        epochs = range(self.state.epoch, self.state.epoch + (self.config.rounds or self.config.epochs))
+        self.source.prepare(self.state)
+        updates = sum(map(self.source.updates, epochs))
+        with progress(updates, f"{self.config.optimizer_model} on {self.config.data_title}", "update") as bar:
+            metrics: dict[str, float] = {}
             for _ in epochs:
-                figures |= self._train_and_judge(bar)  # a ground may judge other things in other epochs
-                if self.run.epoch % self.config.checkpoint_every == 0 or self.run.epoch == epochs.stop:
+                metrics |= self._run_epoch(bar)  # online, an epoch validates one component of the mixture
+                if self.state.epoch % self.config.checkpoint_every == 0 or self.state.epoch == epochs.stop:
                     checkpoint = self._save()
-        done = f"{count(self.run.epoch, 'round' if self.config.rounds else 'epoch')}, {count(self.run.step, 'update')}"
-        judged = learned(figures)
-        self.tracker.note(result=f"{judged or 'nothing was held out to judge on'}; {done} in all.")
+        self._describe_result(metrics)
         return TrainedOptimizer(
-            optimizer=self.run.predictor.eval(),
+            optimizer=self.state.predictor.eval(),
             checkpoint=checkpoint,
-            layouts=self.ground.layouts,
-            stride=self.ground.stride,
-            learned=self.ground.learned,
-            held_out=self.ground.held_out,
-            subjects=self.ground.subjects,
-            figures=figures,
+            layouts=self.source.layouts,
+            stride=self.source.stride,
+            training_names=self.source.training_names,
+            held_out_names=self.source.held_out_names,
+            problem_names=self.source.problem_names,
+            metrics=metrics,
         )
 
-    def _describe(self) -> None:
+    def _log_configuration(self) -> None:
         config = self.config
-        of_model = {f"optimizer.{name}": value for name, value in self.run.model.config.to_mapping().items()}
-        self.tracker.params({**config.to_mapping(), **of_model})
-        origin = {} if config.rounds else {"metaopt.run_name": config.run_name}
-        self.tracker.tags({"metaopt.phase": "optimizer", **origin})
-        if self.run.step:
-            self.tracker.tags({"resumed_from_step": self.run.step})
+        options = {f"optimizer.{name}": value for name, value in self.state.model.config.to_mapping().items()}
+        self.tracker.params({**config.to_mapping(), **options})
+        run_name = {} if config.rounds else {"metaopt.run_name": config.run_name}
+        self.tracker.tags({"metaopt.phase": "optimizer", **run_name})
+        if self.state.step:
+            self.tracker.tags({"resumed_from_step": self.state.step})
         self.tracker.text(replace(config, overwrite=False).to_json(), "config.json")
-        self.ground.describe(self.tracker)
+        self.source.log_data(self.tracker)
 
-    def _train_and_judge(self, bar: Progress) -> dict[str, float]:
+    def _run_epoch(self, bar: Progress) -> dict[str, float]:
         started = time.monotonic()
-        figures = self.ground.train(self.run, bar) | self.ground.judge(self.run)
-        figures |= {"seconds": time.monotonic() - started, "epoch": float(self.run.epoch)}
-        self.tracker.metrics(figures, self.run.step)
-        self.run.epoch += 1
-        self._minutes += figures["seconds"] / 60
-        self._draw(speedups_of(figures))
-        return figures
+        metrics = self.source.train(self.state, bar) | self.source.validate(self.state)
+        metrics |= {"seconds": time.monotonic() - started, "epoch": float(self.state.epoch)}
+        self.tracker.metrics(metrics, self.state.step)
+        self.state.epoch += 1
+        self._minutes += metrics["seconds"] / 60
+        if speedups := validation_speedups(metrics):
+            self._speedups[self._minutes] = speedups
+            self._draw_speedups()
+        return metrics
 
-    def _draw(self, speedups: dict[str, float]) -> None:
-        """Draw the learning curve anew where there is a new race; a resumed training begins another one."""
-        if speedups:
-            self._races[self._minutes] = speedups
-            self.tracker.figure(learning_curve([*self._races], [*self._races.values()]), "learning_curve")
+    def _draw_speedups(self) -> None:
+        """Draw the speed-ups since this process started or resumed the training."""
+        figure = line_chart(
+            "Speed-up against meta-training",
+            "Adam's steps to its best loss over those with nowcasts, at equal learning rates; random seeds held out",
+            "minutes of meta-training",
+            "speed-up",
+            [*self._speedups],
+            [*self._speedups.values()],
+            reference=1.0,
+        )
+        self.tracker.figure(figure, "learning_curve")
 
     def _save(self) -> Path:
-        last = self.run.epoch - 1
+        last = self.state.epoch - 1
         path = self.config.checkpoint_folder / f"{self.config.optimizer_model}_epoch_{last}.safetensors"
-        self.run.save(path, self.ground.settings)
+        self.state.save(path, self.source.settings)
         self.tracker.files(files_of(path), f"checkpoints/epoch_{last:04d}")
         return path
+
+    def _describe_result(self, metrics: dict[str, float]) -> None:
+        validation = describe_validation(metrics) or "no data was held out for validation"
+        epochs = counted(self.state.epoch, "round" if self.config.rounds else "epoch")
+        self.tracker.describe(result=f"{validation}; {epochs}, {counted(self.state.step, 'update')} in all.")
 
 
 __all__ = ["TrainOptimizerConfig", "TrainedOptimizer", "train_optimizer"]

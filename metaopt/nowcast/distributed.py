@@ -15,7 +15,12 @@ def is_first() -> bool:
     return not _several() or dist.get_rank() == 0
 
 
-def agreed(values: Tensor, device: torch.device) -> Tensor:
+def agreed(verdict: bool, device: torch.device) -> bool:
+    """The verdict of the first process, in all processes."""
+    return bool(first_values(torch.tensor([float(verdict)]), device))
+
+
+def first_values(values: Tensor, device: torch.device) -> Tensor:
     """The values of the first process, in all processes; their number may differ before.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..core.errors import InvalidConfig
 from ..core.rng import isolated
 from ..tasks.measure import in_evaluation_mode
-from .distributed import agreed
+from .distributed import first_values
 
 GuardFunction = Callable[[], Tensor | float]
 """Gives the loss of the network as it is now on held-out data: one number, or a tensor with one per example."""
@@ -43,7 +43,7 @@ class Guard:
             return None
         self.calls += 1
         measured = torch.as_tensor(self.function(), dtype=torch.float64).detach().cpu().flatten()
-        losses = agreed(measured, device)
+        losses = first_values(measured, device)
         if not bool(losses.isfinite().all()):
             self._warn("the guard's loss is not finite")
         return losses

@@ -1,6 +1,6 @@
 """What a nowcast remembers between steps: the last snapshots, and how far an accepted forecast is ahead."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,9 +32,9 @@ class History:
         """All snapshots, oldest first; a view [raw units]."""
         return self._rows[: len(self)]
 
-    def add(self, step: int, weights: Mapping[str, Tensor]) -> None:
+    def add(self, step: int, weights: Sequence[Tensor]) -> None:
         """Add the weights after a step; the oldest snapshot is dropped if the history is full."""
-        self._layout.flatten(weights, out=self._free_row())
+        self._layout.join(weights, out=self._free_row())
         self.times.append(step)
 
     def shift(self, number: int, change: Tensor) -> None:

@@ -11,7 +11,8 @@ from torch.optim.swa_utils import update_bn
 
 from ..core.errors import LayoutMismatch
 from ..core.rng import isolated
-from ..weights.layout import Layout, trainable
+from ..weights.layout import Layout
+from ..weights.selection import trainable
 from .distributed import share
 
 

@@ -1,7 +1,7 @@
-"""The policy of nowcasts: when one happens, what it proposes, what is accepted and what the weights follow.
+"""The nowcast policy: when to nowcast, which horizons to propose, what to accept, and when to move the weights.
 
-The optimizer wrapper, online meta-training, its validation and the evaluation all ask the same `NowcastPolicy`, so a
-generative optimizer is trained under the rules under which it is used.
+`Nowcast`, online meta-training, its validation and the evaluation all use `NowcastPolicy`. A generative optimizer is
+thus trained and used with the same rules.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from ..core.config import Config, option
 from ..core.errors import InvalidConfig
 
 MIN_COSINE = 0.7
-"""Least cosine between two successive displacements of the average for the weights to follow a forecast."""
+"""Default of `NowcastPolicy.min_cosine`."""
 
-_DEFAULT_HORIZONS = (0.5, 1.5, 4.0, 8.0)  # times `every`
-_WEIGHTS_AT_ONCE = 2**20  # compared at a time, which bounds memory
+_DEFAULT_HORIZONS = (0.5, 1.5, 4.0, 8.0)  # multiples of `every`
+_WEIGHTS_AT_ONCE = 2**20  # number of weights per step of the cosine computation; bounds memory
 
 Losses = Float[Tensor, "*rows examples"]
-"""What a guard measured: a loss per example, or a single one."""
+"""Losses that a guard returns: one per example, or only their mean."""
 
 
 class Choice(NamedTuple):
-    """Which of several proposals is best, and whether it is accepted."""
+    """The index of the best proposal, and whether it is accepted, for each training (row)."""
 
     best: Int[Tensor, "*rows"]
     accepted: Bool[Tensor, "*rows"]
@@ -34,21 +34,23 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class NowcastPolicy:
-    """Decides about nowcasts from step counts, guard losses and the history; holds no state.
+    """Decides when to nowcast, which horizons to propose, what to accept, and when to move the weights.
+
+    It has no state: the decisions depend on step counts, guard losses and the history alone.
 
         policy = NowcastPolicy(every=40, stride=20, horizons=(20, 60, 160))
-        policy.proposed(step=100)  # (20,): no horizon is longer than half of the steps so far, except the shortest
+        policy.proposed(step=100)  # (20,): at most half of the steps so far; the shortest is always allowed
 
     Attributes:
-        every: steps from one nowcast to the next; a multiple of the stride [steps].
-        stride: steps between the snapshots of the history [steps].
-        horizons: how far ahead forecasts look; empty for four from half to eight times `every` [steps].
-        min_cosine: least cosine between two successive displacements of the average for the weights to follow a
-            forecast of it; −1 asks the guard alone (docs/decisions/0014).
-        max_share: longest horizon as a share of the steps so far (docs/decisions/0013).
+        every: interval between nowcasts, a multiple of `stride` [steps].
+        stride: interval between the snapshots of the history [steps].
+        horizons: candidate horizons; if empty, 0.5, 1.5, 4 and 8 times `every`, as multiples of `stride` [steps].
+        min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, the
+            weights do not move with a forecast of the average. With −1, only the guard decides (docs/decisions/0014).
+        max_share: maximum horizon as a fraction of the steps so far (docs/decisions/0013).
     Raises:
-        InvalidConfig: steps that are not positive whole numbers, `every` is not a multiple of `stride`, or a cosine
-            outside of [−1, 1].
+        InvalidConfig: a number of steps is not a positive integer, `every` is not a multiple of `stride`, or
+            `min_cosine` is outside [−1, 1].
     """
 
     every: int = 40
@@ -62,55 +64,58 @@ class NowcastPolicy:
         steps = (("every", self.every), ("stride", self.stride), *(("a horizon", each) for each in self.horizons))
         for name, value in steps:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidConfig(f"{name} is {value!r}; expected a whole number of 1 or more [steps]")
+                raise InvalidConfig(f"{name} is {value!r}; expected a positive integer [steps]")
         if self.every % self.stride:
             raise InvalidConfig(
-                f"every is {self.every}, which is not a multiple of stride, {self.stride}: a nowcast starts from a "
-                f"snapshot. Take every={self.whole_strides(self.every)}"
+                f"every is {self.every}; expected a multiple of stride ({self.stride}), because a nowcast needs a "
+                f"snapshot of the same step. Set every={self.whole_strides(self.every)}"
             )
         if not -1 <= self.min_cosine <= 1:
             raise InvalidConfig(f"min_cosine is {self.min_cosine!r}; expected a cosine from -1 to 1")
 
     @property
     def all_horizons(self) -> tuple[int, ...]:
-        """Every horizon that a guarded nowcast may propose [steps]."""
+        """All horizons that a nowcast with a guard may propose [steps]."""
         defaults = (self.whole_strides(factor * self.every) for factor in _DEFAULT_HORIZONS)
         return self.horizons or tuple(dict.fromkeys(defaults))
 
     def whole_strides(self, steps: float) -> int:
-        """The multiple of the stride that is nearest to some steps, and at least one stride [steps]."""
+        """Round a number of steps to a multiple of the stride, at least one stride [steps]."""
         return max(round(steps / self.stride), 1) * self.stride
 
     def snapshot_due(self, step: int) -> bool:
-        """Whether a snapshot is taken after a step."""
+        """Whether to take a snapshot after a step."""
         return step % self.stride == 0
 
     def nowcast_due(self, step: int) -> bool:
-        """Whether a nowcast takes place after a step."""
+        """Whether to nowcast after a step."""
         return step % self.every == 0
 
     def proposed(self, step: int, *, guarded: bool = True) -> tuple[int, ...]:
         """The horizons to propose after a step [steps].
 
-        Without a guard nothing can choose between them: it is the first one given, or `every`.
+        Args:
+            step: number of steps so far [steps].
+            guarded: whether a guard chooses among the proposals. If not, the only horizon is the first of `horizons`,
+                or `every` if `horizons` is empty.
         """
         if not guarded:
             return self.horizons[:1] or (self.every,)
-        within = tuple(each for each in self.all_horizons if each <= self.max_share * step)
-        return within or (min(self.all_horizons),)
+        allowed = tuple(each for each in self.all_horizons if each <= self.max_share * step)
+        return allowed or (min(self.all_horizons),)
 
     def longest(self, step: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
-        """The longest horizon that may be proposed after each of several step counts [steps]."""
+        """The maximum horizon after each number of steps; not necessarily one of `all_horizons` [steps]."""
         return (self.max_share * step).clamp(min(self.all_horizons), max(self.all_horizons))
 
     def choose(
         self, before: Float[Tensor, "*rows examples"], after: Float[Tensor, "proposals *rows examples"]
     ) -> Choice:
-        """Choose among proposals by the guard's losses, for many trainings at once.
+        """Choose the proposal with the lowest mean guard loss, for each training (row) of a batch.
 
         Args:
-            before: losses of what the forecasts start from.
-            after: losses of each proposal on the same examples.
+            before: guard losses of the last snapshot, from which the forecasts start.
+            after: guard losses of each proposal on the same examples.
         """
         best = rank(after).argmin(0)
         index = best.expand(1, *best.shape).unsqueeze(-1).expand(1, *after.shape[1:])
@@ -119,54 +124,55 @@ class NowcastPolicy:
     def goes_straight(
         self, history: Float[Tensor, "*rows snapshots weights"], length: int, averaging: float
     ) -> Bool[Tensor, "*rows"]:
-        """Whether a running average still moves in the direction in which it moved before.
+        """Whether the cosine similarity of the last two displacements of a running average is at least `min_cosine`.
 
-        Where it turns back and forth instead, it moves by the noise of the last steps: what weights gain there by
-        following a forecast is lost again within a hundred steps. The two displacements that are compared are as long
-        as the average looks back, or as the history allows.
+        A low cosine means that the average oscillates: its displacements are mostly gradient noise. If the weights move
+        with a forecast then, the gain is lost within about a hundred steps. Each displacement covers the time constant
+        of the average, 1 / (1 − averaging) steps, or less if the history is too short.
 
         Args:
-            history: the snapshots so far, a stride apart, oldest first [raw units].
-            length: how many snapshots the history holds once it is full [count]. A history that never holds three
-                cannot tell, and the weights may follow; while it has fewer than three so far, they may not.
-            averaging: decay of the running average that the snapshots are of.
+            history: the snapshots so far, `stride` steps apart, oldest first [raw units].
+            length: number of snapshots of a full history [count]. The cosine needs three snapshots: with fewer so far
+                the result is False, and if `length` is less than three it is always True.
+            averaging: decay of the running average in the snapshots.
         """
-        so_far = history.shape[-2]
-        if so_far < 3:
+        count = history.shape[-2]
+        if count < 3:
             return torch.full(history.shape[:-2], length < 3)
-        span = max(min(round(1 / (1 - averaging)) // self.stride, (so_far - 1) // 2), 1)
-        return _cosine(history[..., -1 - 2 * span :: span, :]) >= self.min_cosine
+        strides = max(min(round(1 / (1 - averaging)) // self.stride, (count - 1) // 2), 1)  # per displacement
+        return _cosine(history[..., -1 - 2 * strides :: strides, :]) >= self.min_cosine
 
 
 class PolicyConfig(Config):
-    """The parameters of a policy, for configurations that have one."""
+    """Base class of configurations that contain the parameters of a nowcast policy."""
 
     renamed: ClassVar[Mapping[str, str]] = {"straight": "min_cosine"}
 
-    every: int = option(default=40, help="Steps from one nowcast to the next [steps].", at_least=1)
-    stride: int = option(default=20, help="Steps between the snapshots of the history [steps].", at_least=1)
+    every: int = option(default=40, help="Interval between nowcasts [steps].", at_least=1)
+    stride: int = option(default=20, help="Interval between the snapshots of the history [steps].", at_least=1)
     min_cosine: float = option(
         default=MIN_COSINE,
-        help="Least cosine between two successive displacements of the average for the weights to follow a forecast; "
-        "-1 asks the guard alone.",
+        help="Minimum cosine similarity of the last two displacements of the running average at which a nowcast moves "
+        "the weights; with -1 only the guard decides.",
     )
 
     @property
     def policy(self) -> NowcastPolicy:
-        """The policy that the parameters describe."""
+        """The policy with these parameters."""
         return NowcastPolicy(self.every, self.stride, min_cosine=self.min_cosine)
 
 
 class NowcastEvent(NamedTuple):
-    """What one nowcast proposed and what became of it; losses are the guard's, None without a guard.
+    """The record of one nowcast.
 
     Attributes:
-        step: when it took place [steps].
-        loss_before: mean loss of what the forecast starts from.
-        loss_after, horizon: mean loss and horizon [steps] of the best proposal; None where none was finite.
-        accepted: whether the best proposal is kept for the average, or for the weights if the forecast is of them.
-        followed: whether the weights moved. A forecast of a running average can be accepted without that.
-        guard_calls: how often the guard was called [count].
+        step: step after which it took place [steps].
+        loss_before: mean guard loss of the last snapshot, from which the forecasts start; None without a guard.
+        loss_after: mean guard loss of the best proposal; None without a guard, or if no proposal was finite.
+        accepted: whether the best proposal was accepted.
+        horizon: horizon of the best proposal; None if no proposal was finite [steps].
+        followed: whether the weights moved. A proposal for a running average can be accepted for the average alone.
+        guard_calls: number of calls of the guard [count].
     """
 
     step: int
@@ -179,52 +185,56 @@ class NowcastEvent(NamedTuple):
 
 
 def rank(losses: Float[Tensor, "*rows examples"]) -> Float[Tensor, "*rows"]:
-    """The mean loss, by which the best proposal is the lowest; infinite where it is not finite."""
+    """The mean loss of each row, by which proposals are ranked: the lowest is best. A mean that is not finite becomes +∞."""
     means = losses.mean(-1)
     return torch.where(means.isfinite(), means, torch.inf)
 
 
 def accepts(before: Float[Tensor, "*rows examples"], after: Float[Tensor, "*rows examples"]) -> Bool[Tensor, "*rows"]:
-    """Whether losses fell by at least their standard error; a single loss must not have risen.
+    """Whether the mean loss decreased by at least one standard error of the paired differences.
 
-    The best of several proposals looks a little better by chance alone.
+    The margin is there because the best of several proposals has a lower loss by chance. If there is a single loss per
+    row, it must not increase.
     """
-    return _fell(before, after, standard_errors=1)
+    return _decreased(before, after, standard_errors=1)
 
 
 def tolerates(before: Float[Tensor, "*rows examples"], after: Float[Tensor, "*rows examples"]) -> Bool[Tensor, "*rows"]:
-    """Whether losses rose by no more than their standard error; a single loss must not have risen."""
-    return _fell(before, after, standard_errors=-1)
+    """Whether the mean loss increased by at most one standard error of the paired differences.
+
+    If there is a single loss per row, it must not increase.
+    """
+    return _decreased(before, after, standard_errors=-1)
 
 
 def as_horizons(horizons: int | Sequence[int] | None) -> tuple[int, ...]:
-    """One horizon, several or none as a tuple.
+    """Convert a horizon or a sequence of horizons to a tuple; None becomes an empty tuple.
 
     Raises:
-        InvalidConfig: an empty sequence.
+        InvalidConfig: the sequence is empty.
     """
     if horizons is None:
         return ()
-    several = (horizons,) if isinstance(horizons, int) else tuple(horizons)
-    if not several:
+    as_tuple = (horizons,) if isinstance(horizons, int) else tuple(horizons)
+    if not as_tuple:
         raise InvalidConfig("horizons is empty; expected steps such as [20, 60], or None for the default horizons")
-    return several
+    return as_tuple
 
 
-def _fell(before: Tensor, after: Tensor, standard_errors: int) -> Bool[Tensor, "*rows"]:
-    """Whether the mean loss fell by at least so many standard errors of the paired differences."""
-    drop = before - after
-    count = drop.shape[-1]
-    error = drop.std(-1) / count**0.5 if count > 1 else torch.zeros(drop.shape[:-1], dtype=drop.dtype)
-    margin = drop.mean(-1) - standard_errors * error
+def _decreased(before: Tensor, after: Tensor, standard_errors: int) -> Bool[Tensor, "*rows"]:
+    """Whether the mean loss decreased by at least a number of standard errors of the paired differences."""
+    decrease = before - after
+    count = decrease.shape[-1]
+    error = decrease.std(-1) / count**0.5 if count > 1 else torch.zeros(decrease.shape[:-1], dtype=decrease.dtype)
+    margin = decrease.mean(-1) - standard_errors * error
     return (margin >= 0) & margin.isfinite()
 
 
-def _cosine(three: Float[Tensor, "*rows 3 weights"]) -> Float[Tensor, "*rows"]:
-    """Between the displacement from the first to the second and that from there to the third; NaN where one is zero."""
-    products = torch.zeros(3, *three.shape[:-2], dtype=torch.float64)
-    for part in three.split(_WEIGHTS_AT_ONCE, -1):
-        then, now = part.diff(dim=-2).unbind(-2)
-        products += torch.stack([(then * now).sum(-1), then.square().sum(-1), now.square().sum(-1)])
-    aligned, before, after = products
-    return aligned / (before * after).sqrt()
+def _cosine(snapshots: Float[Tensor, "*rows 3 weights"]) -> Float[Tensor, "*rows"]:
+    """Cosine similarity of the displacements from snapshot 0 to 1 and from 1 to 2; NaN if one of them is zero."""
+    sums = torch.zeros(3, *snapshots.shape[:-2], dtype=torch.float64)
+    for part in snapshots.split(_WEIGHTS_AT_ONCE, -1):
+        first, second = part.diff(dim=-2).unbind(-2)
+        sums += torch.stack([(first * second).sum(-1), first.square().sum(-1), second.square().sum(-1)])
+    inner_product, first_square, second_square = sums
+    return inner_product / (first_square * second_square).sqrt()

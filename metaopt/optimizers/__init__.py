@@ -1,12 +1,7 @@
-"""Base optimizers by name: those of `torch.optim`, of `schedulefree`, and of outside packages.
+"""Base optimizers by name: those of `torch.optim`, of `schedulefree`, and of installed plug-ins.
 
-A base optimizer moves the weights of a target at every step; a generative optimizer (`metaopt.generative`) predicts
-where they will be.
-
-    import torch
-    from metaopt.optimizers import build_optimizer
-
-    optimizer = build_optimizer("AdamW", [torch.nn.Parameter(torch.zeros(3))], lr=1e-3, options={"weight_decay": 0.0})
+A base optimizer updates the weights of a target at every step. A generative optimizer (`metaopt.generative`) forecasts
+them.
 """
 
 from ..core.moved import moved_names

@@ -1,1 +1,1 @@
-"""Phase 1: train target networks and record their weight trajectories."""
+"""Phase 1: trains target networks and records their weight trajectories."""

@@ -1,7 +1,6 @@
-"""What phase 1 trains, how, and where the trajectories go."""
+"""Configuration of phase 1."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ ENGINES = ("local", "ray")
 
 
 class TrainTargetConfig(Config):
-    """What to train, how, and where the trajectory goes."""
+    """Configuration of phase 1: which network to train, how, and where to store the trajectories."""
 
     run_name: str = option(default="target", help="Name of the trajectory folder; must be new.")
     task: str = option(default="digits", help="Task to train on.")
@@ -23,42 +22,38 @@ class TrainTargetConfig(Config):
     target_options: Options = option(default={}, help="Parameters of the network.")
     base_optimizer: str = option(default="Adam", help="Any optimizer of torch.optim.")
     base_optimizer_options: Options = option(default={}, help="Its keyword arguments, apart from lr.")
-    lr: Range = option(
-        default=Range.parse("1e-3"), help="Learning rate, or low:high to draw one for each run.", above=0.0
-    )
-    batch_size: int = option(default=64, help="Examples in a batch.", at_least=1)
+    lr: Range = option(default=Range.parse("1e-3"), help="Learning rate, or low:high to draw one per run.", above=0.0)
+    batch_size: int = option(default=64, help="Examples per batch [count].", at_least=1)
     epochs: int = option(default=10, help="Epochs to train in total.", at_least=1)
     snapshot_every: int = option(
-        default=0, help="Steps between snapshots, beside those at each epoch; 0 for none.", at_least=0
+        default=0, help="Steps between snapshots, in addition to those after each epoch; 0 for none.", at_least=0
     )
     snapshot_dtype: str = option(default="float32", help="Number format of recorded weights.", choices=SNAPSHOT_DTYPES)
     averaging: float = option(
         default=0.0,
-        help="Decay of the running average of the weights that is recorded; 0 records the weights themselves.",
+        help="Decay of the exponential moving average (EMA) of the weights to record; 0 records the weights.",
         at_least=0.0,
         below=1.0,
     )
-    keep_last: int = option(default=0, help="Snapshots to keep of a trajectory; 0 for all.", at_least=0)
-    seed: int = option(default=0, help="Random seed; further runs count up from it.", at_least=0)
-    runs: int = option(default=1, help="How many trajectories to record.", at_least=1)
-    workers: int = option(default=1, help="Processes that record trajectories at the same time.", at_least=1)
+    keep_last: int = option(default=0, help="Newest snapshots to keep of a trajectory [count]; 0 for all.", at_least=0)
+    seed: int = option(default=0, help="Random seed of the first run; each further run adds 1.", at_least=0)
+    runs: int = option(default=1, help="Trajectories to record [count].", at_least=1)
+    workers: int = option(default=1, help="Processes that record trajectories in parallel.", at_least=1)
     vectorize: int = option(
-        default=1, help="Targets trained together as one batched network in each process; for small ones.", at_least=1
+        default=1, help="Small networks that each process trains as one batched network [count].", at_least=1
     )
-    engine: str = option(
-        default="local", help="What runs the workers: this machine, or a Ray cluster.", choices=ENGINES
-    )
+    engine: str = option(default="local", help="Where workers run: this machine or a Ray cluster.", choices=ENGINES)
     space: str | None = option(
         default=None, help="Regular expression: only weights whose names match it are trained and recorded."
     )
-    resume: bool = option(default=False, help="Go on with a run that was stopped.")
+    resume: bool = option(default=False, help="Resume a run that was stopped.")
     overwrite: bool = option(default=False, help="Replace a run of the same name.")
     checkpoint_every: int = option(
-        default=1, help="Epochs between checkpoints, from which a stopped run goes on.", at_least=1
+        default=1, help="Epochs between checkpoints; a stopped run resumes from the last one.", at_least=1
     )
     trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
     checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
-    device: str = option(default="cpu", help="Where to train.", choices=("cpu", "cuda", "auto"))
+    device: str = option(default="cpu", help="Device to train on.", choices=("cpu", "cuda", "auto"))
 
     def __post_init__(self) -> None:
         """Check each value, and that `space` is a regular expression.
@@ -73,20 +68,15 @@ class TrainTargetConfig(Config):
             raise InvalidConfig(f"space is {self.space!r}, which is no regular expression: {error}") from error
 
     def single_runs(self) -> list["TrainTargetConfig"]:
-        """A plan for each trajectory, with consecutive random seeds."""
+        """One configuration per run, with consecutive random seeds."""
         return [replace(self, seed=self.seed + index, runs=1) for index in range(self.runs)]
 
     @property
     def title(self) -> str:
-        """What is trained, for people."""
+        """Network and task, human-readable."""
         return f"{self.target_model} on {self.task}"
 
     @property
-    def place(self) -> Path:
-        """Where a single run lies below the folders of trajectories and checkpoints."""
+    def run_folder(self) -> Path:
+        """Folder of a single run, relative to `trajectory_dir` and to `checkpoint_dir`."""
         return Path(self.run_name, f"seed_{self.seed}")
-
-
-def in_groups(plans: Sequence[TrainTargetConfig], size: int) -> list[list[TrainTargetConfig]]:
-    """Neighbouring plans together, at most `size` of them."""
-    return [list(plans[start : start + size]) for start in range(0, len(plans), size)]

@@ -1,4 +1,4 @@
-"""What runs many recordings: this process, processes beside it, or a Ray cluster."""
+"""Executors of many runs: this process, worker processes, or a Ray cluster."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,59 +9,60 @@ from typing import Any
 from ..core.dependencies import import_extra
 from ..core.processes import map_in_processes
 from ..core.progress import progress
+from ..core.text import counted
 from ..core.tracker import Parent
 from ..tasks import Task, load_task, task_config
 from ..trajectories import Trajectory
-from .batched import batched_steps
 from .config import TrainTargetConfig
-from .recording import Outcome, record, steps_of
-from .text import count
+from .group import record_group
+from .run import Outcome, step_count
 
-Ended = Iterator[tuple[TrainTargetConfig, Outcome]]
-"""Each run with what became of it, as soon as it has ended."""
+Outcomes = Iterator[tuple[TrainTargetConfig, Outcome]]
+"""Each run with its outcome, in the order in which the runs end."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to record some targets side by side."""
+    """Runs that one process records side by side. Picklable."""
 
-    plans: Sequence[TrainTargetConfig]
+    configs: Sequence[TrainTargetConfig]
     parent: Parent
 
-    def steps(self, task: Task) -> int:
-        """All steps of all its targets."""
-        return sum(steps_of(plan, task) for plan in self.plans)
+    def step_count(self, task: Task) -> int:
+        """Number of training steps of all runs [steps]."""
+        return sum(step_count(config, task) for config in self.configs)
 
 
-Answered = tuple[Job, "list[Outcome] | Exception"]
-"""A job, and what its process gave."""
+JobResult = list[Outcome] | Exception
+"""The outcome of each run of a job, or the error that ended the whole job."""
 
 
-def load_task_of(plan: TrainTargetConfig) -> Task:
-    """The task of a plan, with its data.
+def load_task_for(config: TrainTargetConfig) -> Task:
+    """The task of a configuration, with its data.
 
     Raises:
-        UnknownName, InvalidConfig, TaskDataError: there is no such task, or it cannot be had.
+        UnknownName, InvalidConfig, TaskDataError: the task is unknown, its options are invalid, or its data is missing.
     """
-    return load_task(plan.task, **task_config(plan.task, plan.task_options, plan.data_dir))
+    return load_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
 
 
-def run_here(jobs: Sequence[Job], task: Task) -> Ended:
-    """Record one job after the other."""
-    with progress(sum(job.steps(task) for job in jobs), _title(jobs)) as bar:
+def run_here(jobs: Sequence[Job], task: Task) -> Outcomes:
+    """Run one job after the other in this process."""
+    with progress(sum(job.step_count(task) for job in jobs), _title(jobs)) as bar:
         for job in jobs:
-            yield from zip(job.plans, record(job.plans, task, job.parent, batched_steps, bar), strict=True)
+            yield from zip(job.configs, record_group(job.configs, task, job.parent, bar), strict=True)
 
 
-def run_in_processes(jobs: Sequence[Job], workers: int) -> Ended:
-    """Record several jobs at a time, each in a process of its own."""
-    yield from _counted(jobs, ((jobs[index], answer) for index, answer in map_in_processes(_record_job, jobs, workers)))
+def run_in_processes(jobs: Sequence[Job], workers: int) -> Outcomes:
+    """Run up to `workers` jobs at a time, each in a process of its own."""
+    results = map_in_processes(_record_job, jobs, workers)
+    yield from _with_progress(jobs, ((jobs[index], result) for index, result in results))
 
 
-def run_on_ray(jobs: Sequence[Job], workers: int) -> Ended:
-    """Record on the Ray cluster that RAY_ADDRESS names, or on one of this machine with `workers` workers.
+def run_on_ray(jobs: Sequence[Job], workers: int) -> Outcomes:
+    """Run jobs on the Ray cluster that RAY_ADDRESS names, or on a local one with `workers` workers.
 
-    All machines must see the same trajectory and checkpoint folders and the same tracking server.
+    All machines must share the trajectory and checkpoint folders and the tracking server.
 
     Raises:
         InvalidConfig: Ray is not installed.
@@ -72,52 +73,52 @@ def run_on_ray(jobs: Sequence[Job], workers: int) -> Ended:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         remote = ray.remote(num_cpus=1, max_retries=0)(_record_job_in)
-        yield from _counted(jobs, _answers(ray, {remote.remote(Path.cwd(), job): job for job in jobs}))
+        yield from _with_progress(jobs, _ray_results(ray, {remote.remote(Path.cwd(), job): job for job in jobs}))
     finally:
         if started:
             ray.shutdown()
 
 
 def _record_job(job: Job) -> list[Outcome]:
-    task = load_task_of(job.plans[0])
-    with progress(job.steps(task), _title([job])) as bar:
-        return record(job.plans, task, job.parent, batched_steps, bar)
+    task = load_task_for(job.configs[0])
+    with progress(job.step_count(task), _title([job])) as bar:
+        return record_group(job.configs, task, job.parent, bar)
 
 
 def _record_job_in(folder: Path, job: Job) -> list[Outcome]:
-    os.chdir(folder)  # where the paths of the job, and of a local tracking store, start
+    os.chdir(folder)  # relative paths of the job, and of a local tracking store, start here
     return _record_job(job)
 
 
 def _title(jobs: Sequence[Job]) -> str:
-    first, *others = (plan for job in jobs for plan in job.plans)
-    return f"{first.title}, " + (f"{count(1 + len(others), 'run')}" if others else f"random seed {first.seed}")
+    first, *others = (config for job in jobs for config in job.configs)
+    return f"{first.title}, " + (f"{counted(1 + len(others), 'run')}" if others else f"random seed {first.seed}")
 
 
-def _counted(jobs: Sequence[Job], answered: Iterator[Answered]) -> Ended:
-    """Show how many runs have ended, where others do them, and how the last one did."""
-    with progress(sum(len(job.plans) for job in jobs), _title(jobs), "run") as bar:
-        for job, answer in answered:
-            for plan, outcome in _paired(job, answer):
+def _with_progress(jobs: Sequence[Job], results: Iterator[tuple[Job, JobResult]]) -> Outcomes:
+    """Show the number of finished runs and the last losses of the latest one."""
+    with progress(sum(len(job.configs) for job in jobs), _title(jobs), "run") as bar:
+        for job, result in results:
+            for config, outcome in _outcomes(job, result):
                 losses = Trajectory.open(outcome).losses(-1) if isinstance(outcome, Path) else {}
                 bar.update(1, **losses)
-                yield plan, outcome
+                yield config, outcome
 
 
-def _answers(ray: Any, waiting: dict[Any, Job]) -> Iterator[Answered]:
-    """Jobs with what became of them, as soon as they have ended."""
+def _outcomes(job: Job, result: JobResult) -> Outcomes:
+    """The outcome of each run; an error of the whole job is the outcome of each."""
+    outcomes = [result] * len(job.configs) if isinstance(result, Exception) else result
+    return zip(job.configs, outcomes, strict=True)
+
+
+def _ray_results(ray: Any, waiting: dict[Any, Job]) -> Iterator[tuple[Job, JobResult]]:
+    """Jobs with their results, in the order in which they end."""
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
-        yield waiting.pop(done), _answer(ray, done)
+        yield waiting.pop(done), _ray_result(ray, done)
 
 
-def _paired(job: Job, answer: list[Outcome] | Exception) -> Ended:
-    """One answer per plan; what ended the whole job ended each of them."""
-    outcomes = [answer] * len(job.plans) if isinstance(answer, Exception) else answer
-    return zip(job.plans, outcomes, strict=True)
-
-
-def _answer(ray: Any, reference: Any) -> list[Outcome] | Exception:
+def _ray_result(ray: Any, reference: Any) -> JobResult:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

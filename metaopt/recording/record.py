@@ -1,4 +1,4 @@
-"""Phase 1: train targets and record their trajectories."""
+"""Phase 1: trains networks with consecutive random seeds and records their trajectories."""
 
 import logging
 from collections.abc import Sequence
@@ -6,99 +6,103 @@ from pathlib import Path
 from statistics import fmean
 
 from ..core.errors import RunsFailed
-from ..core.tracker import OwnRun, Parent, Tracker
+from ..core.text import counted
+from ..core.tracker import Parent, SameRun, Tracker
 from ..tasks import Task
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
-from .config import TrainTargetConfig, in_groups
-from .executors import Ended, Job, load_task_of, run_here, run_in_processes, run_on_ray
-from .recording import Outcome, build
-from .text import count, recorded_many
+from .config import TrainTargetConfig
+from .executors import Job, Outcomes, load_task_for, run_here, run_in_processes, run_on_ray
+from .run import Outcome, initial_state
+from .text import describe_recordings
 
 log = logging.getLogger(__name__)
 
 
 def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
-    """Train `config.runs` targets with consecutive random seeds, each into a trajectory of its own.
+    """Train `config.runs` networks with consecutive random seeds and record a trajectory of each.
 
-    One target uses the tracker itself, several each a child of it. A run that fails does not stop the others.
+        from metaopt.core.tracker import SilentTracker
+        from metaopt.recording.record import TrainTargetConfig, train_targets
+
+        config = TrainTargetConfig(run_name="mlp", target_model="MLP", lr="1e-3:4e-3", runs=2, epochs=1)
+        folders = train_targets(config, SilentTracker())  # [trajectories/mlp/seed_0, trajectories/mlp/seed_1]
+
+    A single run uses the tracker itself, each of several runs a child of it. A failed run does not stop the others.
 
     Returns: the folders of the trajectories, in the order of their random seeds.
     Raises:
-        UnknownName, InvalidConfig: a name or a value that cannot be; nothing was written.
+        UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value; nothing was written.
         TaskDataError: the task's data is missing or unreadable; nothing was written.
-        RunNameError: the run name is unfit, taken, in use, or names nothing to resume.
-        CheckpointError: the run to resume was started with other settings.
-        Diverged: a loss or a weight is not finite; the snapshots before it are kept.
+        RunNameError: the run name is invalid, taken or in use, or there is no run of this name to resume.
+        CheckpointError: the run to resume has other settings.
+        Diverged: a loss or a weight is not finite; the earlier snapshots are kept.
         StorageError: the disk is full; everything written before is kept.
-        RunsFailed: of several runs, some failed for such reasons; the message names them, the others are whole.
+        RunsFailed: some of several runs failed for such reasons, which the message states; the others are complete.
     """
-    task = load_task_of(config)
-    plans = config.single_runs()
-    build(plans[0], task)  # what cannot be built must not overwrite anything
+    task = load_task_for(config)
+    configs = config.single_runs()
+    initial_state(configs[0], task)  # an invalid configuration must not overwrite anything
     folder = config.trajectory_dir / check_run_name(config.run_name)
     with claim_run_folder(folder, "seed_*", resume=config.resume, overwrite=config.overwrite):
-        if len(plans) > 1:
+        if len(configs) > 1:
             _describe(config, tracker)
-        outcomes = {plan.seed: outcome for plan, outcome in _reported(_run(plans, task, tracker), len(plans))}
-        folders = _folders([outcomes[plan.seed] for plan in plans], plans)
-        if len(plans) > 1:
-            _conclude(folders, tracker)
+        outcomes = {each.seed: outcome for each, outcome in _logged(_run(configs, task, tracker), len(configs))}
+        folders = _folders([outcomes[each.seed] for each in configs], configs)
+        if len(configs) > 1:
+            _describe_result(folders, tracker)
     return folders
 
 
 def _describe(config: TrainTargetConfig, tracker: Tracker) -> None:
-    tracker.note(
-        does=f"Phase 1: trains {config.title} {config.runs} times with {config.base_optimizer} at lr {config.lr} for "
-        f"{count(config.epochs, 'epoch')}, random seeds from {config.seed}; each run below records a trajectory."
+    tracker.describe(
+        purpose=f"Phase 1: trains {config.title} {config.runs} times with {config.base_optimizer} at lr {config.lr} "
+        f"for {counted(config.epochs, 'epoch')}, random seeds from {config.seed}; each run below records a trajectory."
     )
     tracker.tags({"metaopt.phase": "targets", "metaopt.run_name": config.run_name})
     tracker.params(config.to_mapping())
     tracker.text(config.to_json(), "config.json")
 
 
-def _conclude(folders: Sequence[Path], tracker: Tracker) -> None:
-    """Say how the trainings ended, all together."""
+def _describe_result(folders: Sequence[Path], tracker: Tracker) -> None:
     trajectories = [Trajectory.open(folder) for folder in folders]
-    losses = [ends["val_loss"] for each in trajectories if "val_loss" in (ends := each.losses(-1))]
+    losses = [last["val_loss"] for each in trajectories if "val_loss" in (last := each.losses(-1))]
     if losses:
-        tracker.note(result=recorded_many(losses))
+        tracker.describe(result=describe_recordings(losses))
         tracker.metrics({"val_loss": fmean(losses)}, max(each.steps[-1] for each in trajectories))
 
 
-def _run(plans: Sequence[TrainTargetConfig], task: Task, tracker: Tracker) -> Ended:
-    config = plans[0]
-    here = config.engine == "local" and config.workers == 1
-    parent: Parent = OwnRun(tracker) if len(plans) == 1 else tracker if here else tracker.elsewhere()
-    jobs = [Job(group, parent) for group in in_groups(plans, config.vectorize)]
-    if here or len(plans) == 1:
+def _run(configs: Sequence[TrainTargetConfig], task: Task, tracker: Tracker) -> Outcomes:
+    first, size = configs[0], configs[0].vectorize
+    here = first.engine == "local" and first.workers == 1
+    parent: Parent = SameRun(tracker) if len(configs) == 1 else tracker if here else tracker.picklable_parent()
+    jobs = [Job(configs[start : start + size], parent) for start in range(0, len(configs), size)]
+    if here or len(configs) == 1:
         return run_here(jobs, task)
-    return run_on_ray(jobs, config.workers) if config.engine == "ray" else run_in_processes(jobs, config.workers)
+    return run_on_ray(jobs, first.workers) if first.engine == "ray" else run_in_processes(jobs, first.workers)
 
 
-def _reported(ended: Ended, count: int) -> Ended:
-    """The same, with a line for each run of several."""
-    for number, (plan, outcome) in enumerate(ended, start=1):
-        if count > 1:
-            failed = isinstance(outcome, Exception)
-            log.log(
-                logging.ERROR if failed else logging.INFO,
-                "%d of %d: random seed %d %s", number, count, plan.seed, f"failed: {outcome}" if failed else "recorded",
-            )  # fmt: skip
-        yield plan, outcome
+def _logged(outcomes: Outcomes, total: int) -> Outcomes:
+    """The same outcomes; logs a line for each of several runs."""
+    for number, (config, outcome) in enumerate(outcomes, start=1):
+        failed = isinstance(outcome, Exception)
+        if total > 1:
+            level, result = (logging.ERROR, f"failed: {outcome}") if failed else (logging.INFO, "recorded")
+            log.log(level, "%d of %d: random seed %d %s", number, total, config.seed, result)
+        yield config, outcome
 
 
-def _folders(outcomes: Sequence[Outcome], plans: Sequence[TrainTargetConfig]) -> list[Path]:
-    failed = {
-        plan.seed: outcome for plan, outcome in zip(plans, outcomes, strict=True) if isinstance(outcome, Exception)
-    }
-    if len(plans) == 1 and failed:
-        raise failed[plans[0].seed]
-    if failed:
-        reasons = "; ".join(f"random seed {seed}: {reason}" for seed, reason in failed.items())
+def _folders(outcomes: Sequence[Outcome], configs: Sequence[TrainTargetConfig]) -> list[Path]:
+    """The folders of all runs; raises if a run failed."""
+    pairs = zip(configs, outcomes, strict=True)
+    errors = {config.seed: outcome for config, outcome in pairs if isinstance(outcome, Exception)}
+    if len(configs) == 1 and errors:
+        raise errors[configs[0].seed]
+    if errors:
+        reasons = "; ".join(f"random seed {seed}: {error}" for seed, error in errors.items())
         raise RunsFailed(
-            f"{len(failed)} of {len(plans)} runs failed ({reasons}). The others are in "
-            f"{plans[0].trajectory_dir / plans[0].run_name} and can be used"
-        ) from next(iter(failed.values()))
+            f"{len(errors)} of {len(configs)} runs failed ({reasons}). The others are in "
+            f"{configs[0].trajectory_dir / configs[0].run_name} and can be used"
+        ) from next(iter(errors.values()))
     return [outcome for outcome in outcomes if isinstance(outcome, Path)]
 
 

@@ -1,4 +1,4 @@
-"""Inner training: any network, any task, any optimizer of PyTorch. It writes nothing and tracks nothing."""
+"""Training steps: any network, any task, any optimizer of PyTorch, without files or tracking."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,10 +11,10 @@ from ..tasks import Batch, Task
 
 
 def pick_device(name: str) -> torch.device:
-    """The device behind "cpu", "cuda" or "auto" (CUDA where there is one).
+    """The device of a name: "cpu", "cuda", or "auto" for CUDA where it is available.
 
     Raises:
-        InvalidConfig: CUDA is asked for and there is none.
+        InvalidConfig: CUDA is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
 def train_steps(
     model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batches: Iterable[Batch], device: torch.device
 ) -> Iterator[float]:
-    """Train on batches, giving the loss of each as it stood before its step.
+    """Train on batches; yields the loss on each batch before its step.
 
     Raises:
         Diverged: a loss is not finite.
@@ -38,7 +38,7 @@ def train_steps(
 
 
 def check_loss(loss: float) -> None:
-    """Refuse a training loss that is not finite.
+    """Check that a training loss is finite.
 
     Raises:
         Diverged: it is infinite or not a number.
@@ -50,11 +50,11 @@ def check_loss(loss: float) -> None:
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch, device: torch.device
 ) -> float:
-    """Train on one batch; its loss before the step."""
+    """Train on one batch; returns the loss before the step."""
     model.train()
     batch = batch.to(device)
 
-    def closure() -> float:  # some optimizers, such as LBFGS, ask for the loss more than once in a step
+    def closure() -> float:  # some optimizers, such as LBFGS, evaluate the loss several times per step
         optimizer.zero_grad()
         loss = task.loss(model(batch.inputs), batch.labels)
         loss.backward()

@@ -1,1 +1,1 @@
-"""Tables, sentences and charts of an evaluation."""
+"""Tables, sentences, charts and reports of an evaluation."""

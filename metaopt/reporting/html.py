@@ -1,47 +1,53 @@
-"""The report as a page on which one can point at everything: `report.html`."""
+"""The report as one self-contained HTML page with all charts: `report.html`."""
 
 from collections.abc import Sequence
 
 from ..evaluation.results import Comparison
-from ..figures.page import box, figure, heading, page, prose, table
+from ..figures import rendered
+from ..figures.page import box, heading, inline_figure, page, prose, table
 from .charts import Chart
-from .charts.contenders import CONTROL, looks
-from .report import Section, headline, report_title, sections, what_was_compared
-from .text import remarks
+from .charts.contenders import CONTROL, contender_styles
+from .findings import notes
+from .report import Section, describe_setup, headline, report_title, sections
 
-_HOW_TO_READ = """Point at anything to see its numbers; click on a name in a legend to hide or show it, drag to zoom in,
-double-click to go back. In all figures, dashed black is *hold*, orange the *line*, and red the judged optimizer."""
+_HOW_TO_READ = """In all charts, dashed black is *hold*, orange the *line*, and red the evaluated optimizer. The numbers
+of the charts are in the tables below, in `contenders.csv` and in `evaluation.json`."""
 
 
 def report_html(comparison: Comparison, charts: Sequence[Chart]) -> str:
-    """The charts, then all that `report.md` says; one file that loads nothing.
+    """A page with all charts and the text of `report.md`. It has no script and loads nothing.
 
     Args:
-        comparison: with all learning rates.
-        charts: of the contenders at their best ones.
+        comparison: results at all learning rates.
+        charts: charts of the contenders at their best rates.
     """
-    colours = {name: look.colour for name, look in looks(comparison).items()}
+    colours = {name: style.colour for name, style in contender_styles(comparison).items()}
     colours |= dict.fromkeys(comparison.controls, CONTROL)
     parts = [
-        prose(headline(comparison), "lead"),
-        _remarks(comparison),
-        prose(what_was_compared(comparison)),
+        prose(headline(comparison), "headline"),
+        _notes(comparison),
+        prose(describe_setup(comparison)),
         prose(_HOW_TO_READ),
     ]
-    for chart in charts:
-        parts += [heading(chart.title), prose(chart.caption, "caption"), figure(chart.name, chart.interactive())]
+    parts += [heading("Charts"), *map(_figure, charts)]
     for section in sections(comparison):
-        parts += _section(section, colours, comparison.judged)
+        parts += _section(section, colours, comparison.candidate)
     return page(report_title(comparison), parts)
 
 
-def _remarks(comparison: Comparison) -> str:
-    found = remarks(comparison)
-    return box(prose("\n".join(f"- {remark}" for remark in found)), "remarks") if found else ""
+def _figure(chart: Chart) -> str:
+    return inline_figure(chart.name, chart.title, rendered(chart.figure())["svg"], chart.caption)
 
 
-def _section(section: Section, colours: dict[str, str], judged: str) -> list[str]:
+def _notes(comparison: Comparison) -> str:
+    found = notes(comparison)
+    return box(prose("\n".join(f"- {note}" for note in found)), "notes") if found else ""
+
+
+def _section(section: Section, colours: dict[str, str], candidate: str) -> list[str]:
     blocks = [
-        prose(block) if isinstance(block, str) else table(*block, colours, judged) for block in section.blocks if block
+        prose(block) if isinstance(block, str) else table(*block, colours, candidate)
+        for block in section.blocks
+        if block
     ]
     return [heading(section.title, section.level), *blocks]

@@ -1,32 +1,33 @@
-"""The tables of a report: names of columns, then rows of text."""
+"""Tables of a report: column names, then rows of text."""
 
 from ..evaluation.results import HOLD, Comparison
-from ..evaluation.summary import Summary, afterwards, at_rate, best_rate
-from .text import NONE, before_and_after, fewer_steps, interval, kept, number, percent, said_of, steps
+from ..evaluation.summary import Summary, at_rate, best_rate, losses_after_nowcasts
+from .formatting import NONE, before_and_after, fewer_steps, interval, kept, number, percent, steps, verdict
 
 Table = tuple[list[str], list[list[str]]]
+"""Column names, and rows of cells."""
 
 
 def overview(summary: Summary) -> Table:
-    """One line per contender, for a terminal."""
+    """One row per contender, for the terminal."""
     heads = ["contender", "steps: early", "full", "speed-up (95 %)", "final loss", "loss at a nowcast", "kept"]
     rows = [
         [
-            s.contender,
-            steps(s.early),
-            steps(s.full),
-            interval(s.full.speed_up) if s.contender != HOLD else "1",
-            f"{s.final_loss:.4f}",
-            before_and_after(s),
-            kept(s),
+            each.contender,
+            steps(each.early),
+            steps(each.full),
+            interval(each.full.speed_up) if each.contender != HOLD else "1",
+            f"{each.final_loss:.4f}",
+            before_and_after(each),
+            kept(each),
         ]
-        for s in summary.standings
+        for each in summary.contenders
     ]
     return heads, rows
 
 
-def arrivals(summary: Summary) -> Table:
-    """When each contender reached the targets."""
+def steps_to_target(summary: Summary) -> Table:
+    """Steps and seconds of each contender to the targets."""
     heads = [
         "contender",
         "early: steps",
@@ -39,88 +40,89 @@ def arrivals(summary: Summary) -> Table:
     ]
     rows = [
         [
-            s.contender,
-            steps(s.early),
-            interval(s.early.speed_up),
-            steps(s.full),
-            interval(s.full.speed_up),
-            fewer_steps(s.full),
-            interval(s.full.speed_up_in_time),
-            f"{s.final_loss:.4f}",
+            each.contender,
+            steps(each.early),
+            interval(each.early.speed_up),
+            steps(each.full),
+            interval(each.full.speed_up),
+            fewer_steps(each.full),
+            interval(each.full.speed_up_in_time),
+            f"{each.final_loss:.4f}",
         ]
-        for s in summary.standings
+        for each in summary.contenders
     ]
     return heads, rows
 
 
 def nowcasts(summary: Summary) -> Table:
-    """What single predictions are worth, and how many were kept in training."""
+    """Loss and error of single predictions, and the share of accepted nowcasts in training."""
     heads = ["contender", "before", "after", "after / before", "squared error", "kept", "guard passes"]
     rows = [
         [
-            s.contender,
-            number(s.before),
-            number(s.after),
-            interval(s.gain) if s.gain else NONE,
-            number(s.error, 2),
-            kept(s),
-            str(s.guard_passes),
+            each.contender,
+            number(each.before),
+            number(each.after),
+            interval(each.gain) if each.gain else NONE,
+            number(each.error, 2),
+            kept(each),
+            str(each.guard_passes),
         ]
-        for s in summary.standings
-        if s.nowcasts
+        for each in summary.contenders
+        if each.nowcasts
     ]
     return heads, rows
 
 
 def controls(summary: Summary) -> Table:
-    """The controls below the real thing."""
+    """The real predictions, then the controls."""
     heads = ["predictor", "after", "after / before", "gain kept", "verdict"]
-    judged = summary.judged
-    gain = interval(judged.gain) if judged.gain else NONE
-    real = [judged.contender, number(judged.after), gain, "100 %", "the real thing"]
+    candidate = summary.candidate
+    gain = interval(candidate.gain) if candidate.gain else NONE
+    real = [candidate.contender, number(candidate.after), gain, "100 %", "the real predictions"]
     rows = [
-        [control.control, number(control.after), interval(control.gain), percent(control.kept), said_of(control)]
+        [control.control, number(control.after), interval(control.gain), percent(control.kept), verdict(control)]
         for control in summary.controls
     ]
     return heads, [real, *rows]
 
 
-def some_steps_later(comparison: Comparison) -> Table:
-    """What is left of a nowcast after some steps."""
+def after_nowcasts(comparison: Comparison) -> Table:
+    """Loss some steps after a nowcast, relative to hold's."""
     heads = ["contender", "steps after a nowcast", "loss", "hold's", "ratio"]
     rows = [
-        [a.contender, str(a.delay), number(a.loss), number(a.of_hold), interval(a.ratio)]
-        for a in afterwards(comparison)
+        [each.contender, str(each.delay), number(each.loss), number(each.hold_loss), interval(each.ratio)]
+        for each in losses_after_nowcasts(comparison)
     ]
     return heads, rows
 
 
 def same_rates(comparison: Comparison) -> Table:
-    """All contenders at each learning rate, and which of them is each one's best."""
-    same = [Summary(at_rate(comparison, rate)) for rate in comparison.rates]
+    """Speed-up and final loss of each contender at each learning rate, and its best rate."""
+    summaries = [Summary(at_rate(comparison, rate)) for rate in comparison.rates]
     rows = [
-        [name, best_rate(comparison, name), *(cell for summary in same for cell in _at_one_rate(summary, name))]
+        [name, best_rate(comparison, name), *(cell for summary in summaries for cell in _at_one_rate(summary, name))]
         for name in comparison.contenders
     ]
     heads = ["contender", "its best lr", *(head for rate in comparison.rates for head in (f"{rate}: speed-up", "loss"))]
     return heads, rows
 
 
-def _at_one_rate(summary: Summary, contender: str) -> tuple[str, str]:
-    standing = next(s for s in summary.standings if s.contender == contender)
-    return interval(standing.full.speed_up), f"{standing.final_loss:.4f}"
-
-
 def contenders_csv(comparison: Comparison) -> str:
-    """The figures of each contender at each learning rate, as comma-separated values."""
+    """Numbers of each contender at each learning rate, as comma-separated values."""
     lines = ["lr,contender,steps early,steps,never,speed-up,low,high,speed-up in seconds,final loss,nowcasts,kept"]
     for rate in comparison.rates:
-        for s in Summary(at_rate(comparison, rate)).standings:
-            counts = [s.early.counted_steps, s.full.counted_steps, s.full.never, *s.full.speed_up]
-            cells = [rate, s.contender, *counts, s.full.speed_up_in_time.mean, s.final_loss, s.nowcasts, s.accepted]
-            lines.append(",".join("" if cell is None else _cell(cell) for cell in cells))
+        for each in Summary(at_rate(comparison, rate)).contenders:
+            counts = [each.early.counted_steps, each.full.counted_steps, each.full.never, *each.full.speed_up]
+            rest = [each.full.speed_up_in_time.mean, each.final_loss, each.nowcasts, each.accepted]
+            cells = [rate, each.contender, *counts, *rest]
+            lines.append(",".join("" if cell is None else _csv_cell(cell) for cell in cells))
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: str | float) -> str:
+def _at_one_rate(summary: Summary, contender: str) -> tuple[str, str]:
+    found = next(each for each in summary.contenders if each.contender == contender)
+    return interval(found.full.speed_up), f"{found.final_loss:.4f}"
+
+
+def _csv_cell(value: str | float) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,7 @@
-"""Target networks. One file each; one line in this table each; and names for the networks of others."""
+"""Target networks by name: those of metaopt and of plug-ins, of torchvision and transformers, and the user's own.
+
+`TARGETS` names the module that defines each of them.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,51 +10,59 @@ from torch import nn
 
 from ..core.errors import InvalidConfig
 from ..core.registry import Registry
-from .builders import Builder, ConfiguredBuilder, TorchvisionBuilder, TransformersBuilder, code_builder
+from .builders import Builder, ConfiguredBuilder, code_builder
+from .convolutional import TargetCNN
+from .libraries import TorchvisionBuilder, TransformersBuilder
 from .taps import Tap, read_taps, tapped, taps
-from .target_cnn import TargetCNN
-from .vmap import vmappable
+from .transformer import vmappable
 
 TARGETS = Registry(
     "target model",
     "metaopt.targets",
     {
-        "ConvNet": "metaopt.targets.convnet:ConvNet",
-        "GPT": "metaopt.targets.gpt:GPT",
+        "ConvNet": "metaopt.targets.convolutional:ConvNet",
+        "GPT": "metaopt.targets.transformer:GPT",
         "MLP": "metaopt.targets.mlp:MLP",
-        "ResNet18": "metaopt.targets.resnet:ResNet18",
-        "ResNet34": "metaopt.targets.resnet:ResNet34",
-        "TargetCNN": "metaopt.targets.target_cnn:TargetCNN",
-        "VisionTransformer": "metaopt.targets.vision_transformer:VisionTransformer",
+        "ResNet18": "metaopt.targets.convolutional:ResNet18",
+        "ResNet34": "metaopt.targets.convolutional:ResNet34",
+        "TargetCNN": "metaopt.targets.convolutional:TargetCNN",
+        "VisionTransformer": "metaopt.targets.transformer:VisionTransformer",
     },
 )
-"""Target networks by name, those of outside packages included."""
+"""Target networks by name, including those of installed plug-ins."""
 
 SCHEMES: Mapping[str, Callable[[str], Builder]] = {
     "torchvision": TorchvisionBuilder,
     "transformers": TransformersBuilder,
 }
-"""Packages whose networks need no entry of ours: `<scheme>:<name in that package>`."""
+"""Libraries whose networks are named `<library>:<name in the library>`."""
 
 PATTERNS = {
     "torchvision:<name>": "A classifier of torchvision.models, such as torchvision:mobilenet_v2.",
     "transformers:<ConfigClass>": "A causal language model of transformers, such as transformers:GPT2Config.",
-    "package.module:build": "A torch.nn.Module of your own, or a function that returns one.",
+    "package.module:build": "A torch.nn.Module class of your own, or a function that returns a module.",
 }
-"""How the names look that no table lists, and what they stand for."""
+"""Patterns of the names that are not in `TARGETS`, with descriptions."""
 
 
 def get_target_model(name: str, model_facts: Mapping[str, Any] | None = None, /, **config: Any) -> nn.Module:
-    """Build a target network by name.
+    """Build a target network by name, with random initial weights.
 
-    A name of the user's own code (`names_code`) imports and runs that code: whoever takes names from files of
-    others refuses it first.
+        import metaopt
+
+        task = metaopt.load_task("digits")
+        model = metaopt.get_target_model("MLP", task.model_facts, widths=(32, 32))
+        resnet = metaopt.get_target_model("torchvision:resnet18", classes=100)
+
+    A name such as `package.module:build` imports and runs that code. Check names from untrusted files with
+    `names_code`.
 
     Args:
-        model_facts: what a task says of its data; the network takes what it needs of them, and `config` wins.
+        model_facts: properties of a task's data, which set the options of the same name; `config` overrides them.
+        config: options of the network; `metaopt list targets NAME` shows them.
     Raises:
-        UnknownName: no such network; the message lists the nearest names.
-        InvalidConfig: a keyword is not one of its parameters, or has a value it cannot take.
+        UnknownName: there is no such network; the message lists the nearest names.
+        InvalidConfig: an unknown option, or an invalid value.
     """
     builder = _builder(name)
     model = builder.build(config if model_facts is None else builder.configure(model_facts, config))
@@ -61,17 +72,17 @@ def get_target_model(name: str, model_facts: Mapping[str, Any] | None = None, /,
 
 
 def target_config(name: str, model_facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The full configuration of a target: what the task's data asks for, then the user's own options.
+    """The complete configuration of a target as plain values: properties of the data, overridden by the options.
 
     Raises:
-        UnknownName: no such network.
-        InvalidConfig: an option that the network does not have, or a value it cannot take.
+        UnknownName: there is no such network; the message lists the nearest names.
+        InvalidConfig: an unknown option, or an invalid value.
     """
     return _builder(name).configure(model_facts, options)
 
 
 def names_code(name: str) -> bool:
-    """Whether a name is a path to somebody's own code, which runs when the network is built."""
+    """Whether a name is an import path, whose code runs when the network is built."""
     scheme, colon, _ = name.partition(":")
     return bool(colon) and scheme not in SCHEMES
 

@@ -1,4 +1,4 @@
-"""Linear layers with ReLU between them, on flattened inputs."""
+"""Multilayer perceptron: linear layers with ReLU on flattened inputs."""
 
 from itertools import pairwise
 
@@ -10,15 +10,15 @@ from ..core.errors import InvalidConfig
 
 
 class MLPConfig(Config):
-    """Size of the inputs and widths of the hidden layers."""
+    """Input features, classes and widths of the hidden layers."""
 
-    in_features: int = option(default=784, help="Numbers per example, flattened [count].", at_least=1)
-    classes: int = option(default=10, help="Number of outputs: classes, or 1 for a regression.", at_least=1)
+    in_features: int = option(default=784, help="Features of an example, flattened [count].", at_least=1)
+    classes: int = option(default=10, help="Number of outputs: classes, or 1 for regression.", at_least=1)
     widths: tuple[int, ...] = option(default=(64, 32), help="Widths of the hidden layers.")
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron of any depth."""
+    """Multilayer perceptron with any number of hidden layers."""
 
     Config = MLPConfig
 

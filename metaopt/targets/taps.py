@@ -1,7 +1,7 @@
-"""Places between the layers of a network, where something can be attached or read.
+"""Taps: named module outputs of a network that functions can read or replace through forward hooks.
 
-Every layer of a known output size is such a place. A network can name more, or give a layer a better kind, with
-a method `taps()`; each place is the output of a module, so that any network has them without a change of its code.
+The output of every layer with a known size is a tap. A network adds taps, or states a better kind for a layer, with a
+method `taps()`. Networks need no other change, because a tap is always the output of a module.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from ..core.errors import UnknownName
 from ..core.registry import suggest
 
 Places = dict[str, tuple[str, int, int]]
-"""What a network's own `taps()` says: the path of a module, its kind, its size, the dimension of that size."""
+"""Result of a network's own `taps()`: module path → kind, size, and the output dimension that has this size."""
 
 _SIZES: Mapping[type[nn.Module], tuple[str, int]] = {
     nn.Conv1d: ("out_channels", 1),
@@ -31,22 +31,22 @@ _SIZES: Mapping[type[nn.Module], tuple[str, int]] = {
     nn.RMSNorm: ("normalized_shape", -1),
     nn.MultiheadAttention: ("embed_dim", -1),
 }
-"""Which attribute of a layer is the size of its output, and along which dimension."""
+"""The attribute of a layer that is the size of its output, and the dimension of that size."""
 
 _OPAQUE = (nn.MultiheadAttention,)
-"""Modules that use the weights of their parts without calling them: a hook on a part would never run."""
+"""Modules that use the weights of their children without calling them, so that hooks on the children never run."""
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A place in a network: the output of one of its modules.
+    """The output of one module of a network.
 
     Args:
-        name: the path of the module ("blocks.0.attention").
+        name: path of the module ("blocks.0.attention").
         kind: "attention", "mlp", "block" or "layer".
-        size: channels, or width of the embedding.
-        position: its order among the network's places, from 0, as they are reached.
-        dim: the dimension of the output that has this size.
+        size: channels, or embedding width.
+        position: index among the taps of the network, from 0, in the order of the forward pass.
+        dim: the output dimension that has this size.
     """
 
     name: str
@@ -57,14 +57,24 @@ class Tap:
 
 
 def taps(model: nn.Module, inputs: Any = None) -> list[Tap]:
-    """All places of a network, in the order in which it reaches them.
+    """All taps of a network in the order of its forward pass.
+
+        import torch
+        from metaopt import get_target_model
+        from metaopt.targets import read_taps, tapped, taps
+
+        model, tokens = get_target_model("GPT", n_layer=2), torch.zeros(1, 8, dtype=torch.long)
+        names = [tap.name for tap in taps(model) if tap.kind == "attention"]
+        outputs = read_taps(model, tokens, names)  # name → [1, 8, 128]
+        with tapped(model, {name: torch.zeros_like for name in names}):  # ablate attention
+            logits = model(tokens)
 
     Args:
-        inputs: an example to learn the order from; places that it does not reach are left out. Without one, modules
-            count as called in the order in which they are defined, parts before the whole, as ours are.
+        inputs: example inputs for a forward pass that determines the order; taps that it does not reach are left out.
+            Without inputs, the order is that in which the modules are defined, children before their parents.
     """
     places = dict(_places(model))
-    order = [name for name in _inside_out(model) if name in places]
+    order = [name for name in _children_first(model) if name in places]
     if inputs is not None:
         order = list(read_taps(model, inputs, order))
     found = [(name, *places[name]) for name in order]
@@ -73,13 +83,13 @@ def taps(model: nn.Module, inputs: Any = None) -> list[Tap]:
 
 @contextmanager
 def tapped(model: nn.Module, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Let functions take part in a network's forward passes, each at a place.
+    """Apply functions to taps in all forward passes of the block.
 
     Args:
-        functions: by the name of a place; each gets the tensor there and returns the one to go on with. Where a
-            module answers with several tensors (attention and its weights), it is the first.
+        functions: by tap name; each maps the module output to the tensor that replaces it. If a module returns several
+            tensors, such as attention outputs and weights, the function applies to the first.
     Raises:
-        UnknownName: the network has no such place; the message lists the nearest names.
+        UnknownName: the network has no such tap; the message lists the nearest names.
     """
     check_taps(model, functions)
     with ExitStack() as hooks:
@@ -89,12 +99,12 @@ def tapped(model: nn.Module, functions: Mapping[str, Callable[[Tensor], Tensor]]
 
 
 def read_taps(model: nn.Module, inputs: Any, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """The tensors at some places, or at all, in a forward pass, in the order in which it reaches them.
+    """The tensors at some taps, or at all, in the order of a forward pass.
 
-    Places that it does not reach are absent; of those that it reaches several times, the first tensor counts.
+    Taps that the pass does not reach are missing. Of a module that runs several times, the first output is read.
 
     Raises:
-        UnknownName: the network has no such place; the message lists the nearest names.
+        UnknownName: the network has no such tap; the message lists the nearest names.
     """
     read: dict[str, Tensor] = {}
 
@@ -108,10 +118,10 @@ def read_taps(model: nn.Module, inputs: Any, names: Iterable[str] | None = None)
 
 
 def check_taps(model: nn.Module, names: Iterable[str]) -> None:
-    """Refuse places that a network does not have.
+    """Check that a network has these taps.
 
     Raises:
-        UnknownName: the first of them; the message lists the nearest names.
+        UnknownName: the first that it lacks; the message lists the nearest names.
     """
     known = [tap.name for tap in taps(model)]
     for name in names:
@@ -120,12 +130,12 @@ def check_taps(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def transformer_places(blocks: Iterable[str], attention: str, mlp: str, width: int) -> Places:
-    """The places of transformer blocks: after each attention, after each MLP, after the block.
+    """The taps of transformer blocks: each attention, each MLP, each block.
 
     Args:
-        blocks: the paths of the blocks.
-        attention, mlp: what these parts are called inside a block.
-        width: the width of the embedding.
+        blocks: paths of the blocks.
+        attention, mlp: names of these modules within a block.
+        width: embedding width.
     """
     places: Places = {}
     for block in blocks:
@@ -138,7 +148,7 @@ def transformer_places(blocks: Iterable[str], attention: str, mlp: str, width: i
 
 
 def _places(model: nn.Module) -> Iterator[tuple[str, tuple[str, int, int]]]:
-    """Layers of known size first, then what the network and its parts say of themselves, which counts more."""
+    """Layers of known size, then the results of `taps()` methods, which override them; outer modules override inner."""
     for name, module in model.named_modules():
         for kind, (attribute, dim) in _SIZES.items():
             if isinstance(module, kind):
@@ -146,15 +156,15 @@ def _places(model: nn.Module) -> Iterator[tuple[str, tuple[str, int, int]]]:
                 yield name, ("layer", size[-1] if isinstance(size, tuple) else size, dim)
     for name, module in reversed(list(model.named_modules())):
         own = getattr(module, "taps", None)
-        for place, what in (own() if callable(own) else {}).items():
-            yield f"{name}.{place}" if name else place, what
+        for path, tap in (own() if callable(own) else {}).items():
+            yield f"{name}.{path}" if name else path, tap
 
 
-def _inside_out(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """The paths of all modules that are called, parts before the whole."""
+def _children_first(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """The paths of all modules whose hooks run, children before their parents."""
     if not isinstance(module, _OPAQUE):
         for name, child in module.named_children():
-            yield from _inside_out(child, f"{prefix}{name}.")
+            yield from _children_first(child, f"{prefix}{name}.")
     yield prefix.removesuffix(".")
 
 

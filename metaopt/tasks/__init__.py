@@ -1,37 +1,51 @@
-"""Tasks: data, loss and metrics. One file each; one line in this table each."""
+"""Tasks by name: data sets in four splits, a loss and metrics.
+
+`TASKS` names the module that defines each of them.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InvalidConfig
+from ..core.moved import moved_names
 from ..core.registry import Registry
-from .base import Batch, Examples, Task, TaskConfig
+from .base import Batch, Examples, Split, SplitConfig, Task, TaskConfig
+from .supervised import Classification, Regression
 
 TASKS = Registry(
     "task",
     "metaopt.tasks",
     {
-        "cifar10": "metaopt.tasks.torchvision_datasets:CIFAR10",
+        "cifar10": "metaopt.tasks.image_datasets:CIFAR10",
         "csv": "metaopt.tasks.csv_table:CSVTable",
-        "digits": "metaopt.tasks.digits:Digits",
-        "fashion-mnist": "metaopt.tasks.torchvision_datasets:FashionMNIST",
+        "digits": "metaopt.tasks.image_datasets:Digits",
+        "fashion-mnist": "metaopt.tasks.image_datasets:FashionMNIST",
         "image-folder": "metaopt.tasks.image_folder:ImageFolder",
-        "mnist": "metaopt.tasks.torchvision_datasets:MNIST",
+        "mnist": "metaopt.tasks.image_datasets:MNIST",
         "text": "metaopt.tasks.text:Text",
-        "tinystories": "metaopt.tasks.tinystories:TinyStories",
+        "tinystories": "metaopt.tasks.text:TinyStories",
     },
 )
-"""Tasks by name, those of outside packages included."""
+"""Tasks by name, including those of installed plug-ins."""
 
 
 def load_task(name: str, **config: Any) -> Task:
-    """Build a task by name.
+    """Load a task by name.
 
+        import metaopt
+
+        task = metaopt.load_task("digits", shift=0)
+        inputs, labels = task.splits["validation"][:64]  # [64, 1, 8, 8], [64]
+        model = metaopt.get_target_model("MLP", task.model_facts)
+        loss = task.loss(model(inputs), labels)
+
+    Args:
+        config: options of the task; `metaopt list tasks NAME` shows them.
     Raises:
-        UnknownName: no such task; the message lists the nearest names.
-        InvalidConfig: a keyword is not one of its parameters, or has a value it cannot take.
-        TaskDataError: its data is missing or unreadable.
+        UnknownName: there is no such task; the message lists the nearest names.
+        InvalidConfig: an unknown option, or an invalid value.
+        TaskDataError: the data is missing or unreadable.
     """
     kind = TASKS.get(name)
     task: Task = kind(kind.Config.from_mapping(config))
@@ -39,11 +53,14 @@ def load_task(name: str, **config: Any) -> Task:
 
 
 def task_config(name: str, options: Mapping[str, Any], data_dir: Path | None = None) -> dict[str, Any]:
-    """The full configuration of a task: the user's options, and where its data lies if that is given.
+    """The complete configuration of a task as plain values.
 
+    Args:
+        options: the options that differ from their defaults.
+        data_dir: folder or file of the data; overrides the one in `options`.
     Raises:
-        UnknownName: no such task.
-        InvalidConfig: an option that the task does not have, a value it cannot take, or a folder where it reads none.
+        UnknownName: there is no such task; the message lists the nearest names.
+        InvalidConfig: an unknown option, an invalid value, or a `data_dir` for a task that reads no files.
     """
     kind = TASKS.get(name)
     if data_dir is None:
@@ -53,4 +70,18 @@ def task_config(name: str, options: Mapping[str, Any], data_dir: Path | None = N
     return kind.Config.from_mapping({**options, "data_dir": data_dir}).to_mapping()
 
 
-__all__ = ["TASKS", "Batch", "Examples", "Task", "TaskConfig", "load_task", "task_config"]
+__getattr__ = moved_names(__name__, {"get_task": "metaopt.tasks:load_task"})
+
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Classification",
+    "Examples",
+    "Regression",
+    "Split",
+    "SplitConfig",
+    "Task",
+    "TaskConfig",
+    "load_task",
+    "task_config",
+]

@@ -1,6 +1,6 @@
-"""What a task is: batches, a loss, and metrics that only inform.
+"""Tasks: training data in four splits, a loss to minimise, and metrics to report.
 
-Loss is the signal; nothing outside a task asks what kind of task it is.
+Code outside a task uses its loss and its metrics and never branches on its kind.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from ..core.errors import TaskDataError
 from ..core.rng import generator
 
 Split = Literal["train", "meta", "guard", "validation"]
-"""`train` trains targets, `meta` measures losses in meta-training, `guard` decides on nowcasts, `validation` judges."""
+"""`train` trains targets, `meta` gives the losses of meta-training, `guard` decides on nowcasts, and `validation` gives
+the reported figures."""
 
 Kind = Literal["classification", "language model", "regression"]
 Topology = Literal["cnn", "transformer", "mlp"]
@@ -29,23 +30,23 @@ _HASHED_AT_ONCE = 4096  # examples; bounds memory
 
 
 class Batch(NamedTuple):
-    """Some examples."""
+    """Inputs and labels of some examples; one row per example."""
 
     inputs: Tensor
     labels: Tensor
 
     def to(self, device: torch.device) -> Self:
-        """The same examples on a device."""
+        """The same batch on a device."""
         return self._replace(inputs=self.inputs.to(device), labels=self.labels.to(device))
 
 
 class Examples:
-    """The examples of a split. They may stay on disk; what a batch needs is read and made ready for a network.
+    """The examples of a split. They may stay on disk: indexing reads and preprocesses only the rows of a batch.
 
     Args:
-        inputs, labels: one row per example, in memory or memory-mapped; splits may share them.
-        rows: which rows belong to the split; all unless given.
-        prepare: turns stored inputs into those of a network (bytes of an image into standardised numbers).
+        inputs, labels: one row per example, in memory or memory-mapped; several splits may share them.
+        rows: the rows that belong to the split; all by default.
+        prepare: converts stored inputs into network inputs, such as uint8 pixels into standardised floats.
     """
 
     def __init__(
@@ -63,21 +64,21 @@ class Examples:
         return len(self._rows)
 
     def __getitem__(self, which: slice | Tensor) -> Batch:
-        """Some of the examples, by their numbers within the split."""
+        """A batch of the examples with these indices within the split."""
         inputs, labels = self._raw(which)
         return Batch(self._prepare(inputs) if self._prepare else inputs, labels)
 
     def in_order(self, size: int) -> Iterator[Batch]:
-        """All examples, in batches of at most some size."""
+        """All examples in order, in batches of at most `size`."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def update(self, sha: "hashlib._Hash") -> None:
-        """Feed the stored examples to a digest."""
-        for which, tensor in enumerate(self._stored):
+        """Add the stored examples to a digest."""
+        for part, tensor in enumerate(self._stored):
             sha.update(f"{tensor.dtype}{(len(self), *tensor.shape[1:])}".encode())
             for start in range(0, len(self), _HASHED_AT_ONCE):
-                piece = self._raw(slice(start, start + _HASHED_AT_ONCE))[which]
-                sha.update(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
+                chunk = self._raw(slice(start, start + _HASHED_AT_ONCE))[part]
+                sha.update(chunk.contiguous().view(-1).view(torch.uint8).numpy().data)
 
     def _raw(self, which: slice | Tensor) -> Batch:
         rows = self._rows[which]
@@ -86,16 +87,16 @@ class Examples:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What can be known of a task beside its data; phase 1 keeps it with each trajectory.
+    """A description of a task without its data; phase 1 stores it with each trajectory.
 
     Args:
-        kind: what is learned.
+        kind: classification, regression or language model.
         topology: the kind of network that suits the data.
-        baseline_loss: the loss of the best constant answer.
-        target_loss: the loss at which a training counts as done.
-        metrics: names of the figures beside the loss.
-        loss_change_std: typical size of the change of the training loss from one step to the next: its standard
-            deviation, as phase 1 measured it; None before that.
+        baseline_loss: the loss of the best constant prediction.
+        target_loss: the loss at which a training run counts as converged.
+        metrics: names of the metrics besides the loss.
+        loss_change_std: standard deviation of the change of the training loss from one step to the next, measured in
+            phase 1; None before that.
     """
 
     kind: Kind
@@ -111,55 +112,55 @@ class TaskConfig:
 
 
 class Task(ABC):
-    """Data + loss + metrics.
+    """Base class of tasks: data in splits, a loss, and metrics.
 
-    A subclass is final: it names its `Config`, loads its data in `__init__` and defines what is abstract here.
-    Splits are disjoint. The same random seed gives the same batches.
+    A subclass is final. It names its `Config`, fills `splits` in `__init__` and defines the abstract members. The
+    splits are disjoint. Equal configurations give equal splits; equal random seeds give equal batches.
     """
 
     Config: ClassVar[type[Config]]
     kind: Kind
     topology: Topology
     metric_names: tuple[str, ...] = ()
-    """The figures beside the loss: those of `metrics` and of `metrics_of_loss`."""
+    """Names of the metrics that `metrics` and `metrics_of_loss` return."""
     target_share: ClassVar[float] = 0.1
-    """The target loss as a share of the baseline loss."""
+    """Target loss / baseline loss."""
     rows_at_once: int = 500
-    """Examples in one forward pass of a measurement; bounds memory."""
+    """Batch size of evaluation [examples]; bounds memory."""
     splits: dict[Split, Examples]
 
     @property
     @abstractmethod
     def model_facts(self) -> Mapping[str, Any]:
-        """What a target may need to know of the data.
+        """Properties of the data that the options of a target are filled from.
 
-        Images: `in_features`, `in_channels`, `image_size`, `classes`. Tables: `in_features`, `classes` (1 for a
+        Images: `in_features`, `in_channels`, `image_size`, `classes`. Tables: `in_features`, `classes` (1 for
         regression). Text: `vocab_size`, `block_size`.
         """
 
     @property
     @abstractmethod
     def baseline_loss(self) -> float:
-        """The loss of the best constant answer."""
+        """The loss of the best constant prediction."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, ""]:
-        """The mean loss of a network's outputs."""
+        """The mean loss of a network's outputs over a batch."""
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " examples"]:
-        """The loss of each example."""
+        """The loss of each example of a batch."""
         return vmap(lambda output, label: self.loss(output.unsqueeze(0), label.unsqueeze(0)))(outputs, labels)
 
     @abstractmethod
     def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Further figures by name, each a mean over the examples."""
+        """Metrics by name, each a mean over the examples of a batch."""
 
     def metrics_of_loss(self, loss: float) -> dict[str, float]:
-        """Further figures that follow from the mean loss over a split, such as perplexity."""
+        """Metrics that are functions of the mean loss over a split, such as perplexity."""
         return {}
 
     def describe(self) -> TaskConfig:
-        """What can be known of the task before any training."""
+        """The description of the task before any training."""
         return TaskConfig(
             kind=self.kind,
             topology=self.topology,
@@ -169,19 +170,19 @@ class Task(ABC):
         )
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch of training batches in an order that depends on the random seed and the epoch alone."""
+        """The training batches of one epoch, shuffled by the random seed and the epoch alone."""
         examples = self.splits["train"]
         order = torch.randperm(len(examples), generator=generator(seed, epoch))
         for rows in order.split(batch_size):
             yield examples[rows]
 
     def sample(self, split: Split, size: int, random: torch.Generator) -> Batch:
-        """A random batch of a split, without repetition; the whole split where that is smaller."""
+        """A random batch of a split without replacement; the whole split if it has fewer examples."""
         examples = self.splits[split]
         return examples[torch.randperm(len(examples), generator=random)[:size]]
 
     def digest(self) -> str:
-        """Identifies the data and its splits: 32 hexadecimal characters."""
+        """A digest of the data and its splits: 32 hexadecimal characters."""
         sha = hashlib.sha256()
         for name, examples in sorted(self.splits.items()):
             sha.update(name.encode())
@@ -189,45 +190,48 @@ class Task(ABC):
         return sha.hexdigest()[:32]
 
 
-class ShareConfig(Config):
-    """How large the parts of the training examples are."""
+class FractionConfig(Config):
+    """Sizes of the splits that are taken from the training examples."""
 
     meta_fraction: float = option(
-        default=0.2, help="Share of the training examples held out for meta-training.", above=0.0, below=0.5
+        default=0.2, help="Fraction of the training examples held out for meta-training.", above=0.0, below=0.5
     )
     guard_fraction: float = option(
-        default=0.1, help="Share of the training examples held out for guards.", above=0.0, below=0.5
+        default=0.1, help="Fraction of the training examples held out for guards.", above=0.0, below=0.5
     )
 
 
-class SplitConfig(ShareConfig):
-    """How the training examples are divided at random."""
+class SplitConfig(FractionConfig):
+    """Sizes of the splits, and the random seed that divides the examples."""
 
-    split_seed: int = option(default=0, help="Random seed of the division.", at_least=0)
+    split_seed: int = option(default=0, help="Random seed that divides the examples into splits.", at_least=0)
 
 
-def held_out(examples: Batch, fraction: float, seed: int) -> tuple[Batch, Batch]:
-    """Divide examples at random, where the data itself does not: those that train, and a share that only judges."""
+def hold_out(examples: Batch, fraction: float, seed: int) -> tuple[Batch, Batch]:
+    """Split off a random validation set, for data that comes without one.
+
+    Returns: training examples, validation examples.
+    """
     order = torch.randperm(len(examples.inputs), generator=generator(seed))
-    judged, rest = order.split([(count := int(len(order) * fraction)), len(order) - count])
-    return Batch(*(tensor[rest] for tensor in examples)), Batch(*(tensor[judged] for tensor in examples))
+    validation, train = order.split([(count := int(len(order) * fraction)), len(order) - count])
+    return Batch(*(tensor[train] for tensor in examples)), Batch(*(tensor[validation] for tensor in examples))
 
 
-def divided(
+def split_examples(
     train: Batch,
     validation: Batch,
     config: SplitConfig,
     prepare: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[Split, Examples]:
-    """The four splits, of which three share the training examples at random.
+    """The four splits: the training examples are divided at random into `train`, `meta` and `guard`.
 
     Args:
-        prepare: turns stored inputs into those of a network.
+        prepare: converts stored inputs into network inputs.
     Raises:
-        TaskDataError: there are too few examples for each split to have one.
+        TaskDataError: a split would be empty.
     """
     order = torch.randperm(len(train.inputs), generator=generator(config.split_seed))
-    meta, guard = (int(len(order) * share) for share in (config.meta_fraction, config.guard_fraction))
+    meta, guard = (int(len(order) * fraction) for fraction in (config.meta_fraction, config.guard_fraction))
     parts = order.split([meta, guard, len(order) - meta - guard])
     if any(len(part) == 0 for part in (*parts, validation.inputs)):
         raise TaskDataError(
@@ -240,11 +244,11 @@ def divided(
 
 
 @contextmanager
-def naming(source: object) -> Iterator[None]:
-    """Say of data that turns out to be unfit where it came from.
+def error_source(source: object) -> Iterator[None]:
+    """Prefix the data errors of a block with the source of the data.
 
     Raises:
-        TaskDataError: the same, beginning with the source.
+        TaskDataError: the error of the block, its message prefixed with `source`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What took long to make and can be made again: tensors in the user's cache folder."""
+"""Cache of preprocessed data: tensors and JSON in the user's cache folder, written once and then memory-mapped."""
 
 import hashlib
 import logging
@@ -10,42 +10,51 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..core.errors import FileFormatError, StorageError
+from ..core.moved import moved_names
 from ..weights.files import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
+__getattr__ = moved_names(
+    __name__, {"Made": "metaopt.tasks.cache:CacheEntry", "key_of": "metaopt.tasks.cache:cache_key"}
+)
+
 _KIND = "cache"
 
 
-class Made(NamedTuple):
-    """What a file of the cache holds."""
+class CacheEntry(NamedTuple):
+    """The content of a cache file."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+    """Values that JSON can represent."""
 
 
-def cached(name: str, key: str, make: Callable[[], Made]) -> Made:
-    """What `make` gives, made once and then mapped from a file; what is not touched is not loaded.
+def cached(name: str, key: str, make: Callable[[], CacheEntry]) -> CacheEntry:
+    """The result of `make`, read from the cache if it is there.
 
-    A damaged file is made anew. A cache that cannot be written costs time, not the run.
+        tensors, facts = cached("squares", cache_key(1000), lambda: CacheEntry({"n": torch.arange(1000) ** 2}, {}))
+
+    Tensors are memory-mapped: the parts that are not read are not loaded. A damaged file is computed again. If the
+    cache cannot be written, the computed result is returned with a warning.
 
     Args:
-        name: what it is, as the file's name begins.
-        key: equal only where `make` would give the same.
+        name: beginning of the file name.
+        key: from `cache_key`; must change whenever the result of `make` would.
     """
     path = cache_dir() / f"{name}-{key}.safetensors"
     if os.path.lexists(path):  # unlike Path.exists, no error where the folder cannot be entered
         try:
-            return Made(*read_tensors(path, _KIND))
+            return CacheEntry(*read_tensors(path, _KIND))
         except FileFormatError as error:
-            log.warning("%s. It is made anew", error)
-    made = make()
+            log.warning("%s. It is computed again", error)
+    entry = make()
     try:
-        write_tensors(path, made.tensors, _KIND, made.facts)
-        return Made(*read_tensors(path, _KIND, verify=False))
+        write_tensors(path, entry.tensors, _KIND, entry.facts)
+        return CacheEntry(*read_tensors(path, _KIND, verify=False))
     except (FileFormatError, StorageError) as error:
-        log.warning("%s. This run goes on; the next one has to make it again", error)
-        return made
+        log.warning("%s. This run continues without the cache; the next run computes it again", error)
+        return entry
 
 
 def cache_dir() -> Path:
@@ -53,8 +62,8 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "metaopt").expanduser()
 
 
-def key_of(*parts: object) -> str:
-    """A digest of anything that can be shown as text: 32 hexadecimal characters."""
+def cache_key(*parts: object) -> str:
+    """A digest of the `str()` of each part: 32 hexadecimal characters."""
     sha = hashlib.sha256()
     for part in parts:
         text = str(part).encode()

@@ -1,36 +1,42 @@
-"""Images in folders that are named like their classes."""
+"""Image classification on a folder of image files: train/<class>/<image> and test/<class>/<image>."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..core.config import option
 from ..core.errors import InvalidConfig, TaskDataError
-from .base import Batch, SplitConfig, naming
-from .cache import Made, cached, key_of
-from .image_files import ImageFile, class_names, decode, find_images
-from .images import VariedImages, standardised
+from .base import Batch, SplitConfig, error_source
+from .cache import CacheEntry, cache_key, cached
+from .image_augmentation import AugmentedClassification, standardised
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of what the cache holds
+_CACHE_VERSION = 1
 _SUMMED_AT_ONCE = 1024  # images; bounds memory
 _VALUES_AT_ONCE = 2**21  # numbers in the inputs of one forward pass; bounds memory
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_EXPECTED = "expected train/<class>/<image> and test/<class>/<image>"
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")  # convert() would clip them at 255
 
 
 class ImageFolderConfig(SplitConfig):
-    """Where the images lie, what is made of them, and how they are divided and varied."""
+    """Files, image size, augmentation and splits of an image folder."""
 
     data_dir: Path = option(default=Path("data"), help="Folder with train/<class>/ and test/<class>/.")
-    image_size: int = option(default=32, help="Height and width to which images are brought [pixels].", at_least=1)
+    image_size: int = option(default=32, help="Height and width to resize images to [pixels].", at_least=1)
     channels: int = option(default=3, help="1 for grey images, 3 for colour.")
     shift: int = option(default=0, help="Largest random shift of a training image [pixels]; 0 for none.", at_least=0)
-    flip: bool = option(default=False, help="Mirror half of the training images, anew in each epoch.")
-    strict: bool = option(default=False, help="Stop at an image that cannot be read, rather than leave it out.")
+    flip: bool = option(default=False, help="Mirror a random half of the training images in each epoch.")
+    strict: bool = option(default=False, help="Stop at an unreadable image instead of skipping it.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,22 +44,22 @@ class ImageFolderConfig(SplitConfig):
             raise InvalidConfig(f"channels is {self.channels}; expected 1 (grey) or 3 (colour)")
 
 
-class ImageFolder(VariedImages):
-    """Name the class of an image; any folder with train/<class>/ and test/<class>/ will do.
+class ImageFolder(AugmentedClassification):
+    """Classify the images of a folder with train/<class>/ and test/<class>/.
 
-    Images are decoded once, into the cache folder, and from then on read from there as they are needed. The test images
-    judge; the other splits share the training images. Classes are numbered in the order of their names.
+    The images are decoded once into the cache folder and memory-mapped from there. The test images are the validation
+    split; the training images are divided into the other splits. Class indices follow the sorted names.
     """
 
     Config = ImageFolderConfig
 
     def __init__(self, config: ImageFolderConfig) -> None:
         train, test = (find_images(config.data_dir / part) for part in ("train", "test"))
-        with naming(config.data_dir):
+        with error_source(config.data_dir):
             self.class_names = class_names(train, test)
         stored, facts = cached("images", _key(config, [*train, *test]), partial(_decode_all, config, train, test))
-        _report(facts["broken"], config)
-        with naming(config.data_dir):
+        _report_skipped(facts["broken"], config)
+        with error_source(config.data_dir):
             super().__init__(
                 Batch(stored["train"], stored["train_labels"]),
                 Batch(stored["test"], stored["test_labels"]),
@@ -65,45 +71,126 @@ class ImageFolder(VariedImages):
         self.shift, self.flip = config.shift, config.flip
 
 
+class ImageFile(NamedTuple):
+    """An image file and the name of its class."""
+
+    path: Path
+    class_name: str
+
+
+def find_images(folder: Path) -> list[ImageFile]:
+    """The images below each class folder, sorted by path.
+
+    Raises:
+        TaskDataError: the folder or the images are missing.
+    """
+    if not folder.is_dir():
+        raise TaskDataError(f"there is no folder {folder}; {_EXPECTED}. Check data_dir")
+    images = [ImageFile(path, inside.name) for inside in _class_folders(folder) for path in _images_below(inside)]
+    if not images:
+        raise TaskDataError(f"{folder} holds no images in folders; {_EXPECTED}, with names that end in {_suffixes()}")
+    return images
+
+
+def class_names(train: Sequence[ImageFile], test: Sequence[ImageFile]) -> list[str]:
+    """The sorted names of the classes.
+
+    Raises:
+        TaskDataError: there is only one class, or a class has test images but no training images.
+    """
+    names = sorted({image.class_name for image in train})
+    if unknown := sorted({image.class_name for image in test} - set(names)):
+        raise TaskDataError(
+            f"no training images for {', '.join(unknown)}, which has test images; the classes in train/ are "
+            f"{', '.join(names)}. Add such images, or remove the folder from test/"
+        )
+    if len(names) < 2:
+        raise TaskDataError(f"all training images are of one class, {names[0]}; {_EXPECTED}, with two classes or more")
+    return names
+
+
+def decode(path: Path, size: int, channels: int) -> UInt8[Tensor, "channels size size"]:
+    """Read an image, rotate it upright, and resize and crop its centre to a square.
+
+    Transparent pixels become white; 16-bit values become 8-bit.
+
+    Raises:
+        TaskDataError: the file cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = _opaque(ImageOps.exif_transpose(file)).convert("L" if channels == 1 else "RGB")
+        if image.size != (size, size):
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    except Exception as error:  # decoders raise many types on invalid bytes
+        raise TaskDataError(f"{path} cannot be read as an image ({type(error).__name__}: {error})") from error
+    return torch.from_numpy(np.array(image)).reshape(size, size, channels).movedim(-1, 0)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image without transparency, with at most 8 bits per value."""
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    transparent = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
+
+
+def _class_folders(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+
+
+def _images_below(folder: Path) -> list[Path]:
+    images = [path for path in folder.rglob("[!.]*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    if not images:  # most likely a mistake, so not just a class without examples
+        raise TaskDataError(f"{folder} holds no images; fill it with files that end in {_suffixes()}, or remove it")
+    return sorted(images, key=Path.as_posix)
+
+
+def _suffixes() -> str:
+    return ", ".join(_SUFFIXES)
+
+
 def _key(config: ImageFolderConfig, files: Sequence[ImageFile]) -> str:
-    """Changes with any of the files, their places below the folder, and what is made of them."""
+    """A cache key of the files, their paths in the folder, and the size and channels of the decoded images."""
     stats = [(path.relative_to(config.data_dir).as_posix(), path.stat()) for path, _ in files]
-    seen = [(place, stat.st_size, stat.st_mtime_ns) for place, stat in stats]
-    return key_of(_VERSION, config.image_size, config.channels, *seen)
+    versions = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    return cache_key(_CACHE_VERSION, config.image_size, config.channels, *versions)
 
 
-def _decode_all(config: ImageFolderConfig, train: Sequence[ImageFile], test: Sequence[ImageFile]) -> Made:
+def _decode_all(config: ImageFolderConfig, train: Sequence[ImageFile], test: Sequence[ImageFile]) -> CacheEntry:
     log.info("decoding %d images in %s", len(train) + len(test), config.data_dir)
     names = class_names(train, test)
     tensors, broken = {}, []
     for part, files in (("train", train), ("test", test)):
-        tensors[part], good, reasons = _decode_part(config, files)
-        tensors[f"{part}_labels"] = torch.tensor([names.index(file.class_name) for file in good], dtype=torch.int64)
+        tensors[part], readable, reasons = _decode_part(config, files)
+        tensors[f"{part}_labels"] = torch.tensor([names.index(file.class_name) for file in readable], dtype=torch.int64)
         broken += reasons
     tensors["mean"], tensors["std"] = _statistics(tensors["train"])
-    return Made(tensors, {"broken": broken})
+    return CacheEntry(tensors, {"broken": broken})
 
 
 def _decode_part(config: ImageFolderConfig, files: Sequence[ImageFile]) -> tuple[Tensor, list[ImageFile], list[str]]:
-    """All images that can be read, their files, and why the others cannot."""
+    """The decoded images, their files, and the errors of unreadable files."""
     images = torch.empty(len(files), config.channels, config.image_size, config.image_size, dtype=torch.uint8)
-    good: list[ImageFile] = []
+    readable: list[ImageFile] = []
     broken: list[str] = []
     for file in files:
         try:
-            images[len(good)] = decode(file.path, config.image_size, config.channels)
-            good.append(file)
+            images[len(readable)] = decode(file.path, config.image_size, config.channels)
+            readable.append(file)
         except TaskDataError as error:
             broken.append(str(error))
-    return images[: len(good)], good, broken
+    return images[: len(readable)], readable, broken
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel [0 to 1]; 1 for a deviation of 0."""
+    """Mean and standard deviation of each channel [0 to 1]; a deviation of 0 becomes 1."""
     count = max(1, images[:, 0].numel())
     sums = torch.zeros(2, images.shape[1], dtype=torch.float64)
-    for piece in images.split(_SUMMED_AT_ONCE):
-        values = piece.double() / 255
+    for chunk in images.split(_SUMMED_AT_ONCE):
+        values = chunk.double() / 255
         sums += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
     mean, square = sums / count
     std = (square - mean.square()).clamp(min=0).sqrt()
@@ -111,8 +198,8 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float().reshape(-1, 1, 1), std.float().reshape(-1, 1, 1)
 
 
-def _report(broken: Sequence[str], config: ImageFolderConfig) -> None:
-    """Say which images are left out; also when they were found to be broken in an earlier run.
+def _report_skipped(broken: Sequence[str], config: ImageFolderConfig) -> None:
+    """Warn about unreadable images in each run, not only in the run that decodes them.
 
     Raises:
         TaskDataError: there are some, and `strict` is set.
@@ -120,6 +207,6 @@ def _report(broken: Sequence[str], config: ImageFolderConfig) -> None:
     if broken and config.strict:
         raise TaskDataError(f"{broken[0]}. {len(broken)} in all. Replace or remove them, or leave out `strict`")
     for reason in broken:
-        log.warning("%s; it is left out", reason)
+        log.warning("%s; it is skipped", reason)
     if broken:
-        log.warning("%d images in %s are left out; set `strict` to stop instead", len(broken), config.data_dir)
+        log.warning("%d images in %s are skipped; set `strict` to stop instead", len(broken), config.data_dir)

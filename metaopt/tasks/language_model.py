@@ -1,4 +1,4 @@
-"""Saying how a text goes on."""
+"""Language modelling: next-token prediction on a text."""
 
 from collections.abc import Mapping
 from math import exp, log
@@ -10,33 +10,37 @@ from torch.nn import functional as F
 
 from ..core.config import option
 from ..core.errors import TaskDataError
-from .base import Examples, ShareConfig, Split, Task
+from .base import Examples, FractionConfig, Split, Task
 from .tokenizers import Tokens, get_tokenizer
 
 _LOGITS_AT_ONCE = 2**24  # numbers in the outputs of one forward pass; bounds memory
-_LARGEST = 700.0  # nats; what is above has no exponential
+_LARGEST_EXPONENT = 700.0  # nats; exp() overflows above
 
 
-class CorpusConfig(ShareConfig):
-    """What a text is cut into; its parts follow on one another: train, meta, guard, validation."""
+class CorpusConfig(FractionConfig):
+    """Tokenizer, block length and splits of a text, which are consecutive: train, meta, guard, validation."""
 
-    tokenizer: str = option(default="bytes", help="What a token is.", choices=("bytes", "characters", "sentencepiece"))
-    vocab_size: int = option(
-        default=2000, help="Pieces that SentencePiece learns; bytes and characters have their own number.", at_least=1
+    tokenizer: str = option(
+        default="bytes",
+        help="Tokens: UTF-8 bytes, characters, or subwords that SentencePiece learns.",
+        choices=("bytes", "characters", "sentencepiece"),
     )
-    block_size: int = option(default=128, help="Tokens that the network sees at once [count].", at_least=1)
+    vocab_size: int = option(
+        default=2000, help="Vocabulary size of SentencePiece; the other tokenizers ignore it [tokens].", at_least=1
+    )
+    block_size: int = option(default=128, help="Context length: tokens of one example [count].", at_least=1)
     validation_fraction: float = option(
-        default=0.1, help="Share of the text, at its end, that only judges.", above=0.0, below=1.0
+        default=0.1, help="Fraction of the text, at its end, held out for validation.", above=0.0, below=1.0
     )
 
 
 class LanguageModel(Task):
-    """A task that says which token follows each token of a text; its loss is cross-entropy [nats per token].
+    """Base class of next-token prediction tasks; the loss is the cross-entropy [nats per token].
 
     Args:
-        text: all of it.
+        text: the whole text.
     Raises:
-        TaskDataError: a part of it has no block, or it does not give a vocabulary of the size that was asked for.
+        TaskDataError: a split is shorter than a block, or the text does not give a vocabulary of the required size.
     """
 
     kind = "language model"
@@ -45,7 +49,7 @@ class LanguageModel(Task):
     target_share = 0.25
 
     def __init__(self, text: str, config: CorpusConfig) -> None:
-        parts = _parts(text, config)
+        parts = _split_text(text, config)
         self._tokenizer = get_tokenizer(config.tokenizer, parts, config.vocab_size)
         tokens = {split: self._tokenizer.encode(part) for split, part in parts.items()}
         _check_lengths(tokens, config.block_size)
@@ -55,12 +59,12 @@ class LanguageModel(Task):
 
     @property
     def model_facts(self) -> Mapping[str, Any]:
-        """Number of different tokens, and of tokens in a row."""
+        """Vocabulary size and context length [tokens]."""
         return {"vocab_size": self._tokenizer.vocab_size, "block_size": self._block_size}
 
     @property
     def baseline_loss(self) -> float:
-        """Every token equally likely: ln(vocabulary)."""
+        """The cross-entropy of equal probabilities: ln(vocabulary size)."""
         return log(self._tokenizer.vocab_size)
 
     def loss(
@@ -72,25 +76,25 @@ class LanguageModel(Task):
     def metrics(
         self, outputs: Float[Tensor, "batch block vocabulary"], labels: Int[Tensor, "batch block"]
     ) -> dict[str, Tensor]:
-        """Accuracy of the next token [0 to 1]."""
+        """Next-token accuracy [0 to 1]."""
         return {"accuracy": (outputs.argmax(-1) == labels).float().mean()}
 
     def metrics_of_loss(self, loss: float) -> dict[str, float]:
-        """Perplexity [tokens]: among how many equally likely ones it would be as hard to choose."""
-        return {"perplexity": exp(min(loss, _LARGEST))}
+        """Perplexity exp(loss) [tokens]."""
+        return {"perplexity": exp(min(loss, _LARGEST_EXPONENT))}
 
     def encode(self, text: str) -> Tokens:
-        """The tokens of a text, such as the beginning of a sample."""
+        """The tokens of a text, such as a prompt."""
         return self._tokenizer.encode(text)
 
     def decode(self, tokens: Tokens) -> str:
-        """The text of tokens, such as an example or what a network has said."""
+        """The text of tokens, such as those of an example or of a sample from a network."""
         return self._tokenizer.decode(tokens)
 
 
-def _parts(text: str, config: CorpusConfig) -> dict[Split, str]:
-    judged = int(len(text) * config.validation_fraction)
-    rest = len(text) - judged
+def _split_text(text: str, config: CorpusConfig) -> dict[Split, str]:
+    validation = int(len(text) * config.validation_fraction)
+    rest = len(text) - validation
     meta, guard = int(rest * config.meta_fraction), int(rest * config.guard_fraction)
     train = rest - meta - guard
     return {
@@ -107,13 +111,13 @@ def _check_lengths(tokens: Mapping[Split, Tokens], block_size: int) -> None:
         lengths = ", ".join(f"{split} {len(part)}" for split, part in tokens.items())
         advice = f"give block_size={fits} or less, or more text" if fits > 0 else "give more text, or larger fractions"
         raise TaskDataError(
-            f"the text is too short for blocks of {block_size} tokens and the one that follows: the splits have these "
-            f"numbers of tokens: {lengths}; {advice}"
+            f"the text is too short for blocks of {block_size} tokens, each with the token that follows it. Tokens per "
+            f"split: {lengths}; {advice}"
         )
 
 
 def _blocks(tokens: Tokens, size: int) -> Examples:
-    """Blocks that do not overlap; the label of a token is the one after it. Both are views of the same memory."""
+    """Blocks without overlap; the label of each token is the next token. Both are views of the same memory."""
     count = (len(tokens) - 1) // size
     inputs, labels = (tokens[start : start + count * size].view(count, size) for start in (0, 1))
     return Examples(inputs, labels, prepare=Tensor.long)

@@ -1,4 +1,4 @@
-"""Losses and metrics of a network on the examples of a task, outside training: the one place that computes them."""
+"""Evaluation: losses and metrics of a network on the examples of a task, outside training."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,12 @@ from .base import Batch, Task
 def measure(model: nn.Module, task: Task, batches: Iterable[Batch]) -> dict[str, float]:
     """The loss ("loss") and the metrics of a network in evaluation mode, means over all examples.
 
-        measure(model, task, task.splits["validation"].in_order(task.rows_at_once))  # {"loss": 0.31, "accuracy": 0.9}
+        import metaopt
+        from metaopt.tasks.measure import measure
+
+        task = metaopt.load_task("digits")
+        model = metaopt.get_target_model("MLP", task.model_facts)
+        figures = measure(model, task, task.splits["validation"].in_order(500))  # {"loss": 2.33, "accuracy": 0.12}
 
     Args:
         batches: moved to the device of the network.
@@ -45,7 +50,7 @@ def example_losses(model: nn.Module, task: Task, batches: Iterable[Batch]) -> Fl
 
 @contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode while the block runs; then each of its modules has its own mode again."""
+    """Put a network into evaluation mode while the block runs, then restore the mode of each module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -56,7 +61,7 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _outputs(model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The outputs of a network, beside the labels."""
+    """The outputs of a network for each batch, with the labels."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with in_evaluation_mode(model):
         for batch in batches:

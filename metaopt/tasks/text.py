@@ -1,40 +1,71 @@
-"""Text from files."""
+"""Text tasks: next-token prediction on text files and on TinyStories."""
 
+from functools import partial
 from pathlib import Path
 
+import torch
+
 from ..core.config import option
+from ..core.dependencies import import_extra
 from ..core.errors import TaskDataError
-from .base import naming
+from .base import error_source
+from .cache import CacheEntry, cache_key, cached
 from .language_model import CorpusConfig, LanguageModel
 
 _EXPECTED = "expected a text file in UTF-8, or a folder of *.txt files"
+_TINY_STORIES = "roneneldan/TinyStories"
+_TIMEOUT = 10  # seconds to wait for the Hugging Face Hub
 
 
 class TextConfig(CorpusConfig):
-    """Where the text lies and what it is cut into."""
+    """Source, tokenizer, block length and splits of a text."""
 
     data_dir: Path = option(default=Path("data"), help="A text file in UTF-8, or a folder of *.txt files.")
 
 
 class Text(LanguageModel):
-    """Say how any text goes on; give a file or a folder of *.txt files, which are read in the order of their names."""
+    """Next-token prediction on any text: a UTF-8 file or a folder of *.txt files.
+
+    The files of a folder are joined in the order of their names.
+    """
 
     Config = TextConfig
 
     def __init__(self, config: TextConfig) -> None:
         text = "\n".join(_read(path) for path in _files(config.data_dir))
-        with naming(config.data_dir):
+        with error_source(config.data_dir):
             if not text.strip():
                 raise TaskDataError(f"no text in it; {_EXPECTED}")
             super().__init__(text, config)
 
 
-def _files(place: Path) -> list[Path]:
-    if not place.is_dir():
-        return [place]
-    files = sorted(path for path in place.glob("*.txt") if path.is_file())
+class TinyStoriesConfig(CorpusConfig):
+    """Number of stories, tokenizer, block length and splits."""
+
+    stories: int = option(default=10_000, help="Stories to use, from the first on [count].", at_least=1)
+
+
+class TinyStories(LanguageModel):
+    """TinyStories: next-token prediction on short stories in simple English (Eldan & Li 2023, arXiv:2305.07759).
+
+    The stories are downloaded once into the cache folder, which needs `pip install "metaopt[datasets]"`.
+    """
+
+    Config = TinyStoriesConfig
+
+    def __init__(self, config: TinyStoriesConfig) -> None:
+        key = cache_key(_TINY_STORIES, config.stories)
+        stored, _ = cached("tinystories", key, partial(_download_stories, config.stories))
+        with error_source(f"{config.stories} stories of {_TINY_STORIES}"):
+            super().__init__(stored["text"].numpy().tobytes().decode(), config)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(each for each in path.glob("*.txt") if each.is_file())
     if not files:
-        raise TaskDataError(f"{place} holds no *.txt files; {_EXPECTED}. Check data_dir")
+        raise TaskDataError(f"{path} holds no *.txt files; {_EXPECTED}. Check data_dir")
     return files
 
 
@@ -48,3 +79,17 @@ def _read(path: Path) -> str:
         ) from error
     except OSError as error:
         raise TaskDataError(f"cannot read {path}: {error.strerror}; {_EXPECTED}. Check data_dir") from error
+
+
+def _download_stories(stories: int) -> CacheEntry:
+    datasets, hub = (import_extra(name, "datasets") for name in ("datasets", "huggingface_hub"))
+    try:
+        hub.HfApi().dataset_info(_TINY_STORIES, timeout=_TIMEOUT)  # load_dataset would retry for minutes when offline
+        rows = datasets.load_dataset(_TINY_STORIES, split="train", streaming=True).take(stories)
+        text = "\n".join(row["text"] for row in rows)
+    except Exception as error:  # the libraries below it raise many types
+        raise TaskDataError(
+            f"cannot download {_TINY_STORIES} ({type(error).__name__}: {error}). Connect to a network, or get the "
+            "stories as a text file elsewhere and use the task `text` with data_dir=FILE"
+        ) from error
+    return CacheEntry({"text": torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}, {})

@@ -1,4 +1,4 @@
-"""Text as numbers and back: bytes, characters, or pieces that SentencePiece learns."""
+"""Tokenizers: UTF-8 bytes, characters, and subwords that SentencePiece learns."""
 
 import io
 import re
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from ..core.errors import TaskDataError
 from .base import Split
-from .cache import Made, cached, key_of
+from .cache import CacheEntry, cache_key, cached
 
 Tokens = Int[Tensor, " tokens"]
 
-_SENTENCE = 1000  # characters; SentencePiece passes over what is longer than 4,192 bytes
-_LEARNED_FROM = 20_000_000  # characters; bounds memory and time
+_SENTENCE = 1000  # characters; SentencePiece skips sentences of more than 4,192 bytes
+_TRAINED_ON = 20_000_000  # characters; bounds memory and time
 
 
 class Tokenizer(ABC):
-    """Turns text into tokens, which are whole numbers below `vocab_size`, and tokens into text."""
+    """Converts text to tokens, which are integers below `vocab_size`, and tokens to text."""
 
     vocab_size: int
 
@@ -35,52 +35,52 @@ class Tokenizer(ABC):
 
 
 class Bytes(Tokenizer):
-    """A token is a byte of UTF-8; any text can be said."""
+    """One token per UTF-8 byte; encodes any text."""
 
     vocab_size = 256
 
     def encode(self, text: str) -> Tokens:
-        """One token for each byte."""
-        return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).int() if text else _none()
+        """One token per byte."""
+        return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).int() if text else _no_tokens()
 
     def decode(self, tokens: Tokens) -> str:
-        """The text; bytes that are no UTF-8, as an untrained network gives them, become �."""
+        """The text; bytes that are not valid UTF-8, such as samples of an untrained network, become �."""
         return bytes(tokens.tolist()).decode(errors="replace")
 
 
 class Characters(Tokenizer):
-    """A token is a character.
+    """One token per character.
 
     Args:
-        text: the characters that can be said are those that occur in it.
+        text: its distinct characters are the vocabulary.
     """
 
     def __init__(self, text: str) -> None:
-        self._alphabet = _code_points(text).unique()
-        self.vocab_size = len(self._alphabet)
+        self._vocabulary = _code_points(text).unique()
+        self.vocab_size = len(self._vocabulary)
 
     def encode(self, text: str) -> Tokens:
-        """One token for each character.
+        """One token per character.
 
         Raises:
-            TaskDataError: a character that the alphabet lacks.
+            TaskDataError: a character is not in the vocabulary.
         """
         points = _code_points(text)
-        tokens = torch.searchsorted(self._alphabet, points).clamp(max=self.vocab_size - 1)
-        if (unknown := points[self._alphabet[tokens] != points]).numel():
+        tokens = torch.searchsorted(self._vocabulary, points).clamp(max=self.vocab_size - 1)
+        if (unknown := points[self._vocabulary[tokens] != points]).numel():
             raise TaskDataError(f"{chr(int(unknown[0]))!r} is not among the {self.vocab_size} characters of the text")
         return tokens.int()
 
     def decode(self, tokens: Tokens) -> str:
         """The text."""
-        return "".join(map(chr, self._alphabet[tokens.long()].tolist()))
+        return "".join(map(chr, self._vocabulary[tokens.long()].tolist()))
 
 
-class Pieces(Tokenizer):
-    """A token is a piece of a word (Kudo & Richardson 2018, arXiv:1808.06226); what was never seen is said in bytes.
+class SentencePieces(Tokenizer):
+    """Subwords of SentencePiece (Kudo & Richardson 2018, arXiv:1808.06226); unknown characters become byte tokens.
 
     Args:
-        model: what SentencePiece has learned, in its own format.
+        model: a serialized SentencePiece model.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -88,19 +88,19 @@ class Pieces(Tokenizer):
         self.vocab_size = self._processor.vocab_size()
 
     @classmethod
-    def learned(cls, text: str, vocab_size: int) -> "Pieces":
-        """Learn pieces from a text, or from its first 20 million characters; kept in the cache folder.
+    def train(cls, text: str, vocab_size: int) -> "SentencePieces":
+        """Train on a text, at most on its first 20 million characters; the model is cached.
 
         Raises:
-            TaskDataError: the text has too few or too many different pieces for such a vocabulary.
+            TaskDataError: the text gives no vocabulary of that size.
         """
-        text = text[:_LEARNED_FROM]
-        key = key_of(sentencepiece.__version__, vocab_size, text)
-        stored, _ = cached("sentencepiece", key, lambda: Made({"model": _bytes_of(_learn(text, vocab_size))}, {}))
+        text = text[:_TRAINED_ON]
+        key = cache_key(sentencepiece.__version__, vocab_size, text)
+        stored, _ = cached("sentencepiece", key, lambda: CacheEntry({"model": _bytes_of(_train(text, vocab_size))}, {}))
         return cls(stored["model"].numpy().tobytes())
 
     def encode(self, text: str) -> Tokens:
-        """The most likely pieces."""
+        """The tokens of the most likely segmentation."""
         return torch.tensor(self._processor.encode(text), dtype=torch.int32)
 
     def decode(self, tokens: Tokens) -> str:
@@ -109,30 +109,30 @@ class Pieces(Tokenizer):
 
 
 def get_tokenizer(name: str, parts: Mapping[Split, str], vocab_size: int) -> Tokenizer:
-    """The tokenizer of a text, by name.
+    """Build the tokenizer of a text by name.
 
     Args:
-        parts: the text of each split. Pieces are learned from `train`; the alphabet is that of all parts, since a
-            character that is never learned cannot be said at all.
-        vocab_size: how many pieces to learn.
+        parts: the text of each split. SentencePiece trains on `train`. The characters are those of all splits, because
+            `Characters` cannot encode any others.
+        vocab_size: vocabulary size of SentencePiece [tokens].
     Raises:
-        TaskDataError: the text does not give a vocabulary of that size.
+        TaskDataError: the text gives no vocabulary of that size.
     """
     if name == "sentencepiece":
-        return Pieces.learned(parts["train"], vocab_size)
+        return SentencePieces.train(parts["train"], vocab_size)
     return Bytes() if name == "bytes" else Characters("".join(parts.values()))
 
 
-def _learn(text: str, vocab_size: int) -> bytes:
+def _train(text: str, vocab_size: int) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=_sentences(text),
             model_writer=model,
             vocab_size=vocab_size,
-            num_threads=1,  # the same pieces on every machine
+            num_threads=1,  # the same model on every machine
             byte_fallback=True,
-            normalization_rule_name="identity",  # what is decoded is what was encoded
+            normalization_rule_name="identity",  # decoding restores the text exactly
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,
             bos_id=-1,
@@ -140,7 +140,7 @@ def _learn(text: str, vocab_size: int) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise TaskDataError(_why_not(str(error), vocab_size)) from error
+        raise TaskDataError(_advice(str(error), vocab_size)) from error
     return model.getvalue()
 
 
@@ -149,28 +149,28 @@ def _sentences(text: str) -> Iterator[str]:
         yield from (line[start : start + _SENTENCE] for start in range(0, len(line), _SENTENCE))
 
 
-def _why_not(reason: str, vocab_size: int) -> str:
-    """What SentencePiece says, as advice."""
-    if ceiling := re.search(r"value <= (\d+)", reason):
+def _advice(reason: str, vocab_size: int) -> str:
+    """An error of SentencePiece with the vocabulary size that would work."""
+    if largest := re.search(r"value <= (\d+)", reason):
         return (
-            f"vocab_size is {vocab_size}, but the training text has only {ceiling[1]} different pieces; give "
-            f"vocab_size={ceiling[1]} or less, or more text"
+            f"vocab_size is {vocab_size}, but the training text has only {largest[1]} different subwords; give "
+            f"vocab_size={largest[1]} or less, or more text"
         )
-    if floor := re.search(r"required_chars\. \d+ vs (\d+)", reason):
+    if smallest := re.search(r"required_chars\. \d+ vs (\d+)", reason):
         return (
-            f"vocab_size is {vocab_size}, but bytes and characters of the training text alone take {floor[1]}; give "
-            f"vocab_size={floor[1]} or more, or another tokenizer"
+            f"vocab_size is {vocab_size}, but bytes and characters of the training text alone take {smallest[1]}; give "
+            f"vocab_size={smallest[1]} or more, or another tokenizer"
         )
-    return f"SentencePiece learns no pieces from the training text ({reason}); give more text, or another tokenizer"
+    return f"SentencePiece cannot be trained on the training text ({reason}); give more text, or another tokenizer"
 
 
 def _code_points(text: str) -> Tokens:
-    return torch.frombuffer(bytearray(text.encode("utf-32-le")), dtype=torch.int32) if text else _none()
+    return torch.frombuffer(bytearray(text.encode("utf-32-le")), dtype=torch.int32) if text else _no_tokens()
 
 
 def _bytes_of(model: bytes) -> Tensor:
     return torch.frombuffer(bytearray(model), dtype=torch.uint8)
 
 
-def _none() -> Tokens:
+def _no_tokens() -> Tokens:
     return torch.empty(0, dtype=torch.int32)

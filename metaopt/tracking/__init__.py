@@ -1,4 +1,4 @@
-"""Runs, artifacts and registered models in MLflow; the only room that imports it."""
+"""Tracks runs, artifacts and registered models in MLflow. No other package imports MLflow."""
 
 from .artifacts import (
     CHECKPOINTS,
@@ -10,12 +10,12 @@ from .artifacts import (
     find_trajectory_runs,
     resolve_checkpoint,
 )
-from .connection import connect, quieten
-from .lineage import gave_version, judged_version, judges_version, learned_from, run_link, version_link
+from .connection import connect, silence_mlflow
+from .lineage import link_evaluation, link_trajectories, link_version, log_evaluation_metrics, run_link, version_link
 from .model_registry import (
     CHAMPION,
     MODEL_NAME,
-    add_judgement,
+    add_evaluation,
     champion_version,
     is_registered,
     load_optimizer,
@@ -23,7 +23,8 @@ from .model_registry import (
     register_optimizer,
     registered_version,
 )
-from .runs import ERROR_TAG, MlflowTracker, RunReference, start_run
+from .runs import MlflowTracker, RunReference, start_run
+from .tags import ERROR_TAG
 
 __all__ = [
     "CHAMPION",
@@ -35,24 +36,24 @@ __all__ = [
     "ResumePoint",
     "RunReference",
     "TrajectoryRun",
-    "add_judgement",
+    "add_evaluation",
     "champion_version",
     "connect",
     "download_files",
     "fetch_trajectories",
     "find_trajectory_runs",
-    "gave_version",
     "is_registered",
-    "judged_version",
-    "judges_version",
-    "learned_from",
+    "link_evaluation",
+    "link_trajectories",
+    "link_version",
     "load_optimizer",
+    "log_evaluation_metrics",
     "promote",
-    "quieten",
     "register_optimizer",
     "registered_version",
     "resolve_checkpoint",
     "run_link",
+    "silence_mlflow",
     "start_run",
     "version_link",
 ]

@@ -1,7 +1,7 @@
-"""Files of runs, back on this machine: checkpoints to resume from and trajectories to learn from.
+"""Downloads the artifacts of runs: checkpoints to resume from, and trajectories to train on.
 
-The run's artifacts are the truth, local folders a cache of them: a project that runs from a git address loses its
-folders. A folder counts once its manifest is there, and every file is checked against it.
+Artifacts are the primary copy and local folders a cache, because `mlflow run` from a git address loses its folders. An
+artifact folder is complete when it has a manifest, and every downloaded file is verified with it.
 """
 
 import logging
@@ -16,14 +16,14 @@ from mlflow.entities import Run
 
 from ..core.errors import CheckpointError, TrackingError
 from ..weights.shards import is_shard
-from .connection import connect, get_run, refusals
-from .manifests import MANIFEST, Entry, from_json
+from .connection import connect, get_run, translate_errors
+from .manifests import MANIFEST, ManifestEntry, from_json
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder with one folder per checkpoint."""
 
 TRAJECTORY = "trajectory"
-"""Artifact folder with the snapshots of a phase-1 run."""
+"""Artifact folder with the trajectory of a phase-1 run."""
 
 _SOURCE = re.compile(rf"(?:runs:/)?(?P<run>[0-9a-f]{{32}})(?:/{CHECKPOINTS}(?:/(?P<folder>[^/]+)(?:/[^/]+)?)?)?/?")
 
@@ -31,29 +31,29 @@ log = logging.getLogger(__name__)
 
 
 class ResumePoint(NamedTuple):
-    """A checkpoint on this machine, and the run that it came from, where it came from one."""
+    """A local checkpoint, and the ID of its run; None for a file that the user named."""
 
     path: Path
     run_id: str | None
 
 
 class TrajectoryRun(NamedTuple):
-    """A finished phase-1 run whose trajectory lies in the store."""
+    """A finished phase-1 run with a complete trajectory in the store."""
 
     run_id: str
     seed: int
 
 
 def resolve_checkpoint(resume_from: str, cache: Path) -> ResumePoint:
-    """Find the checkpoint that a user means, fetching it where it lies in the store.
+    """Find a checkpoint, and download it if it is in the store.
 
     Args:
-        resume_from: a file; a run ID, for that run's last finished checkpoint; or
+        resume_from: a file; a run ID, for the last complete checkpoint of the run; or
             `runs:/<run ID>/checkpoints/<folder>`.
-        cache: folder for downloads; what it already holds and is intact is not fetched again.
+        cache: folder for downloads; intact files in it are not downloaded again.
     Raises:
-        CheckpointError: no such file, a run without a checkpoint, or only with unfinished uploads.
-        TrackingError: no such run, or a download that is not what was uploaded.
+        CheckpointError: the file does not exist, or the run has no complete checkpoint.
+        TrackingError: the run does not exist, or a download is damaged.
     """
     if Path(resume_from).is_file():
         return ResumePoint(Path(resume_from), None)
@@ -65,55 +65,55 @@ def resolve_checkpoint(resume_from: str, cache: Path) -> ResumePoint:
         )
     client, run_id = connect(), source["run"]
     get_run(client, run_id)
-    name = source["folder"] or _last_finished(client, run_id)
+    name = source["folder"] or _last_complete(client, run_id)
     files = download_files(run_id, f"{CHECKPOINTS}/{name}", cache / run_id / name)
     checkpoints = [path for path in files if path.suffix == ".safetensors" and not is_shard(path)]
     if len(checkpoints) != 1:
         raise CheckpointError(
-            f"{CHECKPOINTS}/{name} of run {run_id} holds {len(checkpoints)} safetensors files; expected one. Name "
-            "another folder of that run as runs:/<run ID>/checkpoints/<folder>"
+            f"{CHECKPOINTS}/{name} of run {run_id} has {len(checkpoints)} safetensors files; expected one. Choose "
+            "another folder of that run with runs:/<run ID>/checkpoints/<folder>"
         )
     return ResumePoint(checkpoints[0], run_id)
 
 
 def download_files(run_id: str, folder: str, destination: Path) -> list[Path]:
-    """Fetch a folder of a run, each file checked before it takes its place; intact files are kept as they are.
+    """Download a folder of a run. Files are verified before they replace local ones; intact local files are kept.
 
     Raises:
-        TrackingError: no such folder, an unfinished upload, a manifest that is not one, or a file that is not
-            what its manifest states.
+        TrackingError: the folder does not exist, its upload is incomplete, or its manifest or a file is damaged.
     """
     client = connect()
     destination.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=destination) as temporary:
-        manifest = _fetch(client, run_id, f"{folder}/{MANIFEST}", Path(temporary))
+        manifest = _download(client, run_id, f"{folder}/{MANIFEST}", Path(temporary))
         entries = from_json(manifest.read_text(encoding="utf-8"), f"{folder}/{MANIFEST} of run {run_id}")
         for name, entry in entries.items():
             if not _is_intact(destination / name, entry):
-                fetched = _fetch(client, run_id, f"{folder}/{name}", Path(temporary))
-                _verify(fetched, entry, f"{folder}/{name} of run {run_id}")
-                fetched.replace(destination / name)
+                downloaded = _download(client, run_id, f"{folder}/{name}", Path(temporary))
+                _verify(downloaded, entry, f"{folder}/{name} of run {run_id}")
+                downloaded.replace(destination / name)
     return [destination / name for name in entries]
 
 
 def find_trajectory_runs(run_name: str) -> list[TrajectoryRun]:
-    """The finished phase-1 runs of a name whose trajectory is in the store; of each random seed the newest."""
+    """Find the finished phase-1 runs of a run name with a complete trajectory: the newest of each random seed."""
     client = connect()
     newest: dict[int, TrajectoryRun] = {}
     for run in _search(client, run_name):
         seed = _seed_of(run)
-        if seed not in newest and _is_finished(client, run.info.run_id, TRAJECTORY):
+        if seed not in newest and _is_complete(client, run.info.run_id, TRAJECTORY):
             newest[seed] = TrajectoryRun(run.info.run_id, seed)
     return [newest[seed] for seed in sorted(newest)]
 
 
 def fetch_trajectories(run_name: str, trajectory_dir: Path) -> list[Path]:
-    """Download the trajectories of a name that are not on this machine; returns the folders that are new.
+    """Download the missing trajectories of a run name.
 
-    A folder `<trajectory_dir>/<run_name>/seed_<seed>` that exists is left alone; a new one appears whole.
+    An existing folder `<trajectory_dir>/<run_name>/seed_<seed>` is not changed; a new one is created atomically.
 
+    Returns: the new folders.
     Raises:
-        TrackingError: a download that is not what was uploaded.
+        TrackingError: a download is damaged.
     """
     fetched = []
     for run in find_trajectory_runs(run_name):
@@ -122,52 +122,53 @@ def fetch_trajectories(run_name: str, trajectory_dir: Path) -> list[Path]:
             continue
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            download_files(run.run_id, TRAJECTORY, Path(temporary) / "whole")
-            (Path(temporary) / "whole").replace(folder)
-        log.info("fetched %s from run %s", folder, run.run_id)
+            download_files(run.run_id, TRAJECTORY, Path(temporary) / "complete")
+            (Path(temporary) / "complete").replace(folder)
+        log.info("downloaded %s from run %s", folder, run.run_id)
         fetched.append(folder)
     return fetched
 
 
-def _last_finished(client: MlflowClient, run_id: str) -> str:
-    with refusals(f"cannot list the checkpoints of run {run_id}", "check the store's artifact root"):
+def _last_complete(client: MlflowClient, run_id: str) -> str:
+    with translate_errors(f"cannot list the checkpoints of run {run_id}", "check the store's artifact root"):
         names = [Path(item.path).name for item in client.list_artifacts(run_id, CHECKPOINTS) if item.is_dir]
     if not names:
         raise CheckpointError(
-            f"run {run_id} has no checkpoint; expected an artifact folder {CHECKPOINTS}/. Name a run of "
-            "train_optimizer that got that far (a store whose folder was moved looks empty, too)"
+            f"run {run_id} has no checkpoint; expected an artifact folder {CHECKPOINTS}/. Choose a run of "
+            "train-optimizer that saved one (a store whose folder was moved also appears empty)"
         )
     for name in sorted(names, key=lambda name: (len(name), name), reverse=True):  # epoch_9999 comes before epoch_10000
-        if _is_finished(client, run_id, f"{CHECKPOINTS}/{name}"):
+        if _is_complete(client, run_id, f"{CHECKPOINTS}/{name}"):
             return name
-        log.warning("run %s: the upload of %s/%s is unfinished; trying the one before it", run_id, CHECKPOINTS, name)
+        log.warning("run %s: the upload of %s/%s is incomplete; trying the previous one", run_id, CHECKPOINTS, name)
     raise CheckpointError(
-        f"run {run_id} has only unfinished checkpoint uploads ({', '.join(sorted(names))}); expected one with a "
-        f"{MANIFEST}. Resume from its local checkpoint file, or start anew"
+        f"run {run_id} has only incomplete checkpoint uploads ({', '.join(sorted(names))}); expected one with a "
+        f"{MANIFEST}. Resume from its local checkpoint file, or start a new training"
     )
 
 
-def _is_finished(client: MlflowClient, run_id: str, folder: str) -> bool:
-    with refusals(f"cannot list {folder} of run {run_id}", "check the store's artifact root"):
+def _is_complete(client: MlflowClient, run_id: str, folder: str) -> bool:
+    with translate_errors(f"cannot list {folder} of run {run_id}", "check the store's artifact root"):
         return any(item.path == f"{folder}/{MANIFEST}" for item in client.list_artifacts(run_id, folder))
 
 
-def _fetch(client: MlflowClient, run_id: str, path: str, destination: Path) -> Path:
-    way_out = "without a manifest an upload was aborted: use another one, or upload again"
-    with refusals(f"cannot fetch {path} of run {run_id}", way_out):
+def _download(client: MlflowClient, run_id: str, path: str, destination: Path) -> Path:
+    remedy = "a folder without a manifest is an aborted upload: use another one, or upload again"
+    with translate_errors(f"cannot download {path} of run {run_id}", remedy):
         return Path(client.download_artifacts(run_id, path, str(destination)))
 
 
-def _is_intact(path: Path, entry: Entry) -> bool:
-    return path.is_file() and path.stat().st_size == entry.size and Entry.of(path) == entry
+def _is_intact(path: Path, entry: ManifestEntry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.size and ManifestEntry.of(path) == entry
 
 
-def _verify(path: Path, entry: Entry, where: str) -> None:
-    found = Entry.of(path)
+def _verify(path: Path, entry: ManifestEntry, where: str) -> None:
+    found = ManifestEntry.of(path)
     if found != entry:
         raise TrackingError(
-            f"{where} is damaged: {found.size:,} bytes with sha256 {found.sha256[:12]}…, its manifest states "
-            f"{entry.size:,} bytes with {entry.sha256[:12]}…. Try again; if it stays so, use another or upload again"
+            f"{where} is damaged: {found.size:,} bytes with sha256 {found.sha256[:12]}…, expected "
+            f"{entry.size:,} bytes with {entry.sha256[:12]}…. Try again; "
+            "if that fails, use another file or upload it again"
         )
 
 
@@ -178,7 +179,7 @@ def _search(client: MlflowClient, run_name: str) -> Iterator[Run]:
         "and attributes.status = 'FINISHED'"
     )
     newest_first = ["attributes.start_time DESC"]
-    with refusals(f"cannot search for runs named {run_name!r}", "check the name and the store"):
+    with translate_errors(f"cannot search for runs named {run_name!r}", "check the name and the store"):
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         token: str | None = ""
         while token is not None:
@@ -188,9 +189,9 @@ def _search(client: MlflowClient, run_name: str) -> Iterator[Run]:
 
 
 def _seed_of(run: Run) -> int:
-    stated = run.data.tags.get("metaopt.seed", "")
-    if not stated.isdecimal():
+    text = run.data.tags.get("metaopt.seed", "")
+    if not text.isdecimal():
         raise TrackingError(
-            f"run {run.info.run_id} has the tag metaopt.seed = {stated!r}; expected a whole number: correct the tag"
+            f"run {run.info.run_id} has the tag metaopt.seed = {text!r}; expected an integer: correct the tag"
         )
-    return int(stated)
+    return int(text)

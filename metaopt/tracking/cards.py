@@ -1,28 +1,25 @@
-"""The cards of registered optimizers: what a version is, how it did, how to load it; and whether the card is ours.
+"""Cards: the descriptions of registered optimizers, with training data, evaluations, usage and limits.
 
-A version's card is its description. The registered model's own page shows that of its champion.
+The card of a version is its description. The page of the registered model shows the card of its champion.
 """
 
 import hashlib
 
 from mlflow import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from ..generative.base import GenerativeOptimizer
 from .lineage import logged_model_id
+from .tags import CARD_TAG, DESCRIPTION_TAG
 
-CARD_TAG = "metaopt.card"
-"""Tag of a registered model: digest of the description that metaopt gave it, by which one of a person's is known."""
-
-_JUDGED = "**In training, on held-out random seeds:**"
-_LONGEST = 5000  # characters that every store takes in a description
+_EVALUATIONS = "**In training, on held-out random seeds:**"  # marks the place of evaluations, also in stored cards
+_LONGEST_CARD = 5000  # [characters], accepted by every store
 
 _CARD = """\
-{what}: given past weights of a network and two times, it answers with the weights at the later time.
+{optimizer}: predicts the weights of a network at a later step from snapshots of its training.
 {about}
-**Is shown:** up to {history} snapshots of {snapshots}, {stride:g} steps apart.
+**Input:** up to {history} snapshots of {snapshots}, {stride:g} steps apart.
 
-{judged} not yet; `metaopt evaluate --optimizer models:/{name}/{version}` does it.
+{evaluations} not yet; run `metaopt evaluate --optimizer models:/{name}/{version}`.
 
 **Load it in two lines:**
 
@@ -31,11 +28,12 @@ import metaopt
 optimizer = metaopt.load_optimizer("models:/{name}/{version}")
 ```
 
-As `metaopt.Nowcast(…, optimizer)` it works inside your own training; \
-`mlflow.pyfunc.load_model("models:/{name}/{version}")` needs no metaopt.
+`metaopt.Nowcast(…, optimizer)` uses it in your own training; \
+`mlflow.pyfunc.load_model("models:/{name}/{version}")` works without metaopt.
 
-**Limits:** it knows what it has learned from. On other architectures, tasks, learning rates and horizons expect less, \
-down to nothing; keep the guard on, and compare with a straight line and an average of weights, which are free.
+**Limits:** on other architectures, tasks, learning rates and horizons than those of its training, expect a smaller \
+gain or none. Keep the guard enabled, and compare with linear extrapolation and weight averaging, which need no \
+training.
 Trained by run {run}
 """
 
@@ -43,51 +41,53 @@ Trained by run {run}
 def version_card(
     about: str, optimizer: GenerativeOptimizer, name: str, version: int, *, stride: float, run: str
 ) -> str:
-    """The card of a version that nobody has judged yet.
+    """The card of a version without evaluations.
 
     Args:
         about: task, data and figures of its training, in Markdown.
         stride: steps between snapshots in its training [steps].
         run: link to the run that trained it.
     """
-    averaged = f"a running average of the weights (decay {optimizer.averaging:g})"
+    average = f"an exponential moving average of the weights (decay {optimizer.averaging:g})"
     return _CARD.format(
-        what=type(optimizer).__name__,
+        optimizer=type(optimizer).__name__,
         about=about,
         history=optimizer.history,
-        snapshots=averaged if optimizer.averaging else "the weights",
+        snapshots=average if optimizer.averaging else "the weights",
         stride=stride,
-        judged=_JUDGED,
+        evaluations=_EVALUATIONS,
         name=name,
         version=version,
         run=run,
     )
 
 
-def with_judgement(card: str, judgement: str) -> str:
-    """A card with one more evaluation, the newest first; unchanged where it would be longer than a store takes."""
-    head, found, rest = card.partition(_JUDGED)
+def with_evaluation(card: str, evaluation: str) -> str:
+    """Add an evaluation to a card, the newest first. A card that would become too long is returned unchanged."""
+    head, marker, rest = card.partition(_EVALUATIONS)
     older = rest.partition("\n")[2]
-    longer = f"{head}{_JUDGED}\n- {judgement}\n{older}" if found else f"{card}\n\n{_JUDGED}\n- {judgement}\n"
-    return longer if len(longer) <= _LONGEST else card
+    if marker:
+        extended = f"{head}{_EVALUATIONS}\n- {evaluation}\n{older}"
+    else:
+        extended = f"{card}\n\n{_EVALUATIONS}\n- {evaluation}\n"
+    return extended if len(extended) <= _LONGEST_CARD else card
 
 
-def show_version(client: MlflowClient, name: str, version: int, card: str) -> None:
-    """Give a version its card, and the logged model behind it, too."""
+def describe_version(client: MlflowClient, name: str, version: int, card: str) -> None:
+    """Set the card of a version and of its logged model."""
     client.update_model_version(name, str(version), card)
     model_id = logged_model_id(client, name, version)
     if model_id:
-        client.set_logged_model_tags(model_id, {MLFLOW_RUN_NOTE: card})
+        client.set_logged_model_tags(model_id, {DESCRIPTION_TAG: card})
 
 
-def show_champion(client: MlflowClient, name: str, version: int, alias: str) -> None:
-    """Let the registered model's page show the card of a version, unless a person has written a description there."""
+def describe_champion(client: MlflowClient, name: str, version: int, alias: str) -> None:
+    """Show the card of a version on the page of the registered model, unless a user wrote a description there."""
     model = client.get_registered_model(name)
-    ours = model.tags.get(CARD_TAG)
-    if model.description and ours != _digest(model.description):
+    if model.description and model.tags.get(CARD_TAG) != _digest(model.description):
         return
     card = client.get_model_version(name, str(version)).description or ""
-    text = f"**{alias}: version {version}.** A learned optimizer, trained with metaopt.\n\n{card}"[:_LONGEST]
+    text = f"**{alias}: version {version}.** A learned optimizer, trained with metaopt.\n\n{card}"[:_LONGEST_CARD]
     client.update_registered_model(name, text)
     client.set_registered_model_tag(name, CARD_TAG, _digest(text))
 

@@ -1,4 +1,4 @@
-"""The tracking store: found, created once, and its refusals turned into our errors."""
+"""The connection to the MLflow store: clients, runs and experiments, with errors of metaopt."""
 
 import logging
 import os
@@ -12,33 +12,32 @@ from mlflow.exceptions import MlflowException
 
 from ..core.errors import TrackingError
 
-_REFUSED = {
-    "UNAUTHENTICATED": "a name and password that the server knows; set MLFLOW_TRACKING_USERNAME and "
-    "MLFLOW_TRACKING_PASSWORD to yours",
-    "PERMISSION_DENIED": "the right to do this; ask whoever owns it there, or choose names of your own "
+_ACCESS_ERRORS = {
+    "UNAUTHENTICATED": "a user name and password of the server; set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD",
+    "PERMISSION_DENIED": "permission for this; ask the owner on the server, or choose names of your own "
     "(MLFLOW_EXPERIMENT_NAME for runs, --model-name for models)",
 }
-"""What was expected and what to do, by MLflow's code for an error, where a server wants to know who asks."""
-
+"""What was expected and what to do, by error code of MLflow, for servers with users."""
 
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def connect(tracking_uri: str | None = None) -> MlflowClient:
-    """A client of the tracking store, which is created where it does not exist yet.
+    """Connect to the tracking store, which is created if it does not exist.
 
-    Several processes that create one SQLite file at the same time break it, so whoever starts workers connects first.
+    Several processes that create one SQLite file at the same time break it: connect before starting workers.
 
     Args:
-        tracking_uri: the store; from here on this process uses it. None means the one that is in use, then
+        tracking_uri: the store, used by this process from then on. None selects the current store, then
             MLFLOW_TRACKING_URI, then `mlflow.db` in the working directory with artifacts in `mlruns/`.
     Raises:
-        TrackingError: nothing answers there.
+        TrackingError: the store does not respond.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per file drowns our own
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per file hides metaopt's own
     uri = tracking_uri or mlflow.get_tracking_uri()
-    way_out = "start the server, or set MLFLOW_TRACKING_URI to another store, such as sqlite:///mlflow.db"
-    with refusals(f"the tracking store {uri} cannot be used", way_out):
+    remedy = "start the server, or set MLFLOW_TRACKING_URI to another store, such as sqlite:///mlflow.db"
+    with translate_errors(f"the tracking store {uri} cannot be used", remedy):
         if tracking_uri:
             mlflow.set_tracking_uri(tracking_uri)
         client = MlflowClient(uri)
@@ -49,83 +48,85 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
 
 @contextmanager
 def _few_retries() -> Iterator[None]:
-    """Ask for seconds, not for minutes, whether a server is there: before the work begins, there is nothing to save."""
-    given = os.environ.get(_RETRIES)
+    """Limit retries to seconds: before the work begins, no results can be lost."""
+    previous = os.environ.get(_RETRIES)
     os.environ.setdefault(_RETRIES, "2")
     try:
         yield
     finally:
-        if given is None:
+        if previous is None:
             del os.environ[_RETRIES]
 
 
-def quieten() -> None:
-    """Keep MLflow's notes and hints off this process's terminal; what it refuses still arrives as an error."""
+def silence_mlflow() -> None:
+    """Turn off MLflow's log messages and hints in this process; its errors are still raised."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else two lines per run that ends
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else two lines at the end of each run
 
 
 @contextmanager
-def refusals(what: str, way_out: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into one error that says what failed, why, and what to do.
+def translate_errors(failure: str, remedy: str) -> Iterator[None]:
+    """Replace errors of MLflow by a `TrackingError` with the cause and a remedy.
 
+    Args:
+        failure: what failed, such as "cannot read run 'x'".
+        remedy: what to do.
     Raises:
-        TrackingError: MLflow refused, or its server does not answer, or not to this user.
+        TrackingError: MLflow raised an error, or its server does not respond or denies access.
     """
     try:
         yield
     except (MlflowException, OSError) as error:
         reason = str(error).rstrip(".")
-        expected = _REFUSED.get(getattr(error, "error_code", ""), f"it to be there and readable; {way_out}")
-        raise TrackingError(f"{what}: {reason}. Expected {expected}") from error
+        default = f"the store to be reachable and the name to exist; {remedy}"
+        expected = _ACCESS_ERRORS.get(getattr(error, "error_code", ""), default)
+        raise TrackingError(f"{failure}: {reason}. Expected {expected}") from error
 
 
 @contextmanager
-def answering(client: MlflowClient) -> Iterator[None]:
-    """Turn what MLflow raises while a run goes on into an error of ours; other errors pass.
+def translate_store_errors(client: MlflowClient) -> Iterator[None]:
+    """Replace errors of MLflow during a run by a `TrackingError`; other errors pass.
 
     Raises:
-        TrackingError: the store refused, or does not answer any more.
+        TrackingError: the store raised an error or no longer responds.
     """
     try:
         yield
     except MlflowException as error:
         raise TrackingError(
-            f"the tracking store {client.tracking_uri} failed: {str(error).rstrip('.')}. Expected it to answer until "
-            "the run ends; what is in local folders is kept"
+            f"the tracking store {client.tracking_uri} failed: {str(error).rstrip('.')}. Expected it to respond until "
+            "the run ends; check the store and run again: local files are kept"
         ) from error
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run:
-    """A run by its ID; deleted ones too, because their files are still there.
+    """Get a run by its ID, including deleted runs, whose files still exist.
 
     Raises:
         TrackingError: the store has no such run.
     """
-    way_out = (
-        f"look the ID up in `mlflow ui`; the store in use is {client.tracking_uri} (MLFLOW_TRACKING_URI chooses it)"
-    )
-    with refusals(f"cannot read run {run_id!r}", way_out):
+    remedy = f"find the ID in `mlflow ui`; the current store is {client.tracking_uri} (set by MLFLOW_TRACKING_URI)"
+    with translate_errors(f"cannot read run {run_id!r}", remedy):
         return client.get_run(run_id)
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """The ID of an experiment (MLflow's word for a group of runs), made where missing.
+    """Get the ID of an experiment (MLflow's term for a group of runs), which is created if missing.
 
     Raises:
-        TrackingError: it is in the store's bin.
+        TrackingError: the experiment was deleted.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
             return str(client.create_experiment(name))
-        except MlflowException:  # another process was faster
+        except MlflowException:  # another process created it at the same time
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
     if found.lifecycle_stage == LifecycleStage.DELETED:
         raise TrackingError(
-            f"experiment {name!r} is deleted; expected one that takes runs. Restore it with "
+            f"experiment {name!r} is deleted; expected an active one. Restore it with "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another name"
         )
     return str(found.experiment_id)

@@ -1,104 +1,92 @@
-"""What a run did and what came of it, in three lines of Markdown: its description in the UI."""
+"""Descriptions of runs and experiments in the MLflow UI, in Markdown."""
 
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils import name_utils
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-_LONGEST_ERROR = 600  # [characters], which the page of a run shows without being asked for more
+from .tags import DESCRIPTION_TAG
+
+_LONGEST_ERROR = 600  # [characters]; the page of a run shows them without scrolling
+
+_EXPERIMENT = """\
+metaopt records how networks train, learns an optimizer from the recordings and evaluates it on held-out trainings.
+
+- **Results:** the description of each run has its purpose and its result. The child runs of a *main job* are its \
+phases.
+- **Comparison:** runs of one kind have the same metrics. Select the child runs of an evaluation and choose *Compare*: \
+each run is a contender, `val_loss` its curve, and `speedup` its speed-up over the base optimizer alone (*hold*).
+- **Report:** the artifact `report.md` of an evaluation has all tables, the negative controls and the limits.
+- **Lineage:** a phase-2 run and the runs that recorded its trajectories link each other; a registered version links \
+its run and its evaluations.
+- **View:** the chart symbol above the list plots all runs. *Model training* at the top left hides the columns for \
+chatbots.
+"""
 
 
 @dataclass
-class Note:
-    """The lines of a run's description; empty ones are left out.
+class Description:
+    """The description of a run: a line each for its purpose, its result and links; empty lines are omitted.
 
     Attributes:
-        does: what the run does.
-        result: what came of it; None as long as it goes on.
-        see: what belongs to it, with links.
+        purpose: what the run does.
+        result: what the run found; None while it is running.
+        links: related runs, versions and files.
     """
 
-    does: str = ""
+    purpose: str = ""
     result: str | None = None
-    see: str = ""
+    links: str = ""
 
-    def change(self, does: str | None, result: str | None, see: str | None) -> None:
-        """Replace the lines that are given; what belongs to the run is added to what is known to."""
-        self.does = self.does if does is None else one_line(does)
+    def update(self, purpose: str | None, result: str | None, links: str | None) -> None:
+        """Replace the purpose and the result, and append to the links, where they are given."""
+        self.purpose = self.purpose if purpose is None else one_line(purpose)
         self.result = self.result if result is None else one_line(result)
-        self.see = self.see if see is None else ". ".join(filter(None, [self.see, one_line(see)]))
+        self.links = self.links if links is None else ". ".join(filter(None, [self.links, one_line(links)]))
 
-    def end(self, status: str, reason: str | None) -> None:
-        """Say how the run ended, where its result does not.
+    def finish(self, status: str, error: str | None) -> None:
+        """Replace the result of a run that failed or was stopped.
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            reason: the error of a failed run.
+            error: the error of a failed run.
         """
         if status == "FAILED":
-            self.result = f"failed: {code(reason or 'for an unknown reason')}"
+            self.result = f"failed: {code(error or 'unknown error')}"
         elif status == "KILLED":
-            self.result = "stopped before its end, by Ctrl-C or SIGTERM"
+            self.result = "stopped early by Ctrl-C or SIGTERM"
         else:
             self.result = self.result or ""
 
     def markdown(self) -> str:
-        """The whole description; empty where nothing was said."""
-        if not (self.does or self.result or self.see):
+        """The description as text; empty without any line."""
+        if not (self.purpose or self.result or self.links):
             return ""
         result = "none yet" if self.result is None else self.result
-        return "\n".join(filter(None, [self.does, result and f"**Result:** {result}", self.see]))
+        return "\n".join(filter(None, [self.purpose, result and f"**Result:** {result}", self.links]))
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks."""
+    """A text with line breaks replaced by spaces."""
     return " ".join(text.split())
 
 
 def code(text: str) -> str:
-    """A text in one line that Markdown leaves as it is, shortened to what a page shows at once."""
+    """A text as inline code of Markdown: in one line, without backticks, and shortened."""
     line = one_line(text).replace("`", "'")
     return f"`{line if len(line) <= _LONGEST_ERROR else line[:_LONGEST_ERROR] + ' …'}`"
 
 
-def is_random(name: str | None) -> bool:
-    """Whether a run's name is missing or drawn by MLflow (`bold-fox-12`), so that it may be replaced.
-
-    The store draws it where nobody gives one, and leaves no other trace of that. Only MLflow's own words count:
-    `sweep-lr-3` is a name that somebody gave. A newer MLflow without these lists keeps all names.
-    """
-    if not name:
-        return True
-    predicate, _, rest = name.partition("-")
-    noun, _, number = rest.partition("-")
-    predicates, nouns = (getattr(name_utils, f"_GENERATOR_{words}", ()) for words in ("PREDICATES", "NOUNS"))
-    return number.isdecimal() and predicate in map(str.lower, predicates) and noun in map(str.lower, nouns)
-
-
-_DESCRIPTION = """\
-metaopt records how networks train, learns an optimizer from the recordings, and judges it on unseen trainings.
-
-- Did it work? Each run's description says what it did and its result in three lines. A *main job* has its phases below.
-- Runs of one kind have the same metrics. Open the runs below an evaluation, select them, *Compare*: each is one \
-contender, `val_loss` its curve, `speedup` how many times sooner than the base optimizer alone (*hold*) it arrives.
-- `report.md` among the artifacts of an evaluation has all tables, the controls that must fail, and the limits.
-- Phase 2 names the runs that it learned from, and they name it; a registered version names its run and its evaluations.
-- Above the list, the chart symbol draws all runs at once; *Model training* at the top left hides what is for chatbots.
-"""
-
-
 def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
-    """Give an experiment a description, unless it has one."""
+    """Set the description of an experiment that has none."""
     if _is_described(client, experiment_id):
         return
     try:
-        client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, _DESCRIPTION)
+        client.set_experiment_tag(experiment_id, DESCRIPTION_TAG, _EXPERIMENT)
     except MlflowException:
-        if not _is_described(client, experiment_id):  # else another process was faster
+        if not _is_described(client, experiment_id):  # else another process set it at the same time
             raise
 
 
 def _is_described(client: MlflowClient, experiment_id: str) -> bool:
-    return bool(client.get_experiment(experiment_id).tags.get(MLFLOW_RUN_NOTE))
+    return bool(client.get_experiment(experiment_id).tags.get(DESCRIPTION_TAG))

@@ -1,4 +1,4 @@
-"""The list of a folder's files that is uploaded last: what makes an upload finished, and a download verified."""
+"""Manifests: file lists with sha256, uploaded last, that mark an upload as complete and verify a download."""
 
 import hashlib
 import json
@@ -12,26 +12,26 @@ MANIFEST = "manifest.json"
 _SCHEMA = 1
 
 
-class Entry(NamedTuple):
-    """What a file must be: its size [bytes] and its sha256."""
+class ManifestEntry(NamedTuple):
+    """Size [bytes] and sha256 of a file."""
 
     size: int
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> "Entry":
-        """What a file is."""
+    def of(cls, path: Path) -> "ManifestEntry":
+        """The entry of a local file."""
         with path.open("rb") as file:
             return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def describe(paths: Sequence[Path]) -> dict[str, Entry]:
-    """What the files of one folder are, by name.
+def manifest_of(paths: Sequence[Path]) -> dict[str, ManifestEntry]:
+    """The entries of files for one folder, by file name.
 
     Raises:
-        TrackingError: two files have one name, or a file is called like the manifest.
+        TrackingError: two files have the same name, or a file has the name of the manifest.
     """
-    entries = {path.name: Entry.of(path) for path in paths}
+    entries = {path.name: ManifestEntry.of(path) for path in paths}
     if len(entries) != len(paths) or MANIFEST in entries:
         raise TrackingError(
             f"cannot store {[path.name for path in paths]} in one folder: expected different names, none of them "
@@ -40,31 +40,33 @@ def describe(paths: Sequence[Path]) -> dict[str, Entry]:
     return entries
 
 
-def to_json(entries: dict[str, Entry]) -> str:
-    """A manifest's text."""
+def to_json(entries: dict[str, ManifestEntry]) -> str:
+    """The text of a manifest."""
     files = {name: entry._asdict() for name, entry in entries.items()}
     return json.dumps({"schema": _SCHEMA, "files": files}, indent=2) + "\n"
 
 
-def from_json(text: str, where: str) -> dict[str, Entry]:
-    """Read a manifest, trusting nothing: a name that leaves its folder is refused.
+def from_json(text: str, source: str) -> dict[str, ManifestEntry]:
+    """Read an untrusted manifest; names outside its folder are rejected.
 
     Args:
-        where: what the message calls it.
+        source: name of the manifest in messages.
     Raises:
-        TrackingError: it is not a manifest of ours, or states a name that is not a plain file name.
+        TrackingError: the text is not a manifest, or a name is not a plain file name.
     """
     try:
         document = json.loads(text)
         schema, files = document["schema"], document["files"]
-        entries = {str(name): Entry(int(stated["size"]), str(stated["sha256"])) for name, stated in files.items()}
+        entries = {str(name): ManifestEntry(int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrackingError(
-            f"{where} is no manifest ({error!r}); expected names, sizes, sha256: upload again"
+            f"{source} is not a manifest ({error!r}); expected names, sizes and sha256: upload the files again"
         ) from error
     if schema != _SCHEMA:
-        raise TrackingError(f"{where} has schema {schema}; expected {_SCHEMA}: use the metaopt version that wrote it")
+        raise TrackingError(f"{source} has schema {schema}; expected {_SCHEMA}: use the metaopt version that wrote it")
     for name in entries:
-        if name in ("", ".", "..", MANIFEST) or any(sign in name for sign in "/\\\0:"):
-            raise TrackingError(f"{where} names a file {name!r}; expected plain file names: do not use this upload")
+        if name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\\0:"):
+            raise TrackingError(
+                f"{source} has the file name {name!r}; expected plain file names: do not use this upload"
+            )
     return entries

@@ -1,4 +1,4 @@
-"""Metrics on their way to the store: gathered, and written many at a time."""
+"""Buffers metrics and writes them in batches."""
 
 import threading
 import time
@@ -7,36 +7,36 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-BATCH = 900
-"""Metrics per write [count]; the store takes at most 1,000."""
+BATCH_SIZE = 900
+"""Metrics per write [count]; MLflow accepts at most 1,000."""
 
-PATIENCE = 2.0
-"""How long a metric waits at most before the next one takes it along [s]."""
+MAX_DELAY = 2.0
+"""Time after which the next metric triggers a write [s]."""
 
 
 class MetricBuffer:
-    """Gathers the metrics of one run: a write per metric would cost more than the training does."""
+    """Buffers the metrics of one run: one write per metric would take longer than the training."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
         self._run_id = run_id
-        self._waiting: list[Metric] = []
-        self._written_at = time.monotonic()
+        self._buffer: list[Metric] = []
+        self._last_write = time.monotonic()
         self._lock = threading.Lock()
 
     def add(self, values: Mapping[str, float], step: int) -> None:
-        """Take metrics in, and write all that wait when they are many or have waited long."""
+        """Add metrics; write all if the batch is full or the last write was more than `MAX_DELAY` ago."""
         now = int(time.time() * 1000)
         with self._lock:
-            self._waiting += [Metric(name, float(value), now, int(step)) for name, value in values.items()]
-            due = len(self._waiting) >= BATCH or time.monotonic() - self._written_at >= PATIENCE
-        if due:
+            self._buffer += [Metric(name, float(value), now, int(step)) for name, value in values.items()]
+            is_due = len(self._buffer) >= BATCH_SIZE or time.monotonic() - self._last_write >= MAX_DELAY
+        if is_due:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything that waits; what could not be written goes on waiting."""
+        """Write all buffered metrics; those of a failed write stay in the buffer."""
         with self._lock:
-            while self._waiting:
-                self._client.log_batch(self._run_id, metrics=self._waiting[:BATCH])
-                del self._waiting[:BATCH]
-            self._written_at = time.monotonic()
+            while self._buffer:
+                self._client.log_batch(self._run_id, metrics=self._buffer[:BATCH_SIZE])
+                del self._buffer[:BATCH_SIZE]
+            self._last_write = time.monotonic()

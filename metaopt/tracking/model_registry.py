@@ -1,4 +1,4 @@
-"""Generative optimizers as versions of a registered model: described, tagged, loadable without running their code."""
+"""The model registry: registers generative optimizers, promotes versions and loads them without running their code."""
 
 import json
 import logging
@@ -19,21 +19,21 @@ from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer_file, save_optimizer
 from ..weights.layout import Layout
 from .artifacts import CHECKPOINTS, resolve_checkpoint
-from .cards import show_champion, show_version, version_card, with_judgement
-from .connection import connect, refusals
+from .cards import describe_champion, describe_version, version_card, with_evaluation
+from .connection import connect, translate_errors
 from .lineage import run_link
 from .runs import MlflowTracker
 from .shipping import copy_package, requirements
 from .signature import example, metadata, signature
 
 MODEL_NAME = "metaopt-perceiver"
-"""The registered model that each result becomes a version of, unless a run names another."""
+"""Default name of the registered model."""
 
 CHAMPION = "champion"
-"""Alias of the version that users load unless they ask for another."""
+"""Alias of the version that users load by default."""
 
-_OPTIMIZER = "artifacts/optimizer.safetensors"  # where MLflow puts it inside a model
-_DOOR = Path(__file__).with_name("pyfunc_model.py")
+_OPTIMIZER = "artifacts/optimizer.safetensors"  # path inside a logged model
+_PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@(.+))")
 _FROM_A_RUN = re.compile(rf"(runs:/)?[0-9a-f]{{32}}(/{CHECKPOINTS}(/.*)?)?")
 
@@ -55,80 +55,83 @@ def register_optimizer(
     """Log an optimizer as a model of the run and register it as a new version.
 
     Args:
-        layouts: the networks that it may be asked about without stating their layout.
-        description: what it was trained on and how it did there, in Markdown; the version's card has more.
-        stride: steps between the rows of a history unless a caller says otherwise [optimizer steps].
-        facts: kept in the file with the weights (what it was trained on, held-out figures).
-        alias: name that points to the new version from now on; None for no such name.
-    Returns: the version's number.
+        layouts: layouts of the networks that it predicts by default.
+        description: training data and held-out figures, in Markdown, for the version's card.
+        stride: default steps between the rows of a history [optimizer steps].
+        facts: stored in the file with the weights (training data, held-out figures).
+        alias: set to the new version; None sets no alias.
+    Returns: the number of the version.
     Raises:
-        TrackingError: the store refused, or there is no layout.
+        TrackingError: the store raised an error, or no layout is given.
     """
     if not layouts:
-        raise TrackingError("no layout to register with; expected at least one: pass those of the trained networks")
+        raise TrackingError("no layout given; expected at least one: pass the layouts of the trained networks")
     tracker.flush()
-    with tempfile.TemporaryDirectory() as folder, refusals(f"cannot register {name}", "check the store and the name"):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        translate_errors(f"cannot register {name}", "check the store and the name"),
+    ):
         version = _log_model(tracker, Path(folder), optimizer, layouts, name, stride, facts)
         for key, value in tags.items():
             tracker.client.set_model_version_tag(name, version, key, str(value))
         run = run_link(tracker.client, tracker.run_id)
         card = version_card(description, optimizer, name, int(version), stride=stride, run=run)
-        show_version(tracker.client, name, int(version), card)
+        describe_version(tracker.client, name, int(version), card)
     if alias is not None:
         promote(name, int(version), alias)
     return int(version)
 
 
 def promote(name: str, version: int, alias: str = CHAMPION) -> None:
-    """Let an alias point to a version, and the registered model's page show that version's card.
+    """Set an alias to a version; the page of the registered model shows the card of the champion.
 
     Raises:
-        TrackingError: no such version, or an alias that MLflow keeps for itself (`latest`, `v1`).
+        TrackingError: the version does not exist, or MLflow reserves the alias (`latest`, `v1`).
     """
-    way_out = "look up versions in `mlflow ui`; an alias is a word such as champion, not `latest` or `v1`"
-    with refusals(f"cannot let {name}@{alias} point to version {version}", way_out):
+    remedy = "find versions in `mlflow ui`; an alias is a word such as champion, not `latest` or `v1`"
+    with translate_errors(f"cannot set the alias {name}@{alias} to version {version}", remedy):
         client = connect()
         client.get_model_version(name, str(version))
         client.set_registered_model_alias(name, alias, str(version))
         if alias == CHAMPION:
-            show_champion(client, name, version, alias)
+            describe_champion(client, name, version, alias)
 
 
-def add_judgement(name: str, version: int, judgement: str) -> None:
-    """Add a line of Markdown about an evaluation to a version's card.
+def add_evaluation(name: str, version: int, evaluation: str) -> None:
+    """Add the result of an evaluation, in one line of Markdown, to the card of a version.
 
     Raises:
-        TrackingError: no such version.
+        TrackingError: the version does not exist.
     """
-    with refusals(f"cannot describe {name} version {version}", "look versions up in `mlflow ui`"):
+    with translate_errors(f"cannot describe {name} version {version}", "find versions in `mlflow ui`"):
         client = connect()
         found = client.get_model_version(name, str(version))
-        show_version(client, name, version, with_judgement(found.description or "", judgement))
+        describe_version(client, name, version, with_evaluation(found.description or "", evaluation))
         if champion_version(name) == version:
-            show_champion(client, name, version, CHAMPION)
+            describe_champion(client, name, version, CHAMPION)
 
 
 def is_registered(source: str) -> bool:
-    """Whether an address is one of a registered version, by number or alias."""
+    """Whether a source is a URI of a registered version, by number or alias."""
     return _REGISTERED.fullmatch(source) is not None
 
 
 def registered_version(source: str) -> tuple[str, int]:
-    """The registered model's name and the version that an address stands for.
+    """The name and the version of a model URI.
 
     Args:
         source: `models:/<name>/<version>` or `models:/<name>@<alias>`.
     Raises:
-        TrackingError: it is no such address, or the registry has no such version or alias.
+        TrackingError: the source is not such a URI, or the version or alias does not exist.
     """
     found = _REGISTERED.fullmatch(source)
     if found is None:
         raise TrackingError(
-            f"{source!r} is no registered version; expected models:/<name>/<version> or models:/<name>@<alias>. "
-            "Register it first: train-optimizer does so for what it trains"
+            f"{source!r} is not a registered version; expected models:/<name>/<version> or models:/<name>@<alias>: "
+            "register the optimizer first, as train-optimizer does"
         )
     name, version, alias = found.groups()
-    with refusals(f"cannot find {source}", "look up versions and aliases in `mlflow ui`"):
+    with translate_errors(f"cannot find {source}", "find versions and aliases in `mlflow ui`"):
         client = connect()
         if version is None:
             return name, int(client.get_model_version_by_alias(name, alias).version)
@@ -136,26 +139,26 @@ def registered_version(source: str) -> tuple[str, int]:
 
 
 def champion_version(name: str, alias: str = CHAMPION) -> int | None:
-    """The version that an alias points to; None where nothing has the alias yet.
+    """The version of an alias; None if the alias is not set.
 
     Raises:
-        TrackingError: no such registered model.
+        TrackingError: the registered model does not exist.
     """
-    with refusals(f"cannot read the aliases of {name}", "look the name up in `mlflow ui`"):
+    with translate_errors(f"cannot read the aliases of {name}", "find the name in `mlflow ui`"):
         version = connect().get_registered_model(name).aliases.get(alias)
     return None if version is None else int(version)
 
 
 def load_optimizer(source: str | Path) -> GenerativeOptimizer:
-    """Load an optimizer as a PyTorch module, running no code that comes with it: only safetensors and JSON are read.
+    """Load an optimizer as a PyTorch module. Only safetensors and JSON are read; no code of the model runs.
 
     Args:
-        source: a file; `models:/<name>@<alias>`, `models:/<name>/<version>`; a run ID or `runs:/<run ID>/checkpoints/…`
-            for a checkpoint of phase 2; or `runs:/<run ID>/<model>`.
+        source: a file; `models:/<name>@<alias>` or `models:/<name>/<version>`; a run ID or
+            `runs:/<run ID>/checkpoints/…` for a checkpoint of phase 2; or `runs:/<run ID>/<model>`.
     Raises:
-        TrackingError: the store has no such thing, or it is not a model of ours.
-        CheckpointError: the run has no finished checkpoint.
-        FileFormatError: the file is damaged, or holds something else.
+        TrackingError: the source does not exist in the store, or is not a model of metaopt.
+        CheckpointError: the run has no complete checkpoint.
+        FileFormatError: the file is damaged or of another kind.
     """
     address = str(source)
     if isinstance(source, Path) or Path(address).is_file():
@@ -168,8 +171,8 @@ def load_optimizer(source: str | Path) -> GenerativeOptimizer:
                 f"no optimizer at {address!r}; expected an existing file, models:/<name>@<alias>, "
                 "models:/<name>/<version>, a run ID or runs:/<run ID>/…"
             )
-        way_out = "look the model up in `mlflow ui` and name a version that metaopt registered"
-        with refusals(f"cannot load an optimizer from {address}: no {_OPTIMIZER} there", way_out):
+        remedy = "choose a version in `mlflow ui` that metaopt registered"
+        with translate_errors(f"cannot load an optimizer from {address}: it has no {_OPTIMIZER}", remedy):
             connect()
             path = mlflow.artifacts.download_artifacts(f"{address.rstrip('/')}/{_OPTIMIZER}", dst_path=folder)
         return load_optimizer_file(Path(path))
@@ -184,19 +187,19 @@ def _log_model(
     stride: float,
     facts: Mapping[str, Any],
 ) -> str:
-    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # else a uv.lock in the working directory travels along
+    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # else a uv.lock in the working directory is logged
     package = copy_package(folder)
     save_optimizer(optimizer, folder / "optimizer.safetensors", facts)
-    different = [layout.to_list() for layout in dict.fromkeys(layouts)]
-    described = {"package": package.name, "stride": stride, "layouts": different}
-    (folder / "layouts.json").write_text(json.dumps(described), encoding="utf-8")
-    with redirect_stderr(StringIO()):  # MLflow prints there what is logged below; it raises what goes wrong
-        info = Model.log(  # what mlflow.pyfunc.log_model calls, which cannot be told the run
+    unique_layouts = [layout.to_list() for layout in dict.fromkeys(layouts)]
+    description = {"package": package.name, "stride": stride, "layouts": unique_layouts}
+    (folder / "layouts.json").write_text(json.dumps(description), encoding="utf-8")
+    with redirect_stderr(StringIO()):  # MLflow prints a message that is logged below; errors are raised
+        info = Model.log(  # mlflow.pyfunc.log_model calls it, but has no parameter for the run
             artifact_path=None,
             name=name,
             flavor=mlflow.pyfunc,
             run_id=tracker.run_id,
-            python_model=str(_DOOR),
+            python_model=str(_PYFUNC_FILE),
             code_paths=[str(package)],
             artifacts={"optimizer": str(folder / "optimizer.safetensors"), "layouts": str(folder / "layouts.json")},
             signature=signature(stride),

@@ -1,7 +1,7 @@
-"""The door through which MLflow calls a registered optimizer: checks what comes in, then asks the optimizer.
+"""The MLflow model of a registered optimizer: checks the input, then predicts with the optimizer.
 
-MLflow copies this one file beside the model and runs it there, where metaopt need not be installed: it imports
-nothing of ours by name. The code that the optimizer was trained with lies in the model as a package of its own name.
+MLflow copies this file to the model and runs it without metaopt, so the file does not import metaopt by name. The model
+contains the code of the optimizer as a package with its own name.
 """
 
 import base64
@@ -25,22 +25,22 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 PARAMETERS = ("t_start", "t_end", "stride", "layout")
-HISTORY, WEIGHTS = "history", "weights"  # names of the column and the tensor that come in, and of those that go out
+HISTORY, WEIGHTS = "history", "weights"  # names of the column and the tensor of the input, and of the output
 
-log = logging.getLogger("mlflow.pyfunc.metaopt")  # below MLflow's own, which shows it in a server, too
+log = logging.getLogger("mlflow.pyfunc.metaopt")  # a child of MLflow's logger, which servers also show
 
 
-class Refused(MlflowException, ValueError):
-    """A question that cannot be answered as it is; over HTTP, status 400."""
+class InvalidRequest(MlflowException, ValueError):
+    """An invalid history or parameter; over HTTP, status 400."""
 
 
 class NextWeights(PythonModel):
-    """Past weights [snapshots, weights] in, the weights at `t_end` [1, weights] out; any number of threads may ask."""
+    """Predicts the weights at `t_end` [1, weights] from a history [snapshots, weights]. Thread-safe."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the optimizer with the code that it was registered with."""
+        """Build the optimizer with the code in the model."""
         facts = json.loads(Path(context.artifacts["layouts"]).read_text(encoding="utf-8"))
-        package = _import_whole(facts["package"])
+        package = _import_all(facts["package"])
         self.layout_type = importlib.import_module(f"{package.__name__}.weights.layout").Layout
         self.layouts = [self.layout_type.from_list(layout) for layout in facts["layouts"]]
         self.stride = float(facts["stride"])
@@ -48,91 +48,92 @@ class NextWeights(PythonModel):
         self.optimizer = load_file(Path(context.artifacts["optimizer"]))
         if self.optimizer.averaging:
             log.warning(
-                "this optimizer was trained on snapshots of a running average of the weights (decay %g): give it such "
-                "snapshots; it answers with the average at t_end",
+                "this optimizer was trained on snapshots of an exponential moving average of the weights (decay %g): "
+                "the history must contain such averages, and the prediction is the average at t_end",
                 self.optimizer.averaging,
             )
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> Any:
-        """Generate the weights at `t_end`, in the form in which the history came.
+        """Predict the weights at `t_end`, in the format of the history.
 
         Args:
-            context: MLflow's; unused after loading.
+            context: unused after loading.
             model_input: the history, float32 [snapshots, weights], oldest first; the last row is the weights at
-                `t_start` [raw units]. Or a column `history` with one value: a safetensors file, as bytes or in
-                base64, with the same array as its tensor `history`.
-            params: `t_start` and `t_end` [optimizer steps]; `stride` between rows [optimizer steps], default that of
-                the meta-training; `layout`, a JSON list of [name, shape, dtype], default the registered layout with
-                that number of weights.
+                `t_start`. Or a column `history` with one value: a safetensors file, as bytes or base64, with the same
+                array as its tensor `history`.
+            params: `t_start` and `t_end` [optimizer steps]; `stride` between rows [optimizer steps], by default that of
+                the meta-training; `layout`, a JSON list of [name, shape, dtype], by default the registered layout with
+                this number of weights.
         Returns: float32 [1, weights]; for a column, one row whose `weights` is a safetensors file with that tensor.
         Raises:
-            Refused: a ValueError that says what came, what was expected and what to do.
+            InvalidRequest: a ValueError; the history or a parameter is invalid.
         """
-        asked: Any = model_input
-        if isinstance(asked, dict):  # MLflow names the array after the signature
-            asked = asked.get(HISTORY)
+        history: Any = model_input
+        if isinstance(history, dict):  # MLflow passes the array under its name in the signature
+            history = history.get(HISTORY)
         try:
-            if _is_column(asked):
-                file = _only_value(asked)
-                weights = save({WEIGHTS: self._answer(_history_in(file), params or {})})
+            if _is_column(history):
+                file = _only_value(history)
+                weights = save({WEIGHTS: self._predict(_read_history(file), params or {})})
                 return [{WEIGHTS: weights if isinstance(file, bytes) else base64.b64encode(weights).decode("ascii")}]
-            return self._answer(_from_json(asked), params or {})
+            return self._predict(_from_json(history), params or {})
         except ValueError as error:
-            raise Refused.invalid_parameter_value(str(error)) from error
+            raise InvalidRequest.invalid_parameter_value(str(error)) from error
 
-    def _answer(self, rows: np.ndarray, given: dict[str, Any]) -> np.ndarray:
-        _check_names({*map(str, given), *self._asked_for()})
-        t_start, t_end = (_number(given, name) for name in ("t_start", "t_end"))
-        stride = self.stride if given.get("stride") is None else _number(given, "stride")
+    def _predict(self, rows: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+        _check_names({*map(str, params), *self._all_param_names()})
+        t_start, t_end = (_number(params, name) for name in ("t_start", "t_end"))
+        stride = self.stride if params.get("stride") is None else _number(params, "stride")
         if t_end < t_start or stride <= 0:
             raise ValueError(
                 f"t_start={t_start}, t_end={t_end}, stride={stride}; expected t_end ≥ t_start, stride > 0: correct them"
             )
         _check_rows(rows)
-        layout = self._layout(rows.shape[1], given.get("layout") or "")
+        layout = self._layout(rows.shape[1], params.get("layout") or "")
         rows = rows[-self.optimizer.history :]
         times = t_start - stride * torch.arange(len(rows) - 1, -1, -1, dtype=torch.float32)
         end = torch.tensor([t_end], dtype=torch.float32)
         history = torch.from_numpy(np.require(rows, requirements=["C", "W"]))
-        generated: np.ndarray = self.optimizer.predict(history[None], times[None], end, layout).numpy()
-        return generated
+        predicted: np.ndarray = self.optimizer.predict(history[None], times[None], end, layout).numpy()
+        return predicted
 
-    def _asked_for(self) -> set[str]:
-        """The names of the parameters that the user gave, misspelled ones included.
+    def _all_param_names(self) -> set[str]:
+        """The names of all given parameters, including misspelled ones.
 
-        MLflow drops names that the signature lacks and only logs a warning: a misspelled `stride` would give wrong
-        weights silently. The full dictionary exists only in the frame of `PyFuncModel.predict`, which called us;
-        without that frame there is nothing to add.
+        MLflow drops names that are not in the signature and only logs a warning, so a misspelled `stride` would change
+        the prediction silently. The full dictionary exists only in the frame of the calling `PyFuncModel.predict`;
+        without that frame the set is empty.
         """
         predict = inspect.unwrap(PyFuncModel.predict).__code__
         frame = inspect.currentframe()
         while frame is not None and frame.f_code is not predict:
             frame = frame.f_back
-        with contextlib.suppress(AttributeError):  # another kind of model that asks us directly, or no frame
+        with contextlib.suppress(AttributeError):  # another kind of model calls directly
             if frame is not None and frame.f_locals["self"].unwrap_python_model() is self:
                 return set(map(str, frame.f_locals["params"] or ()))
         return set()
 
-    def _layout(self, weights: int, described: str) -> Any:
-        if described:
-            return self._described_layout(weights, described)
-        fitting = [layout for layout in self.layouts if layout.size == weights]
-        if len(fitting) != 1:
-            known = ", ".join(f"{layout.size:,}" for layout in self.layouts)
+    def _layout(self, weights: int, text: str) -> Any:
+        if text:
+            return self._parse_layout(weights, text)
+        matching = [layout for layout in self.layouts if layout.size == weights]
+        if len(matching) != 1:
+            sizes = ", ".join(f"{layout.size:,}" for layout in self.layouts)
             raise ValueError(
-                f"{weights:,} weights per row fit {len(fitting)} of the registered layouts ({known} weights); expected "
-                "exactly one. For another network pass its layout in params: JSON, [name, shape, dtype] per tensor"
+                f"{weights:,} weights per row match {len(matching)} of the registered layouts ({sizes} weights); "
+                "expected exactly one. For another network pass its layout in params: JSON, [name, shape, dtype] per "
+                "tensor"
             )
-        return fitting[0]
+        return matching[0]
 
-    def _described_layout(self, weights: int, described: str) -> Any:
+    def _parse_layout(self, weights: int, text: str) -> Any:
         try:
-            layout = self.layout_type.from_list(json.loads(described))
+            layout = self.layout_type.from_list(json.loads(text))
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"layout is {described!r:.60} ({error}); expected JSON, [name, shape, dtype] per tensor"
+                f"layout is {text!r:.60} ({error}); expected JSON, [name, shape, dtype] per tensor"
             ) from error
         if layout.size != weights:
             raise ValueError(
@@ -141,49 +142,51 @@ class NextWeights(PythonModel):
         return layout
 
 
-def _import_whole(name: str) -> ModuleType:
-    """Import a package with all its modules at once: its folder may be temporary and gone before a late import."""
+def _import_all(name: str) -> ModuleType:
+    """Import a package with all its modules, because its folder may be temporary."""
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):
         importlib.import_module(module.name)
     return package
 
 
-def _is_column(asked: Any) -> bool:
-    return isinstance(asked, np.ndarray) and asked.ndim == 1 and all(isinstance(value, str | bytes) for value in asked)
+def _is_column(history: Any) -> bool:
+    if not isinstance(history, np.ndarray) or history.ndim != 1:
+        return False
+    return all(isinstance(value, str | bytes) for value in history)
 
 
 def _only_value(column: np.ndarray) -> str | bytes:
     if len(column) != 1:
-        raise ValueError(f"column {HISTORY} has {len(column)} rows; expected one: ask once per history")
+        raise ValueError(f"column {HISTORY} has {len(column)} rows; expected one: send a request per history")
     value: str | bytes = column[0]
     return value
 
 
-def _history_in(file: str | bytes) -> np.ndarray:
-    """The history in a safetensors file.
+def _read_history(file: str | bytes) -> np.ndarray:
+    """Read the history from a safetensors file.
 
     Raises:
-        ValueError: it is not such a file, or holds no tensor of that name.
+        ValueError: the file is not safetensors or has no tensor of that name.
     """
-    wanted = f"expected a safetensors file with the float32 tensor {HISTORY} [snapshots, weights]"
+    expected = f"expected a safetensors file with the float32 tensor {HISTORY} [snapshots, weights]"
     try:
         tensors = load(file if isinstance(file, bytes) else base64.b64decode(file))
-    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a number format that numpy lacks
-        raise ValueError(f"column {HISTORY} cannot be read ({error!r}); {wanted}, over HTTP in base64") from error
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that numpy lacks
+        raise ValueError(f"column {HISTORY} cannot be read ({error!r}); {expected}, over HTTP in base64") from error
     if HISTORY not in tensors:
-        raise ValueError(f"the file in column {HISTORY} holds {sorted(tensors)}; {wanted}: name it so")
+        raise ValueError(f"the file in column {HISTORY} holds {sorted(tensors)}; {expected}: rename the tensor")
     return tensors[HISTORY]
 
 
 def _from_json(rows: Any) -> Any:
-    """Numbers of any kind, which is how MLflow hands on those of a JSON text, as float32; all else as it is."""
+    """Convert a two-dimensional array of Python numbers, as MLflow parses JSON, to float32; return others unchanged."""
     if not isinstance(rows, np.ndarray) or rows.dtype != object or rows.ndim != 2:
         return rows
     try:
         return rows.astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"history is no table of numbers ({error}); expected [snapshots, weights]") from error
+        raise ValueError(f"history is not a table of numbers ({error}); expected [snapshots, weights]") from error
 
 
 def _check_names(names: set[str]) -> None:
@@ -207,17 +210,17 @@ def _number(params: dict[str, Any], name: str) -> float:
 
 def _check_rows(rows: Any) -> None:
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not len(rows):
-        came = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        found = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
         raise ValueError(
-            f"history is {came}; expected a numpy array [snapshots ≥ 1, weights]: use weights[None] for one"
+            f"history is {found}; expected a numpy array [snapshots ≥ 1, weights]: use weights[None] for one snapshot"
         )
     if rows.dtype != np.float32:
         raise ValueError(f"history is {rows.dtype}; expected float32: use history.astype(numpy.float32)")
     if not np.isfinite(rows).all():
         raise ValueError(
-            "history holds NaN or infinity; expected finite weights: give snapshots from before it diverged"
+            "history holds NaN or infinity; expected finite weights: give snapshots from before the training diverged"
         )
 
 
-if not __package__:  # MLflow runs this file on its own; whoever imports it as part of a package wants only the class
+if not __package__:  # MLflow runs this file alone; an import as part of metaopt needs only the class
     mlflow.models.set_model(NextWeights())

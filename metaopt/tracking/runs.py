@@ -1,4 +1,4 @@
-"""A training's run in MLflow: parameters, metrics, files and figures, and an end that says how it ended."""
+"""MLflow runs: start runs and child runs, log to them, and set their final status."""
 
 import json
 import logging
@@ -14,41 +14,29 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_DATASET_CONTEXT,
-    MLFLOW_GIT_COMMIT,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NOTE,
-    MLFLOW_SOURCE_NAME,
-    MLFLOW_SOURCE_TYPE,
-    MLFLOW_USER,
-)
 
 from ..core.config import Config
+from ..core.signals import TERMINATED, terminable
 from ..figures import rendered
-from .connection import answering, connect, experiment_id, get_run, refusals
-from .descriptions import Note, describe_experiment, is_random
-from .ending import status_after, terminable
-from .manifests import MANIFEST, describe, to_json
+from .connection import connect, experiment_id, get_run, translate_errors, translate_store_errors
+from .descriptions import Description, describe_experiment
+from .manifests import MANIFEST, manifest_of, to_json
 from .metrics import MetricBuffer
+from .tags import DATASET_CONTEXT_TAG, DESCRIPTION_TAG, ERROR_TAG, LONGEST_TAG, NAME_TAG, PARENT_TAG, SOURCE_TAGS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ERROR_TAG = "metaopt.error"
-"""Tag with the error that ended a failed run."""
-
-_LONGEST_TAG = 5000  # [characters], what every store takes
-_LONGEST_DIGEST = 36  # [characters], likewise
-_LONGEST_CONTEXT = 500  # [characters], likewise
-_PARAMS_PER_WRITE = 100  # [count], likewise
-_INHERITED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_GIT_COMMIT)  # by runs below a run
+# Limits that every MLflow store accepts:
+_MAX_DIGEST_LENGTH = 36  # [characters]
+_MAX_CONTEXT_LENGTH = 500  # [characters]
+_PARAMS_PER_BATCH = 100  # [count]
 
 log = logging.getLogger(__name__)
 
 
 class RunReference(NamedTuple):
-    """Where a run can be looked at."""
+    """The ID of a run and its tracking store."""
 
     run_id: str
     tracking_uri: str
@@ -59,123 +47,141 @@ class RunReference(NamedTuple):
 
 
 class MlflowTracker:
-    """The `Tracker` that writes to MLflow. It names its run in every call: no other active run can get in between."""
+    """A `Tracker` that logs to an MLflow run. Every call passes the run ID, so MLflow's active run has no effect."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client = client
         self.run_id = run_id
         self._metrics = MetricBuffer(client, run_id)
-        self._note = Note()
+        self._description = Description()
 
     @property
     def reference(self) -> RunReference:
-        """The run's ID and its store."""
+        """The ID of the run and its tracking store."""
         return RunReference(self.run_id, self.client.tracking_uri)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Record parameters; those that the run already has are left alone.
+        """Log parameters, except those that the run already has.
 
-        `mlflow run` records the texts of the command line before the script starts; the typed values stand in
+        `mlflow run` logs the command-line arguments as text before the script starts. The values with their types are in
         `config.json`.
         """
-        there = self.client.get_run(self.run_id).data.params
-        missing = [Param(name, _param_text(value)) for name, value in values.items() if name not in there]
-        for start in range(0, len(missing), _PARAMS_PER_WRITE):
-            self.client.log_batch(self.run_id, params=missing[start : start + _PARAMS_PER_WRITE])
+        existing = self.client.get_run(self.run_id).data.params
+        new = [Param(name, _param_text(value)) for name, value in values.items() if name not in existing]
+        for start in range(0, len(new), _PARAMS_PER_BATCH):
+            self.client.log_batch(self.run_id, params=new[start : start + _PARAMS_PER_BATCH])
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        """Record tags, replacing older values."""
-        tags = [RunTag(name, str(value)[:_LONGEST_TAG]) for name, value in values.items()]
+        """Set tags. A new value of a tag replaces the old one."""
+        tags = [RunTag(name, str(value)[:LONGEST_TAG]) for name, value in values.items()]
         self.client.log_batch(self.run_id, tags=tags)
 
-    def note(self, *, does: str | None = None, result: str | None = None, see: str | None = None) -> None:
-        """Describe the run to people: what it does, what came of it, what belongs to it; a line of Markdown each.
+    def describe(self, *, purpose: str | None = None, result: str | None = None, links: str | None = None) -> None:
+        """Update the description of the run in the MLflow UI. It has one line of Markdown for each argument.
 
-        A line that is not given stays as it is; what belongs to the run is added to what was said before. How the run
-        ends is added where it does not end well.
+        Args:
+            purpose: what the run does; replaces the previous purpose.
+            result: what the run measured; replaces the previous result. If the run fails, its error replaces the result.
+            links: related runs, versions and files; appended to the previous links.
         """
-        self._note.change(does, result, see)
-        self.tags({MLFLOW_RUN_NOTE: self._note.markdown()})
+        self._description.update(purpose, result, links)
+        self.tags({DESCRIPTION_TAG: self._description.markdown()})
 
-    def ended(self, status: str, reason: str | None) -> None:
-        """Tell how the run ended: FINISHED, KILLED or FAILED, and then the error."""
-        self._note.end(status, reason)
-        note = self._note.markdown()
-        self.tags(({MLFLOW_RUN_NOTE: note} if note else {}) | ({ERROR_TAG: reason} if reason else {}))
+    def describe_status(self, status: str, error: str | None) -> None:
+        """Add the final status of the run to its description, and set the error tag.
+
+        Args:
+            status: FINISHED, KILLED or FAILED.
+            error: the error of a failed run.
+        """
+        self._description.finish(status, error)
+        text = self._description.markdown()
+        self.tags(({DESCRIPTION_TAG: text} if text else {}) | ({ERROR_TAG: error} if error else {}))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record metrics at a step; written in batches."""
+        """Log metrics of a step. They are buffered and sent in batches."""
         self._metrics.add(values, step)
 
     def flush(self) -> None:
-        """Write the metrics that wait."""
+        """Send all buffered metrics."""
         self._metrics.flush()
 
     def dataset(self, name: str, source: str, digest: str, context: str) -> None:
-        """Record data that the run reads: where it comes from and at most 36 characters that identify it."""
-        kind = "http" if source.startswith(("http://", "https://")) else "local"
-        address = json.dumps({"url" if kind == "http" else "uri": source})
-        data = Dataset(name=name, digest=digest[:_LONGEST_DIGEST], source_type=kind, source=address)
-        used = InputTag(MLFLOW_DATASET_CONTEXT, context[:_LONGEST_CONTEXT])
-        inputs = [DatasetInput(data, [used])]
+        """Log a data set as an input of the run.
+
+        Args:
+            name: name of the data set.
+            source: path or URL of the data.
+            digest: digest of the contents; truncated to 36 characters.
+            context: use of the data in the run, such as "training".
+        """
+        source_type = "http" if source.startswith(("http://", "https://")) else "local"
+        source_json = json.dumps({"url" if source_type == "http" else "uri": source})
+        data = Dataset(name=name, digest=digest[:_MAX_DIGEST_LENGTH], source_type=source_type, source=source_json)
+        inputs = [DatasetInput(data, [InputTag(DATASET_CONTEXT_TAG, context[:_MAX_CONTEXT_LENGTH])])]
         try:
             self.client.log_inputs(self.run_id, inputs)
-        except MlflowException:  # another process recorded the same data just then: now there is something to find
+        except MlflowException:  # another process has just created the same data set; the second call finds it
             self.client.log_inputs(self.run_id, inputs)
 
     def text(self, text: str, name: str) -> None:
-        """Store a text file (`config.json`, `report.md`) with the run."""
+        """Log a text as an artifact, such as `report.md`."""
         self.client.log_text(self.run_id, text, name)
 
     def figure(self, figure: "Figure", name: str) -> None:
-        """Store a figure, as `<name>.png` and `<name>.svg`, with the run."""
+        """Log a figure as the artifacts `<name>.png` and `<name>.svg`."""
         folder, _, stem = name.rpartition("/")
-        with tempfile.TemporaryDirectory() as place:
-            for ending, content in rendered(figure).items():
-                path = Path(place, f"{stem}.{ending}")
+        with tempfile.TemporaryDirectory() as temporary:
+            for suffix, content in rendered(figure).items():
+                path = Path(temporary, f"{stem}.{suffix}")
                 path.write_bytes(content)
                 self.client.log_artifact(self.run_id, str(path), folder or None)
 
     def files(self, paths: Sequence[Path], folder: str) -> None:
-        """Store files in a folder of the run, then a manifest with their sha256: a folder without one is unfinished.
+        """Log files as artifacts in a folder, then a manifest with the sha256 of each file.
+
+        The manifest is written last. A folder without a manifest is incomplete.
 
         Raises:
-            TrackingError: two files have one name.
+            TrackingError: two files have the same name.
         """
         self.flush()
-        entries = describe(paths)
+        entries = manifest_of(paths)
         for path in paths:
             self.client.log_artifact(self.run_id, str(path), folder)
         self.client.log_text(self.run_id, to_json(entries), f"{folder}/{MANIFEST}")
 
     @contextmanager
     def child(self, name: str) -> "Iterator[MlflowTracker]":
-        """A run of its own below this one; it ends as its block does."""
+        """Start a child run, which ends when the block exits, with status FINISHED, FAILED or KILLED."""
         self.flush()
         parent = get_run(self.client, self.run_id)
-        inherited = {tag: parent.data.tags[tag] for tag in _INHERITED if tag in parent.data.tags}
-        tags = {**inherited, MLFLOW_PARENT_RUN_ID: self.run_id}
+        inherited = {tag: parent.data.tags[tag] for tag in SOURCE_TAGS if tag in parent.data.tags}
+        tags = {**inherited, PARENT_TAG: self.run_id}
         run = self.client.create_run(parent.info.experiment_id, tags=tags, run_name=name)
         tracker = MlflowTracker(self.client, run.info.run_id)
-        with _ended(tracker):
+        with _end_with_block(tracker):
             yield tracker
 
-    def elsewhere(self) -> "RemoteRun":
-        """What another process needs to open runs below this one; it can be pickled."""
+    def picklable_parent(self) -> "RemoteRun":
+        """A picklable reference to this run, with which another process can start child runs."""
         self.flush()
         return RemoteRun(self.client.tracking_uri, self.run_id)
 
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """A run as seen from another process, or another machine where the tracking URI is a server's."""
+    """A run that was started in another process, as the parent of child runs in this one.
+
+    If the tracking store is a server, the processes can be on different machines.
+    """
 
     tracking_uri: str
     run_id: str
 
     @contextmanager
     def child(self, name: str) -> "Iterator[MlflowTracker]":
-        """A run of its own below this one; it ends as its block does."""
+        """Start a child run, which ends when the block exits, with status FINISHED, FAILED or KILLED."""
         with MlflowTracker(connect(self.tracking_uri), self.run_id).child(name) as tracker:
             yield tracker
 
@@ -191,79 +197,106 @@ def start_run(
     description: str | None = None,
     parent: str | None = None,
 ) -> Iterator[MlflowTracker]:
-    """Track a training as an MLflow run, which ends as its block does: finished, failed with the error, or killed.
+    """Start an MLflow run, which ends when the block exits, with status FINISHED, FAILED or KILLED.
 
-    Under `mlflow run` the launcher has made the run and told its ID in MLFLOW_RUN_ID; that one is used. An experiment
-    without a description gets one.
+    If MLFLOW_RUN_ID is set, as by `mlflow run`, that run is resumed. It keeps its name, and its tag `metaopt.name` is
+    set to `name`. If the experiment has no description, metaopt sets one.
+
+        from metaopt.core.config import Config, option
+        from metaopt.tracking import start_run
+
+        class SearchConfig(Config):
+            trials: int = option(default=3, help="Number of trials.")
+
+        with start_run("search", SearchConfig(), description="Searches the learning rate.") as tracker:
+            tracker.metrics({"val_loss": 0.3}, step=100)
+            tracker.describe(result="0.3 at learning rate 1e-3")
 
     Args:
-        name: what the run is called, unless its launcher was told a name.
-        config: logged as parameters and, with its types, as `config.json`.
-        experiment: MLflow's group of runs; None for MLFLOW_EXPERIMENT_NAME, or "metaopt" where that is not set.
-        tracking_uri: where runs are kept; None as for `connect`.
-        description: what the run does, in a line of Markdown; the result follows it when the run ends.
-        parent: ID of the run to appear below, for a training in a process of its own.
+        name: name of the run in the MLflow UI.
+        config: configuration, logged as parameters and, with the types of its values, as the artifact `config.json`.
+        experiment: name of the MLflow experiment; by default MLFLOW_EXPERIMENT_NAME, or "metaopt" if that is not set.
+        tracking_uri: tracking store; its default is that of `connect`.
+        tags: tags of the run.
+        description: purpose of the run, in one line of Markdown.
+        parent: ID of the parent run, if this run is a child run that starts in a process of its own.
     Raises:
-        TrackingError: the store does not answer, now or later; the run of MLFLOW_RUN_ID or the experiment cannot be
-            used.
+        TrackingError: the store does not respond at the start or during the run, or the experiment or the run of
+            MLFLOW_RUN_ID cannot be used.
     """
     with terminable():
         client = connect(tracking_uri)
-        run = _adopt(client, name) if os.environ.get("MLFLOW_RUN_ID") else _begin(client, name, experiment, parent)
+        exists = bool(os.environ.get("MLFLOW_RUN_ID"))
+        run = _resume_run(client, name) if exists else _create_run(client, name, experiment, parent)
         tracker = MlflowTracker(client, run.info.run_id)
-        with answering(client), _ended(tracker, active=True):
+        with translate_store_errors(client), _end_with_block(tracker, active=True):
             describe_experiment(client, run.info.experiment_id)
             if description:
-                tracker.note(does=description)
+                tracker.describe(purpose=description)
             tracker.tags(tags or {})
             tracker.params(config.to_mapping())
             tracker.text(config.to_json(), "config.json")
             yield tracker
 
 
-def _adopt(client: MlflowClient, name: str) -> Run:
+def _resume_run(client: MlflowClient, name: str) -> Run:
+    """Resume the run of MLFLOW_RUN_ID. It keeps its name, because a user may have chosen it."""
     run_id = os.environ["MLFLOW_RUN_ID"]
-    with refusals(f"cannot go on with run {run_id}, which MLFLOW_RUN_ID names", "unset it, or use `mlflow run`"):
-        run = mlflow.start_run()  # takes the variable away: processes started from here begin runs of their own
-        if is_random(run.info.run_name):
-            client.update_run(run_id, name=name)
+    with translate_errors(f"cannot resume run {run_id} (MLFLOW_RUN_ID)", "unset MLFLOW_RUN_ID, or use `mlflow run`"):
+        run = mlflow.start_run()  # also unsets MLFLOW_RUN_ID, so child processes start runs of their own
+        client.set_tag(run_id, NAME_TAG, name)
         return run
 
 
-def _begin(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
+def _create_run(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
     experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
-    with refusals(f"cannot start run {name!r}", "check the store"):
-        group = get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment)
-        return mlflow.start_run(run_name=name, experiment_id=group, nested=True, parent_run_id=parent)
+    with translate_errors(f"cannot start run {name!r}", "check the tracking store"):
+        owner = get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment)
+        return mlflow.start_run(run_name=name, experiment_id=owner, nested=True, parent_run_id=parent)
 
 
 @contextmanager
-def _ended(tracker: MlflowTracker, *, active: bool = False) -> Iterator[None]:
-    """End a run as its block ends. A failure to record the end never hides the error that ended it."""
+def _end_with_block(tracker: MlflowTracker, *, active: bool = False) -> Iterator[None]:
+    """End a run when the block exits, with a status that depends on the exception of the block.
+
+    If the block raised, an error while the status is set is only logged; the exception of the block is raised.
+
+    Args:
+        active: whether the run is MLflow's active run.
+    """
     try:
         yield
         tracker.flush()
     except BaseException as error:
         try:
-            _end(tracker, error, active)
+            _finish(tracker, error, active)
             tracker.flush()
         except Exception as failure:
-            log.warning("could not record how run %s ended: %s", tracker.run_id, failure)
+            log.warning("could not record the final status of run %s: %s", tracker.run_id, failure)
         raise
-    _end(tracker, None, active)
+    _finish(tracker, None, active)
 
 
-def _end(tracker: MlflowTracker, error: BaseException | None, active: bool) -> None:
-    status = status_after(error)
+def _finish(tracker: MlflowTracker, error: BaseException | None, active: bool) -> None:
+    status = _status(error)
     if active:
         mlflow.end_run(status)
     else:
         tracker.client.set_terminated(tracker.run_id, status)
-    tracker.ended(status, f"{type(error).__name__}: {error}" if status == "FAILED" else None)
+    tracker.describe_status(status, f"{type(error).__name__}: {error}" if status == "FAILED" else None)
+
+
+def _status(error: BaseException | None) -> str:
+    """The MLflow status of a run that ended with an exception, or with None: FINISHED, FAILED or KILLED."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "FINISHED"
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == TERMINATED):
+        return "KILLED"
+    return "FAILED"
 
 
 def _param_text(value: Any) -> str:
-    """A parameter as a user would type it: `none`, `true`, `0.001`, `{"hidden": 64}`."""
+    """The text of a parameter, as on the command line: `none`, `true`, `0.001`, `{"hidden": 64}`."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, default=str)

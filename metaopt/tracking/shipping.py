@@ -1,4 +1,4 @@
-"""Our own code as a stand-alone package that travels with a registered model."""
+"""The code that is stored with a registered model, so that the model can be loaded without metaopt installed."""
 
 import hashlib
 import shutil
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..generative import GENERATIVE_OPTIMIZERS
 
-_METAOPT = Path(__file__).parents[1]
-_ROOMS = (
+_PACKAGE_ROOT = Path(__file__).parents[1]
+_REQUIRED_MODULES = (
     "core/errors.py",
     "core/moved.py",
     "core/registry.py",
@@ -17,48 +17,57 @@ _ROOMS = (
     "weights",
     "generative",
 )
-_NEEDED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")
-_DOORKEEPER = '"""What metaopt needs to load and ask this optimizer, as it was when the optimizer was registered."""\n'
+"""The modules, and packages without subpackages, that loading an optimizer imports; paths relative to metaopt."""
+
+PINNED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")
+"""Dependencies that `requirements` pins to the installed version."""
+
+_INIT_FILE = '"""The modules of metaopt that this optimizer needs, as they were when it was registered."""\n'
 
 
 def shipped_sources() -> dict[str, Path]:
-    """The modules that a registered optimizer needs, by their place in the package; their imports are relative."""
-    rooms = [_METAOPT / room for room in _ROOMS]
-    files = [path for room in rooms for path in (sorted(room.glob("*.py")) if room.is_dir() else [room])]
-    return {path.relative_to(_METAOPT).as_posix(): path for path in files}
+    """The source files that a registered optimizer needs, by their path relative to the package.
+
+    They import each other with relative imports, so the package can have another name.
+    """
+    paths = [_PACKAGE_ROOT / name for name in _REQUIRED_MODULES]
+    files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
+    return {path.relative_to(_PACKAGE_ROOT).as_posix(): path for path in files}
 
 
 def package_name() -> str:
-    """A name that changes with every change of the code, so that models of several versions live side by side."""
+    """The name of the package: it contains a digest of the code, so one process can load models of several versions."""
     digest = hashlib.sha256()
-    for place, path in shipped_sources().items():
-        digest.update(f"{place}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return f"metaopt_{_our_version()}_{digest.hexdigest()[:12]}"
+    for name, path in shipped_sources().items():
+        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return f"metaopt_{_version()}_{digest.hexdigest()[:12]}"
 
 
 def copy_package(folder: Path) -> Path:
-    """Write the package into a folder; returns the package's own folder."""
+    """Write the package into a folder and return the path of the package."""
     package = folder / package_name()
-    for place, path in shipped_sources().items():
-        (package / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, package / place)
-    (package / "__init__.py").write_text(_DOORKEEPER, encoding="utf-8")
+    for name, path in shipped_sources().items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, package / name)
+    (package / "__init__.py").write_text(_INIT_FILE, encoding="utf-8")
     return package
 
 
 def requirements(optimizer_name: str) -> list[str]:
-    """What pip must install beside the package: exact versions, and the plug-in of an optimizer from outside."""
-    exact = [f"{name}=={version(name).partition('+')[0]}" for name in _NEEDED]  # +cpu names an index, not a version
-    plugins = {_requirement(point) for point in GENERATIVE_OPTIMIZERS.plugins(optimizer_name)}
-    return [*exact, "mlflow>=3.11,<4", *sorted(plugins - {None} - set(exact))]
+    """The pip requirements of a registered optimizer, including the plug-in package that defines it, if any."""
+    pinned = [f"{name}=={version(name).partition('+')[0]}" for name in PINNED]  # PyPI has no local versions (+cpu)
+    plugins = {_requirement(entry_point) for entry_point in GENERATIVE_OPTIMIZERS.plugins(optimizer_name)}
+    return [*pinned, "mlflow>=3.11,<4", *sorted(plugins - set(pinned))]
 
 
-def _requirement(point: EntryPoint) -> str:
-    return f"{point.dist.name}=={point.dist.version}" if point.dist else point.module.partition(".")[0]
+def _requirement(entry_point: EntryPoint) -> str:
+    """The distribution of an entry point with its version; its top-level module if the distribution is unknown."""
+    distribution = entry_point.dist
+    return f"{distribution.name}=={distribution.version}" if distribution else entry_point.module.partition(".")[0]
 
 
-def _our_version() -> str:
+def _version() -> str:
     try:
         return version("metaopt").replace(".", "_").replace("+", "_")
-    except PackageNotFoundError:  # a clone that runs without being installed
+    except PackageNotFoundError:  # a source checkout that is not installed
         return "unreleased"

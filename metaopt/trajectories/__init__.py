@@ -1,4 +1,4 @@
-"""Trajectories: the snapshots of one training run on disk, oldest first, and the data set that they make."""
+"""Trajectories: recording and reading the snapshots of training runs, and the dataset of snapshot pairs."""
 
 from .dataset import WeightPair, WeightTrajectoryDataset, split_by_run
 from .recorder import SNAPSHOT_DTYPES, Recorder

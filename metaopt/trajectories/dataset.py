@@ -1,4 +1,4 @@
-"""Pairs of snapshots from many trajectories, as training data for a generative optimizer."""
+"""Dataset of snapshot pairs from many trajectories: training data for a generative optimizer."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
@@ -19,10 +19,9 @@ MODES = ("sequential", "permutation")
 
 
 class WeightPair(NamedTuple):
-    """Where a training stood, where it came to later, and how it got to the first.
+    """Two snapshots of one run and the history that ends with the first.
 
-    The history ends with `start`. Where the trajectory has no older snapshots, the missing rows are copies of
-    `start` with `t_start`, in front of the others.
+    A history that is too short is padded in front with copies of `start` and `t_start`. Times are in optimizer steps.
     """
 
     start: Float[Tensor, " weights"]
@@ -34,7 +33,7 @@ class WeightPair(NamedTuple):
 
 
 class PairIndex(NamedTuple):
-    """Which trajectory a pair is from, and the snapshots at its ends."""
+    """Indices of a pair: the trajectory, the start snapshot and the end snapshot."""
 
     trajectory: int
     start: int
@@ -42,17 +41,24 @@ class PairIndex(NamedTuple):
 
 
 class WeightTrajectoryDataset(Dataset[WeightPair]):
-    """Pairs of snapshots; weights are read when a pair is asked for, so memory does not grow with the trajectories.
+    """Pairs of snapshots, read from disk on access.
 
-    Trajectories may have different layouts; pairs stay within one trajectory and one layout.
+    Trajectories may have different layouts; both snapshots of a pair are of one trajectory and one layout.
+
+        from metaopt import WeightTrajectoryDataset
+
+        dataset = WeightTrajectoryDataset("trajectories/digits", mode="permutation", history=3)
+        pair = dataset[0]
+        pair.history  # float32 [3, weights], which ends with pair.start
+        pair.t_end - pair.t_start  # the horizon [optimizer steps]
 
     Args:
-        trajectory_dir: a trajectory, a folder of them (a run name, or all runs), or trajectories already opened.
-        mode: "sequential" gives (W_t, W_t+1), "permutation" all (W_i, W_j) with i < j.
-        history: how many snapshots the history of a pair has, `start` included [count].
+        trajectory_dir: folder of one or more trajectories, or opened trajectories.
+        mode: "sequential" for (W_t, W_t+1), "permutation" for all (W_i, W_j) with i < j.
+        history: length of the history, including `start` [snapshots].
     Raises:
-        TrajectoryError: there is no trajectory, or one has a single snapshot.
-        InvalidConfig: an unknown mode, or a history of less than 1.
+        TrajectoryError: no trajectory was found, or one has a single snapshot.
+        InvalidConfig: the mode is unknown, or the history is shorter than 1.
     """
 
     def __init__(
@@ -68,8 +74,8 @@ class WeightTrajectoryDataset(Dataset[WeightPair]):
         self.mode = mode
         self.history = history
         self.pairs = [
-            PairIndex(which, start, end)
-            for which, trajectory in enumerate(self.trajectories)
+            PairIndex(index, start, end)
+            for index, trajectory in enumerate(self.trajectories)
             for start, end in _pairs(trajectory, mode)
         ]
 
@@ -85,23 +91,23 @@ class WeightTrajectoryDataset(Dataset[WeightPair]):
         return WeightPair(*(field[0] for field in self.batch([index])))
 
     def batch(self, indices: Sequence[int]) -> WeightPair:
-        """Read pairs of one layout from disk; every field has a batch dimension in front.
+        """Read pairs of one layout from disk; every field has a leading batch dimension.
 
-        Weights go straight to their place, and `start` is a view of the history: large networks fit only once.
+        Weights are read into the batch without copies, and `start` is a view of `history`.
 
         Raises:
             FileFormatError: a snapshot is damaged.
         """
         chosen = [self.pairs[index] for index in indices]
-        rows = [self._past(pair) for pair in chosen]
+        histories = [self._history_of(pair) for pair in chosen]
         weights = self.trajectories[chosen[0].trajectory].segment(chosen[0].start).layout.size
         history, end = torch.empty(len(chosen), self.history, weights), torch.empty(len(chosen), weights)
-        for pair, past, its_history, its_end in zip(chosen, rows, history, end, strict=True):
+        for pair, snapshots, rows, end_row in zip(chosen, histories, history, end, strict=True):
             trajectory = self.trajectories[pair.trajectory]
-            trajectory.weights(pair.end, out=its_end)
-            trajectory.weights(pair.start, out=its_history[-1])
-            for snapshot, row in zip(past, its_history[:-1], strict=False):
-                row.copy_(its_history[-1]) if snapshot == pair.start else trajectory.weights(snapshot, out=row)
+            trajectory.weights(pair.end, out=end_row)
+            trajectory.weights(pair.start, out=rows[-1])
+            for snapshot, row in zip(snapshots, rows[:-1], strict=False):
+                row.copy_(rows[-1]) if snapshot == pair.start else trajectory.weights(snapshot, out=row)
         times = [self.trajectories[pair.trajectory].steps for pair in chosen]
         return WeightPair(
             start=history[:, -1],
@@ -110,30 +116,30 @@ class WeightTrajectoryDataset(Dataset[WeightPair]):
             t_end=torch.tensor([float(steps[pair.end]) for steps, pair in zip(times, chosen, strict=True)]),
             history=history,
             t_history=torch.tensor(
-                [[float(steps[snapshot]) for snapshot in past] for steps, past in zip(times, rows, strict=True)]
+                [[float(steps[snapshot]) for snapshot in each] for steps, each in zip(times, histories, strict=True)]
             ),
         )
 
-    def _past(self, pair: PairIndex) -> list[int]:
-        """The snapshots of a pair's history; the start itself stands for those that do not exist."""
+    def _history_of(self, pair: PairIndex) -> list[int]:
+        """Indices of the snapshots in a pair's history, with the start in place of missing ones."""
         first = self.trajectories[pair.trajectory].segment(pair.start).start
-        wanted = range(pair.start + 1 - self.history, pair.start + 1)
-        return [snapshot if snapshot >= first else pair.start for snapshot in wanted]
+        indices = range(pair.start + 1 - self.history, pair.start + 1)
+        return [index if index >= first else pair.start for index in indices]
 
 
 def split_by_run(
     trajectories: Sequence[Trajectory], held_out: int, seed: int = 0
 ) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Divide trajectories into those to learn from and those to judge on, whole runs at a time.
+    """Split trajectories at random into training and held-out runs.
 
-    Pairs of one run are too alike for some of them to judge what was learned from the others.
+    Whole runs are held out, because pairs of one run are too similar for a split within it.
 
     Args:
-        held_out: how many to judge on [count].
-        seed: random seed of the choice.
-    Returns: those to learn from, those held out; each in the order in which they came.
+        held_out: number of held-out runs [count].
+        seed: random seed of the split.
+    Returns: the training runs and the held-out runs, each in the given order.
     Raises:
-        TrajectoryError: nothing would be left to learn from.
+        TrajectoryError: no training run would be left.
     """
     count = len(trajectories)
     if not 0 <= held_out < max(count, 1):
@@ -142,14 +148,14 @@ def split_by_run(
             "train-target --runs"
         )
     chosen = set(torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:held_out].tolist())
-    learned = [trajectory for index, trajectory in enumerate(trajectories) if index not in chosen]
-    return learned, [trajectory for index, trajectory in enumerate(trajectories) if index in chosen]
+    training = [trajectory for index, trajectory in enumerate(trajectories) if index not in chosen]
+    return training, [trajectory for index, trajectory in enumerate(trajectories) if index in chosen]
 
 
 def _pairs(trajectory: Trajectory, mode: Mode) -> Iterator[tuple[int, int]]:
     if len(trajectory) < 2:
         raise TrajectoryError(
-            f"trajectory {trajectory.folder} has one snapshot; a pair needs two. Train it for an epoch or more, or "
+            f"trajectory {trajectory.folder} has one snapshot; a pair needs two: train it for an epoch or more, or "
             "leave it out"
         )
     for segment in trajectory.segments:

@@ -1,4 +1,4 @@
-"""Copies of a network's tensors, as its snapshots store them."""
+"""Records trajectories: writes snapshots of a network during its training, in the background."""
 
 import re
 from collections.abc import Mapping
@@ -12,74 +12,47 @@ from torch import Tensor, nn
 
 from ..core.errors import Diverged, InvalidConfig
 from ..core.registry import suggest
-from ..weights.files import remove_file, unique_state, write_tensors
+from ..weights.files import remove_file, write_tensors
 from ..weights.layout import Layout, is_finite
+from ..weights.model_files import unique_state
 from .writer import BackgroundWriter
 
-SNAPSHOT_DTYPES = ("float32", "bfloat16", "float16")
-"""What trainable weights can be stored in; "float32" leaves them as they are."""
-
-
-def storage_dtype(name: str) -> torch.dtype | None:
-    """What weights of a wider dtype are converted to, by a name of `SNAPSHOT_DTYPES`; None for nothing.
-
-    Raises:
-        InvalidConfig: snapshots know no such dtype.
-    """
-    if name not in SNAPSHOT_DTYPES:
-        raise InvalidConfig(f"the dtype of snapshots is {name!r}: {suggest(name, SNAPSHOT_DTYPES)}")
-    return None if name == "float32" else getattr(torch, name)
-
-
-def stored_copy(name: str, tensor: Tensor, dtype: torch.dtype | None, step: int) -> Tensor:
-    """A tensor on the CPU, in memory of its own, converted where it is wider than `dtype`.
-
-    Raises:
-        Diverged: a value is not finite.
-        InvalidConfig: a value is too large for `dtype`.
-    """
-    narrower = dtype is not None and tensor.is_floating_point() and dtype.itemsize < tensor.dtype.itemsize
-    stored = tensor.to(dtype) if narrower else tensor  # before it leaves the device: there is less to move
-    if not is_finite(stored):
-        if not is_finite(tensor):
-            raise Diverged(f"{name} is no longer finite at step {step}")
-        other = "bfloat16" if dtype == torch.float16 else "float32"
-        raise InvalidConfig(
-            f"{name} holds {tensor.abs().max():.4g} at step {step}, more than {_name(dtype)} can; record the snapshots "
-            f"in {other}"
-        )
-    return stored.to("cpu", copy=stored is tensor)
-
-
-def _name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 SNAPSHOT, FROZEN = "snapshot", "frozen"
-"""Kinds of file in a trajectory's folder."""
+"""Kinds of files in the folder of a trajectory."""
 
 _SNAPSHOT_FILE = re.compile(r"step_([0-9]{8,})\.safetensors")
 
+SNAPSHOT_DTYPES = ("float32", "bfloat16", "float16")
+"""Precisions of stored weights; "float32" keeps the precision of the network."""
+
 
 class Recorder:
-    """Turns a network in training into a trajectory on disk.
+    """Writes the trajectory of a network in training.
 
-    A snapshot holds the trainable weights and the persistent buffers; weights that are frozen stand once beside the
-    snapshots. The files hold nothing of the time or tracking server of the run: the same training writes the
-    same bytes.
+    A snapshot holds the trainable weights and the persistent buffers; frozen weights are stored once, beside the
+    snapshots. The files are reproducible: the same training writes the same bytes.
 
-    In a `with` block it copies the network and writes in the background; when the block is left, by an error too,
-    everything recorded is on disk. Without the block it writes at once.
+    In a `with` block the recorder copies the network and writes in the background; on exit, also by an error, all
+    snapshots are on disk. Without the block it writes synchronously.
+
+        from pathlib import Path
+        from torch import nn
+        from metaopt import Layout
+        from metaopt.trajectories import Recorder
+
+        model = nn.Linear(3, 2)
+        with Recorder(Path("trajectories/mine/seed_0"), {"seed": 0}, Layout.of(model)) as recorder:
+            recorder.record(model, step=0, epoch=0, losses={"train_loss": 1.0})
 
     Args:
-        folder: the trajectory; made where missing.
-        run: what was trained and how, as JSON, the same in every snapshot.
+        folder: folder of the trajectory, created if missing.
+        run: facts of the run as JSON values, repeated in every snapshot.
         layout: the trainable weights.
-        segment: counts from zero; a network whose layout changes in training starts another one.
-        dtype: one of `SNAPSHOT_DTYPES`, for trainable weights whose own dtype is wider.
-        keep_last: how many snapshots to keep, the oldest going first; 0 for all [count].
+        segment: index from zero; a new segment starts when the layout changes during training.
+        dtype: one of `SNAPSHOT_DTYPES`, for trainable weights of higher precision.
+        keep_last: number of snapshots to keep, the latest ones; 0 for all [count].
     Raises:
-        InvalidConfig: an unknown dtype, or a negative count.
+        InvalidConfig: the dtype is unknown, or `keep_last` is negative.
     """
 
     def __init__(
@@ -98,7 +71,7 @@ class Recorder:
         self.layout = layout
         self._run = dict(run)
         self._segment = segment
-        self._dtype = storage_dtype(dtype)
+        self._dtype = _storage_dtype(dtype)
         self._keep_last = keep_last
         self._trained = {tensor.name for tensor in layout.tensors}
         self._writer: BackgroundWriter | None = None
@@ -122,23 +95,22 @@ class Recorder:
         losses: Mapping[str, float],
         weights: Mapping[str, Tensor] | None = None,
     ) -> Path:
-        """Write one snapshot, replacing an older one of the same step.
+        """Write a snapshot, which replaces an older one of the same step.
 
-        In the background at most two wait for the disk; then this waits, too.
+        In the background at most two snapshots wait for the disk; a third blocks the call.
 
         Args:
-            model: the network as it is now.
+            model: the network.
             step: training time [optimizer steps].
             epoch: finished epochs [count].
-            losses: by name; what is not known yet is left out.
-            weights: recorded in place of the network's own trainable weights, by name.
-        Returns: where it stands, or will stand once it is written.
+            losses: known losses, by name.
+            weights: recorded instead of the network's own trainable weights, by name.
+        Returns: the path of the snapshot, which may be written later.
         Raises:
             Diverged: a weight is not finite; nothing is written.
             InvalidConfig: a weight is too large for the dtype of the snapshots; nothing is written.
             LayoutMismatch: the network has other trainable weights.
-            StorageError: the disk is full or not writable, now or for a snapshot before this one; snapshots written
-                before are untouched.
+            StorageError: the disk is full or not writable, for this or an earlier snapshot; older ones are kept.
         """
         self.layout.check_model(model)
         if self._writer is not None:
@@ -160,23 +132,23 @@ class Recorder:
         return path
 
     def flush(self) -> None:
-        """Wait until everything that was recorded is on disk.
+        """Wait until all snapshots are on disk.
 
         Raises:
-            StorageError: something could not be written.
+            StorageError: a snapshot could not be written.
         """
         if self._writer is not None:
             self._writer.flush()
 
     def _copies(self, changing: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-        """What the snapshot is made of, while the network trains on; buffers keep their dtype."""
+        """Copies of the tensors in the precision of the snapshots; buffers keep their dtype."""
         return {
-            name: stored_copy(name, tensor, self._dtype if name in self._trained else None, step)
+            name: _stored_copy(name, tensor, self._dtype if name in self._trained else None, step)
             for name, tensor in changing.items()
         }
 
     def _write_frozen(self, frozen: dict[str, Tensor]) -> None:
-        """Write what does not change, once and at once: it needs no copy."""
+        """Write the frozen weights once, synchronously, without a copy."""
         path = self.folder / f"{FROZEN}.safetensors"
         if frozen and not path.exists():
             write_tensors(path, frozen, FROZEN, {"run": self._run})
@@ -188,7 +160,7 @@ class Recorder:
 
 
 def _divide(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The frozen weights, and everything else that a network keeps."""
+    """The frozen weights, and the trainable weights with the persistent buffers."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     state = unique_state(model)
     return (
@@ -198,11 +170,38 @@ def _divide(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _remove_older(folder: Path, step: int, keep: int) -> None:
-    """Remove snapshots from before a step, so that with the one of that step `keep` are left.
+    """Remove the oldest snapshots so that `keep` remain up to a step.
 
-    Later ones were left by a run that was killed after its last checkpoint; the resumed run replaces them.
+    Later snapshots are of a run that was killed after its last checkpoint; the resumed run replaces them.
     """
     paths = {int(match[1]): path for path in folder.iterdir() if (match := _SNAPSHOT_FILE.fullmatch(path.name))}
     older = sorted((each for each in paths if each < step), reverse=True)
     for each in older[keep - 1 :]:
         remove_file(paths[each])
+
+
+def _storage_dtype(name: str) -> torch.dtype | None:
+    """The dtype that weights of higher precision are converted to; None for no conversion."""
+    if name not in SNAPSHOT_DTYPES:
+        raise InvalidConfig(f"the dtype of snapshots is {name!r}: {suggest(name, SNAPSHOT_DTYPES)}")
+    return None if name == "float32" else getattr(torch, name)
+
+
+def _stored_copy(name: str, tensor: Tensor, dtype: torch.dtype | None, step: int) -> Tensor:
+    """A copy of a tensor on the CPU, converted to `dtype` if its own precision is higher.
+
+    Raises:
+        Diverged: a value is not finite.
+        InvalidConfig: a value is too large for `dtype`.
+    """
+    converts = dtype is not None and tensor.is_floating_point() and dtype.itemsize < tensor.dtype.itemsize
+    stored = tensor.to(dtype) if converts else tensor  # on the device, so that less memory is transferred
+    if not is_finite(stored):
+        if not is_finite(tensor):
+            raise Diverged(f"{name} is no longer finite at step {step}")
+        other = "bfloat16" if dtype == torch.float16 else "float32"
+        raise InvalidConfig(
+            f"{name} holds {tensor.abs().max():.4g} at step {step}, too large for {str(dtype).removeprefix('torch.')}; "
+            f"record the snapshots in {other}"
+        )
+    return stored.to("cpu", copy=stored is tensor)

@@ -1,4 +1,4 @@
-"""The folder of a run: a name that is safe, one process at a time, nothing overwritten by accident."""
+"""Run folders: checked names, a lock for one process, and protection from accidental overwriting."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ _LONGEST = 100
 
 
 def check_run_name(name: str) -> str:
-    """A run name that can be a folder, unchanged.
+    """Return a run name unchanged if it can be the name of a folder.
 
     Raises:
-        RunNameError: it could lead elsewhere, or is awkward on some file system or command line.
+        RunNameError: the name could leave its folder, or is unsafe on a file system or command line.
     """
     if (
         not 0 < len(name.encode(errors="replace")) <= _LONGEST
@@ -35,30 +35,31 @@ def check_run_name(name: str) -> str:
 
 @contextmanager
 def claim_run_folder(folder: Path, owned: str, *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
-    """Keep the folder of a run to this process while the block runs; a killed process gives it back.
+    """Lock the folder of a run for this process during the block; a killed process releases it.
 
     Args:
-        folder: made where missing. Whoever joins a run name to a folder calls `check_run_name` first: here
-            "runs/../x" is "x".
-        owned: which of its entries belong to this kind of run, as a pattern ("seed_*"). Others are never touched:
+        folder: created if missing. Call `check_run_name` before joining a run name to a path: here "runs/../x" is "x".
+        owned: glob pattern of the entries that belong to this kind of run ("seed_*"). Others are never changed, because
             both phases may use one run name.
-        resume: go on with what is there.
-        overwrite: remove what is there.
+        resume: keep existing entries.
+        overwrite: remove existing entries.
     Raises:
-        RunNameError: the name is unfit, another process uses it, it is taken (and neither flag is given), or there
-            is nothing to resume.
+        RunNameError: the name is invalid, in use by another process or taken (without a flag), or there is nothing to
+            resume.
         InvalidConfig: both flags are given.
-        StorageError: the folder cannot be made or emptied.
+        StorageError: the folder cannot be created or emptied.
     """
     check_run_name(folder.name)
     if resume and overwrite:
-        raise InvalidConfig("resume and overwrite are both given; resume keeps what is there, overwrite removes it")
+        raise InvalidConfig(
+            "resume and overwrite are both given; give resume to keep the existing files, or overwrite to remove them"
+        )
     with _locked(folder):
         present = sorted(folder.glob(owned))
         if present and not (resume or overwrite):
             raise RunNameError(
                 f"run name {folder.name!r} is taken: {folder} holds {len(present)} entries. Choose another run name, "
-                "or give --resume to go on with it or --overwrite to replace it"
+                "or give --resume to continue it or --overwrite to replace it"
             )
         if resume and not present:
             raise RunNameError(f"nothing to resume in {folder}; check the run name, or start it without --resume")
@@ -76,8 +77,8 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise RunNameError(
-            f"run name {folder.name!r} is in use: another process writes to {folder}. Wait for it, or choose another "
-            "run name"
+            f"run name {folder.name!r} is in use: another process writes to {folder}. Wait until it ends, or choose "
+            "another run name"
         ) from error
     except OSError as error:
         raise StorageError(f"cannot use the folder {folder}: {error}; choose another one") from error
@@ -90,7 +91,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_if_unused(folder: Path) -> None:
-    """Leave no folder behind for a run that wrote nothing, such as a mistyped name to resume."""
+    """Remove a folder that was created only for the lock, such as that of a mistyped name to resume."""
     if all(entry.name == LOCK for entry in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -103,4 +104,4 @@ def _remove(entries: list[Path]) -> None:
             else:
                 entry.unlink()
     except OSError as error:
-        raise StorageError(f"could not remove what is to be overwritten: {error}; remove it by hand") from error
+        raise StorageError(f"could not remove files that --overwrite replaces: {error}; remove them by hand") from error

@@ -1,4 +1,4 @@
-"""Work that is done in the background, in order, with little of it waiting at a time."""
+"""A background thread that writes files in order, with a bounded queue."""
 
 import logging
 from collections import deque
@@ -11,38 +11,37 @@ log = logging.getLogger(__name__)
 
 
 class BackgroundWriter:
-    """Runs pieces of work one after another in a thread, so that whoever hands them over need not wait for them.
+    """Runs jobs one after another in a background thread.
 
-    A context manager: when the block is left, everything that was handed over is done and the thread is gone. Once a
-    piece fails, those after it are left undone, and every later call raises the very error that it raised. A block
-    that is left by an error keeps that error.
+    As a context manager it waits for all jobs and ends the thread on exit. After a job fails, later jobs are skipped,
+    and every later call raises the error of that job. An error raised in the block takes precedence.
 
     Args:
-        most: how many pieces may be unfinished, the one that is being done included [count].
+        max_unfinished: maximum number of unfinished jobs, including the running one [count].
     """
 
-    def __init__(self, most: int = 2) -> None:
-        self._most = most
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metaopt-writer")  # the interpreter waits for it, too
+    def __init__(self, max_unfinished: int = 2) -> None:
+        self._max_unfinished = max_unfinished
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metaopt-writer")  # not a daemon: it finishes at exit
         self._unfinished: deque[Future[None]] = deque()
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Hand over a piece of work, once there is room for it."""
+    def submit(self, job: Callable[[], None]) -> None:
+        """Add a job, after waiting until the queue has room."""
         self.wait_for_room()
-        before = self._unfinished[-1] if self._unfinished else None
-        self._unfinished.append(self._thread.submit(_after, before, work))
+        previous = self._unfinished[-1] if self._unfinished else None
+        self._unfinished.append(self._thread.submit(_run_after, previous, job))
 
     def wait_for_room(self) -> None:
-        """Wait until another piece may come: before it is made, where it takes memory."""
-        self._settle(self._most - 1)
+        """Wait until the queue has room; call this before preparing a job that takes memory."""
+        self._wait(self._max_unfinished - 1)
 
     def flush(self) -> None:
-        """Wait until everything that was handed over is done."""
-        self._settle(0)
+        """Wait until all jobs are finished."""
+        self._wait(0)
 
-    def _settle(self, most: int) -> None:
-        while self._unfinished and (len(self._unfinished) > most or self._unfinished[0].done()):
-            self._unfinished[0].result()  # one that failed stays the first, and so do all later calls fail
+    def _wait(self, max_unfinished: int) -> None:
+        while self._unfinished and (len(self._unfinished) > max_unfinished or self._unfinished[0].done()):
+            self._unfinished[0].result()  # a failed job stays first, so all later calls raise its error
             self._unfinished.popleft()
 
     def __enter__(self) -> Self:
@@ -57,13 +56,13 @@ class BackgroundWriter:
             if error is None:
                 raise
             if failure is not error:
-                log.warning("not everything was written: %s", failure)
+                log.warning("some files were not written: %s", failure)
         finally:
             self._thread.shutdown()
 
 
-def _after(before: Future[None] | None, work: Callable[[], None]) -> None:
-    """Do a piece of work unless the one before it failed; then fail in the same way."""
-    if before is not None:
-        before.result()
-    work()
+def _run_after(previous: Future[None] | None, job: Callable[[], None]) -> None:
+    """Run a job, or raise the error of the previous one."""
+    if previous is not None:
+        previous.result()
+    job()

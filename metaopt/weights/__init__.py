@@ -1,1 +1,1 @@
-"""Weights as data: layouts, weight tokens and files. Pure functions over tensors."""
+"""Weights as data: which of them are trainable, flat vectors, tokens, averages and files."""

@@ -1,4 +1,4 @@
-"""Writes that happen as a whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from ..core.errors import StorageError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it replaces `path` in one step, on failure it is gone.
+    """Yield a temporary path that replaces `path` in one step on success and is removed on failure.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -32,8 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise StorageError(
-            f"could not write {path}: {error}. Nothing at that place was changed; free some space or choose "
-            "another folder, then run again"
+            f"could not write {path}: {error}. The older file, if any, is unchanged; free some space or choose another "
+            "folder, then run again"
         ) from error
     finally:
         if temporary is not None:
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+    """Write a text file atomically.
 
     Raises:
         StorageError: the disk is full or not writable.

@@ -9,23 +9,26 @@ from torch import Tensor
 from ..core.errors import InvalidConfig
 
 SHORT_DECAY = 0.9
-"""Decay of an average over about the last ten updates: the weights without most of their noise."""
+"""Decay of an average over about the last ten updates, without most of the noise of the weights."""
 
 
 class ExponentialMovingAverage:
-    """The exponential moving average (EMA) of some tensors, in float32, where the tensors are.
+    """The exponential moving average (EMA) of some tensors, in float32, on their devices.
 
-    It corrects the bias of its start as Adam does (arXiv:1412.6980): after n updates with w_1, …, w_n it is
+    The bias of the start is corrected as in Adam (arXiv:1412.6980): after n updates with w_1, …, w_n it is
     Σ βⁿ⁻ᵏ w_k / Σ βⁿ⁻ᵏ, so after one update it equals the tensors. The update is the in-place interpolation
     a ← a + (1 − β) / (1 − βⁿ) · (w − a).
+
+        import torch
+        from metaopt.weights.averaging import ExponentialMovingAverage
 
         average = ExponentialMovingAverage(0.98)
         average.update([torch.ones(3)])
         average.tensors[0]  # tensor([1., 1., 1.])
 
     Args:
-        decay: β, 0 or more and below 1; the average looks 1 / (1 − β) updates back.
-        tensors: where to keep the average; new tensors by default.
+        decay: β in [0, 1); the average covers about 1 / (1 − β) updates.
+        tensors: memory for the average; new tensors by default.
     Raises:
         InvalidConfig: the decay is out of range.
     """
@@ -39,7 +42,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, tensors: Sequence[Tensor]) -> None:
-        """Include the tensors after a step."""
+        """Update the average with the tensors after a step."""
         self.updates += 1
         if not self.tensors:
             self.tensors = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in tensors]
@@ -47,7 +50,7 @@ class ExponentialMovingAverage:
         torch._foreach_lerp_(self.tensors, values, (1 - self.decay) / (1 - self.decay**self.updates))
 
     def reset(self) -> None:
-        """Start again with the next update."""
+        """Forget the average; the next update is the first."""
         self.updates, self.tensors = 0, []
 
     def shift(self, number: int, change: Tensor) -> None:
@@ -56,11 +59,11 @@ class ExponentialMovingAverage:
             self.tensors[number] += change
 
     def state_dict(self) -> dict[str, Any]:
-        """Decay, the average and the number of its updates."""
+        """The decay, the average and the number of its updates."""
         return {"decay": self.decay, "updates": self.updates, "tensors": [tensor.clone() for tensor in self.tensors]}
 
     def load_state_dict(self, state: dict[str, Any], tensors: Sequence[Tensor]) -> None:
-        """Restore what `state_dict` returned, on the devices of the tensors that are averaged."""
+        """Restore a state of `state_dict` on the devices of the averaged tensors."""
         self.updates = state["updates"]
         pairs = zip(state["tensors"], tensors, strict=True) if state["tensors"] else ()
         self.tensors = [average.to(tensor.device, torch.float32, copy=True) for average, tensor in pairs]

@@ -1,6 +1,6 @@
-"""Which weights a flat vector holds: names, shapes, dtypes and offsets of everything that is trainable."""
+"""Layouts: the names, shapes and dtypes of the trainable weights in a flat vector."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
+from .selection import trainable
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,25 @@ class WeightTensor:
 
     @property
     def size(self) -> int:
-        """How many weights it holds."""
+        """Number of weights in the tensor."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The trainable weights of a network as one flat vector, in the order in which the network names them.
+    """The trainable weights of a network as one flat vector, in the order of `named_parameters`.
 
-    It covers exactly the parameters with `requires_grad=True`: a whole network, a low-rank adapter and a grown
-    branch are the same thing to everything that works on flat weights. A tensor with two names counts once.
+    A layout covers exactly the parameters with `requires_grad=True`: a whole network and a low-rank adapter are handled
+    alike. A tensor with two names counts once.
+
+        import torch
+        from metaopt import Layout
+
+        model = torch.nn.Linear(3, 2)
+        layout = Layout.of(model)
+        flat = layout.read(model)  # float32 [8]: weight, then bias
+        layout.write(model, 0.5 * flat)
+        layout.unflatten(flat)["bias"]  # a view of shape [2]
     """
 
     tensors: tuple[WeightTensor, ...]
@@ -43,7 +53,7 @@ class Layout:
         """The layout of a network's trainable weights.
 
         Raises:
-            LayoutMismatch: the network has none.
+            LayoutMismatch: the network has no trainable weights.
         """
         tensors = tuple(
             WeightTensor(name, tuple(parameter.shape), str(parameter.dtype).removeprefix("torch."))
@@ -55,21 +65,21 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """How many weights the flat vector holds."""
+        """Number of weights in the flat vector."""
         return sum(tensor.size for tensor in self.tensors)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each tensor starts in the flat vector."""
+        """Index of each tensor's first weight in the flat vector."""
         return tuple(accumulate((tensor.size for tensor in self.tensors), initial=0))[:-1]
 
     def flatten(
         self, weights: Mapping[str, Tensor], out: Float[Tensor, " weights"] | None = None
     ) -> Float[Tensor, " weights"]:
-        """Put named tensors one after another into a float32 vector.
+        """Concatenate named tensors into a float32 vector.
 
         Args:
-            out: the vector to write to; a new one unless given.
+            out: the vector to write to; a new one by default.
         Raises:
             LayoutMismatch: a tensor is missing or has another shape.
         """
@@ -83,8 +93,23 @@ class Layout:
             piece.copy_(value.detach().reshape(-1))
         return flat
 
+    def join(
+        self, tensors: Sequence[Tensor], out: Float[Tensor, " weights"] | None = None
+    ) -> Float[Tensor, " weights"]:
+        """Concatenate tensors in the order of the layout into a float32 vector: the inverse of `split`.
+
+        Args:
+            out: the vector to write to; a new one by default.
+        Raises:
+            LayoutMismatch: `out` has another number of weights.
+        """
+        flat = torch.empty(self.size) if out is None else out
+        for tensor, piece in zip(tensors, self.split(flat), strict=True):
+            piece.copy_(tensor.detach().reshape(-1))
+        return flat
+
     def unflatten(self, flat: Float[Tensor, "*batch weights"]) -> dict[str, Tensor]:
-        """Name the pieces of a flat vector: views of it, with their shapes, still float32.
+        """The tensors of a flat vector by name: float32 views of it.
 
         Raises:
             LayoutMismatch: the vector has another number of weights.
@@ -96,7 +121,7 @@ class Layout:
         }
 
     def split(self, flat: Float[Tensor, "*batch weights"]) -> Iterator[Tensor]:
-        """The pieces of a flat vector, tensor by tensor, as views.
+        """Divide a flat vector into one-dimensional views, one per tensor.
 
         Raises:
             LayoutMismatch: the vector has another number of weights.
@@ -105,7 +130,7 @@ class Layout:
         return iter(flat.split([tensor.size for tensor in self.tensors], dim=-1))
 
     def check_size(self, flat: Tensor) -> None:
-        """Refuse a flat vector of another length.
+        """Check the length of a flat vector.
 
         Raises:
             LayoutMismatch: the vector has another number of weights.
@@ -126,23 +151,23 @@ class Layout:
         """Copy a flat vector into a network's trainable weights, in the network's own dtypes.
 
         Raises:
-            LayoutMismatch: the network has other weights; it is then unchanged.
+            LayoutMismatch: the network has other weights, which stay unchanged.
         """
         self.check_model(model)
         for (_, parameter), piece in zip(trainable(model), self.split(flat), strict=True):
             parameter.copy_(piece.reshape(parameter.shape))
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuse a network whose trainable weights are not those of this layout.
+        """Check that a network has the trainable weights of this layout.
 
         Raises:
             LayoutMismatch: a name, a shape or the order differs.
         """
-        ours = [(tensor.name, tensor.shape) for tensor in self.tensors]
-        theirs = [(name, tuple(parameter.shape)) for name, parameter in trainable(model)]
-        if ours != theirs:
-            differing = next((pair for pair in theirs if pair not in ours), None) or next(
-                (pair for pair in ours if pair not in theirs), "the order"
+        expected = [(tensor.name, tensor.shape) for tensor in self.tensors]
+        found = [(name, tuple(parameter.shape)) for name, parameter in trainable(model)]
+        if found != expected:
+            differing = next((pair for pair in found if pair not in expected), None) or next(
+                (pair for pair in expected if pair not in found), "the order"
             )
             raise LayoutMismatch(
                 f"{type(model).__name__} does not have the weights of this layout (first difference: {differing}); "
@@ -150,12 +175,12 @@ class Layout:
             )
 
     def to_list(self) -> list[Any]:
-        """Plain values for JSON; `from_list` gives an equal layout back."""
+        """The layout as JSON values: [name, shape, dtype] per tensor."""
         return [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in self.tensors]
 
     @classmethod
     def from_list(cls, values: Any) -> Self:
-        """Rebuild a layout from what `to_list` gave, trusting nothing.
+        """Build a layout from untrusted values in the format of `to_list`.
 
         Raises:
             LayoutMismatch: the values do not describe a layout.
@@ -167,7 +192,7 @@ class Layout:
         if not tensors or any(not _can_exist(tensor) for tensor in tensors):
             raise LayoutMismatch(f"not a layout: a tensor without weights or of an unknown dtype in {values!r:.200}")
         if len({tensor.name for tensor in tensors}) != len(tensors):
-            raise LayoutMismatch(f"not a layout: a name stands twice in {values!r:.200}")
+            raise LayoutMismatch(f"not a layout: a name occurs twice in {values!r:.200}")
         return cls(tensors)
 
 
@@ -177,11 +202,6 @@ def _can_exist(tensor: WeightTensor) -> bool:
     return isinstance(dtype, torch.dtype) and dtype.is_floating_point and all(size > 0 for size in tensor.shape)
 
 
-def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The space of a network: its parameters that require a gradient, each once, in the network's order."""
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-
-
 def _describe(layout: Layout) -> str:
     first = ", ".join(f"{tensor.name}{list(tensor.shape)}" for tensor in layout.tensors[:3])
     more = ", …" if len(layout.tensors) > 3 else ""
@@ -189,7 +209,7 @@ def _describe(layout: Layout) -> str:
 
 
 def is_finite(weights: Tensor) -> bool:
-    """Whether no value is infinite or NaN; needs no memory beside floating-point tensors, however large they are."""
+    """Whether no value is infinite or NaN; allocates no memory of the tensor's size where it is floating-point."""
     if weights.is_floating_point() and weights.numel():
-        weights = torch.stack(weights.aminmax())  # NaN is an extreme, too; many times quicker than to judge each value
+        weights = torch.stack(weights.aminmax())  # propagates NaN; many times faster than isfinite of each value
     return bool(torch.isfinite(weights).all())

@@ -1,4 +1,7 @@
-"""Flat weights as weight tokens: pieces of one tensor each, with features that describe their place."""
+"""Weight tokens: blocks of consecutive weights, their position features, and the scale of each tensor.
+
+A Perceiver reads a flat weight vector as a sequence of such tokens.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,19 +14,26 @@ from torch import Tensor
 
 from .layout import Layout, WeightTensor
 
-PLACE_FEATURES = 8
-"""How many numbers describe a token's place."""
+POSITION_FEATURES = 8
+"""Number of position features of a token; see `TokenGrid.position_features`."""
 
-_SCALE_SAMPLE = 16_384
-"""Weights of one tensor that its scale is measured on: more would change it by less than 1 %."""
+_MAX_SCALE_SAMPLE = 16_384
+"""Maximum number of weights per tensor from which `tensor_scales` computes the RMS; more change it by less than 1 %."""
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Cuts the flat vector of a layout into tokens of `width` consecutive weights.
+    """Splits the flat vector of a layout into tokens of `width` consecutive weights.
 
-    No token crosses a tensor: the last one of each tensor is filled up with zeros. Everything works on any run of
-    tokens, so that a long sequence can be handled in slices and none of it has to exist as a whole.
+    Each token has weights of one tensor only: the last token of a tensor is padded with zeros. In all methods,
+    [first, last) is a half-open range of token indices. A long sequence can thus be processed in slices.
+
+        import torch
+        from metaopt import Layout
+        from metaopt.weights.tokens import TokenGrid
+
+        grid = TokenGrid(Layout.of(torch.nn.Linear(5, 2)), width=8)
+        tokens = grid.cut(torch.randn(12), 0, grid.count)  # [3, 8]: two tokens of the weight, one of the bias
     """
 
     layout: Layout
@@ -31,122 +41,130 @@ class TokenGrid:
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """Tokens per tensor."""
+        """Number of tokens of each tensor, in the order of the layout."""
         return tuple(-(-tensor.size // self.width) for tensor in self.layout.tensors)
 
     @cached_property
     def count(self) -> int:
-        """Tokens in all."""
+        """Number of tokens of all tensors."""
         return sum(self.counts)
 
     @cached_property
-    def _firsts(self) -> Int[Tensor, " tensors"]:
+    def _first_tokens(self) -> Int[Tensor, " tensors"]:
+        """Index of the first token of each tensor."""
         counts = torch.tensor(self.counts)
         return counts.cumsum(0) - counts
 
     def slices(self, limit: int) -> Iterator[tuple[int, int]]:
-        """Runs of at most `limit` tokens that cover all of them in order."""
+        """Consecutive ranges [first, last) of at most `limit` tokens that cover all tokens."""
         return ((first, min(first + limit, self.count)) for first in range(0, self.count, limit))
 
     def cut(self, flat: Float[Tensor, "*batch weights"], first: int, last: int) -> Float[Tensor, "*batch tokens width"]:
-        """The tokens from `first` up to, not including, `last`."""
-        pieces = []
+        """The tokens in the range [first, last) of a flat vector."""
+        padded = []
         for begin, end, padding in self._spans(first, last):
-            pieces.append(torch.nn.functional.pad(flat[..., begin:end], (0, padding)))
-        return torch.cat(pieces, -1).unflatten(-1, (last - first, self.width))
+            padded.append(torch.nn.functional.pad(flat[..., begin:end], (0, padding)))
+        return torch.cat(padded, -1).unflatten(-1, (last - first, self.width))
 
     def join(
         self, tokens: Float[Tensor, "*batch tokens width"], first: int, last: int
     ) -> Float[Tensor, "*batch weights"]:
-        """The flat weights that the tokens from `first` up to `last` stand for: undoes `cut`."""
-        padded, pieces, position = tokens.flatten(-2), [], 0
+        """The weights of the tokens in the range [first, last), without padding: the inverse of `cut`."""
+        padded, weights, position = tokens.flatten(-2), [], 0
         for begin, end, padding in self._spans(first, last):
-            pieces.append(padded[..., position : position + end - begin])
+            weights.append(padded[..., position : position + end - begin])
             position += end - begin + padding
-        return torch.cat(pieces, -1)
+        return torch.cat(weights, -1)
 
     def span(self, first: int, last: int) -> tuple[int, int]:
-        """Where in the flat vector the tokens from `first` up to `last` begin and end."""
+        """The half-open range of indices in the flat vector that the tokens in the range [first, last) cover."""
         spans = list(self._spans(first, last))
         return spans[0][0], spans[-1][1]
 
-    def pick(
+    def gather(
         self, flat: Float[Tensor, "*batch weights"], tokens: Int[Tensor, " tokens"]
     ) -> Float[Tensor, "*batch tokens width"]:
-        """Any tokens, by number."""
-        owner = self.owner(tokens)
-        offsets, sizes = torch.tensor(self.layout.offsets), torch.tensor([t.size for t in self.layout.tensors])
-        inside = ((tokens - self._firsts[owner]) * self.width).unsqueeze(1) + torch.arange(self.width)
-        there = inside < sizes[owner].unsqueeze(1)
-        return flat[..., torch.where(there, inside + offsets[owner].unsqueeze(1), 0)] * there
+        """The tokens of a flat vector with the given token indices."""
+        tensor = self.tensor_index(tokens)
+        offsets, sizes = torch.tensor(self.layout.offsets), torch.tensor([each.size for each in self.layout.tensors])
+        in_tensor = ((tokens - self._first_tokens[tensor]) * self.width).unsqueeze(1) + torch.arange(self.width)
+        mask = in_tensor < sizes[tensor].unsqueeze(1)  # False for padding
+        return flat[..., torch.where(mask, in_tensor + offsets[tensor].unsqueeze(1), 0)] * mask
 
-    def spread(self, limit: int) -> Int[Tensor, " tokens"]:
-        """At most `limit` token numbers, evenly spread; every tensor has at least one while there is room."""
+    def evenly_spaced(self, limit: int) -> Int[Tensor, " tokens"]:
+        """At most `limit` token indices, evenly spaced, with the first token of each tensor if `limit` is large enough."""
         if self.count <= limit:
             return torch.arange(self.count)
-        others = max(limit - len(self.counts), 1)
-        even = torch.linspace(0, self.count - 1, others, dtype=torch.float64).long()
-        return torch.cat([self._firsts[:limit], even])[:limit].unique()
+        steps = max(limit - len(self.counts), 1)
+        spaced = torch.linspace(0, self.count - 1, steps, dtype=torch.float64).long()
+        return torch.cat([self._first_tokens[:limit], spaced])[:limit].unique()
 
-    def owner(self, tokens: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
-        """The number of the tensor that each token belongs to."""
-        return torch.searchsorted(self._firsts, tokens, right=True) - 1
+    def tensor_index(self, tokens: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
+        """Index in the layout of the tensor that each token belongs to."""
+        return torch.searchsorted(self._first_tokens, tokens, right=True) - 1
 
-    def place(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens features"]:
-        """Features of each token's place: depth from both ends, kind of tensor, sizes, position inside it."""
-        owner = self.owner(tokens)
+    def position_features(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens features"]:
+        """Position features of each token.
+
+        Seven describe its tensor: the relative index in the layout, counted from the first and from the last tensor;
+        whether it has at most one, two, or more dimensions; log(size of dimension 0) / 10 and log(product of the other
+        sizes) / 10. The last is the relative position of the token in its tensor, in [0, 1).
+        """
+        tensor = self.tensor_index(tokens)
         counts = torch.tensor(self.counts)
-        position = (tokens - self._firsts[owner]) / counts[owner]
-        return torch.cat([self._tensor_features[owner], position.unsqueeze(1)], 1)
+        position = (tokens - self._first_tokens[tensor]) / counts[tensor]
+        return torch.cat([self._tensor_features[tensor], position.unsqueeze(1)], 1)
 
     @cached_property
     def _tensor_features(self) -> Float[Tensor, "tensors features-1"]:
-        total = len(self.layout.tensors)
-        return torch.tensor([_describe(tensor, number, total) for number, tensor in enumerate(self.layout.tensors)])
+        count = len(self.layout.tensors)
+        return torch.tensor([_features(tensor, index, count) for index, tensor in enumerate(self.layout.tensors)])
 
     def _spans(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
-        """For each tensor that the tokens touch: begin and end in the flat vector, and the zeros that follow."""
-        firsts = self._firsts.tolist()
-        number = int(torch.searchsorted(self._firsts, first, right=True)) - 1
-        while number < len(firsts) and firsts[number] < last:
-            offset, size = self.layout.offsets[number], self.layout.tensors[number].size
-            begin = (max(first, firsts[number]) - firsts[number]) * self.width
-            end = (min(last, firsts[number] + self.counts[number]) - firsts[number]) * self.width
+        """For each tensor with tokens in the range: begin and end in the flat vector, and the number of padding zeros."""
+        first_tokens = self._first_tokens.tolist()
+        index = int(torch.searchsorted(self._first_tokens, first, right=True)) - 1
+        while index < len(first_tokens) and first_tokens[index] < last:
+            offset, size = self.layout.offsets[index], self.layout.tensors[index].size
+            begin = (max(first, first_tokens[index]) - first_tokens[index]) * self.width
+            end = (min(last, first_tokens[index] + self.counts[index]) - first_tokens[index]) * self.width
             yield offset + begin, offset + min(end, size), max(end - size, 0)
-            number += 1
+            index += 1
 
 
 @lru_cache(maxsize=32)
 def token_grid(layout: Layout, width: int) -> TokenGrid:
-    """The grid of a layout; kept, because the same layout comes again at every prediction."""
+    """The `TokenGrid` of a layout, cached because every prediction needs it."""
     return TokenGrid(layout, width)
 
 
 def tensor_scales(
     layout: Layout, snapshots: Float[Tensor, "batch snapshots weights"], rows: Sequence[int] | slice = slice(None)
 ) -> tuple[Float[Tensor, "batch tensors"], Float[Tensor, "batch tensors"]]:
-    """Root mean square of each tensor's last snapshot, and of its differences to the older ones.
+    """Root mean square (RMS) per tensor of the last snapshot, and of its differences from the earlier snapshots.
 
-    Measured on an even sample of large tensors. An older snapshot that equals the last one counts as absent.
+    Of a large tensor, every k-th weight is used. A difference that is zero, such as that of a missing snapshot, does
+    not enter the mean.
 
     Args:
-        rows: which of the snapshots are meant, the last one of them last.
+        rows: indices of the snapshots to use, in order of time.
+    Returns: RMS of the last snapshot, RMS of the differences.
     """
-    sizes, movements = [], []
-    for tensor, piece in zip(layout.tensors, layout.split(snapshots), strict=True):
-        sample = piece[..., :: -(-tensor.size // _SCALE_SAMPLE)][:, rows]
-        sizes.append(sample[:, -1].square().mean(1).sqrt())
-        energies = (sample[:, -1:] - sample[:, :-1]).square().mean(2)
-        movements.append((energies.sum(1) / (energies > 0).sum(1).clamp(min=1)).sqrt())
-    return torch.stack(sizes, 1), torch.stack(movements, 1)
+    weight_rms, change_rms = [], []
+    for tensor, weights in zip(layout.tensors, layout.split(snapshots), strict=True):
+        sample = weights[..., :: -(-tensor.size // _MAX_SCALE_SAMPLE)][:, rows]
+        weight_rms.append(sample[:, -1].square().mean(1).sqrt())
+        mean_squares = (sample[:, -1:] - sample[:, :-1]).square().mean(2)
+        change_rms.append((mean_squares.sum(1) / (mean_squares > 0).sum(1).clamp(min=1)).sqrt())
+    return torch.stack(weight_rms, 1), torch.stack(change_rms, 1)
 
 
-def _describe(tensor: WeightTensor, number: int, total: int) -> list[float]:
+def _features(tensor: WeightTensor, index: int, count: int) -> list[float]:
     rows = tensor.shape[0] if tensor.shape else 1
     columns = prod(tensor.shape[1:])
     return [
-        number / total,
-        1 - (number + 1) / total,
+        index / count,
+        1 - (index + 1) / count,
         float(len(tensor.shape) <= 1),
         float(len(tensor.shape) == 2),
         float(len(tensor.shape) > 2),

@@ -1,12 +1,11 @@
-"""What each command does, callable from Python: every workflow takes a configuration and returns what came of it.
+"""Workflows: the commands as Python functions. Each takes a configuration and returns its results as a dataclass.
 
     from metaopt import workflows
-    from metaopt.recording.config import TrainTargetConfig
 
-    recorded = workflows.record(TrainTargetConfig(run_name="mlp", target_model="MLP", epochs=2))
+    recorded = workflows.record(workflows.TrainTargetConfig(run_name="mlp", target_model="MLP", epochs=2))
     print(recorded.folders, recorded.validation_losses)
 
-Each runs as an MLflow run of its own and raises the errors of `metaopt.core.errors`.
+Each call is an MLflow run. Errors are those of `metaopt.core.errors`.
 """
 
 from typing import TYPE_CHECKING
@@ -14,13 +13,23 @@ from typing import TYPE_CHECKING
 from ..core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..evaluation.config import EvaluateConfig as EvaluateConfig
+    from ..metatraining.config import TrainOptimizerConfig as TrainOptimizerConfig
+    from ..recording.config import TrainTargetConfig as TrainTargetConfig
     from .evaluate_optimizer import evaluate as evaluate
+    from .generate_weights import GenerateConfig as GenerateConfig
     from .generate_weights import generate as generate
+    from .main_job import MainConfig as MainConfig
     from .main_job import main as main
     from .record_trajectories import record as record
     from .train_optimizer import train as train
 
 _MODULES = {
+    "EvaluateConfig": "evaluate_optimizer",
+    "GenerateConfig": "generate_weights",
+    "MainConfig": "main_job",
+    "TrainOptimizerConfig": "train_optimizer",
+    "TrainTargetConfig": "record_trajectories",
     "evaluate": "evaluate_optimizer",
     "generate": "generate_weights",
     "main": "main_job",

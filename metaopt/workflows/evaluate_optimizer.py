@@ -1,4 +1,4 @@
-"""Evaluate a generative optimizer against its baselines, in an MLflow run, and promote it if it is better."""
+"""Evaluation: compares a generative optimizer with baselines in an MLflow run, and promotes it if it is better."""
 
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -9,25 +9,25 @@ from ..core.tracker import Tracker
 from ..diagnostics import ProbedRun, diagnose
 from ..evaluation.config import EvaluateConfig
 from ..evaluation.paired_runs import RunSetup
-from ..evaluation.promotion import Verdict, verdict
+from ..evaluation.promotion import PromotionDecision, compare_with_champion
 from ..evaluation.results import CHAMPION as CHAMPION_CONTENDER
 from ..evaluation.results import Comparison
 from ..evaluation.runner import PairedEvaluation, contender_name
-from ..evaluation.summary import best_rate
+from ..evaluation.summary import Summary, at_best_rates, best_rate
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer
-from ..reporting.publish import publish
-from ..reporting.text import case, judgement
+from ..reporting.findings import describe_case, describe_evaluation
+from ..reporting.publish import contender_metrics, publish
 from ..tasks import load_task, task_config
 from ..tracking import (
     CHAMPION,
     MlflowTracker,
     RunReference,
-    add_judgement,
+    add_evaluation,
     champion_version,
     is_registered,
-    judged_version,
-    judges_version,
+    link_evaluation,
+    log_evaluation_metrics,
     promote,
     registered_version,
     run_link,
@@ -38,12 +38,12 @@ from ..tracking import (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation measured.
+    """Result of an evaluation.
 
     Attributes:
-        run: the MLflow run with the charts and reports.
+        run: the MLflow run with charts and reports.
         comparison: all measurements.
-        promotion: what happened to the alias `champion`, in a sentence; None where `promote` was not asked for.
+        promotion: the decision about the alias `champion`, as a sentence; None if the configuration has no `promote`.
     """
 
     run: RunReference
@@ -52,10 +52,18 @@ class Evaluation:
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Load the optimizer, evaluate it in an MLflow run, and promote it where the configuration asks for that.
+    """Compare a generative optimizer with its baselines on held-out random seeds.
+
+    With `config.promote`, the alias `champion` moves to the evaluated version if that beats the current champion.
+
+        from metaopt import workflows
+
+        config = workflows.EvaluateConfig(optimizer="builtin", target_model="MLP", steps=80, seeds=1, controls=False)
+        evaluation = workflows.evaluate(config)
+        print(evaluation.run, evaluation.comparison.candidate)
 
     Raises:
-        MetaoptError: as for `load_optimizer` and `compare`; or the tracking store does not answer.
+        MetaoptError: as for `load_optimizer` and `compare`; or the tracking store cannot be used.
     """
     candidate = _candidate(config.optimizer) if config.promote else None
     optimizer = load_optimizer(config.optimizer)
@@ -63,12 +71,12 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     version = registered_version(config.optimizer) if is_registered(config.optimizer) else None
     name = f"{version[0]} {version[1]}" if version else PurePath(config.optimizer).stem
     with start_run(f"evaluate {name} on {config.target_model}, {config.task}", config) as tracker:
-        tracker.note(see=f"Judged: {version_link(*version) if version else f'`{config.optimizer}`'}")
+        tracker.describe(links=f"Evaluated: {version_link(*version) if version else f'`{config.optimizer}`'}")
         comparison = compare_tracked(config, optimizer, tracker, version, champion)
         promotion = candidate.decide(comparison) if candidate else None
         if promotion:
             tracker.tags({"metaopt.promotion": promotion})
-            tracker.note(see=promotion)
+            tracker.describe(links=promotion)
     return Evaluation(tracker.reference, comparison, promotion)
 
 
@@ -78,27 +86,27 @@ def compare(
     tracker: Tracker,
     champion: GenerativeOptimizer | None = None,
 ) -> Comparison:
-    """Compare an optimizer with its baselines on held-out random seeds, and publish the result.
+    """Compare an optimizer with its baselines on held-out random seeds, and publish the measurements.
 
     Args:
-        optimizer: the one to evaluate, ready to predict.
-        tracker: as for `publish`.
-        champion: a further contender: the registered version that it is to beat.
+        optimizer: the optimizer to evaluate, in evaluation mode.
+        tracker: receives figures, charts and reports.
+        champion: the current champion as a further contender.
     Raises:
-        InvalidConfig, UnknownName, TaskDataError, TrajectoryError: something that the configuration names does not
-            exist or cannot be used.
+        InvalidConfig, UnknownName, TaskDataError, TrajectoryError: the configuration is invalid, or names something
+            that does not exist.
         Diverged: the base optimizer alone diverges at every learning rate.
     """
     task = load_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
     name = contender_name(optimizer)
-    told = case(config.to_mapping(), [str(rate) for rate in config.rates])
-    tracker.note(does=f"Judges {name}: {told}. Each run below is one contender.")
-    rival = {CHAMPION_CONTENDER: champion} if champion is not None else {}
-    paired = PairedEvaluation(config, task, {**rival, name: optimizer})
-    with paired.shown():
+    setting = describe_case(config.to_mapping(), [str(rate) for rate in config.rates])
+    tracker.describe(purpose=f"Evaluates {name}: {setting}. Each child run is one contender.")
+    current = {CHAMPION_CONTENDER: champion} if champion is not None else {}
+    paired = PairedEvaluation(config, task, {**current, name: optimizer})
+    with paired.progress_bar():
         comparison = paired.compare()
         setup = RunSetup(config, task, config.seed, Range.parse(best_rate(comparison, name)))
-        diagnostics = diagnose(ProbedRun(setup, paired.hold(setup).snapshots), optimizer)
+        diagnostics = diagnose(ProbedRun(setup, paired.hold_run(setup).snapshots), optimizer)
     publish(comparison, diagnostics, config, task, tracker)
     return comparison
 
@@ -110,48 +118,48 @@ def compare_tracked(
     version: tuple[str, int] | None,
     champion: GenerativeOptimizer | None = None,
 ) -> Comparison:
-    """The same, with links between the run and the registered version, whose card then shows the result.
+    """Compare, and link the run with the registered version, whose card then shows the result.
 
     Args:
-        version: name and number of the registered version that the optimizer is; None for one that is not registered.
+        version: name and number of the registered version of the optimizer; None if it is not registered.
     """
     tracker.tags({"metaopt.phase": "evaluation"})
     if version is not None:
-        judges_version(tracker, *version)
+        link_evaluation(tracker, *version)
     comparison = compare(config, optimizer, tracker, champion)
     if version is not None:
-        told, figures = judgement(comparison)
-        add_judgement(*version, f"{told} ({run_link(tracker.client, tracker.run_id)})")
-        judged_version(tracker, *version, figures, config.steps)
+        add_evaluation(*version, f"{describe_evaluation(comparison)} ({run_link(tracker.client, tracker.run_id)})")
+        metrics = contender_metrics(Summary(at_best_rates(comparison)).candidate)
+        log_evaluation_metrics(tracker, *version, metrics, config.steps)
     return comparison
 
 
 class _Candidate(NamedTuple):
-    """A registered version that may become champion, and the version that is champion now."""
+    """A registered version that may become champion, and the version of the current champion."""
 
     name: str
     version: int
     champion: int | None
 
     def load_champion(self) -> GenerativeOptimizer | None:
-        """The present champion, if that is another version."""
+        """Load the current champion if it is another version."""
         return None if self.champion in (None, self.version) else load_optimizer(f"models:/{self.name}/{self.champion}")
 
     def decide(self, comparison: Comparison) -> str:
-        """Let the alias point to the candidate if it is better; what was decided, in a sentence."""
+        """Promote the candidate if it beats the champion; return the decision as a sentence."""
         decided = self._verdict(comparison)
-        who = f"version {self.version} of {self.name}"
+        candidate = f"version {self.version} of {self.name}"
         if not decided.better:
-            return f"{who} is not promoted: {decided.reason}"
+            return f"{candidate} is not promoted: {decided.reason}"
         promote(self.name, self.version)
-        return f"{who} is now {CHAMPION}: {decided.reason}"
+        return f"{candidate} is now {CHAMPION}: {decided.reason}"
 
-    def _verdict(self, comparison: Comparison) -> Verdict:
+    def _verdict(self, comparison: Comparison) -> PromotionDecision:
         if self.champion is None:
-            return Verdict(True, "there was no champion yet")
+            return PromotionDecision(True, "there was no champion yet")
         if self.champion == self.version:
-            return Verdict(False, "it is the champion already")
-        return verdict(comparison)
+            return PromotionDecision(False, "it is the champion already")
+        return compare_with_champion(comparison)
 
 
 def _candidate(source: str) -> _Candidate:

@@ -1,4 +1,4 @@
-"""Next-step weights from files to a file: a recorded history in, a loadable network out."""
+"""Generation: predicts future weights from a recorded trajectory and writes them to a file."""
 
 import logging
 from pathlib import Path
@@ -20,29 +20,27 @@ log = logging.getLogger(__name__)
 
 
 class GenerateConfig(Config):
-    """What to generate from, for when, and where to put it."""
+    """Settings of a generation: the optimizer, the trajectory, the times and the output file."""
 
     optimizer: str = option(
         default="models:/metaopt-perceiver@champion",
         help="Optimizer to use: `builtin`, a model URI, a run ID or a file.",
     )
-    trajectory: Path = option(
-        default=Path("trajectories/target/seed_0"), help="Folder of the trajectory to go on from."
-    )
+    trajectory: Path = option(default=Path("trajectories/target/seed_0"), help="Folder of the trajectory to continue.")
     t_start: int | None = option(
-        default=None, help="Snapshot to go on from [steps]; the last one where not given.", at_least=0
+        default=None, help="Snapshot to start from [steps]; the last one by default.", at_least=0
     )
     t_end: float | None = option(
         default=None,
-        help="Time to generate the weights for [steps]; where not given, the time that the next snapshot would have.",
+        help="Time of the generated weights [steps]; the time of the next snapshot by default.",
         at_least=0.0,
     )
-    output: Path = option(default=Path("next.safetensors"), help="File for the generated weights.")
-    overwrite: bool = option(default=False, help="Replace the file where it exists.")
+    output: Path = option(default=Path("next.safetensors"), help="File of the generated weights.")
+    overwrite: bool = option(default=False, help="Replace an existing file.")
 
 
 class GeneratedFile(NamedTuple):
-    """Where the weights are, and the times they were generated from and for [optimizer steps]."""
+    """The file of generated weights, the time of its snapshot and the time of its weights [optimizer steps]."""
 
     path: Path
     t_start: float
@@ -50,42 +48,48 @@ class GeneratedFile(NamedTuple):
 
 
 class GeneratedWeights(NamedTuple):
-    """The file that was written, and the MLflow run that keeps a copy."""
+    """Result of a generation: the file, and the MLflow run that has a copy."""
 
     run: RunReference
     file: GeneratedFile
 
     @property
     def summary(self) -> str:
-        """Between which steps."""
+        """Both times, as a phrase."""
         return f"weights for step {self.file.t_end:g}, from step {self.file.t_start:g}"
 
 
 def generate(config: GenerateConfig) -> GeneratedWeights:
-    """Load the optimizer and generate the weights at `t_end` into a file, in an MLflow run.
+    """Predict the weights at a later step of a recorded trajectory and write them to a file.
+
+        from metaopt import workflows
+
+        config = workflows.GenerateConfig(optimizer="builtin", trajectory="trajectories/digits/seed_0", t_end=60)
+        generated = workflows.generate(config)
+        print(generated.summary, generated.file.path)
 
     Raises:
-        MetaoptError: as for `load_optimizer` and `generate_file`; or the tracking store does not answer.
+        MetaoptError: as for `load_optimizer` and `generate_file`; or the tracking store cannot be used.
     """
     optimizer = load_optimizer(config.optimizer)
-    purpose = f"Generates weights of a later step from {config.trajectory} with {config.optimizer}."
+    purpose = f"Generates future weights from {config.trajectory} with {config.optimizer}."
     tags = {"metaopt.phase": "generation"}
     with start_run(f"generate {config.output.name}", config, tags=tags, description=purpose) as tracker:
         generated = GeneratedWeights(tracker.reference, generate_file(config, optimizer))
         tracker.files(files_of(generated.file.path), "weights")
-        tracker.note(result=f"{generated.summary}.")
+        tracker.describe(result=f"{generated.summary}.")
     return generated
 
 
 def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> GeneratedFile:
-    """Write the weights that an optimizer generates for `t_end`, with the frozen weights and buffers of the snapshot.
+    """Write the weights that an optimizer predicts for `t_end`, with the frozen weights and buffers of the snapshot.
 
-    The file loads into the target with `load_model_weights`.
+    `load_model_weights` loads the file into the target.
 
     Raises:
         TrajectoryError, FileFormatError: the trajectory is missing, empty or damaged.
-        InvalidConfig: no snapshot at `t_start`, `t_end` lies before it or so far away that weights are not finite,
-            or the file exists.
+        InvalidConfig: no snapshot at `t_start`, a `t_end` before it, predicted weights that are not finite, or a file
+            that exists.
         StorageError: the file could not be written.
     """
     trajectory = Trajectory.open(config.trajectory)
@@ -98,10 +102,10 @@ def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Gen
         raise InvalidConfig(f"{config.output} exists; choose another --output, or give --overwrite to replace it")
     if trajectory.averaging != optimizer.averaging:
         log.warning(
-            "%s is shown snapshots of averaging %g, and was trained on ones of %g (0: the weights themselves); expect "
-            "less of it",
-            type(optimizer).__name__,
+            "the trajectory has averaging %g, but %s was trained with averaging %g (0: no average): predictions may be "
+            "inaccurate",
             trajectory.averaging,
+            type(optimizer).__name__,
             optimizer.averaging,
         )
     tensors = _predict(trajectory, index, t_end, optimizer)
@@ -111,26 +115,26 @@ def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Gen
 
 
 def _predict(trajectory: Trajectory, index: int, t_end: float, optimizer: GenerativeOptimizer) -> dict[str, Tensor]:
-    """The generated weights by name, in the dtypes of the network."""
+    """The predicted weights by name, in the dtypes of the network."""
     segment = trajectory.segment(index)
     indices = range(max(segment.start, index + 1 - optimizer.history), index + 1)
     weights = optimizer.predict(
-        torch.stack([trajectory.weights(past) for past in indices])[None],
-        torch.tensor([[float(trajectory.steps[past]) for past in indices]]),
+        torch.stack([trajectory.weights(each) for each in indices])[None],
+        torch.tensor([[float(trajectory.steps[each]) for each in indices]]),
         torch.tensor([t_end]),
         segment.layout,
     )[0]
     if not is_finite(weights):
         raise InvalidConfig(
-            f"what {type(optimizer).__name__} generates for t_end {t_end:g} is not finite; give a t_end nearer to the "
-            f"snapshot at step {trajectory.steps[index]}, or another optimizer"
+            f"the weights that {type(optimizer).__name__} predicts for t_end {t_end:g} are not finite; give a t_end "
+            f"nearer to the snapshot at step {trajectory.steps[index]}, or another optimizer"
         )
     named = segment.layout.unflatten(weights)
     return {each.name: named[each.name].to(getattr(torch, each.dtype)) for each in segment.layout.tensors}
 
 
 def _next_time(trajectory: Trajectory, index: int) -> float:
-    """As far ahead of a snapshot as the one before it lies behind."""
+    """The time of the next snapshot if its distance is that of the previous one."""
     steps = trajectory.steps
     return float(2 * steps[index] - steps[index - 1] if index else steps[index])
 

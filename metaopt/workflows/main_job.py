@@ -1,4 +1,4 @@
-"""The main job: all three phases in one MLflow run."""
+"""The main job: records trajectories, trains an optimizer and evaluates it, in one MLflow run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +9,15 @@ from ..evaluation.results import Comparison
 from ..evaluation.summary import Summary, at_best_rates
 from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig
 from ..recording.record import TrainTargetConfig, train_targets
+from ..reporting.publish import log_candidate
 from ..reporting.report import report_markdown
-from ..reporting.text import show_judged
-from ..tracking import MlflowTracker, RunReference, gave_version, promote, run_link, start_run, version_link
+from ..tracking import MlflowTracker, RunReference, link_version, promote, run_link, start_run, version_link
 from .evaluate_optimizer import compare_tracked
 from .train_optimizer import register, train_tracked
 
 
 class MainConfig(Config):
-    """What the main job trains on, and how much of everything it does."""
+    """Settings of the main job: the task, the target, and the size of each phase."""
 
     run_name: str = option(default="digits", help="Name of the trajectories and checkpoints.")
     task: str = option(default="digits", help="Task to train on.")
@@ -31,20 +31,20 @@ class MainConfig(Config):
     snapshot_every: int = option(default=20, help="Steps between snapshots.", at_least=1)
     averaging: float = option(
         default=0.98,
-        help="Decay of the running average of the weights that is recorded, predicted and judged; 0 for the weights.",
+        help="Decay of the running average of the weights that is recorded, predicted and evaluated; 0 for none.",
         at_least=0.0,
         below=1.0,
     )
     objective: str = option(default="mix", help="What the optimizer is trained for.")
     optimizer_epochs: int = option(default=8, help="Epochs of meta-training.", at_least=1)
-    pairs_per_epoch: int = option(default=1600, help="Pairs in such an epoch [count].", at_least=1)
+    pairs_per_epoch: int = option(default=1600, help="Pairs per epoch of meta-training [count].", at_least=1)
     evaluation_lr: float = option(default=1e-3, help="Learning rate of the held-out trainings.", above=0.0)
-    seeds: int = option(default=3, help="Held-out random seeds to judge on [count].", at_least=1)
+    seeds: int = option(default=3, help="Held-out random seeds of the evaluation [count].", at_least=1)
     steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2)
     every: int = option(default=20, help="Steps between nowcasts.", at_least=1)
     horizons: tuple[int, ...] = option(
         default=(20, 60, 160),
-        help="Horizons to propose at each nowcast, of which the guard keeps the best.",
+        help="Horizons of the candidates at each nowcast, of which the guard accepts the best [steps].",
         at_least=1,
     )
     seed: int = option(default=0, help="Random seed.", at_least=0)
@@ -52,7 +52,7 @@ class MainConfig(Config):
     overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
 
     def target(self) -> TrainTargetConfig:
-        """Phase 1 of the main job."""
+        """Configuration of phase 1."""
         return TrainTargetConfig(
             run_name=self.run_name,
             task=self.task,
@@ -71,7 +71,7 @@ class MainConfig(Config):
         )
 
     def optimizer(self) -> TrainOptimizerConfig:
-        """Phase 2 of the main job."""
+        """Configuration of phase 2."""
         return TrainOptimizerConfig(
             run_name=self.run_name,
             objective=self.objective,
@@ -83,7 +83,7 @@ class MainConfig(Config):
         )
 
     def evaluation(self, checkpoint: Path) -> EvaluateConfig:
-        """The judgement at the end of the main job, on random seeds that no trajectory had."""
+        """Configuration of phase 3, with random seeds that no recorded run has."""
         return EvaluateConfig(
             optimizer=str(checkpoint),
             task=self.task,
@@ -103,14 +103,14 @@ class MainConfig(Config):
 
 @dataclass(frozen=True)
 class MainResult:
-    """What the main job made.
+    """Result of the main job.
 
     Attributes:
-        run: the MLflow run; the three phases are below it.
-        folders: the recorded trajectories.
+        run: the MLflow run, parent of the three phases.
+        folders: folders of the recorded trajectories.
         trained: the optimizer and its last checkpoint.
-        version: number of the registered version, now champion.
-        model_uri: its address.
+        version: number of the registered version, the new champion.
+        model_uri: URI of that version.
         comparison: the evaluation on held-out random seeds.
     """
 
@@ -123,10 +123,16 @@ class MainResult:
 
 
 def main(config: MainConfig) -> MainResult:
-    """Record trajectories, train an optimizer on them, evaluate it on held-out random seeds, register it.
+    """Record trajectories, train an optimizer on them, evaluate it on held-out random seeds, make it champion.
+
+        from metaopt import workflows
+
+        config = workflows.MainConfig(runs=4, target_epochs=2, optimizer_epochs=1, pairs_per_epoch=16, steps=40)
+        result = workflows.main(config)
+        print(result.model_uri, result.comparison.candidate)
 
     Raises:
-        MetaoptError: as for the workflows of the three phases; or the tracking store does not answer.
+        MetaoptError: as for the workflows of the three phases; or the tracking store cannot be used.
     """
     target, optimizer = config.target(), config.optimizer()
     tags = {"metaopt.phase": "main", "metaopt.run_name": config.run_name}
@@ -138,8 +144,8 @@ def main(config: MainConfig) -> MainResult:
             number = register(optimizer, trained, phase, alias=None)
         assert number is not None, "the main job has a name to register"
         version = (config.model_name, number)
-        with tracker.child("phase 3: judge it on held-out random seeds") as phase:
-            phase.note(see=f"Judged: {version_link(*version)}")
+        with tracker.child("phase 3: evaluate on held-out random seeds") as phase:
+            phase.describe(links=f"Evaluated: {version_link(*version)}")
             comparison = compare_tracked(config.evaluation(trained.checkpoint), trained.optimizer, phase, version)
         promote(*version)
         _conclude(tracker, comparison, phase, version)
@@ -149,15 +155,15 @@ def main(config: MainConfig) -> MainResult:
 
 def _description(config: MainConfig) -> str:
     return (
-        f"The whole story: records {config.runs} trajectories of {config.target_model} on {config.task}, trains a "
-        f"generative optimizer on them, judges it on {config.seeds} held-out random seeds, registers it."
+        f"All phases: records {config.runs} trajectories of {config.target_model} on {config.task}, trains a "
+        f"generative optimizer on them, registers it and evaluates it on {config.seeds} held-out random seeds."
     )
 
 
-def _conclude(tracker: MlflowTracker, comparison: Comparison, phase: MlflowTracker, judged: tuple[str, int]) -> None:
-    """Say in the main run itself what came of it, and where the rest is."""
-    show_judged(Summary(at_best_rates(comparison)), tracker)
+def _conclude(tracker: MlflowTracker, comparison: Comparison, phase: MlflowTracker, version: tuple[str, int]) -> None:
+    """Show the result in the main run, with links to the optimizer and to the evaluation."""
+    log_candidate(Summary(at_best_rates(comparison)), tracker)
     tracker.text(report_markdown(comparison), "report.md")
-    gave_version(tracker, *judged)
+    link_version(tracker, *version)
     details = run_link(tracker.client, phase.run_id)
-    tracker.note(see=f"Optimizer: {version_link(*judged)}. Figures and contenders: {details}")
+    tracker.describe(links=f"Optimizer: {version_link(*version)}. Figures and contenders: {details}")

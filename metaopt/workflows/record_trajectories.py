@@ -1,4 +1,4 @@
-"""Phase 1: train targets and record their weight trajectories, in an MLflow run."""
+"""Phase 1: trains targets and records their weight trajectories in an MLflow run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ from ..trajectories import Trajectory
 
 @dataclass(frozen=True)
 class RecordedTrajectories:
-    """What phase 1 recorded.
+    """Result of phase 1.
 
     Attributes:
-        run: the MLflow run; with several trajectories the parent of theirs.
-        folders: one per trajectory, in the order of the random seeds.
-        validation_losses: the last one of each trajectory that has one.
+        run: the MLflow run; if there are several trajectories, the parent of their runs.
+        folders: folder of each trajectory, in the order of the random seeds.
+        validation_losses: validation loss at the last snapshot of each trajectory that measured one.
     """
 
     run: RunReference
@@ -25,10 +25,16 @@ class RecordedTrajectories:
 
 
 def record(config: TrainTargetConfig) -> RecordedTrajectories:
-    """Train `config.runs` targets and record a trajectory of each.
+    """Train targets and record a weight trajectory of each.
+
+        from metaopt import workflows
+
+        config = workflows.TrainTargetConfig(run_name="mlp", target_model="MLP", runs=2, epochs=2)
+        recorded = workflows.record(config)
+        print(recorded.folders, recorded.validation_losses)
 
     Raises:
-        MetaoptError: as for `train_targets`; or the tracking store does not answer.
+        MetaoptError: as for `train_targets`; or the tracking store cannot be used.
     """
     with start_run(f"record {config.run_name}: {config.title}", config) as tracker:
         folders = train_targets(config, tracker)

@@ -1,4 +1,4 @@
-"""Phase 2: train a generative optimizer and register it, in an MLflow run."""
+"""Phase 2: trains a generative optimizer in an MLflow run and registers it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from ..core.config import read_config_file
 from ..core.errors import InvalidConfig
 from ..evaluation.config import EvaluateConfig
+from ..metatraining.text import describe_validation
 from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig, train_optimizer
-from ..recording.text import learned
 from ..targets import target_config
 from ..tasks import TASKS, load_task, task_config
 from ..tracking import (
@@ -16,7 +16,7 @@ from ..tracking import (
     RunReference,
     fetch_trajectories,
     find_trajectory_runs,
-    learned_from,
+    link_trajectories,
     register_optimizer,
     resolve_checkpoint,
     start_run,
@@ -24,18 +24,18 @@ from ..tracking import (
 )
 from .evaluate_optimizer import Evaluation, evaluate
 
-_SHOWN = 8  # names in one line [count]
+_MOST_NAMES = 8  # in a description [count]
 
 
 @dataclass(frozen=True)
 class TrainedVersion:
-    """What phase 2 trained.
+    """Result of phase 2.
 
     Attributes:
         run: the MLflow run.
-        trained: the optimizer, its last checkpoint and the last figures.
-        model_uri: address of the registered version; None where nothing was registered.
-        evaluation: on the case of `promote_on`; None without one.
+        trained: the optimizer, its last checkpoint and its last metrics.
+        model_uri: URI of the registered version; None if `model_name` is None.
+        evaluation: evaluation that decided about promotion; None without `promote_on`.
     """
 
     run: RunReference
@@ -45,14 +45,20 @@ class TrainedVersion:
 
 
 def train(config: TrainOptimizerConfig) -> TrainedVersion:
-    """Train a generative optimizer on recorded trajectories or in online rounds, and register it.
+    """Train a generative optimizer on recorded trajectories or online, and register it.
 
-    Without `promote_on` the new version becomes champion; with it only if it is better there than the present one.
+    The new version becomes champion. With `promote_on`, it must first beat the current champion in that evaluation.
+
+        from metaopt import workflows
+
+        config = workflows.TrainOptimizerConfig(run_name="digits", epochs=1, pairs_per_epoch=64)
+        made = workflows.train(config)
+        print(made.model_uri, made.trained.checkpoint)
 
     Raises:
-        MetaoptError: as for `train_optimizer` and `evaluate`; or the tracking store does not answer.
+        MetaoptError: as for `train_optimizer` and `evaluate`; or the tracking store cannot be used.
     """
-    case = _case(config)
+    case = _promotion_case(config)
     with start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker:
         trained = train_tracked(config, tracker)
         version = register(config, trained, tracker, None if case else CHAMPION)
@@ -61,16 +67,18 @@ def train(config: TrainOptimizerConfig) -> TrainedVersion:
     return TrainedVersion(tracker.reference, trained, uri, evaluation)
 
 
-def _case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
-    """What decides about promotion, with its data: read now, for it would be late to refuse it after hours of training.
+def _promotion_case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
+    """Read the evaluation that decides about promotion, and load its data: errors must come before hours of training.
 
-    A relative data folder of the case starts at `data_dir`, as those of a mixture do; that is also where it is if the
-    case does not say.
+    A relative `data_dir` of the evaluation starts at the `data_dir` of the training, which is also its default.
     """
     if config.promote_on is None:
         return None
     if config.model_name is None:
-        raise InvalidConfig(f"promote_on is {config.promote_on}, but model_name is none: nothing would be registered")
+        raise InvalidConfig(
+            f"promote_on is {config.promote_on}, but model_name is none, so that no version is registered; give a "
+            "model_name, or leave promote_on out"
+        )
     case = EvaluateConfig.from_mapping({**read_config_file(config.promote_on), "promote": True})
     if config.data_dir is not None and "data_dir" in TASKS.get(case.task).Config.names():
         case = replace(case, data_dir=config.data_dir / (case.data_dir or ""))
@@ -80,7 +88,7 @@ def _case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
 
 
 def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> TrainedOptimizer:
-    """Train with what the tracking server adds: missing trajectories, the checkpoint to go on from, lineage."""
+    """Train in a run: fetch missing trajectories and the checkpoint to resume from, and link the runs of both."""
     names = [] if config.rounds else config.run_names
     for name in names:
         fetch_trajectories(name, config.trajectory_dir)
@@ -91,14 +99,16 @@ def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> Train
         tracker.tags({"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"})
     trained = train_optimizer(config, tracker, resume)
     parents = {f"{name}/seed_{run.seed}": run.run_id for name in names for run in find_trajectory_runs(name)}
-    learned_from(tracker, [parents[name] for name in [*trained.learned, *trained.held_out] if name in parents])
+    link_trajectories(
+        tracker, [parents[name] for name in [*trained.training_names, *trained.held_out_names] if name in parents]
+    )
     return trained
 
 
 def register(
     config: TrainOptimizerConfig, trained: TrainedOptimizer, tracker: MlflowTracker, alias: str | None = CHAMPION
 ) -> int | None:
-    """Register a trained optimizer as a new version, unless the configuration says not to."""
+    """Register a trained optimizer as a new version; return its number, or None if `model_name` is None."""
     if config.model_name is None:
         return None
     version = register_optimizer(
@@ -106,34 +116,38 @@ def register(
         trained.optimizer,
         trained.layouts,
         name=config.model_name,
-        description=_about(config, trained),
-        tags={"trained_on": ", ".join(trained.subjects), "averaging": trained.optimizer.averaging, **_ground(config)},
+        description=_description(config, trained),
+        tags={
+            "trained_on": ", ".join(trained.problem_names),
+            "averaging": trained.optimizer.averaging,
+            **_data_tags(config),
+        },
         stride=trained.stride,
-        facts={"learned_from": trained.learned, "held_out": trained.held_out, "figures": trained.figures},
+        facts={"learned_from": trained.training_names, "held_out": trained.held_out_names, "figures": trained.metrics},
         alias=alias,
     )
-    tracker.note(see=f"Registered as {version_link(config.model_name, version)}")
+    tracker.describe(links=f"Registered as {version_link(config.model_name, version)}")
     return version
 
 
-def _ground(config: TrainOptimizerConfig) -> dict[str, str]:
+def _data_tags(config: TrainOptimizerConfig) -> dict[str, str]:
     if config.mixture is not None:
         return {"mixture": config.mixture.name}
     return {"run_name": config.run_name, "objective": config.objective, "training_mode": config.training_mode}
 
 
-def _about(config: TrainOptimizerConfig, trained: TrainedOptimizer) -> str:
-    """What an optimizer was trained on and how it did on what was held out there, in Markdown."""
-    how = "live trainings" if config.rounds else "recorded trajectories"
-    held_out = f"; held out: {_named(trained.held_out)}" if trained.held_out else ""
-    judged = learned(trained.figures) or "nothing was held out"
+def _description(config: TrainOptimizerConfig, trained: TrainedOptimizer) -> str:
+    """The data of a training and its validation metrics, in Markdown."""
+    how = "online trainings" if config.rounds else "recorded trajectories"
+    names = _first_names(trained.training_names)
+    held_out = f"; held out: {_first_names(trained.held_out_names)}" if trained.held_out_names else ""
+    validation = describe_validation(trained.metrics) or "nothing was held out"
     return (
-        f"**Task and data:** {', '.join(trained.subjects)}; {how}: {_named(trained.learned)}{held_out}.\n"
-        f"**In meta-training, on what was held out:** {judged}."
+        f"**Task and data:** {', '.join(trained.problem_names)}; {how}: {names}{held_out}.\n"
+        f"**Validation in meta-training:** {validation}."
     )
 
 
-def _named(names: Sequence[str]) -> str:
-    """The first few names."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
+def _first_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"

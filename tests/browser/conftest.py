@@ -1,6 +1,6 @@
-"""A small main job, `mlflow ui` beside its results, and a real browser.
+"""Fixtures: a small main job, an `mlflow ui` server of its results, and a real browser.
 
-Screenshots stay in the folder that METAOPT_SCREENSHOTS names, else among pytest's temporary folders.
+Screenshots are stored in the folder METAOPT_SCREENSHOTS, by default among pytest's temporary folders.
 """
 
 import os
@@ -25,19 +25,19 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-START = 120.0  # [s] for the server; it takes 17 on an idle machine
+START = 120.0  # [s] for the server to start; it takes 17 on an idle machine
 PATIENCE = 60_000.0  # [ms] for a page's text to appear
 
 
 def environment() -> dict[str, str]:
-    """This process's variables without those that would lead to another store."""
+    """Environment variables of this process, without those of another store."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where a Chromium is; skips where there is none, or nothing to drive it with."""
+    """Path of Chromium; skips without Chromium or playwright."""
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
@@ -47,7 +47,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def results(chromium, tmp_path_factory) -> Path:
-    """A folder with all that a small main job leaves."""
+    """Folder of a finished small main job."""
     folder = tmp_path_factory.mktemp("results")
     command = [sys.executable, "-m", "metaopt.cli", *TINY]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
@@ -57,7 +57,7 @@ def results(chromium, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def address(results) -> str:
-    """Where `mlflow ui` answers, with these results."""
+    """Address of an `mlflow ui` server of these results."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -67,14 +67,14 @@ def address(results) -> str:
             command, cwd=results, env=environment(), stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_until_it_answers(f"http://127.0.0.1:{port}", server, results / "ui.log")
+        wait_until_ready(f"http://127.0.0.1:{port}", server, results / "ui.log")
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, signal.SIGKILL)  # asked politely, it waits for the browser
+        os.killpg(server.pid, signal.SIGKILL)  # on SIGTERM it waits for the browser
         server.wait()
 
 
-def wait_until_it_answers(address: str, server: subprocess.Popen, log: Path) -> None:
+def wait_until_ready(address: str, server: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + START
     while True:
         assert server.poll() is None, log.read_text()
@@ -98,7 +98,7 @@ def browser(chromium):
 
 @pytest.fixture(scope="session")
 def screenshots(tmp_path_factory) -> Path:
-    """Where screenshots are kept."""
+    """Folder of screenshots."""
     named = os.environ.get("METAOPT_SCREENSHOTS")
     folder = Path(named) if named else tmp_path_factory.getbasetemp() / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def screenshots(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def show(browser, address, screenshots):
-    """Opens a page of the UI, waits for a text on it, and keeps a screenshot; the page, to look on."""
+    """Opens a page of the UI, waits for a text on it, stores a screenshot, and returns the page."""
     context = browser.new_context(viewport={"width": 1500, "height": 1100})
     context.set_default_timeout(PATIENCE)
     ours = (address, "data:", "blob:")

@@ -1,4 +1,4 @@
-"""What a person sees who opens `mlflow ui` after a main job: whether it worked, what it did, and how to use it."""
+"""Browser pages: `mlflow ui` shows results, phases and how to use the optimizer; `report.html` shows all charts."""
 
 import json
 import re
@@ -14,7 +14,7 @@ MODEL = "metaopt-perceiver"
 
 @pytest.fixture(scope="module")
 def runs(address):
-    """The IDs of the main job's runs by name."""
+    """Run IDs of the main job by name."""
     asked = json.dumps({"experiment_ids": ["1"]}).encode()
     request = Request(f"{address}/api/2.0/mlflow/runs/search", asked, {"Content-Type": "application/json"})
     with urlopen(request, timeout=60) as answer:
@@ -23,12 +23,14 @@ def runs(address):
 
 @pytest.fixture(scope="module")
 def place_of(runs):
-    """Gives the place of a run's page."""
+    """Returns the path of a run's page."""
     return lambda name: f"/experiments/1/runs/{runs[name]}"
 
 
 def follow(page, link: str, expected: str):
-    """Click a link of a description, which opens a page of its own, and wait for a text on that; the page."""
+    """Click a link of a description, wait for a text on the page that opens, and return that page."""
+    if page.get_by_text("Show more").count():  # a long description is cut off
+        page.get_by_text("Show more").first.click()
     with page.expect_popup() as opened:
         page.locator("a[target=_blank]", has_text=link).first.click()
     opened.value.get_by_text(expected).first.wait_for()
@@ -44,27 +46,44 @@ def test_the_run_list_names_the_main_job_and_its_phases(show, screenshots):
     page.screenshot(path=screenshots / "run_list.png")
 
 
-def test_a_run_says_what_it_did_and_its_result_and_leads_on(show, place_of):
-    page = show("run", place_of("main job: digits"), "The whole story")
+def test_a_run_describes_its_purpose_and_result_and_links_its_phases(show, place_of):
+    page = show("run", place_of("main job: digits"), "All phases")
     result = page.get_by_text(re.compile(r"perceiver needs .* than Adam alone"))
     assert result.first.is_visible()
-    page = follow(page, "phase 3", "Judges perceiver")
+    page = follow(page, "phase 3", "Evaluates perceiver")
     follow(page, f"{MODEL} version 1", "Load it in two lines")
 
 
-def test_runs_and_the_runs_that_used_them_lead_to_each_other(show, place_of):
+def test_runs_and_the_runs_that_use_them_link_each_other(show, place_of):
     page = show("trajectory", place_of("digits seed 0"), "Used by")
     page = follow(page, "phase 2: train the optimizer", "Trajectories of")
     follow(page, "digits seed 0", "Used by")
 
 
 def test_the_report_is_rendered_and_figures_are_shown(show, place_of, screenshots):
-    evaluation = place_of("phase 3: judge it on held-out random seeds")
+    evaluation = place_of("phase 3: evaluate on held-out random seeds")
     page = show("report", f"{evaluation}/artifacts/report.md", "Controls that must fail")
     assert page.get_by_role("heading", name="perceiver against its baselines").is_visible()
     page.get_by_text("loss_curves.png").first.click()
     page.wait_for_function("[...document.images].some(image => image.naturalWidth > 500)")
     page.screenshot(path=screenshots / "figure.png")
+
+
+def test_the_html_report_shows_all_charts_and_requests_nothing(browser, results, screenshots):
+    (report,) = results.rglob("report.html")
+    context = browser.new_context(viewport={"width": 1200, "height": 1600}, java_script_enabled=False)
+    page, requests = context.new_page(), []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(report.as_uri())
+    page.screenshot(path=screenshots / "report_html.png", full_page=True)
+    assert requests == [report.as_uri()]
+    charts = page.locator("figure > svg").all()
+    assert len(charts) == len(list(report.parent.glob("*.svg"))) >= 3
+    for chart in charts:
+        box = chart.bounding_box()
+        assert box["width"] > 600
+        assert box["height"] > 150
+    context.close()
 
 
 def test_two_contenders_compare_by_the_same_metrics(show, runs, screenshots):
@@ -83,4 +102,6 @@ def test_the_models_page_has_a_card(show):
         assert page.get_by_text(words).first.is_visible(), words
     assert page.get_by_text(f'metaopt.load_optimizer("models:/{MODEL}/1")').is_visible()
     page = show("version", f"/models/{MODEL}/versions/1", "Load it in two lines")
-    assert page.get_by_role("link", name="phase 2: train the optimizer").count() == 2  # as the source, and on the card
+    links = page.get_by_role("link", name="phase 2: train the optimizer")  # the source, and a link of the card
+    links.nth(1).wait_for()
+    assert links.count() == 2

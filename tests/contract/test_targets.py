@@ -1,4 +1,4 @@
-"""What every target model must keep: ours, those of plug-ins, and those that other packages bring."""
+"""The contract of target networks: those of metaopt, of plug-ins and of other libraries."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ from torch import nn
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
 from metaopt.targets import TARGETS, get_target_model, read_taps, tapped, taps, target_config, vmappable
-from metaopt.weights.files import load_model_weights, save_model_weights
 from metaopt.weights.layout import Layout
+from metaopt.weights.model_files import load_model_weights, save_model_weights
 
 FACTS = {"in_features": 64, "in_channels": 1, "image_size": 8, "classes": 10, "vocab_size": 11, "block_size": 8}
-OUTSIDE = {
+LIBRARIES = {
     "torchvision:mobilenet_v3_small": {},
     "transformers:GPT2Config": {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 8},
 }
@@ -19,19 +19,19 @@ INPUTS = {
     "in_channels": lambda count, random: torch.randn(count, 1, 8, 8, generator=random),
     "in_features": lambda count, random: torch.randn(count, 1, 8, 8, generator=random),
 }
-"""What a network is fed with, by the fact that it asked for."""
+"""Inputs of a network, by the option that its configuration has."""
 
-pytestmark = pytest.mark.parametrize("name", [*TARGETS.names(), *OUTSIDE])
+pytestmark = pytest.mark.parametrize("name", [*TARGETS.names(), *LIBRARIES])
 
 
 @pytest.fixture(autouse=True)
-def _has_its_package(name):
+def _library_is_installed(name):
     if ":" in name:
         pytest.importorskip(name.partition(":")[0])
 
 
 def config_of(name):
-    return target_config(name, FACTS, OUTSIDE.get(name, {}))
+    return target_config(name, FACTS, LIBRARIES.get(name, {}))
 
 
 def build(name, seed=0):
@@ -53,7 +53,7 @@ def test_forward_and_backward_are_finite(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_a_random_seed_gives_the_same_network_and_another_seed_another(name):
+def test_equal_random_seeds_give_equal_weights(name):
     first, again, other = (Layout.of(build(name)).read(build(name, seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -72,19 +72,19 @@ def test_layout_round_trip(name):
 def test_saved_weights_give_the_same_outputs(name, tmp_path):
     model, copy = build(name), build(name, 7)
     with torch.no_grad():
-        model.train()(inputs_of(name, 16))  # moves BatchNorm statistics, which must be saved, too
+        model.train()(inputs_of(name, 16))  # changes BatchNorm statistics, which are also saved
         model.eval()
     save_model_weights(model, tmp_path / "weights.safetensors")
     load_model_weights(copy, tmp_path / "weights.safetensors")
     assert torch.equal(model(inputs_of(name)), copy(inputs_of(name)))
 
 
-def test_configuration_survives_plain_values(name):
+def test_a_configuration_round_trips(name):
     config = config_of(name)
     assert target_config(name, {}, config) == config
 
 
-def problem(name):
+def function_of_weights(name):
     """A network as a function of named weights, and two weight vectors for it."""
     model, inputs = build(name), inputs_of(name)
     replace_all_batch_norm_modules_(model)
@@ -93,24 +93,24 @@ def problem(name):
     return lambda flat: functional_call(model, layout.unflatten(flat), (inputs,)), weights
 
 
-def test_many_weights_at_once_give_the_outputs_of_each(name):
-    outputs, weights = problem(name)
+def test_vmap_over_weights_gives_the_outputs_of_each(name):
+    outputs, weights = function_of_weights(name)
     with torch.no_grad(), vmappable():
-        together = vmap(outputs)(weights)
-    torch.testing.assert_close(together, torch.stack([outputs(each) for each in weights]), rtol=1e-3, atol=1e-4)
+        batched = vmap(outputs)(weights)
+    torch.testing.assert_close(batched, torch.stack([outputs(each) for each in weights]), rtol=1e-3, atol=1e-4)
 
 
-def test_many_weights_at_once_give_the_gradients_of_each(name):
-    outputs, weights = problem(name)
+def test_vmap_over_weights_gives_the_gradients_of_each(name):
+    outputs, weights = function_of_weights(name)
     weights.requires_grad_()
     with vmappable():
-        together = vmap(outputs)(weights)
-    (gradients,) = torch.autograd.grad(together.square().mean(), weights)
+        batched = vmap(outputs)(weights)
+    (gradients,) = torch.autograd.grad(batched.square().mean(), weights)
     (expected,) = torch.autograd.grad(torch.stack([outputs(each) for each in weights]).square().mean(), weights)
     assert (gradients - expected).norm() < 1e-3 * expected.norm()
 
 
-def test_functions_that_change_nothing_leave_no_trace(name):
+def test_identity_functions_at_taps_change_nothing(name):
     model, inputs = build(name), inputs_of(name)
     plain = model(inputs)
     with tapped(model, {tap.name: lambda tensor: tensor for tap in taps(model)}):
@@ -118,7 +118,7 @@ def test_functions_that_change_nothing_leave_no_trace(name):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_every_tap_is_reached_in_its_order_and_has_its_size(name):
+def test_taps_are_in_the_order_of_the_forward_pass_and_have_their_size(name):
     model = build(name)
     read = read_taps(model, inputs_of(name))
     assert list(read) == [tap.name for tap in taps(model)]
@@ -126,7 +126,7 @@ def test_every_tap_is_reached_in_its_order_and_has_its_size(name):
     assert all(read[tap.name].shape[tap.dim] == tap.size for tap in taps(model))
 
 
-def test_every_tap_can_change_the_outputs(name):
+def test_every_tap_changes_the_outputs(name):
     model, inputs = build(name), inputs_of(name)
     with torch.no_grad():
         for parameter in model.parameters():

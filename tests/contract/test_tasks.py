@@ -1,4 +1,4 @@
-"""What every task must keep, ours and those of plug-ins."""
+"""The contract of tasks: those of metaopt and of plug-ins."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ from PIL import Image
 from torch.func import vmap
 
 from metaopt.tasks import TASKS, load_task, task_config
-from metaopt.tasks.cache import Made, cached, key_of
+from metaopt.tasks.cache import CacheEntry, cache_key, cached
 
 SPLITS = {"train", "meta", "guard", "validation"}
-PLACE = Path(__file__).parent
+HERE = Path(__file__).parent
 
 
 def write_images(folder):
@@ -68,14 +68,14 @@ def write_table(folder, predict):
     return {"data_dir": folder / "rows.csv", "predict": predict}
 
 
-def keep_stories():
-    """As if 50 stories had been downloaded before."""
+def cache_stories():
+    """Fill the cache as a download of 50 stories would."""
     text = torch.frombuffer(bytearray(words(4000).encode()), dtype=torch.uint8)
-    cached("tinystories", key_of("roneneldan/TinyStories", 50), lambda: Made({"text": text}, {}))
+    cached("tinystories", cache_key("roneneldan/TinyStories", 50), lambda: CacheEntry({"text": text}, {}))
     return {"stories": 50, "block_size": 16}
 
 
-CASES = {  # name of a case, which begins with that of its task: how to make its data and options
+CASES = {  # name of a case, which begins with the name of its task: writes its data, returns its options
     "cifar10": lambda folder, real: {"data_dir": real("cifar-10-batches-py"), "download": False},
     "csv classification": lambda folder, real: write_table(folder, "classification"),
     "csv regression": lambda folder, real: write_table(folder, "regression"),
@@ -87,7 +87,7 @@ CASES = {  # name of a case, which begins with that of its task: how to make its
     "text bytes": lambda folder, real: write_text(folder, "bytes"),
     "text characters": lambda folder, real: write_text(folder, "characters"),
     "text sentencepiece": lambda folder, real: write_text(folder, "sentencepiece"),
-    "tinystories": lambda folder, real: keep_stories(),
+    "tinystories": lambda folder, real: cache_stories(),
 }
 
 each = pytest.mark.parametrize("case", CASES)
@@ -95,7 +95,7 @@ each = pytest.mark.parametrize("case", CASES)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, real_data, cache_home):
-    """Gives name, configuration and task of a case; reading the data takes longer than any test here."""
+    """Returns name, configuration and task of a case; cached, because loading takes longer than any test."""
 
     @cache
     def of(case):
@@ -116,19 +116,19 @@ def rows(batch):
 
 
 def outputs_for(task, labels, *batch):
-    """What a network might answer: a row for each label, or for each token's label."""
+    """Random outputs of a network: one row per label, or per label of a token."""
     facts = task.model_facts
     shape = (*batch, *labels.shape, facts.get("classes") or facts["vocab_size"])
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def best_constant(task, labels):
+def constant_outputs(task, labels):
     zeros = torch.zeros_like(outputs_for(task, labels))
     return zeros + labels.mean() if task.kind == "regression" else zeros
 
 
 def fingerprint(task):
-    """Of its data, and of the batches of an epoch."""
+    """Digests of the data and of the batches of an epoch."""
     sha = hashlib.sha256()
     for batch in task.batches(64, seed=5, epoch=1):
         for tensor in batch:
@@ -136,7 +136,7 @@ def fingerprint(task):
     return [task.digest(), sha.hexdigest()]
 
 
-def test_every_task_of_ours_has_a_case():
+def test_every_task_of_metaopt_has_a_case():
     ours = {name for name in TASKS.names() if TASKS.origin(name) == "metaopt"}
     assert {case.partition(" ")[0] for case in CASES} == ours
 
@@ -163,15 +163,15 @@ def test_another_seed_or_epoch_gives_another_order(task, seed, epoch):
 
 
 @each
-def test_an_epoch_holds_every_training_example_once(task):
+def test_an_epoch_contains_every_training_example_once(task):
     batches = list(task.batches(64, seed=0, epoch=0))
-    labels = torch.cat([batch.labels for batch in batches])  # a task may vary its inputs, never its labels
+    labels = torch.cat([batch.labels for batch in batches])  # a task may augment its inputs, never its labels
     assert sorted(labels.tolist()) == sorted(task.splits["train"][:].labels.tolist())
     assert all(len(batch.inputs) == len(batch.labels) for batch in batches)
 
 
 @each
-def test_sample_is_without_repetition_and_bounded(task):
+def test_sample_is_without_replacement_and_bounded(task):
     size = len(task.splits["meta"])
     batch = task.sample("meta", size + 100, torch.Generator().manual_seed(0))
     assert len(batch.inputs) == len(batch.labels) == size
@@ -191,14 +191,14 @@ def test_loss_and_metrics_are_finite_and_differentiable(task):
 
 
 @each
-def test_names_its_metrics(task):
+def test_metric_names_are_complete(task):
     labels = task.splits["train"][:8].labels
     found = {*task.metrics(outputs_for(task, labels), labels), *task.metrics_of_loss(1.0)}
     assert found == set(task.metric_names)
 
 
 @each
-def test_losses_of_several_networks_at_once_are_those_one_by_one(task):
+def test_vmap_over_networks_gives_the_loss_of_each(task):
     labels = task.splits["train"][:8].labels
     outputs = outputs_for(task, labels, 3)
     together = vmap(task.loss, in_dims=(0, None))(outputs, labels)
@@ -206,7 +206,7 @@ def test_losses_of_several_networks_at_once_are_those_one_by_one(task):
 
 
 @each
-def test_losses_of_examples_are_those_one_by_one_and_their_mean_is_the_loss(task):
+def test_losses_are_those_of_each_example_and_their_mean_is_the_loss(task):
     labels = task.splits["train"][:8].labels
     outputs = outputs_for(task, labels)
     losses = task.losses(outputs, labels)
@@ -216,13 +216,13 @@ def test_losses_of_examples_are_those_one_by_one_and_their_mean_is_the_loss(task
 
 
 @each
-def test_a_constant_answer_scores_the_baseline_loss(task):
+def test_a_constant_prediction_has_the_baseline_loss(task):
     labels = task.splits["train"][:].labels
-    assert float(task.loss(best_constant(task, labels), labels)) == pytest.approx(task.baseline_loss, rel=1e-4)
+    assert float(task.loss(constant_outputs(task, labels), labels)) == pytest.approx(task.baseline_loss, rel=1e-4)
 
 
 @each
-def test_describes_itself_in_plain_values(task):
+def test_the_description_is_json(task):
     described = task.describe().to_mapping()
     assert json.loads(json.dumps(described)) == described
     assert 0 < described["target_loss"] < described["baseline_loss"]
@@ -241,14 +241,14 @@ def test_digest_is_stable_short_and_covers_every_split(task):
 
 
 @each
-def test_configuration_survives_plain_values(case, built):
+def test_a_configuration_round_trips_through_json(case, built):
     name, config, _ = built(case)
     assert task_config(name, json.loads(json.dumps(config))) == config
 
 
 @pytest.fixture(scope="module")
-def elsewhere(built):
-    """The fingerprints of all tasks, as another process finds them."""
+def other_process(built):
+    """The fingerprints of all tasks in another process."""
     program = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); from test_tasks import fingerprint, load_task\n"
         "for case, (name, config) in json.load(sys.stdin).items():\n"
@@ -259,11 +259,15 @@ def elsewhere(built):
         with suppress(pytest.skip.Exception):
             cases[case] = built(case)[:2]
     done = subprocess.run(
-        [sys.executable, "-c", program, str(PLACE)], input=json.dumps(cases), capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, str(HERE)],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
 @each
-def test_another_process_finds_the_same_data_and_batches(case, task, request):
-    assert request.getfixturevalue("elsewhere")[case] == fingerprint(task)
+def test_another_process_has_the_same_data_and_batches(case, task, request):
+    assert request.getfixturevalue("other_process")[case] == fingerprint(task)

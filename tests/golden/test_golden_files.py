@@ -1,4 +1,4 @@
-"""Files of every schema that was ever released still load."""
+"""Files of all released schemas load."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from metaopt.trajectories import Recorder, Trajectory
-from metaopt.weights.files import files_of, load_model_weights, read_facts, read_tensors, write_tensors
+from metaopt.weights.files import files_of, read_facts, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
+from metaopt.weights.model_files import load_model_weights
 
 SNAPSHOT = Path(__file__).with_name("snapshot_v1.safetensors")
 SHARDED = Path(__file__).with_name("sharded_v1.safetensors")
@@ -39,7 +40,7 @@ def test_a_snapshot_of_schema_1_loads(tmp_path):
     assert torch.equal(Trajectory.open(tmp_path).weights(0), torch.arange(15.0))
 
 
-def test_today_writes_what_schema_1_holds(tmp_path):
+def test_recording_writes_schema_1(tmp_path):
     path = record_golden(tmp_path)
     ours, theirs = read_tensors(path, "snapshot"), read_tensors(SNAPSHOT, "snapshot")
     assert ours[1] == theirs[1]
@@ -55,7 +56,7 @@ def test_a_sharded_file_of_schema_1_loads():
     assert len(files_of(SHARDED)) == 1 + 2
 
 
-def test_today_divides_as_schema_1_does(tmp_path):
+def test_shards_are_divided_as_in_schema_1(tmp_path):
     path = tmp_path / SHARDED.name
     write_tensors(path, golden_network().state_dict(), "weights", {"model": "Sequential"}, shard_size=50)
     assert [each.name for each in files_of(path)] == [each.name for each in files_of(SHARDED)]

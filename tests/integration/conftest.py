@@ -1,10 +1,8 @@
-"""A real MLflow store per test: a copy of one that is made once, in the test's own working directory."""
+"""Fixtures of the tests that run commands or use a real MLflow store."""
 
-import os
+import logging
 import shlex
-import shutil
 import warnings
-from contextlib import contextmanager
 
 import pytest
 
@@ -12,11 +10,8 @@ with warnings.catch_warnings():  # MLflow warns about itself, and SQLAlchemy 2.1
     warnings.simplefilter("ignore")
     import mlflow.pyfunc
     import mlflow.store.model_registry.sqlalchemy_store
-    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-import logging
-
-import mlflow
 from click.testing import CliRunner
 
 from metaopt.cli import cli
@@ -32,53 +27,16 @@ SMALLER = {
     "generate": "",
     "list": "",
 }
-"""Overrides that make each command cheap; the last of two equal flags wins."""
+"""Flags that make each command cheap; the last of two equal flags wins."""
 
 LIVE = "--rounds 1 --inner-steps 40 --every 20"
-"""The same for meta-training in live rounds."""
+"""The same for online meta-training."""
 
 
 class TrainingConfig(Config):
     epochs: int = option(default=3, help="How many.")
     lr: float = option(default=1e-3, help="How fast.")
     note: str | None = option(default=None, help="Anything.")
-
-
-@pytest.fixture(scope="session")
-def store_template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)  # MLflow keeps files of its first experiment where the store was made
-        connect(f"sqlite:///{path}")
-    mlflow.set_tracking_uri(None)
-    return path
-
-
-@contextmanager
-def working_in(folder, template):
-    """Make a folder the working directory, with a store in it and no setting that points elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-            patch.delenv(name)
-        shutil.copyfile(template, folder / "mlflow.db")
-        patch.chdir(folder)
-        yield folder
-        while mlflow.active_run():
-            mlflow.end_run()
-        mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def store(store_template, tmp_path):
-    with working_in(tmp_path, store_template) as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def module_store(store_template, tmp_path_factory):
-    """A store for what is too costly to make for each test of a module."""
-    with working_in(tmp_path_factory.mktemp("module"), store_template) as folder:
-        yield folder
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the command line refuses: in a sentence with the value and the way out, with an exit code, harming nothing."""
+"""Invalid input of the command line: one line with the value and the remedy, an exit code, and no changed file."""
 
 import hashlib
 import os
@@ -55,19 +55,19 @@ def make_damaged_things() -> None:
 
 
 class _Trap:
-    """Tells on whoever unpickles it."""
+    """Leaves a folder when it is unpickled."""
 
     def __reduce__(self):
         return (os.mkdir, ("unpickled",))
 
 
 def everything() -> dict[str, str]:
-    """Digests of all that matters in the working directory; the store itself goes on counting runs."""
+    """Digests of all trajectories and checkpoints."""
     files = [path for folder in ("trajectories", "checkpoints") for path in Path(folder).rglob("*") if path.is_file()]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.name != ".lock"}
 
 
-REFUSED = {
+INVALID = {
     "mistyped target": (["train-target", "--target-model", "TargetCN"], "did you mean TargetCNN?"),
     "mistyped task": (["train-target", "--task", "digit"], "did you mean digits?"),
     "mistyped base optimizer": ([*RECORD, "--base-optimizer", "Adan"], "did you mean Adam"),
@@ -76,7 +76,7 @@ REFUSED = {
     "option that the target lacks": ([*RECORD, "--target-options", "width=8"], "did you mean widths?"),
     "no options": ([*RECORD, "--target-options", "widths"], 'expected names and values such as "hidden=64'),
     "name with a slash": ([*RECORD, "--run-name", "a/b"], "'a/b' cannot be a folder"),
-    "name that leads up": ([*RECORD, "--run-name", ".."], "'..' cannot be a folder"),
+    "name of the parent folder": ([*RECORD, "--run-name", ".."], "'..' cannot be a folder"),
     "name with a space in front": ([*RECORD, "--run-name", " a"], "' a' cannot be a folder"),
     "name with a slash, phase 2": ([*LEARN, "--run-name", "a/b"], "'a/b' cannot be a folder"),
     "no epochs": ([*RECORD, "--epochs", 0], "epochs is 0; expected 1 or more"),
@@ -119,7 +119,7 @@ REFUSED = {
         [*LEARN, "--resume-from", "trajectories/recorded/seed_0/step_00000000.safetensors"],
         "expected",
     ),
-    "run that does not exist": ([*LEARN, "--resume-from", "0" * 32], "look the ID up in `mlflow ui`"),
+    "run that does not exist": ([*LEARN, "--resume-from", "0" * 32], "cannot read run"),
     "no run and no file": ([*LEARN, "--resume-from", "yesterday"], "expected an existing file, a run ID"),
     "no optimizer of that name": (["evaluate", "--optimizer", "models:/nobody@champion"], "models:/nobody@champion"),
     "no nowcast in the budget": (["evaluate", "--steps", 20], "no nowcast would take place"),
@@ -148,7 +148,7 @@ REFUSED = {
         "exists; choose another --output",
     ),
     "no such file of parameters": (["train-target", "--config", "nowhere.yaml"], "cannot read the configuration"),
-    "a list of parameters": (["train-target", "--config", "list.yaml"], "holds list"),
+    "a list of parameters": (["train-target", "--config", "list.yaml"], "contains a list"),
     "mistyped parameter in a file": (["train-target", "--config", "typo.yaml"], "did you mean epochs"),
     "a file that is no YAML": (["train-target", "--config", "broken.yaml"], "broken.yaml is not YAML"),
     "no data there": (["train-target", "--task", "mnist", "--data-dir", "nowhere"], "nowhere"),
@@ -156,9 +156,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_it_is_refused_and_nothing_is_lost(command_line, case):
-    arguments, message = REFUSED[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_input_is_an_error_and_changes_nothing(command_line, case):
+    arguments, message = INVALID[case]
     before = everything()
     result = command_line(*arguments)
     assert result.exit_code == 1, result.output
@@ -176,29 +176,29 @@ def test_it_is_refused_and_nothing_is_lost(command_line, case):
         (["train-target", "--epochs"], "requires an argument"),
     ],
 )
-def test_a_mistyped_command_line_is_refused_as_such(command_line, arguments, message):
+def test_a_mistyped_command_line_is_a_usage_error(command_line, arguments, message):
     result = command_line(*arguments)
     assert result.exit_code == 2
     assert message in result.output
 
 
-def test_a_run_without_a_checkpoint_is_refused(command_line, workshop):
+def test_a_run_without_a_checkpoint_is_an_error(command_line, workshop):
     result = command_line(*LEARN, "--resume-from", workshop["target"])
     assert result.exit_code == 1
     assert "has no checkpoint" in result.output
 
 
-def test_an_unfinished_upload_is_refused(command_line, workshop):
+def test_an_unfinished_upload_is_an_error(command_line, workshop):
     run = MlflowClient().get_run(workshop["optimizer"])
     folder = Path(run.info.artifact_uri.removeprefix("file://"), "checkpoints", "epoch_0000")
     (folder / "manifest.json").rename("manifest.json")
     result = command_line(*LEARN, "--optimizer-options", SMALL, "--resume-from", workshop["optimizer"])
     Path("manifest.json").rename(folder / "manifest.json")
     assert result.exit_code == 1
-    assert "only unfinished checkpoint uploads" in result.output
+    assert "only incomplete checkpoint uploads" in result.output
 
 
-def test_a_name_that_another_process_uses_is_refused(command_line):
+def test_a_name_that_another_process_uses_is_an_error(command_line):
     with claim_run_folder(Path("trajectories/busy"), "seed_*"):
         result = command_line(*RECORD, "--run-name", "busy")
     assert result.exit_code == 1
@@ -214,6 +214,6 @@ def test_a_diverging_run_stops_with_its_last_good_snapshot(command_line):
     assert all_runs()[-1].info.status == "FAILED"
 
 
-def test_the_stack_trace_is_there_for_those_who_ask(command_line):
+def test_debug_shows_the_stack_trace(command_line):
     result = command_line("--debug", "train-target", "--target-model", "TargetCN")
     assert type(result.exception).__name__ == "UnknownName"

@@ -1,4 +1,4 @@
-"""The main job from end to end, in small, and the doors through which its optimizer can be used."""
+"""A small main job, and all ways to use its optimizer."""
 
 from pathlib import Path
 
@@ -17,25 +17,25 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def printed(command_line):
-    """What the main job prints; its trajectories, runs and model are in the working directory."""
+    """Output of the main job; its trajectories, runs and model are in the working directory."""
     result = command_line(*TINY)
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def test_it_ends_with_a_table_and_where_to_look_next(printed):
+def test_it_prints_a_table_and_the_next_commands(printed):
     for contender in ("hold", "EMA", "line", "average", "perceiver"):
         assert f"\n{contender} " in printed
     assert "models:/metaopt-perceiver/1, now models:/metaopt-perceiver@champion" in printed
-    assert "`mlflow ui`" in printed
+    assert "\n  mlflow ui\n" in printed
 
 
-def test_mlflow_keeps_its_notes_to_itself(printed):
+def test_messages_of_mlflow_are_not_printed(printed):
     for note in ("Creating initial", "Successfully registered", "Failed to resolve", "Validating input"):
         assert note not in printed
 
 
-def test_the_command_that_it_prints_works(printed, command_line):
+def test_the_printed_command_works(printed, command_line):
     (line,) = [line for line in printed.splitlines() if "metaopt generate" in line]
     words = line.split()
     result = command_line(*words[words.index("generate") :])
@@ -44,7 +44,7 @@ def test_the_command_that_it_prints_works(printed, command_line):
     metaopt.load_model_weights(model, Path("next.safetensors"))
 
 
-def test_all_phases_stand_below_one_run(printed):
+def test_all_phases_are_children_of_one_run(printed):
     client = mlflow.MlflowClient()
     runs = client.search_runs(["1"])
     (main,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "main"]
@@ -54,7 +54,7 @@ def test_all_phases_stand_below_one_run(printed):
     phases = (
         "phase 1: record trajectories",
         "phase 2: train the optimizer",
-        "phase 3: judge it on held-out random seeds",
+        "phase 3: evaluate on held-out random seeds",
     )
     assert sorted(run.info.run_name for run in below) == list(phases)
     (judge,) = [run for run in below if run.info.run_name == phases[2]]
@@ -68,7 +68,7 @@ def test_all_phases_stand_below_one_run(printed):
     assert set(optimizer.data.tags["metaopt.trajectory_runs"].split(",")) <= learned
 
 
-def test_every_run_says_what_it_did_and_its_result(printed):
+def test_every_run_has_a_purpose_and_a_result(printed):
     for run in mlflow.MlflowClient().search_runs(["1"]):
         lines = run.data.tags["mlflow.note.content"].split("\n")
         assert len(lines) in (2, 3), run.info.run_name
@@ -90,7 +90,7 @@ def test_runs_of_one_kind_have_the_same_metrics(printed):
     )
 
 
-def test_the_version_tells_of_its_training_and_of_its_evaluation(printed):
+def test_the_version_describes_its_training_and_its_evaluation(printed):
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("metaopt-perceiver", "champion")
     runs = {run.info.run_id: run.info.run_name for run in client.search_runs(["1"])}
@@ -100,7 +100,7 @@ def test_the_version_tells_of_its_training_and_of_its_evaluation(printed):
         assert words in version.description, words
 
 
-def test_the_optimizer_gives_the_same_weights_through_every_door(printed):
+def test_pyfunc_predicts_the_same_weights(printed):
     trajectory = metaopt.Trajectory.open(Path("trajectories/digits/seed_0"))
     steps = trajectory.steps[-2:]
     history = torch.stack([trajectory.weights(index) for index in (-2, -1)])
@@ -115,7 +115,7 @@ def test_the_optimizer_gives_the_same_weights_through_every_door(printed):
     np.testing.assert_allclose(served, expected.numpy(), rtol=1e-5, atol=1e-7)
 
 
-def test_it_can_be_judged_again(printed, command_line):
+def test_the_champion_can_be_evaluated_again(printed, command_line):
     result = command_line(
         "evaluate", "--steps", 40, "--every", 20, "--seeds", 1, "--controls", "false", "--target-model", "MLP",
         "--target-options", "widths=[8]", "--output", "result.json",

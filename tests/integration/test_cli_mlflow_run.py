@@ -1,4 +1,4 @@
-"""The same through `mlflow run`: a launcher that makes the run, and a process that adopts it."""
+"""Both phases through `mlflow run`, which creates the run that the command continues."""
 
 import json
 import os
@@ -16,7 +16,7 @@ SMALL = "dim=16 num_latents=2 latent_dim=16 heads=2"
 
 @pytest.fixture(scope="module")
 def project(module_store):
-    """The project's launcher files in the working directory, as a clone has them."""
+    """A working directory with the files of the MLflow project."""
     for name in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, name)
     shutil.copytree(ROOT / "entrypoints", "entrypoints", ignore=shutil.ignore_patterns("__pycache__"))
@@ -24,7 +24,7 @@ def project(module_store):
 
 
 def launch(entry_point: str, **parameters) -> subprocess.CompletedProcess:
-    """`mlflow run . -e <entry point> -P <name>=<value> …` with the Python of this process first on the path."""
+    """Run `mlflow run . -e <entry point> -P <name>=<value> …` with the Python of this process."""
     words = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -62,7 +62,7 @@ def test_both_phases_and_a_resume_by_run_id(project):
     assert Path("checkpoints/cnn/PerceiverOptimizer_epoch_2.safetensors").is_file()
 
 
-def test_a_refusal_fails_the_run_and_shows_no_stack_trace_of_ours(project):
+def test_an_error_fails_the_run_without_a_stack_trace(project):
     done = launch("train_target", target_model="TargetCN", no_such_flag=1)
     assert done.returncode != 0
     assert "no_such_flag" in done.stderr.replace("-", "_")

@@ -1,4 +1,4 @@
-"""What scripts and shells see of the command line: one JSON document, silence, exit codes, completions."""
+"""Output of the command line for scripts and shells: JSON, silence, exit codes, completions."""
 
 import json
 import os
@@ -22,7 +22,7 @@ LEARN = ["train-optimizer", "--run-name", "recorded", "--epochs", 1, "--pairs-pe
 
 @pytest.fixture(scope="module")
 def recorded(command_line):
-    """The JSON document of a phase 1 that left two trajectories in the working directory."""
+    """The JSON document of a phase 1 with two trajectories in the working directory."""
     result = command_line("--json", *RECORD, "--run-name", "recorded", "--runs", 2)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
@@ -36,23 +36,23 @@ def trained(command_line, recorded):
     return json.loads(result.stdout)
 
 
-def test_json_tells_where_trajectories_are_and_how_they_did(recorded):
+def test_json_has_trajectories_and_losses(recorded):
     assert recorded["command"] == "train-target"
     assert recorded["trajectories"] == ["trajectories/recorded/seed_0", "trajectories/recorded/seed_1"]
     assert len(recorded["val_loss"]) == 2
     assert MlflowClient().get_run(recorded["run_id"]).info.status == "FINISHED"
 
 
-def test_json_tells_the_version_the_checkpoint_and_the_figures(trained):
+def test_json_has_the_version_the_checkpoint_and_the_figures(trained):
     assert trained["model_uri"] == f"models:/metaopt-perceiver/{trained['version']}"
     assert Path(trained["checkpoint"]).is_file()
     assert trained["figures"]["train_relative_error"] > 0
     assert trained["next"] == [f"metaopt evaluate --optimizer {trained['model_uri']}"]
 
 
-def test_json_tells_what_an_evaluation_found(command_line, trained):
-    judge = ["evaluate", "--json", "--optimizer", trained["model_uri"], "--target-model", "MLP", "--widths", 8]
-    result = command_line(*judge, "--steps", 40, "--every", 20, "--seeds", 1)
+def test_json_has_the_result_of_an_evaluation(command_line, trained):
+    evaluate = ["evaluate", "--json", "--optimizer", trained["model_uri"], "--target-model", "MLP", "--widths", 8]
+    result = command_line(*evaluate, "--steps", 40, "--every", 20, "--seeds", 1)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["judged"] == "perceiver"
@@ -60,7 +60,7 @@ def test_json_tells_what_an_evaluation_found(command_line, trained):
     assert len(found["controls"]) == 4
 
 
-def test_json_tells_where_generated_weights_are(command_line, trained):
+def test_json_has_the_file_of_generated_weights(command_line, trained):
     checkpoint, trajectory = trained["checkpoint"], "trajectories/recorded/seed_0"
     result = command_line("generate", "--json", "--optimizer", checkpoint, "--trajectory", trajectory)
     assert result.exit_code == 0, result.output
@@ -74,7 +74,7 @@ def test_json_lists(command_line, arguments):
     assert len(arguments) < 3 or {"name": "n_layer", "default": "4", "help": "Blocks [count]."} in listed["options"]
 
 
-def test_nothing_but_an_error_is_said_where_only_warnings_are_wanted(command_line):
+def test_quiet_prints_only_errors(command_line):
     said = command_line(*RECORD, "--run-name", "quiet", "--quiet")
     assert (said.exit_code, said.output) == (0, "")
     said = command_line("--quiet", *RECORD, "--run-name", "quiet")
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(command_line):
     ("address", "message"),
     [("nowhere://store", "nowhere"), ("sqlite:///file/mlflow.db", "file")],
 )
-def test_a_store_that_cannot_be_is_an_error_without_a_stack_trace(store, address, message):
+def test_an_unusable_store_is_an_error_without_a_stack_trace(store, address, message):
     Path("file").write_text("in the way", encoding="utf-8")
     done = launched("train-target", MLFLOW_TRACKING_URI=address)
     assert done.returncode == 1
@@ -115,7 +115,7 @@ def test_a_store_that_cannot_be_is_an_error_without_a_stack_trace(store, address
 
 
 def launched(*arguments, **environment) -> subprocess.CompletedProcess:
-    """The command line in a process of its own."""
+    """Runs a command in a new process."""
     return subprocess.run(
         [sys.executable, "-m", "metaopt.cli", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -124,13 +124,13 @@ def launched(*arguments, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def heed_interrupts():
-    """Tests may themselves run in the background of a shell, which lets SIGINT pass all that it starts there."""
+def accept_interrupts():
+    """A shell that runs the tests in the background makes its processes ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_with_its_own_exit_code(store, asked, code):
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_has_its_own_exit_code(store, signum, code):
     endless = [*RECORD, "--run-name", "endless", "--epochs", 100_000]
     with subprocess.Popen(
         [sys.executable, "-m", "metaopt.cli", *map(str, endless)],
@@ -138,21 +138,21 @@ def test_a_signal_ends_with_its_own_exit_code(store, asked, code):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
+        preexec_fn=accept_interrupts,
     ) as process:
         while process.poll() is None and not list(Path("trajectories").glob("endless/seed_0/*.safetensors")):
             time.sleep(0.1)
-        process.send_signal(asked)
+        process.send_signal(signum)
         try:
-            said, complaint = process.communicate(timeout=60)
+            output, message = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert (process.returncode, said) == (code, "")
-    assert "go on with the same command" in complaint
-    assert "Traceback" not in complaint
+    assert (process.returncode, output) == (code, "")
+    assert "resume with the same command" in message
+    assert "Traceback" not in message
 
 
-def test_what_a_shell_completes_is_what_there_is():
+def test_the_table_of_completions_has_the_flags_of_the_commands():
     table = json.loads(completion.TABLE.read_text(encoding="utf-8"))
     assert list(table["flags"]) == list(COMMANDS)
     for name, flags in table["flags"].items():
@@ -162,10 +162,10 @@ def test_what_a_shell_completes_is_what_there_is():
 
 
 def completed(words: str) -> list[str]:
-    """What click would give a shell for a line that ends where the cursor is."""
-    answer = click.shell_completion.BashComplete(cli, {}, "metaopt", "_METAOPT_COMPLETE")
+    """The completions of a line that ends at the cursor."""
+    complete = click.shell_completion.BashComplete(cli, {}, "metaopt", "_METAOPT_COMPLETE")
     *before, incomplete = words.split(" ")[1:]
-    return [item.value for item in answer.get_completions(before, incomplete)]
+    return [item.value for item in complete.get_completions(before, incomplete)]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def completed(words: str) -> list[str]:
         ("metaopt nonsense --ta", []),
     ],
 )
-def test_a_shell_is_told_what_comes_next(words, expected):
+def test_a_line_is_completed(words, expected):
     assert completed(words) == expected
 
 
@@ -191,7 +191,7 @@ def test_completing_imports_no_command():
     code = (
         "import sys, metaopt.cli\n"
         "try:\n    metaopt.cli.cli(prog_name='metaopt')\n"
-        "finally:\n    assert not any(name.startswith('metaopt.cli.train') for name in sys.modules)\n"
+        "finally:\n    assert not {'torch', 'mlflow', 'metaopt.cli.commands'} & sys.modules.keys()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True)
     assert done.stdout == b"plain,MLP\n", done.stderr

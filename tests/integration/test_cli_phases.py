@@ -1,4 +1,4 @@
-"""Both phases through the command line, and that what is stopped goes on to the same bits."""
+"""Both phases through the command line; a stopped training resumes to the same bits."""
 
 import json
 import os
@@ -8,12 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 import torch
-from metaopt.workflows.record import command as train_target_command
 from mlflow import MlflowClient
 
 import metaopt
+from metaopt.cli import cli
 from metaopt.cli.options import without_defaults
 
 SMALL = "dim=16 num_latents=2 latent_dim=16 heads=2 hidden=16"
@@ -24,7 +25,7 @@ LEARN = ["train-optimizer", "--run-name", "recorded", "--optimizer-options", SMA
 
 @pytest.fixture(scope="module")
 def succeed(command_line):
-    """Runs a command that must succeed; what it printed."""
+    """Runs a command that must succeed and returns its output."""
 
     def run(*arguments) -> str:
         result = command_line(*arguments)
@@ -43,7 +44,7 @@ def recorded(succeed):
 
 @pytest.fixture(scope="module")
 def whole(succeed, recorded):
-    """The checkpoints of an optimizer that was trained for three epochs without a stop."""
+    """The checkpoints of an optimizer after three epochs without a stop."""
     succeed(*LEARN, "--checkpoint-name", "whole", "--epochs", 3)
     return checkpoints("whole")
 
@@ -75,7 +76,7 @@ def load(path: Path) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def test_flags_win_over_a_file_and_both_spellings_are_known(succeed, recorded):
+def test_flags_override_a_file_and_have_two_spellings(succeed, recorded):
     Path("settings.yaml").write_text(
         "run-name: from_file\nepochs: 1\nlr: 1e-2:2e-2\ntarget_model: MLP\ntarget_options: {widths: [4]}\n",
         encoding="utf-8",
@@ -86,14 +87,15 @@ def test_flags_win_over_a_file_and_both_spellings_are_known(succeed, recorded):
     assert 1e-2 < config.run["lr"] < 2e-2
 
 
-def test_mlflows_defaults_leave_room_for_a_file():
-    """`mlflow run` gives every parameter; those at their default must not win over a configuration file."""
+def test_defaults_that_mlflow_passes_do_not_override_a_file():
+    """`mlflow run` passes every parameter."""
+    command = cli.get_command(click.Context(cli), "train-target")
     given = ["--run-name", "target", "--lr", "0.01", "--config", "none", "--resume", "false", "--unknown_flag", "1"]
-    assert without_defaults(train_target_command, given) == ["--lr", "0.01", "--unknown_flag", "1"]
-    assert without_defaults(train_target_command, ["--help"]) == ["--help"]
+    assert without_defaults(command, given) == ["--lr", "0.01", "--unknown_flag", "1"]
+    assert without_defaults(command, ["--help"]) == ["--help"]
 
 
-def test_a_training_resumed_from_a_run_ends_in_the_bits_of_one_without_a_stop(succeed, whole):
+def test_a_training_resumed_from_a_run_equals_one_without_a_stop(succeed, whole):
     succeed(*LEARN, "--checkpoint-name", "parts", "--epochs", 2)
     first = newest_run("optimizer")
     succeed(*LEARN, "--checkpoint-name", "parts", "--epochs", 1, "--resume-from", first.info.run_id)
@@ -104,13 +106,13 @@ def test_a_training_resumed_from_a_run_ends_in_the_bits_of_one_without_a_stop(su
     assert second.data.metrics.keys() == first.data.metrics.keys()
 
 
-def test_a_training_resumed_from_a_file_does_too(succeed, whole):
+def test_a_training_resumed_from_a_file_equals_one_without_a_stop(succeed, whole):
     source = "checkpoints/whole/PerceiverOptimizer_epoch_0.safetensors"
     succeed(*LEARN, "--checkpoint-name", "rest", "--epochs", 2, "--resume-from", source)
     assert checkpoints("rest") == {name: whole[name] for name in whole if not name.endswith("epoch_0.safetensors")}
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(succeed, whole):
+def test_a_killed_training_resumes_to_the_same_bits(succeed, whole):
     arguments = [*LEARN, "--checkpoint-name", "killed", "--epochs", 1000]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -145,13 +147,13 @@ def test_generated_weights_load_into_the_target(succeed, recorded, whole):
     assert not torch.equal(generated, metaopt.Trajectory.open(trajectory).weights(-1))
 
 
-def test_ctrl_c_says_how_to_go_on(command_line, monkeypatch):
+def test_ctrl_c_prints_how_to_resume(command_line, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metaopt.workflows.record.train_targets", interrupted)
+    monkeypatch.setattr("metaopt.workflows.record_trajectories.train_targets", interrupted)
     result = command_line(*RECORD, "--run-name", "interrupted")
     assert result.exit_code == 130
-    assert "what was written is kept" in result.output
+    assert "what was written is kept; resume with the same command and `--resume true`" in result.output
     everything = MlflowClient().search_runs(["1"], order_by=["attributes.start_time DESC"])
     assert everything[0].info.status == "KILLED"

@@ -1,4 +1,4 @@
-"""A killed phase 1 goes on to the bytes of one that was never stopped; a full disk loses nothing."""
+"""A killed phase 1 resumes to the same bytes; a full disk loses no data."""
 
 import os
 import resource
@@ -68,7 +68,7 @@ def kill_at_epoch(process: subprocess.Popen, folder, epoch: int) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
-def test_a_run_killed_twice_ends_in_the_bytes_of_an_uninterrupted_one(config, tmp_path):
+def test_a_run_killed_twice_resumes_to_the_same_bytes(config, tmp_path):
     (whole,) = train_targets(replace(config, run_name="whole"), SilentTracker())
     folder = config.trajectory_dir / "killed" / "seed_0"
     kill_at_epoch(start(config, tmp_path), folder, 2)  # before the first checkpoint
@@ -85,7 +85,7 @@ def small_files_only() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
-def test_a_full_disk_leaves_the_older_file_and_no_remains(tmp_path):
+def test_a_full_disk_keeps_the_older_file_and_leaves_no_temporary_file(tmp_path):
     import torch
 
     from metaopt.weights.files import write_tensors

@@ -1,4 +1,4 @@
-"""Many trajectories at once: in worker processes and on a Ray cluster, tracked, killed and resumed."""
+"""Several trajectories at once, in worker processes and on a Ray cluster: tracked, killed and resumed."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def expect_same(folders, others):
         assert torch.equal(one.weights(-1), two.weights(-1))
 
 
-def test_workers_record_what_one_process_does_and_track_each_run(config):
+def test_workers_record_the_same_as_one_process_and_track_each_run(config):
     folders, run_id = record(config)
     runs = children(run_id)
     assert [run.info.run_name for run in runs] == ["many seed 0", "many seed 1", "many seed 2"]
@@ -58,7 +58,7 @@ def test_workers_record_what_one_process_does_and_track_each_run(config):
     expect_same(folders, train_targets(replace(config, run_name="alone", workers=1), SilentTracker()))
 
 
-def test_a_run_that_fails_is_reported_and_the_others_are_whole(config):
+def test_a_failed_run_is_reported_and_the_others_are_complete(config):
     config = replace(config, runs=4, base_optimizer="SGD", lr="1e-2:1e20", epochs=1)
     with pytest.raises(RunsFailed, match="of 4 runs failed") as failure:
         record(config)

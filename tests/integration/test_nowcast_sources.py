@@ -42,7 +42,7 @@ def adam(model):
 def test_an_address_takes_the_place_of_an_optimizer(champion):
     model = nn.Linear(4, 3)
     optimizer = metaopt.Nowcast(adam(model), model, "models:/metaopt-perceiver@champion")
-    assert type(optimizer.optimizer).__name__ == "Line"
+    assert type(optimizer.forecaster).__name__ == "Line"
     with pytest.raises(TrackingError, match="cannot load an optimizer from models:/metaopt-perceiver@nobody"):
         metaopt.Nowcast(adam(model), model, "models:/metaopt-perceiver@nobody")
     with pytest.raises(TrackingError, match=r"no optimizer at 'nowhere\.safetensors'"):

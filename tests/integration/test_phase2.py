@@ -1,4 +1,4 @@
-"""Phase 2 on real runs: killed it goes on to the same bytes, and what it learned is of use."""
+"""Phase 2 on real trajectories: a killed training resumes to the same bytes, and predictions lower the loss."""
 
 import os
 import signal
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from metaopt.workflows.generate import GenerateConfig, generate
 
 from metaopt.core.tracker import SilentTracker
 from metaopt.generative.files import load_optimizer_file
@@ -20,8 +19,9 @@ from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.targets import TargetCNN, get_target_model
 from metaopt.tasks import load_task
 from metaopt.trajectories import Trajectory
-from metaopt.weights.files import load_model_weights
 from metaopt.weights.layout import Layout
+from metaopt.weights.model_files import load_model_weights
+from metaopt.workflows.generate_weights import GenerateConfig, generate_file
 
 TRAIN = """
 import sys, torch
@@ -84,12 +84,12 @@ def kill_when_there_is(process: subprocess.Popen, checkpoint: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> tuple[Path, int]:
-    """The newest checkpoint of a training, and how many epochs it has behind it."""
+    """The newest checkpoint of a training, and its number of epochs."""
     epochs = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("PerceiverOptimizer_epoch_*.safetensors")}
     return epochs[max(epochs)], max(epochs) + 1
 
 
-def test_a_training_killed_after_its_first_checkpoint_ends_in_the_bytes_of_an_uninterrupted_one(config, tmp_path):
+def test_a_training_killed_after_its_first_checkpoint_resumes_to_the_same_bytes(config, tmp_path):
     epochs = 8
     config = replace(config, checkpoint_every=1, epochs=epochs)
     whole = train_optimizer(replace(config, checkpoint_dir=tmp_path / "whole"), SilentTracker()).checkpoint.parent
@@ -112,10 +112,10 @@ def validation_loss(model, task) -> float:
     return task.loss(model.eval()(inputs), labels).item()
 
 
-def test_what_was_learned_lowers_the_loss_of_a_run_that_it_has_not_seen_and_fits_other_networks(config, tmp_path):
+def test_a_trained_optimizer_lowers_the_loss_of_a_held_out_run_and_accepts_other_networks(config, tmp_path):
     trained = train_optimizer(replace(config, epochs=16), SilentTracker())
     optimizer = load_optimizer_file(trained.checkpoint)
-    trajectory = Trajectory.open(config.trajectory_dir / trained.held_out[0])
+    trajectory = Trajectory.open(config.trajectory_dir / trained.held_out_names[0])
     assert all(after > before for before, after in pairwise(trajectory.steps))
     model, task = get_target_model("MLP", **trajectory.run["target_config"]), load_task("digits")
     for index in range(1, len(trajectory)):
@@ -126,7 +126,7 @@ def test_what_was_learned_lowers_the_loss_of_a_run_that_it_has_not_seen_and_fits
         wanted = GenerateConfig(
             trajectory=trajectory.folder, t_start=t_start, t_end=float(t_start + horizon), output=target
         )
-        load_model_weights(model, generate(wanted, optimizer).path)
+        load_model_weights(model, generate_file(wanted, optimizer).path)
         assert validation_loss(model, task) < before
 
     other = TargetCNN()

@@ -1,4 +1,4 @@
-"""docs/adding_a_plugin.md, followed to the letter: its code, as an installed package, in processes of its own."""
+"""The code of docs/adding_a_plugin.md works as an installed package, in a new process."""
 
 import re
 import shlex
@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import metaopt
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?:# (?P<path>[\w./]+)\n)?(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -24,7 +26,7 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture
 def site(tmp_path):
-    """A folder for sys.path that holds what `pip install .` would put there."""
+    """A folder for `sys.path` with the files of `pip install .`."""
     site = tmp_path / "site"
     for block in blocks():
         if block["path"]:
@@ -54,7 +56,7 @@ for arguments in {commands!r}:
 
 
 def run(commands, site, folder):
-    """Give several commands in one new process that finds the package as an installed one."""
+    """Run several commands in a new process that has the package installed."""
     code = LAUNCH.format(paths=[str(site), str(ROOT)], commands=commands)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=400, check=False
@@ -64,7 +66,7 @@ def run(commands, site, folder):
 
 def test_the_page_has_a_plugin_of_each_kind(site):
     groups = tomllib.loads((site / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert groups.keys() == {"metaopt.targets", "metaopt.tasks", "metaopt.generative"}
+    assert groups.keys() == {"metaopt.targets", "metaopt.tasks", "metaopt.base_optimizers", "metaopt.generative"}
 
 
 @pytest.mark.usefixtures("store")
@@ -78,3 +80,5 @@ def test_the_recipe_trains(site, tmp_path):
     assert len(list((tmp_path / "trajectories" / "circles").glob("seed_*"))) == 4
     assert (tmp_path / checkpoint).is_file()
     assert (tmp_path / "next.safetensors").is_file()
+    run_facts = metaopt.Trajectory.open(tmp_path / folder).run
+    assert run_facts["base_optimizer"] == "SignSGD"

@@ -1,4 +1,4 @@
-"""The whole protocol on real MNIST digits, as a user runs it; minutes long, so `pytest -m slow` only."""
+"""The complete protocol on MNIST by the command line; it takes minutes, so run it with `pytest -m slow`."""
 
 from pathlib import Path
 
@@ -28,14 +28,14 @@ def succeed(command_line):
 
 @pytest.fixture(scope="module")
 def runs(succeed, mnist_dir):
-    """The runs of phase 2 and of its continuation, after phase 1 recorded a run to learn from and one to judge on."""
+    """The run of phase 2 and the resumed run, after phase 1 recorded a training run and a held-out run."""
     record = ["train-target", "--task", "mnist", "--data-dir", mnist_dir, "--target-model", "TargetCNN", "--epochs", 10]
-    learn = ["train-optimizer", "--run-name", "cnn", "--training-mode", "permutation"]
+    train = ["train-optimizer", "--run-name", "cnn", "--training-mode", "permutation"]
     succeed(*record, "--run-name", "cnn")
     succeed(*record, "--run-name", "unseen", "--seed", 100)
-    succeed(*learn, "--epochs", 20)
+    succeed(*train, "--epochs", 20)
     first = newest_optimizer_run()
-    succeed(*learn, "--epochs", 10, "--resume-from", first.info.run_id)
+    succeed(*train, "--epochs", 10, "--resume-from", first.info.run_id)
     return first, newest_optimizer_run()
 
 
@@ -49,7 +49,7 @@ def history(run, metric: str) -> list[float]:
     return [point.value for point in sorted(points, key=lambda point: point.step)]
 
 
-def test_phase_1_keeps_a_snapshot_of_each_epoch_and_the_first(runs):
+def test_phase_1_records_the_initial_weights_and_each_epoch(runs):
     trajectory = metaopt.Trajectory.open(Path("trajectories/cnn/seed_0"))
     assert len(trajectory) == 11
     assert trajectory.layout.size == 421_642
@@ -61,7 +61,7 @@ def test_checkpoints_are_listed_with_the_run(runs):
     assert folders == [f"checkpoints/epoch_{epoch:04d}" for epoch in (4, 9, 14, 19)]
 
 
-def test_the_continuation_has_the_next_ten_epochs_and_goes_on_from_the_loss(runs):
+def test_the_resumed_run_continues_epochs_and_loss(runs):
     first, second = runs
     assert history(first, "epoch") == list(range(20))
     assert history(second, "epoch") == list(range(20, 30))
@@ -70,7 +70,7 @@ def test_the_continuation_has_the_next_ten_epochs_and_goes_on_from_the_loss(runs
     assert sum(after) / len(after) < sum(before) / len(before)
 
 
-def test_the_registered_optimizer_lowers_the_loss_of_a_run_that_it_has_not_seen(runs, mnist):
+def test_the_registered_optimizer_lowers_the_loss_of_an_unseen_run(runs, mnist):
     optimizer = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
     trajectory = metaopt.Trajectory.open(Path("trajectories/unseen/seed_100"))
     model = metaopt.get_target_model("TargetCNN", mnist.model_facts)
@@ -78,10 +78,12 @@ def test_the_registered_optimizer_lowers_the_loss_of_a_run_that_it_has_not_seen(
     for last in range(1, 6):
         rows = range(max(0, last + 1 - optimizer.history), last + 1)
         times = torch.tensor([[float(trajectory.steps[row]) for row in rows]])
-        past = torch.stack([trajectory.weights(row) for row in rows])[None]
+        snapshots = torch.stack([trajectory.weights(row) for row in rows])[None]
         end = torch.tensor([float(trajectory.steps[last + 1])])
-        generated = optimizer.predict(past, times, end, trajectory.layout)[0]
-        losses.append((loss_of(model, trajectory, generated, mnist), loss_of(model, trajectory, past[0, -1], mnist)))
+        generated = optimizer.predict(snapshots, times, end, trajectory.layout)[0]
+        losses.append(
+            (loss_of(model, trajectory, generated, mnist), loss_of(model, trajectory, snapshots[0, -1], mnist))
+        )
     assert sum(after < before for after, before in losses) >= 4, losses
 
 

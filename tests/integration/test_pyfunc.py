@@ -1,4 +1,4 @@
-"""The registered model as MLflow serves it: alone, without our repository, and strict about what it is given."""
+"""The registered model in MLflow: it works without metaopt and validates its input."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from metaopt.tracking.pyfunc_model import NextWeights
 from metaopt.weights.layout import Layout
 
 LAYOUT = Layout.of(nn.Linear(4, 3))  # 15 weights
-TWINS = [Layout.of(nn.Linear(5, 3)), Layout.of(nn.Linear(2, 6))]  # 18 weights each
+SAME_SIZE = [Layout.of(nn.Linear(5, 3)), Layout.of(nn.Linear(2, 6))]  # 18 weights each
 TIMES = {"t_start": 100, "t_end": 130}
 
-ALONE = """
+WITHOUT_METAOPT = """
 import importlib.abc, sys
 class Forbidden(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -49,7 +49,7 @@ def optimizer():
 @pytest.fixture(scope="module")
 def uri(module_store, config, optimizer):
     with start_run("meta", config) as tracker:
-        layouts = [LAYOUT, *TWINS]
+        layouts = [LAYOUT, *SAME_SIZE]
         register_optimizer(tracker, optimizer, layouts, description="", tags={}, stride=10, facts={}, name="served")
     return "models:/served@champion"
 
@@ -69,23 +69,23 @@ def direct(optimizer, history, times, layout=LAYOUT):
     return optimizer.predict(*given, layout).numpy()
 
 
-def test_it_gives_what_the_optimizer_gives(model, optimizer, history):
+def test_the_model_returns_the_prediction_of_the_optimizer(model, optimizer, history):
     result = model.predict(history, params=TIMES)
     assert (result.shape, result.dtype) == ((1, 15), np.float32)
     np.testing.assert_array_equal(result, direct(optimizer, history, [80, 90, 100]))
     assert not np.array_equal(result, history[-1:])
 
 
-def test_one_row_is_enough(model, optimizer, history):
+def test_a_history_may_have_one_row(model, optimizer, history):
     np.testing.assert_array_equal(model.predict(history[-1:], params=TIMES), direct(optimizer, history[-1:], [100]))
 
 
-def test_the_steps_between_rows_can_be_given(model, optimizer, history):
+def test_the_stride_can_be_given(model, optimizer, history):
     result = model.predict(history, params={**TIMES, "stride": 25})
     np.testing.assert_array_equal(result, direct(optimizer, history, [50, 75, 100]))
 
 
-def test_rows_that_are_too_old_do_not_matter(model, optimizer, history):
+def test_rows_beyond_the_history_are_ignored(model, optimizer, history):
     many = np.concatenate([np.ones((9, 15), np.float32), *[history] * 2])
     assert optimizer.history < len(many)
     np.testing.assert_array_equal(
@@ -110,8 +110,8 @@ def test_a_layout_can_be_given(model, optimizer):
         (lambda h: h[:0], TIMES, "snapshots ≥ 1"),
         (lambda h: h * np.float32("nan"), TIMES, "NaN"),
         (lambda h: h / np.float32(1e-45), TIMES, "infinity"),
-        (lambda h: h[:, :7], TIMES, "7 weights per row fit 0 .*15, 18, 18 weights.*layout"),
-        (lambda h: np.ones((1, 18), np.float32), TIMES, "18 weights per row fit 2"),
+        (lambda h: h[:, :7], TIMES, "7 weights per row match 0 .*15, 18, 18 weights.*layout"),
+        (lambda h: np.ones((1, 18), np.float32), TIMES, "18 weights per row match 2"),
         (lambda h: h, {"t_start": 100, "t_end": 99}, "t_end ≥ t_start"),
         (lambda h: h, {"t_start": 100}, "lack t_end"),
         (lambda h: h, None, "lack t_start"),
@@ -121,22 +121,22 @@ def test_a_layout_can_be_given(model, optimizer):
         (lambda h: h, {**TIMES, "t_end": "soon"}, "t_end"),
         (lambda h: h, {**TIMES, "layout": "15"}, "not a layout"),
         (lambda h: h, {**TIMES, "layout": "{"}, "layout is '{'"),
-        (lambda h: h, {**TIMES, "layout": json.dumps(TWINS[0].to_list())}, "15 weights per row; the layout"),
+        (lambda h: h, {**TIMES, "layout": json.dumps(SAME_SIZE[0].to_list())}, "15 weights per row; the layout"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero|overflow:RuntimeWarning")
-def test_what_it_refuses(model, history, change, params, message):
+def test_invalid_requests_are_rejected(model, history, change, params, message):
     with pytest.raises((ValueError, MlflowException), match=message):
         model.predict(change(history), params=params)
 
 
 @pytest.mark.parametrize("change", [lambda h: h.astype(np.float64), lambda h: h[0], lambda h: h.tolist()])
-def test_without_mlflows_schema_it_refuses_the_same(model, history, change):
+def test_invalid_requests_are_rejected_without_the_schema_of_mlflow(model, history, change):
     with pytest.raises(ValueError, match="expected"):
         model.unwrap_python_model().predict(None, change(history), TIMES)
 
 
-def test_threads_do_not_disturb_each_other(model, history):
+def test_concurrent_predictions_equal_sequential_ones(model, history):
     ends = [100.0 + step for step in range(16)]
     alone = [model.predict(history, params={"t_start": 100, "t_end": end}) for end in ends]
     with ThreadPoolExecutor(4) as pool:
@@ -145,7 +145,7 @@ def test_threads_do_not_disturb_each_other(model, history):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_call_from_inside_another_model_keeps_its_own_params(model, history):
+def test_a_call_from_another_model_has_its_own_params(model, history):
     class Outer(mlflow.pyfunc.PythonModel):
         def predict(self, context, model_input: np.ndarray, params=None):
             return model.unwrap_python_model().predict(None, history, TIMES)
@@ -169,19 +169,19 @@ def test_versions_with_other_optimizers_load_in_one_process(model, module_store,
         assert np.allclose(result, history.mean(0)) == is_mean
 
 
-def test_importing_the_door_sets_no_model():
+def test_importing_the_module_sets_no_model():
     assert NextWeights.__module__ == "metaopt.tracking.pyfunc_model"
 
 
-def test_it_works_where_metaopt_is_not_installed(uri, module_store, optimizer, history, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    np.save(elsewhere / "history.npy", history)
+def test_the_model_works_without_metaopt(uri, module_store, optimizer, history, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    np.save(folder / "history.npy", history)
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     variables |= {"MLFLOW_TRACKING_URI": f"sqlite:///{module_store / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, "-c", ALONE, uri], cwd=elsewhere, env=variables, capture_output=True, text=True
+        [sys.executable, "-c", WITHOUT_METAOPT, uri], cwd=folder, env=variables, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    result = np.load(elsewhere / "result.npy")
+    result = np.load(folder / "result.npy")
     np.testing.assert_allclose(result, direct(optimizer, history, [80, 90, 100]), rtol=1e-6)

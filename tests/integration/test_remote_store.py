@@ -44,43 +44,43 @@ trajectory = metaopt.Trajectory.open(fetch_trajectories("digits", Path("trajecto
 t_start, stride = float(trajectory.steps[-1]), float(trajectory.steps[-1] - trajectory.steps[-2])
 history = trajectory.weights(-1)[None]
 learned = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
-door = mlflow.pyfunc.load_model("models:/metaopt-perceiver@champion")
+model = mlflow.pyfunc.load_model("models:/metaopt-perceiver@champion")
 direct = learned.predict(history[None], torch.tensor([[t_start]]), torch.tensor([t_start + stride]), trajectory.layout)
-served = door.predict(history.numpy(), params={"t_start": t_start, "t_end": t_start + stride})
+served = model.predict(history.numpy(), params={"t_start": t_start, "t_end": t_start + stride})
 numpy.testing.assert_allclose(served, direct.numpy(), rtol=1e-5, atol=1e-7)
 """
 
 
 def block_with(start: str) -> str:
-    """The block of code in the page that begins so."""
+    """The code block of the page that begins with a text."""
     (block,) = re.findall(rf"^```\w+\n({re.escape(start)}.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     return block
 
 
-def in_this_place(text: str, places: dict[str, str]) -> str:
-    for shown, real in places.items():
+def replace_all(text: str, replacements: dict[str, str]) -> str:
+    for shown, real in replacements.items():
         text = text.replace(shown, real)
     return text
 
 
 def programs() -> Path:
-    """The folder of PostgreSQL's programs; Debian keeps them off the PATH, one folder for each version."""
+    """The folder of PostgreSQL's programs; Debian has one per version outside the PATH."""
     found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     if not found:
-        pytest.skip("no PostgreSQL here; install Debian's package postgresql")
+        pytest.skip("PostgreSQL is missing; install Debian's package postgresql")
     return found[0]
 
 
 def unprivileged() -> str | None:
-    """Who PostgreSQL can run as, which refuses root; None for the user of this process."""
+    """A user for PostgreSQL, which does not run as root; None for the user of this process."""
     if os.geteuid() != 0:
         return None
     names = {user.pw_name for user in pwd.getpwall()}
     for name in ("postgres", "nobody"):
         if name in names:
             return name
-    pytest.skip("PostgreSQL refuses to run as root, and there is neither a user postgres nor a user nobody")
+    pytest.skip("PostgreSQL does not run as root, and neither user postgres nor user nobody exists")
 
 
 def free_port() -> int:
@@ -95,12 +95,12 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen, log: Path) 
         if ready():
             return
         time.sleep(0.2)
-    pytest.fail(f"it does not answer: {log.read_text(encoding='utf-8', errors='replace')}")
+    pytest.fail(f"the program is not ready: {log.read_text(encoding='utf-8', errors='replace')}")
 
 
 @contextmanager
 def running(command: list, log: Path, ready: Callable[[], bool], **options: Any) -> Iterator[None]:
-    """A program that runs as long as the block does, with everything that it starts."""
+    """Run a program and its child processes during the block."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(map(str, command)), stdout=output, stderr=output, start_new_session=True, **options
@@ -115,12 +115,12 @@ def running(command: list, log: Path, ready: Callable[[], bool], **options: Any)
 
 @pytest.fixture(scope="module")
 def database():
-    """The address of a PostgreSQL server with two empty databases, one for runs and one for users."""
+    """The URI of a PostgreSQL server with two empty databases, for runs and for users."""
     for package in ("psycopg2", "flask_wtf"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"no {package} here; install psycopg2-binary and mlflow[auth]")
+            pytest.skip(f"{package} is missing; install psycopg2-binary and mlflow[auth]")
     tools, user, port = programs(), unprivileged(), free_port()
-    with tempfile.TemporaryDirectory() as temporary:  # pytest's own folders are closed to other users
+    with tempfile.TemporaryDirectory() as temporary:  # other users cannot read pytest's folders
         folder = Path(temporary)
         options: dict[str, Any] = {"cwd": folder}
         if user:
@@ -139,10 +139,10 @@ def database():
 
 @pytest.fixture(scope="module")
 def server(database, tmp_path_factory):
-    """The environment of somebody who uses a tracking server, and has a name and a password there."""
+    """Environment variables of a user with a name and a password on a tracking server."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     here = {"--port 5000": f"--port {port}", "postgresql+psycopg2://metaopt@127.0.0.1:5432": database}
-    users, command = (in_this_place(block, here) for block in (block_with("[mlflow]"), block_with("mlflow server")))
+    users, command = (replace_all(block, here) for block in (block_with("[mlflow]"), block_with("mlflow server")))
     (folder / "auth.ini").write_text(users, encoding="utf-8")
     common = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     common |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
@@ -154,13 +154,13 @@ def server(database, tmp_path_factory):
     }
     url = f"http://127.0.0.1:{port}"
     start = [sys.executable, "-m", *shlex.split(command)]
-    with running(start, folder / "log", lambda: answers(f"{url}/health"), env=common | settings, cwd=folder):
+    with running(start, folder / "log", lambda: responds(f"{url}/health"), env=common | settings, cwd=folder):
         for who in (ADA, BOB):
             make_user(url, *who)
         yield common | {"MLFLOW_TRACKING_URI": url} | as_user(ADA)
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
         with urlopen(url, timeout=5):
             return True
@@ -184,33 +184,33 @@ def as_user(who: tuple[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def run(server, tmp_path_factory):
-    """Runs Python in a folder of a name; each folder begins empty and shares nothing with the others."""
+    """Runs Python in a folder by name; the folders are initially empty and independent."""
     folders: dict[str, Path] = {}
 
-    def started(where: str, *words: Any, who: tuple[str, str] = ADA) -> subprocess.CompletedProcess:
-        folder = folders.setdefault(where, tmp_path_factory.mktemp(where))
+    def run_in(name: str, *words: Any, who: tuple[str, str] = ADA) -> subprocess.CompletedProcess:
+        folder = folders.setdefault(name, tmp_path_factory.mktemp(name))
         command = [sys.executable, *map(str, words)]
         return subprocess.run(command, cwd=folder, env=server | as_user(who), capture_output=True, text=True)
 
-    return started
+    return run_in
 
 
 @pytest.fixture(scope="module")
 def metaopt(run):
-    """Runs a command of metaopt, which must succeed; gives what it prints."""
+    """Runs a metaopt command that must succeed, and returns its output."""
 
-    def done(where: str, *words: Any) -> str:
-        result = run(where, "-m", "metaopt.cli", *words)
+    def succeed(folder: str, *words: Any) -> str:
+        result = run(folder, "-m", "metaopt.cli", *words)
         assert result.returncode == 0, result.stderr
         assert "Traceback" not in result.stderr
         return result.stdout
 
-    return done
+    return succeed
 
 
 @pytest.fixture(scope="module")
 def main(metaopt):
-    """What the main job prints; everything that it made lies on the server."""
+    """The output of the main job; its results are on the server."""
     return metaopt("first", *MAIN)
 
 
@@ -242,12 +242,12 @@ def test_another_folder_resumes_from_the_server(main, metaopt, client):
     assert after.data.metrics["epoch"] == phase.data.metrics["epoch"] + 1
 
 
-def test_a_third_folder_loads_generates_and_judges(main, run, metaopt):
+def test_a_third_folder_loads_generates_and_evaluates(main, run, metaopt):
     loaded = run("third", "-c", LOAD)
     assert loaded.returncode == 0, loaded.stderr
     assert "next.safetensors" in metaopt("third", "generate", "--trajectory", "trajectories/digits/seed_0")
-    judged = metaopt("third", "evaluate", "--controls", "false", *TARGET, *TRIAL)
-    assert "\nperceiver " in judged
+    evaluated = metaopt("third", "evaluate", "--controls", "false", *TARGET, *TRIAL)
+    assert "\nperceiver " in evaluated
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,9 @@ def test_a_third_folder_loads_generates_and_judges(main, run, metaopt):
     ],
     ids=["a wrong password", "no right to write"],
 )
-def test_who_is_not_let_in_is_told_why(main, run, who, message):
-    refused = run("fourth", "-m", "metaopt.cli", "train-target", "--run-name", "x", "--epochs", 1, who=who)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: ")
-    assert message in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_the_message_explains_denied_access(main, run, who, message):
+    denied = run("fourth", "-m", "metaopt.cli", "train-target", "--run-name", "x", "--epochs", 1, who=who)
+    assert denied.returncode == 1
+    assert denied.stderr.startswith("Error: ")
+    assert message in denied.stderr
+    assert "Traceback" not in denied.stderr

@@ -1,4 +1,4 @@
-"""A registered optimizer over HTTP: docs/serving.md as it stands, asked of a real `mlflow models serve`."""
+"""A registered optimizer over HTTP: the examples of docs/serving.md with a real `mlflow models serve`."""
 
 import base64
 import json
@@ -23,7 +23,6 @@ import pandas as pd
 import pytest
 import torch
 import uvicorn
-from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from safetensors.numpy import load, save
@@ -50,7 +49,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def registered(module_store, config):
-    """The address of a version that moves weights, of an optimizer of running averages."""
+    """The URI of a version of an optimizer that changes weights and takes averages of them."""
     model = get_optimizer_model("PerceiverOptimizer", dim=16, latent_dim=16, num_latents=4, heads=2, averaging=0.98)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -78,10 +77,10 @@ def expected(model, history):
     return result
 
 
-@pytest.fixture(scope="module", params=["in a thread", pytest.param("as the page starts it", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["in a thread", pytest.param("by command", marks=pytest.mark.slow)])
 def port(request, registered, module_store):
-    """Where the version is served: by MLflow's server in this process, or by the command that the page shows."""
-    start = in_a_thread if request.param == "in a thread" else as_the_page_starts_it
+    """Port of the served version: by MLflow's server in a thread, or by the command of the page."""
+    start = in_a_thread if request.param == "in a thread" else by_command
     with start(registered, free_port(), module_store) as port:
         yield port
 
@@ -89,7 +88,7 @@ def port(request, registered, module_store):
 @contextmanager
 def in_a_thread(address: str, port: int, folder: Path) -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name, "true")  # which `init` sets, and leaves
+        patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # `init` sets it and does not restore it
         app = scoring_server.init(mlflow.pyfunc.load_model(address))
         server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
         thread = threading.Thread(target=server.run)
@@ -103,7 +102,7 @@ def in_a_thread(address: str, port: int, folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def as_the_page_starts_it(address: str, port: int, folder: Path) -> Iterator[int]:
+def by_command(address: str, port: int, folder: Path) -> Iterator[int]:
     (command,) = blocks("bash")
     words = shlex.split(command.replace("5001", str(port)))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -116,7 +115,7 @@ def as_the_page_starts_it(address: str, port: int, folder: Path) -> Iterator[int
         )
     try:
         wait_for(f"http://127.0.0.1:{port}/ping", lambda: process.poll() is None)
-        assert log.read_text(encoding="utf-8").count("running average of the weights (decay 0.98)") == 1
+        assert log.read_text(encoding="utf-8").count("moving average of the weights (decay 0.98)") == 1
         yield port
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -139,7 +138,7 @@ def in_column(history: np.ndarray) -> dict:
     return {"dataframe_split": {"columns": ["history"], "data": [[file]]}, "params": TIMES}
 
 
-def test_the_client_of_the_page_gets_what_python_gets(port, history, expected, module_store):
+def test_the_client_of_the_page_returns_the_same_prediction(port, history, expected, module_store):
     np.save(module_store / "history.npy", history)
     names: dict = {}
     for block in blocks("python"):
@@ -156,33 +155,33 @@ def test_the_client_of_the_page_gets_what_python_gets(port, history, expected, m
         ({"params": {**TIMES, "layout": "15"}}, "not a layout"),
         ({"dataframe_split": {"columns": ["history"], "data": [["no file"]]}}, "expected a safetensors file"),
         ({"dataframe_split": {"columns": ["weights"], "data": [["x"]]}}, "missing inputs ['history']"),
-        ({"dataframe_split": None, "inputs": [[1.0, 2.0]]}, "2 weights per row fit 0"),
+        ({"dataframe_split": None, "inputs": [[1.0, 2.0]]}, "2 weights per row match 0"),
         ({"dataframe_split": None, "inputs": [[1.0, 2.0], [1.0]]}, "history is shape (2,)"),
-        ({"dataframe_split": None, "inputs": [["a", "b"]]}, "history is no table of numbers"),
+        ({"dataframe_split": None, "inputs": [["a", "b"]]}, "history is not a table of numbers"),
     ],
 )
-def test_what_it_cannot_answer_is_the_callers_fault_and_says_why(port, history, change, message):
-    question = {key: value for key, value in {**in_column(history), **change}.items() if value is not None}
+def test_an_invalid_request_has_status_400_and_a_reason(port, history, change, message):
+    payload = {key: value for key, value in {**in_column(history), **change}.items() if value is not None}
     request = Request(
         f"http://127.0.0.1:{port}/invocations",
-        json.dumps(question).encode(),
+        json.dumps(payload).encode(),
         {"Content-Type": "application/json"},
     )
     with pytest.raises(HTTPError) as caught:
         urlopen(request)
-    with caught.value as answer:
-        assert answer.code == 400
-        assert message in json.load(answer)["message"]
+    with caught.value as response:
+        assert response.code == 400
+        assert message in json.load(response)["message"]
 
 
 @pytest.mark.parametrize("encode", [bytes, lambda file: base64.b64encode(file).decode(), base64.encodebytes])
-def test_a_column_gives_what_an_array_gives(model, history, expected, encode):
+def test_a_column_returns_the_same_prediction_as_an_array(model, history, expected, encode):
     file = encode(save({"history": history}))
     if encode is base64.encodebytes:  # broken into lines, as MLflow itself writes it
         file = file.decode()
     (row,) = model.predict(pd.DataFrame({"history": [file]}), params=TIMES)
-    answer = row["weights"] if isinstance(file, bytes) else base64.b64decode(row["weights"])
-    np.testing.assert_array_equal(load(answer)["weights"], expected)
+    weights = row["weights"] if isinstance(file, bytes) else base64.b64decode(row["weights"])
+    np.testing.assert_array_equal(load(weights)["weights"], expected)
 
 
 @pytest.mark.parametrize(
@@ -196,19 +195,19 @@ def test_a_column_gives_what_an_array_gives(model, history, expected, encode):
         (lambda h: [save({"history": h[0]})], "shape"),
     ],
 )
-def test_what_a_column_must_hold(model, history, column, message):
+def test_invalid_columns_are_rejected(model, history, column, message):
     with pytest.raises(MlflowException, match=message) as caught:
         model.predict(pd.DataFrame({"history": column(history)}), params=TIMES)
     assert isinstance(caught.value, ValueError)
 
 
-def test_an_optimizer_of_the_weights_themselves_warns_of_nothing(model, registered, module_store, config, caplog):
+def test_only_an_optimizer_of_averages_logs_a_warning(model, registered, module_store, config, caplog):
     mlflow.pyfunc.load_model(registered)
     assert caplog.text.count("decay 0.98") == 1
     caplog.clear()
     with start_run("meta", config) as tracker:
-        given = {"description": "", "tags": {}, "stride": 10, "facts": {}, "name": "plain"}
-        register_optimizer(tracker, get_optimizer_model("Line"), [Layout.of(nn.Linear(4, 3))], **given)
+        options = {"description": "", "tags": {}, "stride": 10, "facts": {}, "name": "plain"}
+        register_optimizer(tracker, get_optimizer_model("Line"), [Layout.of(nn.Linear(4, 3))], **options)
     facts = mlflow.pyfunc.load_model("models:/plain@champion").metadata.metadata
     assert (facts["snapshots_are"], facts["averaging"], facts["stride"]) == ("the weights", 0.0, 10.0)
-    assert "running average" not in caplog.text
+    assert "moving average" not in caplog.text

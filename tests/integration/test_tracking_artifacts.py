@@ -1,4 +1,4 @@
-"""Checkpoints and trajectories come back from the store whole, verified, or not at all."""
+"""Checkpoints and trajectories are downloaded completely and verified, or not at all."""
 
 import json
 from pathlib import Path
@@ -30,16 +30,16 @@ def upload(tracker, epoch, content=None):
     path.unlink()
 
 
-def upload_unfinished(tracker, epoch):
-    tracker.text("half of it", f"checkpoints/epoch_{epoch:04d}/PerceiverOptimizer_epoch_{epoch}.safetensors")
+def upload_incomplete(tracker, epoch):
+    tracker.text("incomplete", f"checkpoints/epoch_{epoch:04d}/PerceiverOptimizer_epoch_{epoch}.safetensors")
 
 
 def stored(store, run_id, path):
-    """Where the store keeps an artifact: known here because the tests' artifact root is a local folder."""
+    """Path of an artifact in the local artifact folder of the store."""
     return next(store.glob(f"mlruns/*/{run_id}/artifacts/{path}"))
 
 
-def test_a_file_is_used_as_it_is(store, tmp_path):
+def test_a_file_needs_no_download(store, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"x")
     assert resolve_checkpoint("x.safetensors", tmp_path) == ResumePoint(Path("x.safetensors"), None)
 
@@ -54,7 +54,7 @@ def test_a_file_is_used_as_it_is(store, tmp_path):
         ("runs:/{id}/checkpoints/epoch_0009/PerceiverOptimizer_epoch_9.safetensors", "epoch 9"),
     ],
 )
-def test_a_run_gives_its_last_checkpoint_or_the_one_named(run, tmp_path, form, content):
+def test_a_run_gives_its_last_or_the_chosen_checkpoint(run, tmp_path, form, content):
     for epoch in (9, 9999, 10000):
         upload(run, epoch)
     point = resolve_checkpoint(form.format(id=run.run_id), tmp_path / "cache")
@@ -63,16 +63,16 @@ def test_a_run_gives_its_last_checkpoint_or_the_one_named(run, tmp_path, form, c
     assert tmp_path / "cache" in point.path.parents
 
 
-def test_an_unfinished_upload_is_passed_over(run, tmp_path, caplog):
+def test_an_incomplete_upload_is_skipped(run, tmp_path, caplog):
     upload(run, 4)
-    upload_unfinished(run, 9)
+    upload_incomplete(run, 9)
     assert resolve_checkpoint(run.run_id, tmp_path / "cache").path.read_text() == "epoch 4"
     assert "epoch_0009" in caplog.text
 
 
-def test_only_unfinished_uploads_are_an_error(run, tmp_path):
-    upload_unfinished(run, 9)
-    with pytest.raises(CheckpointError, match="only unfinished checkpoint uploads"):
+def test_only_incomplete_uploads_are_an_error(run, tmp_path):
+    upload_incomplete(run, 9)
+    with pytest.raises(CheckpointError, match="only incomplete checkpoint uploads"):
         resolve_checkpoint(run.run_id, tmp_path)
     with pytest.raises(TrackingError, match="aborted"):
         resolve_checkpoint(f"runs:/{run.run_id}/checkpoints/epoch_0009", tmp_path)
@@ -83,18 +83,18 @@ def test_a_run_without_checkpoints_is_an_error(run, tmp_path):
         resolve_checkpoint(run.run_id, tmp_path)
 
 
-def test_a_run_that_does_not_exist_is_an_error(store, tmp_path):
+def test_a_missing_run_is_an_error(store, tmp_path):
     with pytest.raises(TrackingError, match=r"cannot read run '0{32}'"):
         resolve_checkpoint("0" * 32, tmp_path)
 
 
-@pytest.mark.parametrize("nonsense", ["checkpoints/none.safetensors", "runs:/abc", "", "models:/x@champion"])
-def test_what_is_neither_names_the_three_forms(store, tmp_path, nonsense):
+@pytest.mark.parametrize("source", ["checkpoints/none.safetensors", "runs:/abc", "", "models:/x@champion"])
+def test_the_message_names_the_three_forms(store, tmp_path, source):
     with pytest.raises(CheckpointError, match=r"existing file, a run ID .* or runs:/<run ID>"):
-        resolve_checkpoint(nonsense, tmp_path)
+        resolve_checkpoint(source, tmp_path)
 
 
-def test_the_checkpoint_of_a_deleted_run_can_still_be_fetched(run, client, tmp_path):
+def test_the_checkpoint_of_a_deleted_run_can_be_downloaded(run, client, tmp_path):
     upload(run, 4)
     client.delete_run(run.run_id)
     assert resolve_checkpoint(run.run_id, tmp_path / "cache").path.read_text() == "epoch 4"
@@ -102,7 +102,7 @@ def test_the_checkpoint_of_a_deleted_run_can_still_be_fetched(run, client, tmp_p
 
 
 @pytest.mark.parametrize("damage", ["epoch 5", "epoch 4 and more"])
-def test_a_damaged_download_is_refused_and_leaves_nothing(run, store, tmp_path, damage):
+def test_a_damaged_download_is_an_error_and_leaves_no_file(run, store, tmp_path, damage):
     upload(run, 4)
     stored(store, run.run_id, "checkpoints/epoch_0004/*.safetensors").write_text(damage)
     with pytest.raises(TrackingError, match="is damaged"):
@@ -110,7 +110,7 @@ def test_a_damaged_download_is_refused_and_leaves_nothing(run, store, tmp_path, 
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_anew_and_an_intact_one_kept(run, store, tmp_path):
+def test_a_damaged_file_in_the_cache_is_replaced_and_an_intact_one_is_kept(run, store, tmp_path):
     upload(run, 4)
     path = resolve_checkpoint(run.run_id, tmp_path / "cache").path
     path.write_text("epoch 5")
@@ -119,15 +119,15 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew_and_an_intact_one_kept(run,
     assert resolve_checkpoint(run.run_id, tmp_path / "cache").path.read_text() == "epoch 4"
 
 
-def test_a_lost_file_is_an_error(run, store, tmp_path):
+def test_a_missing_artifact_is_an_error(run, store, tmp_path):
     upload(run, 4)
     stored(store, run.run_id, "checkpoints/epoch_0004/*.safetensors").unlink()
-    with pytest.raises(TrackingError, match="cannot fetch checkpoints/epoch_0004/Perceiver"):
+    with pytest.raises(TrackingError, match="cannot download checkpoints/epoch_0004/Perceiver"):
         resolve_checkpoint(run.run_id, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", ["../escape", "..", "a/b", "/etc/passwd", "a\\b", "", "manifest.json", "C:x"])
-def test_a_hostile_manifest_is_refused(run, tmp_path, name):
+def test_a_malicious_manifest_is_rejected(run, tmp_path, name):
     manifest = {"schema": 1, "files": {name: {"size": 1, "sha256": "0" * 64}}}
     run.text(json.dumps(manifest), "folder/manifest.json")
     with pytest.raises(TrackingError, match="plain file names"):
@@ -138,7 +138,7 @@ def test_a_hostile_manifest_is_refused(run, tmp_path, name):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "files": {"a": 3}}', '{"schema": 9, "files": {}}']
 )
-def test_what_is_no_manifest_is_refused(run, tmp_path, text):
+def test_an_invalid_manifest_is_rejected(run, tmp_path, text):
     run.text(text, "folder/manifest.json")
     with pytest.raises(TrackingError, match=r"manifest|schema"):
         download_files(run.run_id, "folder", tmp_path / "into")
@@ -146,7 +146,7 @@ def test_what_is_no_manifest_is_refused(run, tmp_path, text):
 
 @pytest.fixture
 def record(store, config):
-    """Make a phase-1 run with a trajectory of one snapshot."""
+    """Create a phase-1 run with a trajectory of one snapshot."""
 
     def make(run_name, seed, content="w", *, fail=False, finish_upload=True):
         try:
@@ -166,7 +166,7 @@ def record(store, config):
     return make
 
 
-def test_of_each_seed_the_newest_finished_run_is_found(record):
+def test_the_newest_finished_run_of_each_seed_is_found(record):
     record("cnn", 0, "old")
     newest = record("cnn", 0, "new")
     other = record("cnn", 1)
@@ -177,9 +177,9 @@ def test_of_each_seed_the_newest_finished_run_is_found(record):
     assert find_trajectory_runs("none") == []
 
 
-def test_missing_trajectories_are_fetched_and_local_ones_left_alone(record, tmp_path):
+def test_missing_trajectories_are_downloaded_and_local_ones_kept(record, tmp_path):
     record("it's", 0)
-    record("it's", 1, "fetched")
+    record("it's", 1, "downloaded")
     local = tmp_path / "trajectories" / "it's" / "seed_0"
     local.mkdir(parents=True)
     fetched = fetch_trajectories("it's", tmp_path / "trajectories")
@@ -199,7 +199,7 @@ def test_a_damaged_trajectory_leaves_no_folder(record, store, tmp_path):
 
 
 @pytest.mark.parametrize("seed", ["../up", "-1", "one"])
-def test_a_seed_that_is_no_number_is_refused(record, seed):
+def test_a_seed_that_is_not_an_integer_is_an_error(record, seed):
     record("cnn", seed)
     with pytest.raises(TrackingError, match=r"metaopt\.seed"):
         find_trajectory_runs("cnn")

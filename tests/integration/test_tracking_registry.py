@@ -1,4 +1,4 @@
-"""Registered optimizers: versions, descriptions, aliases, and a way back that runs no code of theirs."""
+"""Registered optimizers: versions, descriptions, aliases, and loading without running their code."""
 
 import ast
 
@@ -19,7 +19,7 @@ LAYOUT = Layout.of(nn.Linear(4, 3))
 @pytest.fixture
 def register(store, config):
     def make(optimizer, **options):
-        given = {
+        defaults = {
             "description": "for tests",
             "tags": {"task": "digits"},
             "stride": 10.0,
@@ -27,13 +27,13 @@ def register(store, config):
             "name": "tiny",
         }
         with start_run("meta", config) as tracker:
-            version = register_optimizer(tracker, optimizer, [LAYOUT, LAYOUT], **{**given, **options})
+            version = register_optimizer(tracker, optimizer, [LAYOUT, LAYOUT], **{**defaults, **options})
         return version, tracker.run_id
 
     return make
 
 
-def test_a_version_says_what_it_is(register, client):
+def test_a_version_has_a_description_tags_and_a_signature(register, client):
     version, run_id = register(get_optimizer_model("Line", history=3))
     found = client.get_model_version_by_alias("tiny", "champion")
     assert (int(found.version), found.run_id) == (version, run_id)
@@ -44,7 +44,7 @@ def test_a_version_says_what_it_is(register, client):
     assert client.get_run(run_id).outputs.model_outputs[0].model_id == info.model_id
 
 
-def test_an_alias_moves_and_old_versions_stay(register):
+def test_an_alias_can_be_moved_and_old_versions_are_kept(register):
     first, _ = register(get_optimizer_model("Line", history=3))
     second, _ = register(get_optimizer_model("Average", history=4))
     assert (first, second) == (1, 2)
@@ -57,9 +57,9 @@ def test_an_alias_moves_and_old_versions_stay(register):
 
 
 @pytest.mark.parametrize(("version", "alias"), [(9, "champion"), (1, "latest"), (1, "v1")])
-def test_what_cannot_be_promoted(register, version, alias):
+def test_missing_versions_and_reserved_aliases_cannot_be_promoted(register, version, alias):
     register(get_optimizer_model("Hold"))
-    with pytest.raises(TrackingError, match="cannot let tiny@"):
+    with pytest.raises(TrackingError, match="cannot set the alias tiny@"):
         promote("tiny", version, alias)
 
 
@@ -89,22 +89,22 @@ def test_a_file_and_a_checkpoint_of_a_run_can_be_loaded(store, config, tmp_path)
 @pytest.mark.parametrize(
     "source", ["models:/tiny@nobody", "models:/tiny/9", "models:/none@champion", "models:/tiny", "nonsense"]
 )
-def test_what_is_not_there_is_named(register, source):
+def test_a_missing_source_is_named(register, source):
     register(get_optimizer_model("Hold"))
     with pytest.raises(TrackingError, match=source):
         load_optimizer(source)
 
 
-def test_a_version_of_another_kind_is_refused(store, client):
+def test_a_foreign_version_is_rejected(store, client):
     with mlflow.start_run() as run:
         mlflow.log_text("x", "model/MLmodel")
     client.create_registered_model("foreign")
     client.create_model_version("foreign", f"runs:/{run.info.run_id}/model", run.info.run_id)
-    with pytest.raises(TrackingError, match=r"no artifacts/optimizer\.safetensors there"):
+    with pytest.raises(TrackingError, match=r"it has no artifacts/optimizer\.safetensors"):
         load_optimizer("models:/foreign/1")
 
 
-def test_errors_of_files_and_runs_stay_what_they_are(store, config, tmp_path):
+def test_errors_of_files_and_runs_keep_their_types(store, config, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"x" * 64)
     with pytest.raises(FileFormatError):
         load_optimizer(tmp_path / "bad.safetensors")
@@ -119,20 +119,20 @@ def test_an_optimizer_needs_a_layout(store, config):
         register_optimizer(tracker, get_optimizer_model("Hold"), [], description="", tags={}, stride=1, facts={})
 
 
-def test_the_model_states_exact_requirements_without_naming_an_index(register, store):
+def test_the_requirements_of_a_model_have_exact_versions_and_no_index(register, store):
     register(get_optimizer_model("Hold"))
     lines = next(store.glob("mlruns/*/models/*/artifacts/requirements.txt")).read_text().splitlines()
-    assert {line.partition("==")[0] for line in lines if "==" in line} == set(shipping._NEEDED)
+    assert {line.partition("==")[0] for line in lines if "==" in line} == set(shipping.PINNED)
     assert not [line for line in lines if "+" in line or "http" in line]
     assert [line for line in lines if line.startswith("mlflow")] in (["mlflow<4,>=3.11"], ["mlflow>=3.11,<4"])
 
 
-@pytest.mark.parametrize("place", shipping.shipped_sources())
-def test_shipped_modules_never_import_metaopt_by_name(place):
-    tree = ast.parse(shipping.shipped_sources()[place].read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", shipping.shipped_sources())
+def test_shipped_modules_never_import_metaopt_by_name(name):
+    tree = ast.parse(shipping.shipped_sources()[name].read_text(encoding="utf-8"))
     absolute = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     absolute += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
-    assert not [name for name in absolute if name.partition(".")[0] == "metaopt"]
+    assert not [each for each in absolute if each.partition(".")[0] == "metaopt"]
 
 
 def test_the_package_is_complete_and_named_after_its_code(tmp_path):

@@ -1,4 +1,4 @@
-"""Runs in a real store: what is recorded, and how every kind of end is recorded."""
+"""Runs in a real store: their records, and their status after every kind of end."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def destroy_and_raise(database, error):
 
 
 def in_a_process(code, folder, **options):
-    """Start Python on a script that sees the repository and the test's store."""
+    """Start a Python script with the repository on its path, in the folder of the test's store."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     variables |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     prelude = """
@@ -52,15 +52,15 @@ def in_a_process(code, folder, **options):
     return subprocess.Popen([sys.executable, "-c", script], cwd=folder, env=variables, text=True, **options)
 
 
-def test_a_run_records_what_made_it(store, client, config, tmp_path):
-    with start_run("first", config, tags={"metaopt.phase": "target"}, description="**why**") as tracker:
+def test_a_run_records_its_configuration(store, client, config, tmp_path):
+    with start_run("first", config, tags={"metaopt.phase": "target"}, description="**purpose**") as tracker:
         assert client.get_run(tracker.run_id).info.status == "RUNNING"
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "first"
     assert run.data.params == {"epochs": "3", "lr": "0.001", "note": "none"}
     assert run.data.tags["metaopt.phase"] == "target"
-    assert run.data.tags["mlflow.note.content"] == "**why**"
+    assert run.data.tags["mlflow.note.content"] == "**purpose**"
     assert json.loads(read(tracker.run_id, "config.json", tmp_path)) == config.to_mapping()
     assert client.get_experiment(run.info.experiment_id).name == "metaopt"
 
@@ -73,14 +73,14 @@ def test_the_default_store_is_a_file_in_the_working_directory(store, config):
     assert list((store / "mlruns").iterdir())
 
 
-def test_another_store_can_be_named(store, store_template, config, tmp_path):
-    elsewhere = f"sqlite:///{shutil.copyfile(store_template, tmp_path / 'elsewhere.db')}"
-    with start_run("elsewhere", config, tracking_uri=elsewhere, experiment="other") as tracker:
+def test_another_store_can_be_chosen(store, store_template, config, tmp_path):
+    uri = f"sqlite:///{shutil.copyfile(store_template, tmp_path / 'other.db')}"
+    with start_run("other", config, tracking_uri=uri, experiment="other") as tracker:
         pass
-    assert mlflow.MlflowClient(elsewhere).get_run(tracker.run_id).info.status == "FINISHED"
+    assert mlflow.MlflowClient(uri).get_run(tracker.run_id).info.status == "FINISHED"
 
 
-def test_ten_thousand_metrics_arrive(store, client, config):
+def test_ten_thousand_metrics_are_stored(store, client, config):
     with start_run("many", config) as tracker:
         for step in range(5000):
             tracker.metrics({"loss/train": 1 / (step + 1), "loss/held_out": float("nan")}, step)
@@ -89,11 +89,11 @@ def test_ten_thousand_metrics_arrive(store, client, config):
     assert len(client.get_metric_history(tracker.run_id, "loss/held_out")) == 5000
 
 
-def test_a_metric_waits_for_company_but_not_for_long(store, client, config, monkeypatch):
-    with start_run("waiting", config) as tracker:
+def test_metrics_are_written_in_batches_or_after_a_delay(store, client, config, monkeypatch):
+    with start_run("batches", config) as tracker:
         tracker.metrics({"loss": 1.0}, 0)
         assert not client.get_run(tracker.run_id).data.metrics
-        monkeypatch.setattr(metrics, "PATIENCE", 0.0)
+        monkeypatch.setattr(metrics, "MAX_DELAY", 0.0)
         tracker.metrics({"loss": 0.5}, 1)
         assert client.get_run(tracker.run_id).data.metrics == {"loss": 0.5}
 
@@ -107,7 +107,7 @@ def test_a_metric_waits_for_company_but_not_for_long(store, client, config, monk
         (KeyboardInterrupt(), "KILLED"),
     ],
 )
-def test_the_status_says_how_a_run_ended_and_metrics_survive(store, client, config, error, status):
+def test_the_status_of_a_run_that_ended_early_and_its_metrics(store, client, config, error, status):
     with pytest.raises(type(error)) as raised, start_run("ends", config) as tracker:
         measure_and_raise(tracker, error)
     assert raised.value is error
@@ -118,10 +118,10 @@ def test_the_status_says_how_a_run_ended_and_metrics_survive(store, client, conf
     assert mlflow.active_run() is None
 
 
-def test_a_lost_store_does_not_hide_the_error_that_ended_the_run(store, config, caplog):
+def test_a_lost_store_does_not_hide_the_error_of_the_run(store, config, caplog):
     with pytest.raises(RuntimeError, match="the real one"), start_run("lost", config):
         destroy_and_raise(store / "mlflow.db", RuntimeError("the real one"))
-    assert "could not record how run" in caplog.text
+    assert "could not record the final status of run" in caplog.text
     (store / "mlflow.db").unlink()
 
 
@@ -141,14 +141,14 @@ def test_sigterm_ends_the_run_as_killed(store, client):
     assert client.get_run(run_id).data.metrics == {"loss": 1.0}
 
 
-def test_the_signal_handler_is_put_back(store, config):
+def test_the_signal_handler_is_restored(store, config):
     before = signal.getsignal(signal.SIGTERM)
     with start_run("handler", config):
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_run_can_live_in_another_thread(store, client, config):
+def test_a_run_can_be_in_another_thread(store, client, config):
     ids = []
 
     def train():
@@ -161,7 +161,7 @@ def test_a_run_can_live_in_another_thread(store, client, config):
     assert client.get_run(ids[0]).info.status == "FINISHED"
 
 
-def test_a_launched_run_is_adopted_as_it_is(store, client, config, monkeypatch):
+def test_a_launched_run_is_continued(store, client, config, monkeypatch):
     group = client.create_experiment("launched")
     run_id = client.create_run(group, run_name="by launcher").info.run_id
     client.log_param(run_id, "lr", "'1e-3'")
@@ -175,13 +175,13 @@ def test_a_launched_run_is_adopted_as_it_is(store, client, config, monkeypatch):
     assert client.get_experiment_by_name("not this one") is None
 
 
-def test_a_launched_run_that_is_not_there_is_refused(store, config, monkeypatch):
+def test_a_missing_launched_run_is_an_error(store, config, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(TrackingError, match="MLFLOW_RUN_ID"), start_run("ours", config):
         pass
 
 
-def test_parameters_that_are_there_stay(store, client, config):
+def test_existing_parameters_keep_their_values(store, client, config):
     with start_run("params", config) as tracker:
         tracker.params(
             {"epochs": 99, "target_config": {"hidden": 64}, "nested": True, **{f"p{i}": i for i in range(150)}}
@@ -191,7 +191,7 @@ def test_parameters_that_are_there_stay(store, client, config):
     assert params["p149"] == "149"
 
 
-def test_children_are_runs_of_their_own(store, client, config):
+def test_child_runs_have_their_own_status_and_metrics(store, client, config):
     with start_run("parent", config) as parent:
         with parent.child("good") as good:
             good.metrics({"loss": 1.0}, 3)
@@ -206,7 +206,7 @@ def test_children_are_runs_of_their_own(store, client, config):
     assert not client.get_run(parent.run_id).data.metrics
 
 
-def test_a_run_of_another_process_can_appear_below_a_parent(store, client, config):
+def test_a_run_of_another_process_can_have_a_parent(store, client, config):
     with start_run("parent", config, experiment="family") as parent:
         pass
     with start_run("worker", config, parent=parent.run_id) as worker:
@@ -216,30 +216,30 @@ def test_a_run_of_another_process_can_appear_below_a_parent(store, client, confi
     assert client.get_experiment(run.info.experiment_id).name == "family"
 
 
-def test_data_that_a_run_reads_are_its_inputs(store, client, config):
+def test_data_sets_are_inputs_of_the_run(store, client, config):
     with start_run("data", config) as tracker:
         tracker.dataset("digits", "scikit-learn", "d" * 64, "training")
         tracker.dataset("mnist", "https://example.org/mnist.gz", "e" * 32, "held out")
-    inputs = {given.dataset.name: given for given in client.get_run(tracker.run_id).inputs.dataset_inputs}
+    inputs = {each.dataset.name: each for each in client.get_run(tracker.run_id).inputs.dataset_inputs}
     assert inputs["digits"].dataset.digest == "d" * 36
     assert inputs["mnist"].dataset.source_type == "http"
     assert [(tag.key, tag.value) for tag in inputs["mnist"].tags] == [("mlflow.data.context", "held out")]
 
 
-def test_runs_that_read_the_same_data_at_the_same_moment_all_record_it(store, client):
+def test_concurrent_runs_record_the_same_data_set(store, client):
     trackers = [MlflowTracker(client, client.create_run("0").info.run_id) for _ in range(4)]
-    names, together = [f"data {number}" for number in range(4)], threading.Barrier(len(trackers))
+    names, barrier = [f"data {number}" for number in range(4)], threading.Barrier(len(trackers))
 
     def record(tracker):
         for name in names:
-            together.wait(timeout=20)
+            barrier.wait(timeout=20)
             tracker.dataset(name, "scikit-learn", "d" * 36, "training")
 
     with ThreadPoolExecutor(len(trackers)) as pool:
         list(pool.map(record, trackers))
     for tracker in trackers:
         inputs = client.get_run(tracker.run_id).inputs.dataset_inputs
-        assert sorted(given.dataset.name for given in inputs) == names
+        assert sorted(each.dataset.name for each in inputs) == names
 
 
 def test_texts_figures_and_files_become_artifacts(store, client, config, tmp_path):
@@ -260,7 +260,7 @@ def test_texts_figures_and_files_become_artifacts(store, client, config, tmp_pat
     assert manifest == {"schema": 1, "files": {"a.safetensors": {"size": 3, "sha256": sha256}}}
 
 
-def test_files_that_would_overwrite_each_other_are_refused(store, config, tmp_path):
+def test_files_of_the_same_name_are_rejected(store, config, tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a").write_text(folder)
@@ -268,19 +268,19 @@ def test_files_that_would_overwrite_each_other_are_refused(store, config, tmp_pa
         tracker.files([tmp_path / "one" / "a", tmp_path / "two" / "a"], "folder")
 
 
-def test_a_deleted_experiment_is_refused(store, client, config):
+def test_a_deleted_experiment_is_an_error(store, client, config):
     client.delete_experiment(client.create_experiment("gone"))
     with pytest.raises(TrackingError, match="mlflow experiments restore"), start_run("x", config, experiment="gone"):
         pass
 
 
 @pytest.mark.parametrize("uri", ["file:./mlruns", "sqlite:////proc/nowhere/mlflow.db"])
-def test_a_store_that_cannot_be_used_is_named(store, config, uri):
+def test_a_store_that_cannot_be_used_is_an_error(store, config, uri):
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI"), start_run("x", config, tracking_uri=uri):
         pass
 
 
-def test_four_processes_write_at_once(store, client):
+def test_four_processes_write_concurrently(store, client):
     code = """
     import mlflow.store.tracking.sqlalchemy_store  # once, not in each worker
     workers = []

@@ -1,4 +1,4 @@
-"""Files, registered versions, plug-ins and settings that metaopt 0.1.0 wrote are still read, and give the same."""
+"""Files, registered versions and plug-ins of metaopt 0.1.0 still work and give the same results."""
 
 import json
 import shutil
@@ -100,7 +100,7 @@ def test_a_registered_version(old_runs):
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-6)
 
 
-def test_the_state_of_a_nowcast_goes_on_to_the_same_weights():
+def test_the_state_of_a_nowcast_resumes_to_the_same_weights():
     from metaopt.trajectories.checkpoint import load_checkpoint
 
     state, _ = load_checkpoint(HERE / "nowcast.safetensors")

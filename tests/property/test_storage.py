@@ -1,4 +1,4 @@
-"""Whatever goes into a file, a checkpoint or a configuration comes out again; whatever is damaged is noticed."""
+"""Files, checkpoints and configurations return what was written, and any damage is detected."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def same(one, other) -> bool:
 
 @QUICK
 @given(state=st.dictionaries(names, trees, max_size=3), facts=st.dictionaries(st.text("xyz"), scalars, max_size=2))
-def test_a_checkpoint_gives_back_what_it_got(tmp_path: Path, state, facts):
+def test_a_loaded_checkpoint_equals_the_saved_state(tmp_path: Path, state, facts):
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, state, facts)
     read, read_facts = load_checkpoint(path)
@@ -67,7 +67,7 @@ def test_a_checkpoint_gives_back_what_it_got(tmp_path: Path, state, facts):
 
 @QUICK
 @given(shapes=st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=4))
-def test_a_layout_gives_back_tensors_and_itself(shapes):
+def test_a_layout_restores_tensors_and_itself(shapes):
     layout = Layout(tuple(WeightTensor(f"w{i}", tuple(shape), "float32") for i, shape in enumerate(shapes)))
     assert Layout.from_list(json.loads(json.dumps(layout.to_list()))) == layout
     flat = torch.randn(layout.size)
@@ -92,7 +92,7 @@ def divided_file(tmp_path_factory) -> Path:
     return path
 
 
-def test_every_flipped_bit_is_noticed(small_file: Path, tmp_path: Path):
+def test_every_flipped_bit_is_detected(small_file: Path, tmp_path: Path):
     whole, path = small_file.read_bytes(), tmp_path / "flipped.safetensors"
     for position in range(len(whole) * 8):
         damaged = bytearray(whole)
@@ -102,7 +102,7 @@ def test_every_flipped_bit_is_noticed(small_file: Path, tmp_path: Path):
             read_tensors(path, "weights")
 
 
-def test_every_flipped_bit_is_noticed_in_the_file_and_in_each_shard(divided_file: Path):
+def test_every_flipped_bit_in_the_file_and_its_shards_is_detected(divided_file: Path):
     for path in files_of(divided_file):
         whole = path.read_bytes()
         for position in range(len(whole) * 8):
@@ -115,7 +115,7 @@ def test_every_flipped_bit_is_noticed_in_the_file_and_in_each_shard(divided_file
     read_tensors(divided_file, "weights")
 
 
-def test_every_truncation_is_noticed(small_file: Path, tmp_path: Path):
+def test_every_truncation_is_detected(small_file: Path, tmp_path: Path):
     whole, path = small_file.read_bytes(), tmp_path / "short.safetensors"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
@@ -125,7 +125,7 @@ def test_every_truncation_is_noticed(small_file: Path, tmp_path: Path):
 
 @QUICK
 @given(state=st.dictionaries(names, tensors(), max_size=6), size=st.integers(0, 200))
-def test_a_file_is_the_same_in_any_number_of_shards(tmp_path: Path, state, size):
+def test_a_file_returns_its_tensors_from_any_number_of_shards(tmp_path: Path, state, size):
     path = tmp_path / "divided.safetensors"
     write_tensors(path, state, "weights", {}, shard_size=size)
     read, _ = read_tensors(path, "weights")
@@ -158,7 +158,7 @@ plain = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.bo
         on=st.booleans(),
     )
 )
-def test_a_configuration_survives_its_file(tmp_path: Path, values: Settings):
+def test_a_configuration_is_restored_from_its_file(tmp_path: Path, values: Settings):
     assert Settings.from_mapping(json.loads(values.to_json())) == values
     path = tmp_path / "config.json"
     path.write_text(values.to_json(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tokens stand for the weights that they were cut from, whatever the layout, their width and the slices."""
+"""Tokens represent the weights that they were cut from, for any layout, width and slices."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaopt.weights.layout import Layout, WeightTensor
-from metaopt.weights.tokens import PLACE_FEATURES, TokenGrid, tensor_scales, token_grid
+from metaopt.weights.tokens import POSITION_FEATURES, TokenGrid, tensor_scales, token_grid
 
 QUICK = settings(max_examples=80, deadline=None)
 
@@ -21,13 +21,13 @@ limits = st.integers(1, 200)
 
 
 def weights_of(layout, *batch):
-    """Weights none of which is zero, so that padding shows."""
+    """Weights without zeros, so that padding is visible."""
     return torch.rand(*batch, layout.size, generator=torch.Generator().manual_seed(layout.size)) + 1
 
 
 @QUICK
 @given(grid=grids, limit=limits)
-def test_slices_are_all_tokens_in_order_and_give_the_weights_back(grid, limit):
+def test_slices_cover_all_tokens_and_join_to_the_weights(grid, limit):
     flat = weights_of(grid.layout, 2)
     slices = list(grid.slices(limit))
     assert [number for first, last in slices for number in range(first, last)] == list(range(grid.count))
@@ -53,50 +53,50 @@ def test_no_token_crosses_a_tensor_and_the_rest_is_zero(grid):
 
 @QUICK
 @given(grid=grids, data=st.data())
-def test_picking_is_cutting(grid, data):
+def test_gathered_tokens_equal_cut_tokens(grid, data):
     numbers = torch.tensor(data.draw(st.lists(st.integers(0, grid.count - 1), min_size=1, max_size=9)))
     flat = weights_of(grid.layout, 3, 2)
-    assert torch.equal(grid.pick(flat, numbers), grid.cut(flat, 0, grid.count)[..., numbers, :])
+    assert torch.equal(grid.gather(flat, numbers), grid.cut(flat, 0, grid.count)[..., numbers, :])
 
 
 @QUICK
 @given(grid=grids, limit=limits)
-def test_a_spread_is_sorted_small_enough_and_leaves_no_tensor_out(grid, limit):
-    sample = grid.spread(limit)
+def test_evenly_spaced_tokens_are_sorted_limited_and_of_every_tensor(grid, limit):
+    sample = grid.evenly_spaced(limit)
     assert torch.equal(sample, sample.unique())
     assert 0 < len(sample) <= limit
     assert sample[0] >= 0
     assert sample[-1] < grid.count
     if limit >= len(grid.counts):
-        assert set(grid.owner(sample).tolist()) == set(range(len(grid.counts)))
+        assert set(grid.tensor_index(sample).tolist()) == set(range(len(grid.counts)))
     if limit >= grid.count:
         assert len(sample) == grid.count
 
 
 @pytest.mark.parametrize("weights", [50_000, 4_000_000, 40_000_000])
-def test_a_spread_of_many_tokens_reaches_both_ends_and_leaves_no_large_gap(weights):
+def test_evenly_spaced_tokens_include_both_ends_without_large_gaps(weights):
     grid = TokenGrid(layout_of([(10,), (weights,), (10,)]), 1)
-    sample = grid.spread(1000)
+    sample = grid.evenly_spaced(1000)
     assert (sample[0], sample[-1]) == (0, grid.count - 1)
     assert sample.diff().max() < 1.1 * grid.count / 990
 
 
 @QUICK
 @given(grid=grids)
-def test_each_token_knows_its_tensor_and_its_place(grid):
+def test_position_features_identify_each_token(grid):
     numbers = torch.arange(grid.count)
-    owner, place = grid.owner(numbers), grid.place(numbers)
+    owner, features = grid.tensor_index(numbers), grid.position_features(numbers)
     assert owner.tolist() == [tensor for tensor, count in enumerate(grid.counts) for _ in range(count)]
-    assert place.shape == (grid.count, PLACE_FEATURES)
-    assert place.isfinite().all()
-    assert (place >= 0).all()
-    assert (place <= 1).all()
-    assert len(place.unique(dim=0)) == grid.count
+    assert features.shape == (grid.count, POSITION_FEATURES)
+    assert features.isfinite().all()
+    assert (features >= 0).all()
+    assert (features <= 1).all()
+    assert len(features.unique(dim=0)) == grid.count
     backwards = numbers.flip(0)
-    assert torch.equal(grid.place(backwards), place.flip(0))
+    assert torch.equal(grid.position_features(backwards), features.flip(0))
 
 
-def test_the_grid_of_a_layout_is_kept():
+def test_the_grid_of_a_layout_is_cached():
     layout = layout_of([(3, 4)])
     assert token_grid(layout, 5) is token_grid(layout_of([(3, 4)]), 5)
     assert token_grid(layout, 6).count == 2
@@ -119,7 +119,7 @@ def reference_scales(layout, snapshots):
 
 @QUICK
 @given(layout=layouts, snapshots=st.integers(1, 4), absent=st.integers(0, 3))
-def test_scales_are_those_of_the_reference_and_absent_snapshots_do_not_count(layout, snapshots, absent):
+def test_scales_equal_the_reference_and_ignore_absent_snapshots(layout, snapshots, absent):
     history = weights_of(layout, 2, snapshots)
     sizes, movements = tensor_scales(layout, history)
     expected = reference_scales(layout, history)
@@ -130,13 +130,13 @@ def test_scales_are_those_of_the_reference_and_absent_snapshots_do_not_count(lay
 
 @QUICK
 @given(layout=layouts, factor=st.sampled_from([0.01, 3.0, 1000.0]))
-def test_scales_scale_and_know_no_sign(layout, factor):
+def test_scales_are_absolutely_homogeneous(layout, factor):
     history = weights_of(layout, 2, 3)
     expected = tuple(factor * scale for scale in tensor_scales(layout, history))
     torch.testing.assert_close(tensor_scales(layout, -factor * history), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_sample_of_a_large_tensor_is_enough():
+def test_scales_of_a_large_tensor_are_accurate():
     layout, random = layout_of([(300_000,)]), torch.Generator().manual_seed(0)
     history = torch.randn(1, 2, layout.size, generator=random)
     for scale, expected in zip(tensor_scales(layout, history), (1.0, 2**0.5), strict=True):

@@ -1,4 +1,4 @@
-"""Checkpoints keep a nested state and are refused where they do not belong."""
+"""Checkpoints store a nested state; those of other trainings are rejected."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ def path(tmp_path):
     return tmp_path / "checkpoint.safetensors"
 
 
-def test_tensors_stand_under_their_path(path):
+def test_tensors_are_stored_under_their_paths(path):
     save_checkpoint(
         path, {"averaged": nn.Linear(2, 1).state_dict(), "o": {"state": {0: {"step": torch.tensor(1.0)}}}}, {}
     )
     assert set(read_tensors(path, "checkpoint")[0]) == {"averaged/weight", "averaged/bias", "o/state/0/step"}
 
 
-def test_an_optimizer_goes_on_as_if_nothing_had_happened(path):
+def test_a_restored_optimizer_continues_exactly(path):
     model = nn.Linear(3, 2)
     for kind in (torch.optim.Adam, torch.optim.SGD, torch.optim.LBFGS):
         optimizer, inputs = kind(model.parameters(), lr=0.1), torch.randn(4, 3)
@@ -43,7 +43,7 @@ def test_an_optimizer_goes_on_as_if_nothing_had_happened(path):
         assert torch.equal(model.weight, expected)
 
 
-def test_what_is_loaded_can_be_changed_without_changing_the_file(path):
+def test_changing_a_loaded_state_does_not_change_the_file(path):
     save_checkpoint(path, {"w": torch.zeros(3)}, {})
     load_checkpoint(path)[0]["w"].fill_(1)
     assert torch.equal(load_checkpoint(path)[0]["w"], torch.zeros(3))
@@ -57,7 +57,7 @@ def test_what_is_loaded_can_be_changed_without_changing_the_file(path):
         ({True: 1}, "the state has the key"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_and_the_older_file_stays(path, state, message):
+def test_unsupported_states_are_rejected_and_the_older_file_is_kept(path, state, message):
     save_checkpoint(path, {"epoch": 1}, {})
     with pytest.raises(CheckpointError, match=message):
         save_checkpoint(path, state, {})
@@ -65,19 +65,19 @@ def test_what_cannot_be_kept_is_refused_and_the_older_file_stays(path, state, me
 
 
 @pytest.mark.parametrize("skeleton", [{}, {"dict": 3}, {"tensor": "none"}, {"other": []}, {"dict": [["a"]]}])
-def test_a_skeleton_that_makes_no_sense_is_refused(path, skeleton):
+def test_an_invalid_skeleton_is_rejected(path, skeleton):
     write_tensors(path, {}, "checkpoint", {"state": skeleton})
-    with pytest.raises(FileFormatError, match="does not hold the state"):
+    with pytest.raises(FileFormatError, match="invalid description of its state"):
         load_checkpoint(path)
 
 
-def test_another_kind_of_file_is_no_checkpoint(path):
+def test_a_file_of_another_kind_is_rejected(path):
     write_tensors(path, {}, "snapshot", {})
     with pytest.raises(FileFormatError, match="is a snapshot file; expected a checkpoint"):
         load_checkpoint(path)
 
 
-def test_the_field_that_differs_is_named(path):
+def test_the_message_names_the_field_that_differs(path):
     facts = {"run": {"lr": 0.1, "widths": [1, 2], "model": "MLP"}, "written": "elsewhere"}
     expect_same(facts, {"run": {"lr": 0.1, "widths": (1, 2)}}, path)
     for changed, message in [

@@ -1,4 +1,4 @@
-"""`metaopt list` shows what can be named, where it comes from, and what cannot be used."""
+"""`metaopt list` shows names, their packages, their options, and plug-ins that cannot be imported."""
 
 from importlib.metadata import EntryPoint
 
@@ -21,11 +21,11 @@ def rows(*arguments):
     return {cells[0]: cells[1:] for cells in (line.split() for line in listed(*arguments).splitlines()) if cells}
 
 
-def test_everything_is_listed_with_one_line_and_its_origin():
+def test_every_name_is_listed_with_its_package_and_one_line():
     output = listed()
     assert all(name in output for kind in KINDS.values() for name in kind.names())
     assert "Adam         torch" in output or f"torch {torch.__version__}" in output
-    assert "exactly" not in output  # further lines of a docstring
+    assert "exactly" not in output  # a further line of a docstring
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -35,7 +35,7 @@ def test_one_kind_alone_can_be_listed(kind):
     assert not any(set(other.names()) & set(shown) for name, other in KINDS.items() if name != kind)
 
 
-def test_patterns_of_names_stand_with_the_targets():
+def test_patterns_of_names_are_listed_with_the_targets():
     assert {"torchvision:<name>", "transformers:<ConfigClass>", "package.module:build"} <= set(rows("targets"))
 
 
@@ -46,7 +46,7 @@ def test_one_name_shows_its_options_with_default_and_help():
     assert rows("optimizers", "SGD")["momentum"] == ["0"]
 
 
-def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_error(monkeypatch):
+def test_a_plug_in_that_cannot_be_imported_is_listed_with_its_error(monkeypatch):
     point = EntryPoint("Broken", "a_package_that_is_not_there:Broken", "metaopt.targets")
     ours = lambda group, name=None: [point] if group == point.group and name in (None, "Broken") else []  # noqa: E731
     monkeypatch.setattr(registry, "entry_points", ours)
@@ -56,5 +56,21 @@ def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_error(monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [("target",), ("targets", "GTP"), ("optimizers", "Adm")])
-def test_what_is_not_there_is_an_error(arguments):
+def test_an_unknown_name_is_an_error(arguments):
     assert CliRunner().invoke(command, arguments).exit_code != 0
+
+
+def test_base_optimizers_and_generative_optimizers_are_two_kinds():
+    base, generative = rows("optimizers"), rows("generative-optimizers")
+    assert {"Adam", "SGD", "AdamWScheduleFree"} <= set(base)
+    assert base["Adam"][0] == "torch"
+    assert base["AdamWScheduleFree"][0] == "schedulefree"
+    assert {"PerceiverOptimizer", "Hold", "Line"} <= set(generative)
+    assert not {"PerceiverOptimizer", "Hold", "Line"} & set(base)
+
+
+def test_a_base_optimizer_of_a_plug_in_is_listed(monkeypatch):
+    point = EntryPoint("Forward", "torch.optim:SGD", "metaopt.base_optimizers")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    assert "Forward" in rows("optimizers")
+    assert "Forward" not in rows("generative-optimizers")

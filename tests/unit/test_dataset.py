@@ -1,4 +1,4 @@
-"""Pairs of snapshots: which there are, what they hold, and how runs are divided."""
+"""Snapshot pairs: their selection, their contents, and the split by run."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "count"), [("sequential", 3 + 5), ("permutation", 6 + 15)])
-def test_the_count_of_pairs(folder, mode, count):
+def test_the_number_of_pairs(folder, mode, count):
     dataset = WeightTrajectoryDataset(folder, mode)
     assert len(dataset) == count == len(set(dataset.pairs))
     for pair, item in zip(dataset.pairs, dataset, strict=False):
@@ -33,7 +33,7 @@ def test_the_count_of_pairs(folder, mode, count):
     assert all(pair.end == pair.start + 1 for pair in dataset.pairs) == (mode == "sequential")
 
 
-def test_a_history_ends_with_the_start_and_lacks_what_was_not_there(folder):
+def test_a_history_ends_with_the_start_and_is_padded_in_front(folder):
     dataset = WeightTrajectoryDataset(str(folder), "sequential", history=3)
     assert dataset[0].t_history.tolist() == [0, 0, 0]
     assert dataset[1].t_history.tolist() == [10, 0, 10]
@@ -53,31 +53,31 @@ def test_histories_and_pairs_stay_within_a_segment(folder):
     assert dataset[6].t_history.tolist() == [40.0] * 5
 
 
-def test_a_trajectory_with_one_snapshot_is_refused_by_name(folder):
+def test_a_trajectory_with_one_snapshot_is_rejected_by_name(folder):
     model = nn.Linear(2, 2)
     Recorder(folder / "seed_2", {}, Layout.of(model)).record(model, 0, 0, {})
     with pytest.raises(TrajectoryError, match="seed_2 has one snapshot"):
         WeightTrajectoryDataset(folder)
 
 
-def test_bad_arguments_are_refused(folder):
+def test_invalid_arguments_are_rejected(folder):
     with pytest.raises(InvalidConfig, match="did you mean sequential"):
         WeightTrajectoryDataset(folder, "sequentiel")
     with pytest.raises(InvalidConfig, match="history is 0"):
         WeightTrajectoryDataset(folder, history=0)
 
 
-def test_runs_are_divided_whole_and_the_same_way_each_time(folder):
+def test_the_split_is_by_run_and_reproducible(folder):
     trajectories = [Trajectory.open(folder / f"seed_{seed}") for seed in (0, 1, 0, 1, 0)]
-    learned, held_out = split_by_run(trajectories, 2, seed=3)
-    assert (learned, held_out) == split_by_run(trajectories, 2, seed=3)
-    assert {*map(id, learned), *map(id, held_out)} == set(map(id, trajectories))
-    assert (len(learned), len(held_out)) == (3, 2)
+    training, held_out = split_by_run(trajectories, 2, seed=3)
+    assert (training, held_out) == split_by_run(trajectories, 2, seed=3)
+    assert {*map(id, training), *map(id, held_out)} == set(map(id, trajectories))
+    assert (len(training), len(held_out)) == (3, 2)
     assert len({tuple(map(id, split_by_run(trajectories, 2, seed=seed)[1])) for seed in range(20)}) > 3
     assert split_by_run(trajectories, 0)[1] == []
 
 
 @pytest.mark.parametrize("held_out", [-1, 5, 6])
-def test_something_must_be_left_to_learn_from(folder, held_out):
+def test_a_training_run_must_be_left(folder, held_out):
     with pytest.raises(TrajectoryError, match=f"cannot hold out {held_out} of 5"):
         split_by_run([Trajectory.open(folder / "seed_0")] * 5, held_out)

@@ -9,10 +9,11 @@ import torch
 
 from metaopt.core.errors import Diverged, InvalidConfig, StorageError, UnknownName
 from metaopt.core.tracker import SilentTracker
+from metaopt.evaluation.baselines import DERIVED_BASELINES
 from metaopt.evaluation.config import EvaluateConfig
-from metaopt.evaluation.controls import CONTROLS, SinglePredictions, State, state_at
-from metaopt.evaluation.paired_runs import HoldObserver, RunSetup, train_contender
-from metaopt.evaluation.read_outs import READ_OUTS
+from metaopt.evaluation.observers import HoldObserver
+from metaopt.evaluation.paired_runs import RunSetup, train_contender
+from metaopt.evaluation.predictions import CONTROLS, SinglePredictions, State, state_at
 from metaopt.evaluation.runner import contender_name
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
@@ -22,8 +23,8 @@ from metaopt.tasks.measure import example_losses, mean_loss
 from metaopt.workflows.evaluate_optimizer import compare
 
 
-class Notebook(SilentTracker):
-    """A tracker that keeps everything in memory."""
+class RecordingTracker(SilentTracker):
+    """Keeps everything in memory."""
 
     def __init__(self):
         self.metrics_at, self.texts, self.figures, self.children = {}, {}, [], {}
@@ -39,12 +40,12 @@ class Notebook(SilentTracker):
 
     @contextmanager
     def child(self, name):
-        self.children[name] = Notebook()
+        self.children[name] = RecordingTracker()
         yield self.children[name]
 
 
 class Memory(GenerativeOptimizer):
-    """Gives back the same weights, whatever it is told: what an evaluation must find out."""
+    """Returns the same weights for every history, which the controls must detect."""
 
     Config = HoldConfig
 
@@ -82,18 +83,18 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def judged_line(tmp_path_factory):
+def evaluated_line(tmp_path_factory):
     torch.manual_seed(0)
     output = tmp_path_factory.mktemp("evaluation") / "sub" / "result.json"
-    notebook = Notebook()
-    return compare(small(output=str(output)), get_optimizer_model("Line"), notebook), notebook, output
+    tracker = RecordingTracker()
+    return compare(small(output=str(output)), get_optimizer_model("Line"), tracker), tracker, output
 
 
-def test_all_contenders_are_measured_at_the_same_steps(judged_line):
-    comparison, _, _ = judged_line
+def test_all_contenders_are_measured_at_the_same_steps(evaluated_line):
+    comparison, _, _ = evaluated_line
     assert comparison.contenders == [
         "hold",
-        *READ_OUTS,
+        *DERIVED_BASELINES,
         "line",
         "average",
         "slopes",
@@ -104,16 +105,16 @@ def test_all_contenders_are_measured_at_the_same_steps(judged_line):
     assert [curve.seed for curve in comparison.curves_of("hold")] == [1000, 1001]
 
 
-def test_twins_are_equal_until_the_first_nowcast_and_where_the_contender_is_the_same(judged_line):
-    comparison, _, _ = judged_line
-    for hold, line, judged in zip(*(comparison.curves_of(n) for n in ("hold", "line", "judged line")), strict=True):
+def test_paired_runs_are_equal_until_the_first_nowcast_and_for_equal_contenders(evaluated_line):
+    comparison, _, _ = evaluated_line
+    for hold, line, candidate in zip(*(comparison.curves_of(n) for n in ("hold", "line", "judged line")), strict=True):
         assert hold.losses[0] == line.losses[0]
-        assert line.losses == judged.losses
+        assert line.losses == candidate.losses
         assert line.losses != hold.losses
 
 
-def test_predictions_cover_every_nowcast_and_control(judged_line):
-    comparison, _, _ = judged_line
+def test_predictions_cover_every_nowcast_and_control(evaluated_line):
+    comparison, _, _ = evaluated_line
     assert comparison.controls == list(CONTROLS)
     for name in ("line", "average", "slopes", "judged line", *CONTROLS):
         assert [(p.seed, p.step) for p in comparison.predictions_of(name)] == [
@@ -122,32 +123,33 @@ def test_predictions_cover_every_nowcast_and_control(judged_line):
     assert [p.error is None for p in comparison.predictions_of("line")] == [False, False, True] * 2
 
 
-def test_result_goes_to_the_file_and_to_the_tracker(judged_line):
-    comparison, notebook, output = judged_line
+def test_the_result_is_written_to_the_file_and_to_the_tracker(evaluated_line):
+    comparison, tracker, output = evaluated_line
     result = json.loads(output.read_text())
-    assert result["judged"] == comparison.judged
+    assert (result["schema"], result["judged"]) == (3, comparison.candidate)
+    assert "guard_calls" in result["curves"][-1]["events"][0]
     assert len(result["summary"]["standings"]) == 10
-    assert set(notebook.texts) == {"evaluation.json", "contenders.csv", "report.md", "report.html"}
-    assert notebook.figures == ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "horizons"]
-    assert set(notebook.children) == {f"{name}: MLP on digits" for name in comparison.contenders}
-    assert list(notebook.children["hold: MLP on digits"].metrics_at) == [4, 8, 12, 16, 20, 24]
+    assert set(tracker.texts) == {"evaluation.json", "contenders.csv", "report.md", "report.html"}
+    assert tracker.figures == ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "horizons"]
+    assert set(tracker.children) == {f"{name}: MLP on digits" for name in comparison.contenders}
+    assert list(tracker.children["hold: MLP on digits"].metrics_at) == [4, 8, 12, 16, 20, 24]
     shared = {"val_loss", "speedup", "final_val_loss", "steps_to_target"}
-    assert all(shared <= set(child.metrics_at[24]) for child in notebook.children.values())
-    assert shared | {"gain", "gain_zero_history", "gain_another_runs_history"} <= set(notebook.metrics_at[24])
-    judged = notebook.children["judged line: MLP on digits"]
-    assert judged.metrics_at[24]["val_loss"] == notebook.metrics_at[24]["val_loss"]
+    assert all(shared <= set(child.metrics_at[24]) for child in tracker.children.values())
+    assert shared | {"gain", "gain_zero_history", "gain_another_runs_history"} <= set(tracker.metrics_at[24])
+    candidate = tracker.children["judged line: MLP on digits"]
+    assert candidate.metrics_at[24]["val_loss"] == tracker.metrics_at[24]["val_loss"]
 
 
-def test_same_random_seed_gives_the_same_figures(judged_line):
+def test_same_random_seed_gives_the_same_figures(evaluated_line):
     again = compare(small(seeds=1, controls=False), get_optimizer_model("Line"), SilentTracker())
-    assert [c.losses for c in again.curves] == [c.losses for c in judged_line[0].curves if c.seed == 1000]
+    assert [c.losses for c in again.curves] == [c.losses for c in evaluated_line[0].curves if c.seed == 1000]
     assert again.controls == []
 
 
-def test_an_optimizer_that_memorised_passes_the_controls_and_is_found_out(task):
+def test_the_controls_detect_an_optimizer_that_memorised(task):
     config = small(seeds=1, every=12, steps=24)
     solution = HoldObserver(setup := RunSetup(config, task, 7), {})
-    train_contender(RunSetup(small(steps=200, every=12), task, 7), "hold", watch=solution)
+    train_contender(RunSetup(small(steps=200, every=12), task, 7), "hold", observer=solution)
     comparison = compare(config, Memory(solution.snapshots[200]), SilentTracker())
     real = [p.loss_after for p in comparison.predictions_of("memory")]
     assert setup.layout.size == len(solution.snapshots[200])
@@ -156,16 +158,16 @@ def test_an_optimizer_that_memorised_passes_the_controls_and_is_found_out(task):
 
 def test_an_untrained_perceiver_is_hold(task):
     setup = RunSetup(small(), task, 0)
-    hold = train_contender(setup, "hold", watch=(observer := HoldObserver(setup, {})))
+    hold = train_contender(setup, "hold", observer=(observer := HoldObserver(setup, {})))
     perceiver = get_optimizer_model("PerceiverOptimizer").eval()
     assert train_contender(setup, "perceiver", perceiver).losses == hold.losses
     assert all(
         p.loss_before == p.loss_after
-        for p in SinglePredictions(setup, observer.snapshots).judge("perceiver", perceiver)
+        for p in SinglePredictions(setup, observer.snapshots).predict("perceiver", perceiver)
     )
 
 
-def test_a_guard_sees_the_same_examples_for_all_that_is_proposed_and_others_at_the_next_nowcast(task):
+def test_the_guard_uses_the_same_examples_for_all_proposals_and_others_at_the_next_nowcast(task):
     setup = RunSetup(small(guard_batch=50), task, 0)
     first, again, later = (torch.cat([batch.labels for batch in setup.guard_batches(step)]) for step in (8, 8, 16))
     assert len(first) == 50
@@ -173,14 +175,14 @@ def test_a_guard_sees_the_same_examples_for_all_that_is_proposed_and_others_at_t
     assert not torch.equal(first, later)
 
 
-def test_a_guard_sees_what_neither_trains_nor_judges_each_example_at_most_once(task):
+def test_the_guard_uses_each_example_once_and_none_of_training_or_validation(task):
     setup = RunSetup(small(guard_batch=10_000), task, 0)
     seen = torch.cat([batch.inputs.flatten(1) for batch in setup.guard_batches(8)])
     held_out = torch.cat([task.splits[name][:].inputs.flatten(1) for name in ("guard", "meta")])
     assert torch.equal(seen.sort(0).values, held_out.sort(0).values)
 
 
-def test_losses_of_examples_are_what_the_mean_loss_is_of(task):
+def test_the_mean_of_the_example_losses_is_the_mean_loss(task):
     setup = RunSetup(small(), task, 0)
     model, batches = setup.build().train(), [*task.splits["guard"].in_order(30)]
     losses = example_losses(model, task, batches)
@@ -189,19 +191,19 @@ def test_losses_of_examples_are_what_the_mean_loss_is_of(task):
     assert model.training
 
 
-def test_running_average_equals_a_readable_one(task):
+def test_the_running_average_equals_a_plain_implementation(task):
     config = small(evaluate_every=2)
     setup, seen = RunSetup(config, task, 0), []
-    train_contender(setup, "hold", watch=lambda step, weights, jumped: seen.append(weights))
-    hold = train_contender(setup, "hold", watch=(observer := HoldObserver(setup, READ_OUTS)))
+    train_contender(setup, "hold", observer=lambda step, weights, optimizer: seen.append(weights))
+    hold = train_contender(setup, "hold", observer=(observer := HoldObserver(setup, DERIVED_BASELINES)))
     total, mass = 0.0, 0.0
     for weights in seen[1:]:
         total, mass = 0.98 * total + 0.02 * weights, 0.98 * mass + 0.02
     average = total / mass
-    assert observer.curves(hold)[0].losses[-1] == pytest.approx(setup.loss_of(average), rel=1e-5)
+    assert observer.curves(hold)[0].losses[-1] == pytest.approx(setup.validation_loss(average), rel=1e-5)
 
 
-def test_a_state_goes_back_to_the_first_snapshot_and_no_further(task):
+def test_a_state_starts_at_the_first_snapshot(task):
     setup = RunSetup(small(), task, 0)
     snapshots = {step: torch.full((setup.layout.size,), float(step)) for step in range(0, 25, 4)}
     state = state_at(setup, get_optimizer_model("Line", history=9), snapshots, 16)
@@ -210,7 +212,7 @@ def test_a_state_goes_back_to_the_first_snapshot_and_no_further(task):
     assert state_at(setup, get_optimizer_model("Hold"), snapshots, 16).times.tolist() == [16]
 
 
-def test_controls_spoil_one_thing_each():
+def test_each_control_corrupts_one_part_of_the_state():
     state = State(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([10.0, 20.0, 30.0]), 40.0)
     other = State(torch.tensor([[5.0], [7.0], [8.0]]), state.times, 40.0)
     corrupted = {name: corrupt(state, other) for name, corrupt in CONTROLS.items()}
@@ -221,7 +223,7 @@ def test_controls_spoil_one_thing_each():
     assert all(s.history[-1] == 4 for name, s in corrupted.items() if name != "zero history")
 
 
-def test_controls_that_would_change_nothing_are_left_out():
+def test_controls_that_change_nothing_are_left_out():
     comparison = compare(small(seeds=1), get_optimizer_model("Hold"), SilentTracker())
     assert comparison.controls == ["zero history"]
 
@@ -233,23 +235,23 @@ def test_batchnorm_statistics_follow_the_weights(task):
     setup = RunSetup(config, task, 0)
     model = setup.build()
     weights = setup.layout.read(model)
-    before = setup.loss_of(weights)
-    setup.loss_of(weights * 1.5)
-    assert setup.loss_of(weights) == before
+    before = setup.validation_loss(weights)
+    setup.validation_loss(weights * 1.5)
+    assert setup.validation_loss(weights) == before
 
 
-def test_ranges_of_learning_rates_give_each_random_seed_its_own(task):
+def test_each_random_seed_draws_its_own_learning_rate_from_a_range(task):
     rates = [RunSetup(small(lr="1e-3:1e-2"), task, seed).lr for seed in (0, 1, 0)]
     assert rates[0] == rates[2] != rates[1]
     assert all(1e-3 <= rate <= 1e-2 for rate in rates)
 
 
-def test_names_of_the_judged():
+def test_names_of_candidates():
     assert contender_name(get_optimizer_model("PerceiverOptimizer")) == "perceiver"
     assert contender_name(get_optimizer_model("Hold")) == "judged hold"
 
 
-def test_a_base_optimizer_that_diverges_alone_is_said_so():
+def test_a_base_optimizer_that_diverges_alone_is_an_error():
     with pytest.raises(Diverged, match=r"SGD alone diverges with random seed .* at lr 1e\+30.*take a lower lr"):
         compare(small(base_optimizer="SGD", lr=1e30), get_optimizer_model("Hold"), SilentTracker())
 
@@ -265,14 +267,14 @@ def test_a_contender_that_diverges_leaves_an_empty_curve_and_a_warning(task, cap
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"every": 10}, "not a multiple of stride"),
+        ({"every": 10}, "expected a multiple of stride"),
         ({"steps": 4}, "no nowcast would take place"),
         ({"evaluate_every": 13}, "take evaluate_every=12 or less"),
         ({"lr": -1}, "lr is"),
         ({"seeds": 0}, "seeds is 0"),
     ],
 )
-def test_impossible_evaluations_are_refused(changes, message):
+def test_impossible_evaluations_are_rejected(changes, message):
     with pytest.raises(InvalidConfig, match=message):
         small(**changes)
 
@@ -287,12 +289,12 @@ def test_impossible_evaluations_are_refused(changes, message):
         ({"data_dir": "somewhere"}, InvalidConfig),
     ],
 )
-def test_unknown_names_are_refused_before_anything_is_trained(changes, error):
+def test_unknown_names_are_rejected_before_training(changes, error):
     with pytest.raises(error):
         compare(small(**changes), get_optimizer_model("Hold"), SilentTracker())
 
 
-def test_a_result_that_cannot_be_written_is_said_so(tmp_path):
+def test_a_result_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"result\.json"):
         compare(small(seeds=1, output=tmp_path / "file" / "result.json"), get_optimizer_model("Hold"), SilentTracker())

@@ -1,18 +1,21 @@
-"""Baselines do what their papers say, and only that."""
+"""Baselines implement the formulas of their papers."""
 
 import pytest
 import torch
 
-from metaopt.evaluation.baselines import TRAININGS, cosine, schedule_free
-from metaopt.evaluation.config import EvaluateConfig
-from metaopt.evaluation.paired_runs import AverageObserver, HoldObserver, RunSetup, train_contender
-from metaopt.evaluation.read_outs import (
+from metaopt.evaluation.baselines import (
+    DERIVED_BASELINES,
     EMA,
-    READ_OUTS,
-    LastAverage,
+    TRAINED_BASELINES,
+    LatestWeightAverage,
     NonlinearAcceleration,
-    combination,
+    cosine,
+    rna_coefficients,
+    schedule_free,
 )
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.observers import AverageObserver, HoldObserver
+from metaopt.evaluation.paired_runs import RunSetup, train_contender
 from metaopt.generative.extrapolation import Hold
 from metaopt.tasks import load_task
 
@@ -25,22 +28,22 @@ def setup():
     return RunSetup(config, load_task("digits"), 0)
 
 
-def taken(readout, *values):
+def derived_from(values, derived):
     for value in values:
-        readout.take(torch.tensor([float(value)]), snapshot=True)
-    return readout.read().item()
+        derived.update(torch.tensor([float(value)]), snapshot=True)
+    return derived.weights().item()
 
 
-def test_the_last_average_leaves_out_old_snapshots_and_the_initial_weights():
-    assert taken(LastAverage(3), 100) == 100
-    assert taken(LastAverage(3), 100, 2, 4) == 3
-    assert taken(LastAverage(3), 100, 2, 4, 6, 8) == 6
+def test_lawa_averages_the_last_snapshots_without_the_initial_weights():
+    assert derived_from([100], LatestWeightAverage(3)) == 100
+    assert derived_from([100, 2, 4], LatestWeightAverage(3)) == 3
+    assert derived_from([100, 2, 4, 6, 8], LatestWeightAverage(3)) == 6
 
 
-def test_the_running_average_forgets_the_initial_weights():
-    assert taken(EMA(0.5), 7) == 7
-    assert taken(EMA(0.5), 100, 0) == 0
-    assert taken(EMA(0.5), 100, 1, 4) == pytest.approx((1 * 0.25 + 4 * 0.5) / 0.75)
+def test_the_running_average_ignores_the_initial_weights():
+    assert derived_from([7], EMA(0.5)) == 7
+    assert derived_from([100, 0], EMA(0.5)) == 0
+    assert derived_from([100, 1, 4], EMA(0.5)) == pytest.approx((1 * 0.25 + 4 * 0.5) / 0.75)
 
 
 def test_acceleration_finds_the_fixed_point_of_a_linear_iteration():
@@ -48,22 +51,22 @@ def test_acceleration_finds_the_fixed_point_of_a_linear_iteration():
     path = [torch.zeros(2)]
     for _ in range(3):
         path.append(fixed + shrink @ (path[-1] - fixed))
-    exact = combination(torch.stack(path).diff(dim=0), regularisation=1e-9) @ torch.stack(path[1:])
+    exact = rna_coefficients(torch.stack(path).diff(dim=0), regularisation=1e-9) @ torch.stack(path[1:])
     assert exact.tolist() == pytest.approx(fixed.tolist(), abs=1e-3)
 
 
-def test_acceleration_waits_for_three_snapshots():
-    assert taken(NonlinearAcceleration(), 1, 2) == 2
-    assert taken(NonlinearAcceleration(), 3, 3, 3) == pytest.approx(3)
+def test_acceleration_needs_three_snapshots():
+    assert derived_from([1, 2], NonlinearAcceleration()) == 2
+    assert derived_from([3, 3, 3], NonlinearAcceleration()) == pytest.approx(3)
 
 
-def test_strong_regularisation_weighs_all_snapshots_alike():
-    shares = combination(torch.randn(4, 9, generator=torch.Generator().manual_seed(0)), regularisation=1e6)
-    assert shares.tolist() == pytest.approx([0.25] * 4, abs=1e-4)
-    assert combination(torch.zeros(3, 9)).tolist() == pytest.approx([1 / 3] * 3)
+def test_strong_regularisation_gives_equal_coefficients():
+    coefficients = rna_coefficients(torch.randn(4, 9, generator=torch.Generator().manual_seed(0)), regularisation=1e6)
+    assert coefficients.tolist() == pytest.approx([0.25] * 4, abs=1e-4)
+    assert rna_coefficients(torch.zeros(3, 9)).tolist() == pytest.approx([1 / 3] * 3)
 
 
-def test_the_cosine_ends_at_nothing(setup):
+def test_the_learning_rate_of_cosine_ends_at_zero(setup):
     model = setup.build()
     optimizer = cosine(setup, model)
     rates = []
@@ -75,9 +78,11 @@ def test_the_cosine_ends_at_nothing(setup):
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 
-def test_schedule_free_is_measured_at_the_weights_it_is_meant_to_be_used_with(setup):
+def test_schedule_free_is_measured_at_its_evaluation_weights(setup):
     seen = []
-    curve = train_contender(setup, "schedule-free", schedule_free, lambda step, weights, jumped: seen.append(weights))
+    curve = train_contender(
+        setup, "schedule-free", schedule_free, lambda step, weights, optimizer: seen.append(weights)
+    )
     model = setup.build()
     optimizer = schedule_free(setup, model)
     for batch, _ in zip(setup.batches(), range(setup.config.steps), strict=False):
@@ -86,44 +91,51 @@ def test_schedule_free_is_measured_at_the_weights_it_is_meant_to_be_used_with(se
         optimizer.step()
     trained = setup.layout.read(model)
     optimizer.eval()
-    used = setup.layout.read(model)
-    assert torch.allclose(seen[-1], used, atol=1e-5)
-    assert not torch.allclose(trained, used, atol=1e-4)
-    assert curve.losses[-1] == pytest.approx(setup.loss_of(used), rel=1e-3)
+    evaluated = setup.layout.read(model)
+    assert torch.allclose(seen[-1], evaluated, atol=1e-5)
+    assert not torch.allclose(trained, evaluated, atol=1e-4)
+    assert curve.losses[-1] == pytest.approx(setup.validation_loss(evaluated), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", TRAININGS)
-def test_each_training_starts_where_hold_does_and_learns(setup, name):
-    curve = train_contender(setup, name, TRAININGS[name])
+@pytest.mark.parametrize("name", TRAINED_BASELINES)
+def test_each_trained_baseline_learns(setup, name):
+    curve = train_contender(setup, name, TRAINED_BASELINES[name])
     assert curve.steps == [4, 8, 12, 16, 20, 24]
     assert curve.losses[-1] < curve.losses[0]
 
 
-def test_the_average_of_a_nowcasting_twin_is_that_of_its_optimizer(setup):
-    observer, movers = AverageObserver(setup), []
+def test_the_average_of_a_nowcasting_run_is_that_of_its_optimizer(setup):
+    observer, optimizers = AverageObserver(setup), []
 
-    def watch(step, weights, mover):
-        observer(step, weights, mover)
-        movers.append(mover)
+    def observe(step, weights, optimizer):
+        observer(step, weights, optimizer)
+        optimizers.append(optimizer)
 
-    curve = train_contender(setup, "hold", Hold(), watch)
+    curve = train_contender(setup, "hold", Hold(), observe)
     averaged = observer.curve(curve)
-    assert movers[-1].average.decay == 0.98
+    assert optimizers[-1].average.decay == 0.98
     assert averaged.contender == "EMA"
     assert averaged.steps == curve.steps
-    with movers[-1].averaged_weights() as model:
-        assert averaged.losses[-1] == setup.loss_of(setup.layout.read(model))
+    with optimizers[-1].averaged_weights() as model:
+        assert averaged.losses[-1] == setup.validation_loss(setup.layout.read(model))
     assert averaged.losses[-1] != curve.losses[-1]
 
 
-def test_snapshots_are_of_the_average_that_is_asked_for(setup):
+def test_snapshots_contain_the_requested_average(setup):
     plain, averaged = HoldObserver(setup, {}), HoldObserver(setup, {}, averaging=0.5)
     for observer in (plain, averaged):
-        train_contender(setup, "hold", watch=observer)
+        train_contender(setup, "hold", observer=observer)
     assert plain.snapshots.keys() == averaged.snapshots.keys() == set(range(0, 25, 4))
     assert torch.equal(plain.snapshots[0], averaged.snapshots[0])
     assert not torch.equal(plain.snapshots[4], averaged.snapshots[4])
 
 
-def test_every_baseline_of_the_protocol_is_there():
-    assert {*READ_OUTS, *TRAININGS} == {"EMA 0.98", "EMA 0.99", "LAWA", "RNA", "cosine", "schedule-free"}
+def test_every_baseline_of_the_protocol_exists():
+    assert {*DERIVED_BASELINES, *TRAINED_BASELINES} == {
+        "EMA 0.98",
+        "EMA 0.99",
+        "LAWA",
+        "RNA",
+        "cosine",
+        "schedule-free",
+    }

@@ -1,4 +1,4 @@
-"""The cases that the repository ships can be run as they stand."""
+"""The case files of the repository are valid and follow the protocol."""
 
 from pathlib import Path
 
@@ -16,23 +16,23 @@ FACTS = {
     "mlp": {"in_features": 8, "classes": 3},
     "transformer": {"vocab_size": 65, "block_size": 64},
 }
-"""What a task of each kind would say of its data."""
+"""The facts of a task of each kind."""
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_a_case_keeps_the_protocol_and_names_what_there_is(path):
+def test_a_case_follows_the_protocol_and_its_names_exist(path):
     config = EvaluateConfig.from_mapping(read_config_file(path))
     assert len(config.learning_rates) >= 3
     assert config.seeds >= 5
     assert config.baselines == "all"
     assert config.controls
-    assert config.data_dir is None, "data_dir belongs to a machine; it is given on the command line"
+    assert config.data_dir is None, "data_dir depends on the machine: give it on the command line"
     task_config(config.task, config.task_options)
     facts = FACTS[TASKS.get(config.task).topology]
     assert get_target_model(config.target_model, **target_config(config.target_model, facts, config.target_options))
 
 
-def test_there_is_a_case_for_each_kind_of_data():
+def test_each_kind_of_data_has_a_case():
     assert {path.stem for path in CASES} >= {
         "digits_mlp",
         "images_convnet",
@@ -52,6 +52,6 @@ def test_there_is_a_case_for_each_kind_of_data():
         ({"min_cosine": 2}, "expected a cosine"),
     ],
 )
-def test_a_case_that_names_unknown_things_is_refused(wrong, message):
+def test_a_case_with_invalid_values_is_rejected(wrong, message):
     with pytest.raises(InvalidConfig, match=message):
         EvaluateConfig.from_mapping(wrong)

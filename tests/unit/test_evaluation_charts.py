@@ -1,12 +1,10 @@
-"""A closer look at a training, and all charts of a small but real evaluation."""
+"""Diagnostics of one training, and all charts of a small evaluation."""
 
-import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 import torch
 
@@ -18,14 +16,15 @@ from metaopt.diagnostics.layers import groups, layers
 from metaopt.diagnostics.plane import plane
 from metaopt.diagnostics.probed_run import Detail
 from metaopt.evaluation.config import EvaluateConfig
-from metaopt.evaluation.paired_runs import HoldObserver, RunSetup, train_contender
+from metaopt.evaluation.observers import HoldObserver
+from metaopt.evaluation.paired_runs import RunSetup, train_contender
 from metaopt.evaluation.summary import Summary
 from metaopt.figures import rendered
-from metaopt.figures.interactive import to_json
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.extrapolation import Hold, Line
 from metaopt.reporting.charts import charts
-from metaopt.reporting.charts.contenders import looks
+from metaopt.reporting.charts.contenders import contender_styles
+from metaopt.reporting.formatting import verdict
 from metaopt.reporting.html import report_html
 from metaopt.tasks import load_task
 from metaopt.weights.layout import Layout, WeightTensor
@@ -49,7 +48,7 @@ NAMES = ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "atten
 
 
 class Artifacts(SilentTracker):
-    """Keeps texts and figures."""
+    """Stores texts and figures."""
 
     def __init__(self):
         self.texts, self.figures = {}, {}
@@ -79,72 +78,72 @@ def published(learned):
 
 
 @pytest.fixture(scope="module")
-def course():
+def run():
     setup = RunSetup(CONFIG, load_task("digits"), CONFIG.seed)
     observer = HoldObserver(setup, {})
-    train_contender(setup, "hold", watch=observer)
+    train_contender(setup, "hold", observer=observer)
     return ProbedRun(setup, observer.snapshots)
 
 
 @pytest.fixture(scope="module")
-def drawn(published, course, learned):
+def drawn(published, run, learned):
     comparison, _ = published
-    return {chart.name: chart for chart in charts(comparison, diagnose(course, learned))}
+    return {chart.name: chart for chart in charts(comparison, diagnose(run, learned))}
 
 
-def test_states_to_predict_from_have_a_recorded_future(course):
-    assert course.starts() == [8, 16, 32, 40]
-    assert course.starts(2, 32) == [8, 16]
-    assert all(step + course.reach in course.snapshots for step in course.starts())
+def test_states_to_predict_from_have_a_recorded_future(run):
+    assert run.starts() == [8, 16, 32, 40]
+    assert run.starts(2, 32) == [8, 16]
+    assert all(step + run.horizon in run.snapshots for step in run.starts())
 
 
-def test_the_plane_holds_the_training_where_it_was(course, learned):
-    seen = plane(course, learned)
-    there = torch.stack([course.snapshots[step] for step in seen.steps])
+def test_the_plane_contains_the_path_of_the_training(run, learned):
+    seen = plane(run, learned)
+    there = torch.stack([run.snapshots[step] for step in seen.steps])
     singular = torch.linalg.svdvals(there - there.mean(0)).square()
     assert seen.explained == pytest.approx(float(singular[:2].sum() / singular.sum()), rel=1e-4)
     assert np.square(seen.path).sum(0) == pytest.approx(singular[:2].numpy(), rel=1e-3)
-    assert seen.path_losses[0] == pytest.approx(course.loss(course.snapshots[0]))
+    assert seen.path_losses[0] == pytest.approx(run.loss(run.snapshots[0]))
     assert seen.losses.shape == (21, 21)
-    for places in (seen.path, seen.ends):
+    for places in (seen.path, seen.predicted):
         assert (places > [seen.x[0], seen.y[0]]).all()
         assert (places < [seen.x[-1], seen.y[-1]]).all()
-    assert ((seen.inside > 0) & (seen.inside <= 1.0001)).all()
+    assert ((seen.in_plane > 0) & (seen.in_plane <= 1.0001)).all()
 
 
-def test_the_loss_of_the_plane_is_that_of_its_weights(course):
-    """A course in a plane is all there is to see: contours there are the losses of its own snapshots."""
-    first, last = course.snapshots[0], course.snapshots[48]
-    straight = ProbedRun(course.setup, {s: first + (last - first) * s / 48 for s in course.snapshots})
+def test_the_loss_in_the_plane_is_the_loss_of_the_weights_there(run):
+    """For a straight path the plane contains all snapshots, so the contours equal their losses."""
+    first, last = run.snapshots[0], run.snapshots[48]
+    straight = ProbedRun(run.setup, {s: first + (last - first) * s / 48 for s in run.snapshots})
     seen = plane(straight, Line())
     assert seen.explained == pytest.approx(1.0, abs=1e-4)
     assert np.ptp(seen.path[:, 1]) == pytest.approx(0, abs=1e-3)
-    middle = seen.losses[10]  # the row of the grid on which the line lies
+    middle = seen.losses[10]  # the row of the grid that contains the path
     wanted = np.interp(seen.path[:, 0], seen.x, middle)
     assert seen.path_losses == pytest.approx(wanted, rel=0.05)
 
 
-def test_who_predicts_what_happens_agrees_and_who_holds_does_not(course):
-    class Clairvoyant(Hold):
+def test_a_perfect_prediction_agrees_with_hold_and_hold_itself_does_not(run):
+    class Perfect(Hold):
         def extrapolate(self, history, t_history, t_end, layout):
-            return course.snapshots[int(t_end)].unsqueeze(0)
+            return run.snapshots[int(t_end)].unsqueeze(0)
 
-    right = layers(course, Clairvoyant())
+    right = layers(run, Perfect())
     assert right.cosine == pytest.approx(np.ones_like(right.cosine), abs=1e-5)
     assert right.ratio == pytest.approx(np.ones_like(right.ratio), abs=1e-5)
-    still = layers(course, Hold())
+    still = layers(run, Hold())
     assert np.isnan(still.cosine).all()
     assert (still.ratio == 0).all()
-    ahead = horizons(course, Clairvoyant())
-    assert ahead.judged[:, :4] == pytest.approx(ahead.twin[:, :4], rel=1e-6)
-    assert (ahead.judged[:, 0] == 0).all()
+    ahead = horizons(run, Perfect())
+    assert ahead.candidate[:, :4] == pytest.approx(ahead.hold[:, :4], rel=1e-6)
+    assert (ahead.candidate[:, 0] == 0).all()
 
 
-def test_attention_is_what_the_softmax_of_the_encoder_gives(course, learned):
-    seen = attention(course, learned)
+def test_attention_equals_the_softmax_of_the_encoder(run, learned):
+    seen = attention(run, learned)
     assert seen.shares.sum(1) == pytest.approx(np.ones(len(seen.starts)))
     assert seen.by_latent.sum(1) == pytest.approx(np.ones(4))
-    assert seen.even.sum() == pytest.approx(1)
+    assert seen.uniform.sum() == pytest.approx(1)
     assert seen.shares[1] == pytest.approx(seen.by_latent.mean(0))
     assert not learned.perceiver.cross_attend_block.cross_attn.fn.dropout._forward_hooks
 
@@ -153,7 +152,7 @@ def test_attention_is_what_the_softmax_of_the_encoder_gives(course, learned):
     hook = encoder.register_forward_hook(
         lambda _m, inputs, kwargs, _o: redeliver_lost_signals.append((*inputs, kwargs)), with_kwargs=True
     )
-    course.predicted(learned, seen.starts[0], course.reach)
+    run.predict(learned, seen.starts[0], run.horizon)
     hook.remove()
     latents, kwargs = redeliver_lost_signals[0]
     query, key = encoder.to_q(latents), encoder.to_kv(kwargs["context"]).chunk(2, -1)[0]
@@ -162,19 +161,19 @@ def test_attention_is_what_the_softmax_of_the_encoder_gives(course, learned):
     assert seen.shares[0, 0] == pytest.approx(float(weights[:first].sum()), rel=1e-4)
 
 
-def test_only_perceivers_attend_and_short_trainings_have_no_diagnose(course):
-    assert attention(course, Line()) is None
-    short = ProbedRun(course.setup, {step: course.snapshots[step] for step in (0, 4, 8)})
+def test_only_perceivers_have_attention_and_short_runs_have_no_diagnostics(run):
+    assert attention(run, Line()) is None
+    short = ProbedRun(run.setup, {step: run.snapshots[step] for step in (0, 4, 8)})
     assert diagnose(short, Line()) is None
 
 
-def test_large_networks_are_looked_at_less_closely():
+def test_diagnostics_of_large_networks_have_less_detail():
     small, middle, large = (Detail.of(weights) for weights in (50_000, 2_000_000, 2_000_001))
     assert small > middle > large
     assert small == (512, 21, 33, 8)
 
 
-def test_many_tensors_are_grouped_by_module_then_in_runs():
+def test_many_tensors_are_grouped_by_module_then_in_ranges():
     def named(*names):
         return Layout(tuple(WeightTensor(name, (2,), "float32") for name in names))
 
@@ -186,7 +185,7 @@ def test_many_tensors_are_grouped_by_module_then_in_runs():
     assert groups(named("a", "b", "c", "d", "e"), 3) == (("a … b", "c … d", "e"), (0, 0, 1, 1, 2))
 
 
-def test_an_evaluation_publishes_all_charts_and_the_page(published):
+def test_an_evaluation_publishes_all_charts_and_both_reports(published):
     _, tracker = published
     assert list(tracker.figures) == NAMES
     assert {"report.md", "report.html"} <= tracker.texts.keys()
@@ -194,60 +193,100 @@ def test_an_evaluation_publishes_all_charts_and_the_page(published):
 
 def test_loss_curves_show_the_losses(published, drawn):
     comparison, _ = published
-    chart = drawn["loss_curves"]
-    above, below = chart.drawn().axes
+    above, below = drawn["loss_curves"].figure().axes
     lines = {line.get_label(): line.get_ydata() for line in above.lines}
-    prominent = [name for name, look in looks(comparison).items() if look.prominent]
-    assert {"hold", "line", comparison.judged} <= set(prominent)
+    prominent = [name for name, style in contender_styles(comparison).items() if style.prominent]
+    assert {"hold", "line", comparison.candidate} <= set(prominent)
     for name in prominent:
         wanted = np.median([curve.losses for curve in comparison.curves_of(name)], axis=0)
         assert lines[name] == pytest.approx(wanted)
-    events = [event for curve in comparison.curves_of(comparison.judged) for event in curve.events]
+    events = [event for curve in comparison.curves_of(comparison.candidate) for event in curve.events]
     assert sum(len(line.get_xdata()) for line in below.lines) == len(events) > 0
-    in_page = {trace["name"] for trace in chart.interactive()["data"]}
-    assert set(comparison.contenders) <= in_page
 
 
 def test_steps_to_target_shows_each_seed_and_the_interval(published, drawn):
     comparison, _ = published
-    judged = Summary(comparison).judged.full
-    traces = [trace for trace in drawn["steps_to_target"].interactive()["data"] if trace["name"] == comparison.judged]
-    dots, mean, interval, speed_up = traces
-    assert dots["x"] == [48 if steps is None else steps for steps in judged.steps]
-    assert mean["x"][0] == pytest.approx(judged.counted_steps)
-    assert interval["x"] == [judged.speed_up.low, judged.speed_up.high]
-    assert speed_up["x"] == [judged.speed_up.mean]
+    full, row = Summary(comparison).candidate.full, comparison.contenders.index(comparison.candidate)
+    left, right = drawn["steps_to_target"].figure().axes
+    reached, never, mean = left.lines[3 * row : 3 * row + 3]
+    assert list(reached.get_xdata()) == [steps for steps in full.steps if steps is not None]
+    assert list(never.get_xdata()) == [48] * full.never
+    assert mean.get_xdata() == pytest.approx([full.counted_steps] * 2)
+    *_, interval, speed_up, _ = right.lines
+    assert list(interval.get_xdata()) == [full.speed_up.low, full.speed_up.high]
+    assert list(speed_up.get_xdata()) == [full.speed_up.mean]
 
 
-def test_horizons_show_the_log_loss_of_each_prediction(course, learned, drawn):
+def test_nowcasts_show_the_ratio_of_each_prediction(published, drawn):
+    comparison, _ = published
+    (axes,) = drawn["nowcasts"].figure().axes
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    dots, mean = axes.lines[2 * rows.index(comparison.candidate) :][:2]
+    ratios = [each.loss_after / each.loss_before for each in comparison.predictions_of(comparison.candidate)]
+    assert dots.get_xdata() == pytest.approx(ratios)
+    assert mean.get_xdata()[0] == pytest.approx(np.exp(np.log(ratios).mean()))
+    assert {f"control: {name}" for name in comparison.controls} <= set(rows)
+
+
+def test_horizons_show_the_log_loss_of_each_prediction(run, learned, drawn):
     start, horizon = 8, 16
-    panel = drawn["horizons"].drawn().axes[0]
+    panel = drawn["horizons"].figure().axes[0]
     ours = next(line for line in panel.lines if line.get_label() == "perceiver")
     value = dict(zip(*ours.get_data(), strict=True))[horizon]
-    before, after = course.loss(course.snapshots[start]), course.loss(course.predicted(learned, start, horizon))
+    before, after = run.loss(run.snapshots[start]), run.loss(run.predict(learned, start, horizon))
     assert value == pytest.approx(math.log(after / before))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_chart_is_valid_both_ways_and_the_same_each_time(name, drawn):
+def test_each_chart_is_the_same_each_time_and_has_a_title_and_a_caption(name, drawn):
     chart = drawn[name]
-    first = rendered(chart.drawn())
-    assert first["svg"] == rendered(chart.drawn())["svg"]
-    text = "".join(ElementTree.fromstring(first["svg"]).itertext())
-    assert chart.title in text
-    go.Figure(json.loads(to_json(chart.interactive())))  # raises where Plotly knows no such property
+    svg = rendered(chart.figure())["svg"]
+    assert svg == rendered(chart.figure())["svg"]
+    assert chart.title in "".join(ElementTree.fromstring(svg).itertext())
     assert chart.caption.endswith(".")
 
 
-def test_the_page_loads_nothing_and_holds_the_numbers(published, drawn):
+def test_the_page_contains_each_chart_once_as_svg(published, drawn):
+    html = published[1].texts["report.html"]
+    assert html.count("<svg ") == html.count("</svg>") == len(NAMES)
+    figures = dict(re.findall(r'<figure id="([^"]*)">(<svg .*?</svg>)', html, re.DOTALL))
+    assert list(figures) == NAMES
+    for name, chart in drawn.items():
+        file, inline = ElementTree.fromstring(rendered(chart.figure())["svg"]), ElementTree.fromstring(figures[name])
+        paths = [path.get("d") for path in file.iter("{http://www.w3.org/2000/svg}path")]
+        assert [path.get("d") for path in inline.iter("path")] == paths
+        assert html.count(f">{chart.title}</text>") == 1
+
+
+def test_the_page_has_no_script_and_loads_nothing(published):
+    html = published[1].texts["report.html"]
+    assert len(html.encode()) < 500_000
+    without_images, images = re.subn(r'href="data:image/png;base64,[^"]*"', "", html)
+    assert images == 2  # attention of the latents, and its colour bar
+    for text in ("//", "http", "@import", "javascript:", "<script", "<link", "<img", "<iframe", "<object", " src="):
+        assert text not in without_images.lower(), text
+    assert not re.search(r"<[^>]* on\w+\s*=", without_images)
+    assert not re.search(r'href="[^#]|url\([^#]', without_images)
+
+
+def test_ids_in_the_page_are_unique_and_references_have_a_target(published):
+    html = published[1].texts["report.html"]
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    references = {one or other for one, other in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', html)}
+    assert references
+    assert references <= set(ids)
+
+
+def test_the_page_has_the_numbers_and_is_the_same_each_time(published, drawn):
     comparison, tracker = published
     html = tracker.texts["report.html"]
-    assert len(html.encode()) < 5_000_000
-    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)\s*=", html)
-    assert "@import" not in html.partition("<script>")[0]
-    assert html.count('<div id="') == len(NAMES)
-    own = html.rpartition("</noscript>")[2]
-    assert f"{Summary(comparison).judged.final_loss:.4f}" in own
-    assert "DOES NOT FAIL" in own or "fails" in own
-    again = report_html(comparison, list(drawn.values()))
-    assert again.rpartition("</noscript>")[2] == own
+    assert f"{Summary(comparison).candidate.final_loss:.4f}" in html
+    for control in Summary(comparison).controls:
+        assert f"<td>{verdict(control)}</td></tr>" in html
+    assert report_html(comparison, list(drawn.values())) == html
+
+
+def test_without_diagnostics_three_charts_remain(published):
+    names = [chart.name for chart in charts(published[0])]
+    assert names == ["loss_curves", "steps_to_target", "nowcasts"]

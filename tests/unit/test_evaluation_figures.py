@@ -1,7 +1,8 @@
-"""The arithmetic of an evaluation, on curves whose figures can be told by hand."""
+"""Results of an evaluation, on curves with results that can be computed by hand, and the reports of them."""
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from metaopt.evaluation.results import Comparison, Curve, Point, Prediction
 from metaopt.evaluation.statistics import first_at_or_below, geometric_mean
 from metaopt.evaluation.summary import Summary
 from metaopt.figures import rendered
-from metaopt.figures.interactive import to_json
 from metaopt.nowcast.policy import NowcastEvent
 from metaopt.reporting.charts import charts
 from metaopt.reporting.report import report_markdown, terminal_table
@@ -50,8 +50,8 @@ def comparison(controls=True):
     return Comparison(config, "learned", tuple(curves), tuple(predictions))
 
 
-def standing(name):
-    return next(s for s in Summary(comparison()).standings if s.contender == name)
+def contender(name):
+    return next(s for s in Summary(comparison()).contenders if s.contender == name)
 
 
 def test_interval_is_students_on_logarithms():
@@ -65,43 +65,43 @@ def test_one_value_has_no_interval():
     assert geometric_mean([2.0]) == (2.0, None, None)
 
 
-def test_arrival_counts_equality_and_never_takes_what_is_not_a_number():
+def test_a_loss_equal_to_the_target_reaches_it_and_nan_does_not():
     assert first_at_or_below(0.5, [math.nan, 0.6, 0.5, 0.1]) == 2
     assert first_at_or_below(0.5, [math.nan, 0.6]) is None
 
 
 def test_steps_to_target_and_speed_up():
-    full = standing("learned").full
+    full = contender("learned").full
     assert full.steps == (40, 40)  # targets 0.5 (hold: step 60) and 0.4 (hold: step 80)
     assert full.speed_up.mean == pytest.approx(math.sqrt(60 / 40 * 80 / 40))
     assert full.fewer_steps == pytest.approx(100 * (1 - 1 / full.speed_up.mean))
     assert full.speed_up_in_time.mean == pytest.approx(full.speed_up.mean / 2)
-    assert standing("learned").early.steps == (40, 20)  # targets 0.8 and 0.7, both hold's at step 40
+    assert contender("learned").early.steps == (40, 20)  # targets 0.8 and 0.7, both hold's at step 40
 
 
-def test_hold_is_its_own_measure():
-    assert standing("hold").full.steps == (60, 80)
-    assert standing("hold").full.speed_up == (1.0, 1.0, 1.0)
+def test_hold_has_a_speed_up_of_one():
+    assert contender("hold").full.steps == (60, 80)
+    assert contender("hold").full.speed_up == (1.0, 1.0, 1.0)
 
 
-def test_those_that_never_arrive_are_counted_after_the_budget_and_said_so():
-    full = standing("slow").full
+def test_a_missed_target_counts_as_one_measurement_after_the_budget():
+    full = contender("slow").full
     assert full.steps == (80, None)
     assert full.never == 1
     assert full.speed_up.mean == pytest.approx(math.sqrt(60 / 80 * 80 / 100))
     table = terminal_table(comparison())
-    assert "slow 1 early and 1 full" in table
+    assert "slow: 1 early, 1 full" in table
     assert "≥89" in table
 
 
-def test_nowcasts_in_figures():
-    learned = standing("learned")
+def test_statistics_of_nowcasts():
+    learned = contender("learned")
     assert (learned.nowcasts, learned.accepted, learned.guard_passes) == (3, 1, 4)
     assert learned.gain.mean == pytest.approx(0.5)
     assert learned.error == pytest.approx(1.0)
 
 
-def test_controls_that_keep_the_gain_are_called_out():
+def test_a_control_that_keeps_the_gain_does_not_fail():
     memory, harm = Summary(comparison()).controls
     assert memory.kept == pytest.approx(1.0)
     assert memory.fails is False
@@ -110,7 +110,7 @@ def test_controls_that_keep_the_gain_are_called_out():
     assert "memory DOES NOT FAIL" in terminal_table(comparison())
 
 
-def test_result_is_strict_json_and_holds_everything():
+def test_the_result_is_strict_json_and_complete():
     result = json.loads(json.dumps(comparison().to_mapping(), allow_nan=False))
     assert result["curves"][3]["points"][3] == {"step": 80, "loss": None, "seconds": 80.0}
     assert result["curves"][4]["events"][0]["accepted"] is True
@@ -129,17 +129,24 @@ def test_report_names_contenders_limits_and_the_share_of_steps(controls):
 
 
 @pytest.mark.parametrize("controls", [True, False])
-def test_charts_are_drawn_whatever_is_not_a_number(controls):
+def test_charts_are_drawn_despite_nan(controls):
     found = charts(comparison(controls))
     assert [chart.name for chart in found] == ["loss_curves", "steps_to_target", "nowcasts"]
     for chart in found:
-        assert rendered(chart.drawn())["png"].startswith(b"\x89PNG")
-        json.loads(to_json(chart.interactive()))
+        assert rendered(chart.figure())["png"].startswith(b"\x89PNG")
 
 
-def test_remarks_say_what_a_reader_must_know():
-    remarks = report_markdown(comparison()).partition("## Remarks")[2].partition("##")[0]
-    assert "*memory* **does not fail**: it keeps 100 % of the gain" in remarks
-    assert "harm" not in remarks  # which fails, as it must
-    assert "2 random seeds; a claim needs 5" in remarks
-    assert "No slower" not in remarks
+def test_notes_state_what_limits_a_claim():
+    notes = report_markdown(comparison()).partition("## Notes")[2].partition("##")[0]
+    assert "*memory* **does not fail**: it keeps 100 % of the gain" in notes
+    assert "harm" not in notes  # it fails, as it must
+    assert "2 random seeds; a claim needs 5" in notes
+    assert "At least as fast" not in notes
+    assert "Final loss no higher" not in notes
+
+
+@pytest.mark.parametrize("rates", [1, 3])
+def test_a_note_states_that_too_few_learning_rates_ran(rates):
+    curves = [replace(curve, rate=str(rate)) for rate in range(rates) for curve in comparison().curves]
+    notes = report_markdown(replace(comparison(), curves=tuple(curves))).partition("## Notes")[2].partition("##")[0]
+    assert ("hold ran at fewer than three learning rates" in notes) == (rates < 3)

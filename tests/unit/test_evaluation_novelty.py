@@ -1,13 +1,13 @@
-"""Copies of what was seen are found out, in whatever order their hidden units stand."""
+"""Copies of meta-training weights are detected, for any order of their hidden units."""
 
 import pytest
 import torch
 
 from metaopt.core.errors import TrajectoryError
 from metaopt.core.tracker import SilentTracker
-from metaopt.evaluation import runner as contest
+from metaopt.evaluation import runner
 from metaopt.evaluation.config import EvaluateConfig
-from metaopt.evaluation.novelty import SeenWeights, chain, matched, permuted
+from metaopt.evaluation.novelty import SeenWeights, hidden_layers, match_units, permute_units
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
@@ -22,7 +22,7 @@ from metaopt.workflows.evaluate_optimizer import compare
 
 
 class Copies(GenerativeOptimizer):
-    """Answers with weights that it has learned by heart."""
+    """Returns the same weights for every history."""
 
     Config = HoldConfig
 
@@ -77,50 +77,50 @@ def case(seen, **changes):
         ("TargetCNN", {}, None),
     ],
 )
-def test_hidden_units_can_change_places(name, options, units):
+def test_hidden_units_can_be_permuted(name, options, units):
     model = get_target_model(name, **options).eval()
     layout, inputs = Layout.of(model), torch.randn(4, 1, 28, 28)
     weights, before = layout.read(model), model(inputs)
-    links = chain(layout)
-    assert units is None or [link.units for link in links] == units
-    moved = weights
-    for link in links:
-        moved = permuted(moved, layout, link, torch.randperm(link.units))
-    layout.write(model, moved)
+    layers = hidden_layers(layout)
+    assert units is None or [layer.units for layer in layers] == units
+    permuted = weights
+    for layer in layers:
+        permuted = permute_units(permuted, layout, layer, torch.randperm(layer.units))
+    layout.write(model, permuted)
     assert torch.allclose(model(inputs), before, atol=1e-4)
-    assert not torch.equal(moved, weights)
-    assert torch.equal(matched(moved, weights, layout, links), weights)
+    assert not torch.equal(permuted, weights)
+    assert torch.equal(match_units(permuted, weights, layout, layers), weights)
 
 
 @pytest.mark.parametrize("name", ["GPT", "VisionTransformer", "ResNet18"])
-def test_what_is_no_chain_is_not_taken_for_one(name):
-    assert chain(Layout.of(get_target_model(name))) is None
+def test_networks_that_are_not_sequential_have_no_hidden_layers(name):
+    assert hidden_layers(Layout.of(get_target_model(name))) is None
 
 
-def test_copies_are_found_out_and_honest_predictions_are_not(seen):
+def test_copies_have_a_small_distance_and_other_predictions_do_not(seen):
     torch.manual_seed(1)
     trajectory = Trajectory.open(seen / "seed_0")
     layout, copy = trajectory.layout, trajectory.weights(-1)
-    for link in chain(layout):
-        copy = permuted(copy, layout, link, torch.randperm(link.units))
+    for layer in hidden_layers(layout):
+        copy = permute_units(copy, layout, layer, torch.randperm(layer.units))
     novelty = compare(case(seen), Copies(copy), SilentTracker()).novelty
     assert novelty.permuted
     assert novelty.snapshots == sum(min(8, len(Trajectory.open(seen / f"seed_{seed}"))) for seed in (0, 1))
     assert max(novelty.nearest) < 1e-5
     assert min(novelty.of_states) > 0.3
-    honest = compare(case(seen), get_optimizer_model("Line"), SilentTracker())
-    assert min(honest.novelty.nearest) > 0.3
-    assert "## Novelty" in report_markdown(honest)
-    assert honest.to_mapping()["novelty"]["permuted"] is True
+    line = compare(case(seen), get_optimizer_model("Line"), SilentTracker())
+    assert min(line.novelty.nearest) > 0.3
+    assert "## Novelty" in report_markdown(line)
+    assert line.to_mapping()["novelty"]["permuted"] is True
 
 
-def test_trajectories_of_other_networks_are_refused(seen):
+def test_trajectories_of_other_networks_are_rejected(seen):
     config = case(seen, target_options={"widths": [9]})
     with pytest.raises(TrajectoryError, match="has the layout of MLP"):
         SeenWeights(RunSetup(config, load_task("digits"), 0), config.seen)
 
 
-def test_a_folder_without_trajectories_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.delattr(contest, "train_contender")
+def test_a_folder_without_trajectories_is_rejected_before_training(tmp_path, monkeypatch):
+    monkeypatch.delattr(runner, "train_contender")
     with pytest.raises(TrajectoryError, match="no trajectory"):
         compare(case(tmp_path / "nothing"), get_optimizer_model("Hold"), SilentTracker())

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and nothing in them is ever run."""
+"""Files are written atomically, verified on reading and never unpickled."""
 
 import pickle
 
@@ -8,17 +8,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from metaopt.core.errors import FileFormatError, LayoutMismatch
+from metaopt.weights import files, model_files
 from metaopt.weights.files import (
     kind_of,
-    load_model_weights,
     read_facts,
     read_tensors,
-    save_model_weights,
     write_tensors,
 )
+from metaopt.weights.model_files import load_model_weights, save_model_weights
 
 
-class Bomb:
+class Malicious:
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
 
@@ -28,7 +28,7 @@ def path(tmp_path):
     return tmp_path / "weights.safetensors"
 
 
-def test_tensors_that_share_memory_are_stored_apart(path):
+def test_tensors_that_share_memory_are_stored_separately(path):
     whole = torch.arange(6.0)
     write_tensors(
         path, {"whole": whole, "same": whole, "part": whole[2:4], "turned": whole.view(2, 3).T}, "weights", {}
@@ -46,39 +46,39 @@ def test_the_same_contents_give_the_same_bytes(path, tmp_path):
     assert path.read_bytes() == other.read_bytes()
 
 
-def test_facts_with_whole_numbers_as_keys_can_be_read_again(path):
+def test_facts_with_integer_keys_can_be_read(path):
     write_tensors(path, {"a": torch.ones(1)}, "weights", {"by_layer": {10: "x", 2: "y"}})
     assert read_tensors(path, "weights")[1] == {"by_layer": {"10": "x", "2": "y"}}
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_pickle_is_refused_and_never_loaded(path, legacy):
-    torch.save({"w": Bomb()}, path, _use_new_zipfile_serialization=not legacy)
+def test_a_pickle_is_rejected_and_never_loaded(path, legacy):
+    torch.save({"w": Malicious()}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(FileFormatError, match="is a pickle"):
         read_tensors(path, "weights")
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_plain_pickle_of_any_protocol_is_refused_and_never_loaded(path, protocol):
-    path.write_bytes(pickle.dumps(Bomb(), protocol))
+def test_a_plain_pickle_of_any_protocol_is_rejected_and_never_loaded(path, protocol):
+    path.write_bytes(pickle.dumps(Malicious(), protocol))
     with pytest.raises(FileFormatError):
         read_tensors(path, "weights")
 
 
 @pytest.mark.parametrize("contents", [b"", b"x", b"\0" * 8, b"\0" * 64, b"\xff" * 64, b"not safetensors at all"])
-def test_what_is_not_safetensors_is_refused(path, contents):
+def test_other_bytes_are_rejected(path, contents):
     path.write_bytes(contents)
     with pytest.raises(FileFormatError):
         read_tensors(path, "weights")
 
 
-def test_a_missing_file_and_a_folder_are_refused(path, tmp_path):
+def test_a_missing_file_and_a_folder_are_rejected(path, tmp_path):
     for place in (path, tmp_path):
         with pytest.raises(FileFormatError, match="cannot read"):
             read_tensors(place, "weights")
 
 
-def test_safetensors_of_others_another_kind_and_another_schema_are_refused(path, monkeypatch):
+def test_foreign_safetensors_and_other_kinds_and_schemas_are_rejected(path, monkeypatch):
     save_file({"w": torch.ones(2)}, path)
     with pytest.raises(FileFormatError, match="no metaopt header"):
         kind_of(path)
@@ -90,7 +90,7 @@ def test_safetensors_of_others_another_kind_and_another_schema_are_refused(path,
         read_facts(path, "snapshot")
 
 
-def test_a_file_that_was_verified_need_not_be_hashed_again(path):
+def test_verification_can_be_skipped(path):
     write_tensors(path, {"w": torch.ones(1000)}, "weights", {})
     damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 1
@@ -100,7 +100,7 @@ def test_a_file_that_was_verified_need_not_be_hashed_again(path):
         read_tensors(path, "weights")
 
 
-def test_model_weights_come_back_with_their_buffers(path):
+def test_saved_model_weights_and_buffers_load(path):
     model, other = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2))
     model(torch.randn(8, 2))
     save_model_weights(model, str(path))
@@ -109,10 +109,16 @@ def test_model_weights_come_back_with_their_buffers(path):
         assert torch.equal(tensor, other.state_dict()[name])
 
 
-def test_weights_of_another_shape_or_name_leave_the_network_as_it_was(path):
+def test_weights_of_another_shape_or_name_leave_the_network_unchanged(path):
     save_model_weights(nn.Linear(2, 3), path)
     for model in (nn.Linear(3, 2), nn.Sequential(nn.Linear(2, 3)), nn.Linear(2, 3, bias=False)):
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         with pytest.raises(LayoutMismatch, match="does not fit"):
             load_model_weights(model, path)
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["load_model_weights", "save_model_weights"])
+def test_the_old_place_of_a_function_is_deprecated(name):
+    with pytest.warns(DeprecationWarning, match=f"metaopt.weights.model_files.{name}"):
+        assert getattr(files, name) is getattr(model_files, name)

@@ -1,4 +1,4 @@
-"""Next-step weights from files: what is written loads into the network, and nothing is lost on the way."""
+"""Generated weights load into the network and equal the predictions of the optimizer."""
 
 from dataclasses import replace
 
@@ -9,8 +9,9 @@ from torch import nn
 from metaopt.core.errors import FileFormatError, InvalidConfig, StorageError, TrajectoryError
 from metaopt.generative import get_optimizer_model
 from metaopt.trajectories import Recorder, Trajectory
-from metaopt.weights.files import load_model_weights, read_tensors
+from metaopt.weights.files import read_tensors
 from metaopt.weights.layout import Layout
+from metaopt.weights.model_files import load_model_weights
 from metaopt.workflows.generate_weights import GenerateConfig, generate_file
 
 RUN = {"task": "digits", "seed": 0}
@@ -26,7 +27,7 @@ def network():
 
 @pytest.fixture
 def recorded(tmp_path):
-    """A network that moves by the same step each time, and its trajectory."""
+    """A network whose weights change by a constant per snapshot, and its trajectory."""
     model = network()
     recorder = Recorder(tmp_path / "seed_0", RUN, Layout.of(model))
     start = recorder.layout.read(model)
@@ -61,7 +62,7 @@ def test_the_file_loads_into_the_network_with_frozen_weights_and_buffers(config,
 
 
 @pytest.mark.parametrize("t_start", [0, 10, 30])
-def test_it_goes_on_from_the_snapshot_asked_for_and_sees_nothing_later(config, recorded, t_start):
+def test_generation_starts_from_the_given_snapshot_and_reads_no_later_one(config, recorded, t_start):
     _, trajectory, pace = recorded
     generated = generate_file(replace(config, t_start=t_start), get_optimizer_model("Line"))
     copy = network()
@@ -73,14 +74,14 @@ def test_it_goes_on_from_the_snapshot_asked_for_and_sees_nothing_later(config, r
     assert generated.t_start == t_start
 
 
-def test_holding_gives_back_the_snapshot_to_the_bit(config, recorded):
+def test_hold_writes_the_exact_snapshot(config, recorded):
     _, trajectory, _ = recorded
     path = generate_file(config, get_optimizer_model("Hold")).path
     saved, tensors = read_tensors(trajectory.snapshots[-1].path, "snapshot")[0], read_tensors(path, "weights")[0]
     assert all(torch.equal(each, tensors[name]) for name, each in saved.items())
 
 
-def test_it_is_what_the_optimizer_predicts_from_the_history(config, recorded):
+def test_the_file_has_the_prediction_from_the_history(config, recorded):
     _, trajectory, _ = recorded
     optimizer = get_optimizer_model("PerceiverOptimizer", history=3).eval()
     nn.init.normal_(optimizer.coefficients.weight, std=0.1)
@@ -92,12 +93,12 @@ def test_it_is_what_the_optimizer_predicts_from_the_history(config, recorded):
     assert all(torch.equal(tensors[name], each.to(tensors[name].dtype)) for name, each in named.items())
 
 
-def test_snapshots_of_another_average_than_the_optimizers_are_told(config, caplog):
+def test_another_averaging_than_the_optimizers_is_logged(config, caplog):
     generate_file(config, get_optimizer_model("Line", averaging=0.9))
-    assert "averaging 0, and was trained on ones of 0.9" in caplog.text
+    assert "the trajectory has averaging 0, but Line was trained with averaging 0.9" in caplog.text
 
 
-def test_a_network_that_grew_goes_on_from_its_last_segment(config, recorded, tmp_path):
+def test_a_network_that_grew_continues_from_its_last_segment(config, recorded, tmp_path):
     grown = nn.Linear(5, 2)
     for number in range(2):
         Recorder(tmp_path / "seed_0", RUN, Layout.of(grown), segment=1).record(grown, 60 + 10 * number, 7, {})
@@ -116,19 +117,19 @@ def test_a_network_that_grew_goes_on_from_its_last_segment(config, recorded, tmp
         ({"t_start": 20, "t_end": 10.0}, "before the snapshot at step 20"),
     ],
 )
-def test_times_that_cannot_be_are_refused(config, change, message):
+def test_impossible_times_raise(config, change, message):
     with pytest.raises(InvalidConfig, match=message):
         generate_file(replace(config, **change), get_optimizer_model("Hold"))
     assert not config.output.parent.exists()
 
 
 @pytest.mark.parametrize("change", [{"t_end": "nan"}, {"t_end": -1.0}, {"t_start": -1}, {"t_start": 1.5}])
-def test_times_that_are_none_are_refused(change):
+def test_invalid_times_raise(change):
     with pytest.raises(InvalidConfig, match=next(iter(change))):
         GenerateConfig(**change)
 
 
-def test_a_file_that_exists_is_kept_unless_told_otherwise(config):
+def test_an_existing_file_is_kept_without_overwrite(config):
     generate_file(config, get_optimizer_model("Hold"))
     before = config.output.read_bytes()
     with pytest.raises(InvalidConfig, match="give --overwrite"):
@@ -139,16 +140,16 @@ def test_a_file_that_exists_is_kept_unless_told_otherwise(config):
 
 
 def test_weights_that_are_not_finite_are_not_written(config):
-    with pytest.raises(InvalidConfig, match="is not finite; give a t_end nearer to the snapshot"):
+    with pytest.raises(InvalidConfig, match="are not finite; give a t_end nearer to the snapshot"):
         generate_file(replace(config, t_end=1e39), get_optimizer_model("Line"))
     assert not config.output.exists()
 
 
-def test_a_place_that_cannot_be_written_and_a_trajectory_that_is_not_there_are_said(config, recorded, tmp_path):
+def test_a_path_that_cannot_be_written_and_a_missing_or_damaged_trajectory_raise(config, recorded, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="could not write"):
         generate_file(replace(config, output=tmp_path / "file" / "next"), get_optimizer_model("Hold"))
-    with pytest.raises(TrajectoryError, match="there is no such folder"):
+    with pytest.raises(TrajectoryError, match="no such folder"):
         generate_file(replace(config, trajectory=tmp_path / "none"), get_optimizer_model("Hold"))
     path = recorded[1].snapshots[-1].path
     path.write_bytes(path.read_bytes()[:-3] + b"bad")
@@ -156,6 +157,6 @@ def test_a_place_that_cannot_be_written_and_a_trajectory_that_is_not_there_are_s
         generate_file(config, get_optimizer_model("Hold"))
 
 
-def test_the_next_step_is_as_far_ahead_as_the_last_snapshots_are_apart(config):
+def test_the_default_time_is_that_of_the_next_snapshot(config):
     generated = generate_file(replace(config, t_end=None), get_optimizer_model("Line"))
     assert generated.t_end == 2 * generated.t_start - Trajectory.open(config.trajectory).steps[-2]

@@ -1,4 +1,4 @@
-"""Targets trained as one batched network are those trained alone."""
+"""Runs that train as one batched network give the trajectories of runs trained alone."""
 
 from dataclasses import replace
 
@@ -45,34 +45,34 @@ def largest_difference(some, others):
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD", "Rprop"])
-def test_any_base_optimizer_gives_the_trajectories_of_targets_trained_alone(config, optimizer):
+def test_batched_runs_equal_single_runs_with_any_base_optimizer(config, optimizer):
     config = replace(config, base_optimizer=optimizer)
     alone, together = record(config, "alone"), record(config, "together", vectorize=2)
     assert alone[0].steps[-1] >= 50
     assert largest_difference(alone, together) < 1e-5
 
 
-def test_convolutions_and_the_statistics_of_batchnorm_too(config):
+def test_batched_runs_equal_single_runs_with_convolutions_and_batchnorm(config):
     options = {"widths": [4, 6], "norm": "batch"}
     config = replace(config, target_model="ConvNet", target_options=options, base_optimizer="SGD", lr="1e-2")
     assert largest_difference(record(config, "alone"), record(config, "together", vectorize=3)) < 1e-5
 
 
-def test_frozen_weights_stay(config):
+def test_batched_runs_keep_frozen_weights(config):
     config = replace(config, space="layers.3", epochs=1)
     alone, together = record(config, "alone"), record(config, "together", vectorize=3)
     assert largest_difference(alone, together) < 1e-5
     assert [each.frozen_digest for each in alone] == [each.frozen_digest for each in together]
 
 
-def test_a_group_that_was_stopped_goes_on_with_each_where_it_was(config):
+def test_a_stopped_group_resumes_each_run_from_its_own_step(config):
     whole = record(config, "whole", vectorize=3)
     record(config, "stopped", vectorize=3, epochs=2)
-    record(replace(config, run_name="stopped"), "stopped", runs=1, epochs=3, resume=True)  # one is further
+    record(replace(config, run_name="stopped"), "stopped", runs=1, epochs=3, resume=True)  # one run is ahead
     assert largest_difference(whole, record(config, "stopped", vectorize=3, resume=True)) < 1e-5
 
 
-def test_one_that_diverges_leaves_the_others_alone(config):
+def test_a_diverged_run_does_not_stop_the_others(config):
     config = replace(config, base_optimizer="SGD", lr="1e-2:1e20", runs=4, epochs=1)
     with pytest.raises(RunsFailed, match=r"of 4 runs failed \(random seed .*steps with lr") as failure:
         record(config, "together", vectorize=4)
@@ -84,12 +84,12 @@ def test_one_that_diverges_leaves_the_others_alone(config):
     assert largest_difference(alone, [Trajectory.open(whole[0])]) < 1e-5
 
 
-def test_lbfgs_is_refused_with_a_way_out(config):
+def test_lbfgs_is_rejected_with_a_remedy(config):
     with pytest.raises(RunsFailed, match="give vectorize=1"):
         record(replace(config, base_optimizer="LBFGS"), "refused", vectorize=3)
 
 
-def test_a_network_that_draws_random_numbers_is_refused_with_a_way_out(config, tmp_path, monkeypatch):
+def test_a_network_that_draws_random_numbers_is_rejected_with_a_remedy(config, tmp_path, monkeypatch):
     (tmp_path / "dropping.py").write_text(
         "from torch import nn\n"
         "def build(in_features, classes):\n"
@@ -102,7 +102,7 @@ def test_a_network_that_draws_random_numbers_is_refused_with_a_way_out(config, t
     assert len(record(config, "alone")) == 3
 
 
-def test_the_spread_of_loss_changes_is_kept_with_the_trajectory(config):
+def test_the_standard_deviation_of_loss_changes_is_stored_with_the_trajectory(config):
     (trajectory,) = record(config, "one", runs=1)
     assert trajectory.task["kind"] == "classification"
     assert 0 < trajectory.task["loss_change_std"] < 1

@@ -1,4 +1,4 @@
-"""Layouts cover what is trainable, once each, and refuse what does not fit."""
+"""Layouts contain each trainable weight once, and mismatches are rejected."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ class Tied(nn.Module):
         self.second.weight = self.first.weight
 
 
-def test_frozen_weights_and_buffers_are_not_in_the_space():
+def test_frozen_weights_and_buffers_are_not_in_the_layout():
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     model[0].bias.requires_grad_(False)
     layout = Layout.of(model)
@@ -28,7 +28,7 @@ def test_a_tensor_with_two_names_counts_once():
     assert Layout.of(Tied()).size == 9
 
 
-def test_write_then_read_gives_the_same_weights():
+def test_written_weights_are_read():
     model = nn.Linear(4, 2)
     flat = torch.randn(10)
     Layout.of(model).write(model, flat)
@@ -50,12 +50,12 @@ def test_writing_to_another_network_changes_nothing():
     assert torch.equal(model.weight, before)
 
 
-def test_a_vector_of_another_length_is_refused():
+def test_a_vector_of_another_length_is_rejected():
     with pytest.raises(LayoutMismatch, match="got 9 weights; the layout has 10"):
         Layout.of(nn.Linear(4, 2)).unflatten(torch.zeros(9))
 
 
-def test_a_network_without_trainable_weights_is_refused():
+def test_a_network_without_trainable_weights_is_rejected():
     with pytest.raises(LayoutMismatch, match="requires_grad"):
         Layout.of(nn.Linear(2, 2).requires_grad_(False))
 
@@ -74,6 +74,6 @@ def test_a_network_without_trainable_weights_is_refused():
         [["w", [2], "float32"], ["w", [2], "float32"]],
     ],
 )
-def test_nonsense_is_no_layout(values):
+def test_invalid_values_are_rejected(values):
     with pytest.raises(LayoutMismatch, match="not a layout"):
         Layout.from_list(values)

@@ -197,7 +197,7 @@ def test_proposal_that_is_not_finite_is_rejected_and_reported_once(bad, caplog):
         train(model, Nowcast(adam(model), model, Shift(bad), every=2, stride=2), range(6))
     assert same_state(model, trained_alone(6))
     assert [record.message for record in caplog.records] == [
-        "a prediction of the weights is not finite at step 2: nowcast rejected, training goes on; said only once"
+        "a forecast of the weights is not finite at step 2: nowcast rejected, training continues; warning only once"
     ]
 
 
@@ -336,8 +336,8 @@ def test_reestimating_draws_no_randomness_and_spares_networks_without_batchnorm(
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ({"every": 50, "stride": 20}, "every is 50, which is not a multiple of stride, 20.*Take every=40"),
-        ({"every": 0, "stride": 1}, "every is 0; expected a whole number of 1 or more"),
+        ({"every": 50, "stride": 20}, r"every is 50; expected a multiple of stride \(20\).*Set every=40"),
+        ({"every": 0, "stride": 1}, "every is 0; expected a positive integer"),
         ({"every": 4, "stride": -2}, "stride is -2"),
         ({"every": 4, "stride": 2, "horizons": 0}, "a horizon is 0"),
         ({"every": 4.0, "stride": 2}, "every is 4.0"),

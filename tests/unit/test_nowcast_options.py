@@ -110,7 +110,7 @@ def test_only_horizons_up_to_half_of_the_steps_so_far_are_proposed_and_the_short
 
 
 def test_several_horizons_of_a_large_network_are_predicted_one_by_one(monkeypatch):
-    monkeypatch.setattr("metaopt.nowcast.optimizer._WEIGHTS_AT_ONCE", 100)
+    monkeypatch.setattr("metaopt.nowcast.proposals._WEIGHTS_AT_ONCE", 100)
     model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
     optimizer = nowcast(model, drift, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
     train(model, optimizer, range(32))
@@ -277,9 +277,7 @@ def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
     optimizer = nowcast(model, drift, ema=0.5)
     train(model, optimizer, range(3))
     assert optimizer.average.decay == 0.5
-    assert torch.allclose(
-        optimizer._named(optimizer._predicted)["0.bias"].flatten(), average_of(network(), range(3))[24:30]
-    )
+    assert torch.allclose(optimizer._predicted_average.tensors[1].flatten(), average_of(network(), range(3))[24:30])
     assert len(optimizer.state_dict()["nowcast"]["averages"]) == 2
 
 
@@ -419,8 +417,8 @@ def test_history_that_is_not_finite_is_dropped_and_training_goes_on(caplog):
     assert [event.accepted for event in optimizer.events] == [False, True]
     assert drift.sizes == [1]
     assert [record.message for record in caplog.records] == [
-        "the history of weights is not finite and is dropped at step 4: nowcast rejected, training goes on; "
-        "said only once"
+        "the history of weights is not finite and is cleared at step 4: nowcast rejected, training continues; "
+        "warning only once"
     ]
 
 
@@ -447,7 +445,10 @@ def test_state_of_other_weights_of_the_same_number_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"policy": NowcastPolicy(every=4, stride=2), "horizons": [8]}, "policy and every, stride, horizons are given"),
+        (
+            {"policy": NowcastPolicy(every=4, stride=2), "horizons": [8]},
+            "policy is given together with every, stride, horizons",
+        ),
         ({"horizons": []}, "horizons is empty"),
         ({"horizons": [4, 0]}, "a horizon is 0"),
         ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more and below 1"),

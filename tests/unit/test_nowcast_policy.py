@@ -9,9 +9,9 @@ from torch import nn
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.generative.extrapolation import Hold
-from metaopt.metatraining import online
+from metaopt.metatraining import lookahead
 from metaopt.metatraining.inner_loop import InnerTrainings
-from metaopt.metatraining.online import forecast_at_best_horizon
+from metaopt.metatraining.lookahead import forecast_at_best_horizon
 from metaopt.metatraining.paired_speedup import apply_nowcast
 from metaopt.nowcast import Nowcast, NowcastPolicy, policy
 from metaopt.tasks import load_task
@@ -133,7 +133,9 @@ def verdict_of_the_wrapper(problem, settings):
             optimizer._nowcast, nowcast = (lambda: None), optimizer._nowcast
             optimizer.step()
             states.append(optimizer._history.weights.clone())
-            states += [each.tensors[0].flatten().clone() for each in (optimizer._predicted, optimizer._short)]
+            states += [
+                each.tensors[0].flatten().clone() for each in (optimizer._predicted_average, optimizer._short_average)
+            ]
             states += [model.weight.detach().flatten().clone(), list(optimizer._history.times)]
             nowcast()
         else:
@@ -161,7 +163,8 @@ def moved_by(row, before):
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("min_cosine", [-1.0, 0.7])
 def test_all_four_places_give_the_same_verdict(seed, min_cosine, monkeypatch):
-    monkeypatch.setattr(online, "_ANY", 0.0)  # every row takes the horizon that the guard would choose
+    # every row takes the horizon that the guard would choose
+    monkeypatch.setattr(lookahead, "_RANDOM_HORIZON_SHARE", 0.0)
     problem, settings = Problem(seed), NowcastPolicy(64, 4, HORIZONS, min_cosine)
     verdict, states = verdict_of_the_wrapper(problem, settings)
     accepted, horizon, followed = verdict
@@ -174,7 +177,7 @@ def test_all_four_places_give_the_same_verdict(seed, min_cosine, monkeypatch):
 
     learning = inner_trainings(problem, settings, states)
     forecast = forecast_at_best_horizon(
-        Ahead(), *learning.past(), settings, problem, None, torch.Generator().manual_seed(0)
+        Ahead(), *learning.history(), settings, problem, None, torch.Generator().manual_seed(0)
     )
     ours = learning.accept(forecast, None)
     assert bool(ours) == accepted
@@ -184,7 +187,7 @@ def test_all_four_places_give_the_same_verdict(seed, min_cosine, monkeypatch):
 
     case = EvaluateConfig(every=64, stride=4, horizons=HORIZONS, min_cosine=min_cosine)
     setup = RunSetup(case, load_task("digits"), seed=0)
-    assert setup.nowcasting(setup.build(), Ahead()).policy == settings
+    assert setup.nowcast_optimizer(setup.build(), Ahead()).policy == settings
 
 
 def test_the_verdicts_differ_from_case_to_case():

@@ -1,4 +1,4 @@
-"""What predictions are judged by is 1 or 0 where it should be, and can always be followed downhill."""
+"""Objectives have known values for perfect and copied predictions, and finite gradients everywhere."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaopt.core.rng import generator
-from metaopt.metatraining.objectives import OBJECTIVES, judge_predictions, log_loss_change, relative_error
+from metaopt.metatraining.objectives import OBJECTIVES, log_loss_change, relative_error, score_predictions
 from metaopt.metatraining.problem import InnerProblem
 from metaopt.targets import get_target_model, target_config
 from metaopt.tasks import Batch
@@ -22,7 +22,7 @@ def problem(tmp_path):
     model = get_target_model("MLP", **config)
     run = {"task": "digits", "task_config": {}, "target_model": "MLP", "target_config": config}
     Recorder(tmp_path, run, Layout.of(model)).record(model, 0, 0, {})
-    return InnerProblem.of(Trajectory.open(tmp_path))
+    return InnerProblem.from_trajectory(Trajectory.open(tmp_path))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def pairs(problem):
     return WeightPair(start, end, times, times + 10, start.unsqueeze(1), times.unsqueeze(1))
 
 
-def test_copying_has_an_error_of_one_and_the_truth_of_none(problem, pairs):
+def test_the_relative_error_of_a_copy_is_one_and_of_the_truth_zero(problem, pairs):
     def error(predicted):
         return relative_error(predicted, pairs.end, pairs.start, problem.layout)
 
@@ -47,7 +47,7 @@ def test_copying_has_an_error_of_one_and_the_truth_of_none(problem, pairs):
     torch.testing.assert_close(error((pairs.start + pairs.end) / 2), torch.full((PAIRS,), 0.25))
 
 
-def test_every_tensor_counts_the_same_however_large_it_is_and_far_it_goes(problem, pairs):
+def test_every_tensor_counts_the_same_whatever_its_size_and_change(problem, pairs):
     names = [tensor.name for tensor in problem.layout.tensors]
     for name in names:
         predicted = problem.layout.unflatten(pairs.start.clone())
@@ -59,11 +59,11 @@ def test_every_tensor_counts_the_same_however_large_it_is_and_far_it_goes(proble
     assert (far < 1.01).all()
 
 
-def test_staying_changes_no_loss(problem, pairs, examples):
+def test_the_log_loss_change_of_a_copy_is_zero(problem, pairs, examples):
     assert torch.equal(log_loss_change(pairs.start, pairs.start, problem, examples), torch.zeros(PAIRS))
 
 
-def test_the_change_is_that_of_the_losses_both_raised_a_little(problem, pairs, examples):
+def test_the_log_loss_change_has_an_offset_in_both_losses(problem, pairs, examples):
     floor = 0.01 * problem.task.baseline_loss
     before, after = (problem.losses(weights, examples) + floor for weights in (pairs.start, pairs.end))
     change = log_loss_change(pairs.end, pairs.start, problem, examples)
@@ -71,14 +71,14 @@ def test_the_change_is_that_of_the_losses_both_raised_a_little(problem, pairs, e
 
 
 def solved(problem, examples):
-    """Examples of one class, and weights that are so sure of it that the loss is zero."""
+    """Examples of one class, and weights that predict it with a loss of zero."""
     of_class = examples.labels == examples.labels[0]
     weights = torch.zeros(1, problem.layout.size)
     list(problem.layout.split(weights))[-1][0, examples.labels[0]] = 1000.0
     return Batch(examples.inputs[of_class], examples.labels[of_class]), weights
 
 
-def test_a_loss_of_zero_is_finite_in_both_places_and_has_a_finite_gradient(problem, pairs, examples):
+def test_a_loss_of_zero_gives_finite_changes_and_gradients(problem, pairs, examples):
     shown, perfect = solved(problem, examples)
     start = pairs.start[:1]
     assert problem.losses(perfect, shown).item() == 0
@@ -92,31 +92,31 @@ def test_a_loss_of_zero_is_finite_in_both_places_and_has_a_finite_gradient(probl
     assert lowest == pytest.approx(math.log(0.01 / 1.01), abs=1e-3)
 
 
-def test_no_gradient_flows_into_what_the_prediction_is_compared_with(problem, pairs, examples):
+def test_no_gradient_flows_into_w_t(problem, pairs, examples):
     start = pairs.start.clone().requires_grad_()
     assert not log_loss_change(pairs.end, start, problem, examples).requires_grad
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_objectives_are_their_shares(name, problem, pairs, examples):
+def test_objectives_are_weighted_sums(name, problem, pairs, examples):
     predicted = (pairs.start + 2 * pairs.end) / 3
-    judged = judge_predictions(predicted, pairs, problem.layout, OBJECTIVES[name], problem, examples)
+    scores = score_predictions(predicted, pairs, problem.layout, OBJECTIVES[name], problem, examples)
     expected = {
-        "weights": judged.relative_error,
-        "task": judged.log_loss_change,
-        "mix": OBJECTIVES["mix"].error * judged.relative_error + OBJECTIVES["mix"].task * judged.log_loss_change,
+        "weights": scores.relative_error,
+        "task": scores.log_loss_change,
+        "mix": OBJECTIVES["mix"].error * scores.relative_error + OBJECTIVES["mix"].task * scores.log_loss_change,
     }
-    torch.testing.assert_close(judged.objective, expected[name])
-    torch.testing.assert_close(judged.relative_error, torch.full((PAIRS,), 1 / 9))
+    torch.testing.assert_close(scores.objective, expected[name])
+    torch.testing.assert_close(scores.relative_error, torch.full((PAIRS,), 1 / 9))
 
 
-def test_without_a_problem_only_weights_are_judged(problem, pairs):
-    judged = judge_predictions(pairs.end, pairs, problem.layout, OBJECTIVES["weights"], None, None)
-    assert judged.log_loss_change is None
-    assert torch.equal(judged.objective, torch.zeros(PAIRS))
+def test_without_a_problem_only_weights_are_scored(problem, pairs):
+    scores = score_predictions(pairs.end, pairs, problem.layout, OBJECTIVES["weights"], None, None)
+    assert scores.log_loss_change is None
+    assert torch.equal(scores.objective, torch.zeros(PAIRS))
 
 
-def test_tensors_that_stand_still_do_not_count():
+def test_unchanged_tensors_do_not_count():
     layout = Layout((WeightTensor("moved", (3,), "float32"), WeightTensor("unused", (2,), "float32")))
     start = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0]])
     end = torch.tensor([[1.0, 1.0, 1.0, 1.0, 1.0]])

@@ -1,4 +1,4 @@
-"""Pairs come in batches of one problem each, every pair once."""
+"""Batches of pairs: every pair comes once, with pairs of the same problem."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from metaopt.weights.layout import Layout
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Three runs of 5 snapshots: two of one layout, one of another; each weight tells its run and its step."""
+    """Three runs of 5 snapshots: two of one layout, one of another; weights encode run and step."""
     for seed, width in ((0, 2), (1, 3), (2, 2)):
         model = nn.Linear(width, 2)
         recorder = Recorder(tmp_path / f"seed_{seed}", {"task": "x", "seed": seed}, Layout.of(model))
@@ -30,7 +30,7 @@ def read(dataset, batch):
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 100])
-def test_every_pair_comes_once_beside_pairs_of_its_own_problem(dataset, size):
+def test_every_pair_comes_once_with_pairs_of_its_problem(dataset, size):
     order = torch.randperm(len(dataset)).tolist()
     batches = list(pair_batches(dataset, order, size))
     seen = [pair for batch in batches for pair in read(dataset, batch)]
@@ -42,7 +42,7 @@ def test_every_pair_comes_once_beside_pairs_of_its_own_problem(dataset, size):
         assert 0 < len(of_batch) <= size
 
 
-def test_runs_of_one_problem_share_batches_and_keep_the_order_asked_for(dataset):
+def test_runs_of_one_problem_share_batches_in_the_given_order(dataset):
     order = [index for index in range(len(dataset)) if dataset.pairs[index].trajectory != 1]
     order = order[::2] + order[1::2]
     batches = list(pair_batches(dataset, order, 6))
@@ -51,10 +51,10 @@ def test_runs_of_one_problem_share_batches_and_keep_the_order_asked_for(dataset)
     assert seen == [(which, 10 * start, 10 * end) for which, start, end in (dataset.pairs[index] for index in order)]
 
 
-def test_full_batches_come_first_and_what_is_left_of_each_problem_last(dataset):
+def test_incomplete_batches_come_last(dataset):
     sizes = [len(read(dataset, batch)) for batch in pair_batches(dataset, range(len(dataset)), 8)]
     assert sizes == [8, 8, 8, 2, 4]
 
 
-def test_nothing_asked_for_is_nothing_read(dataset):
+def test_an_empty_order_gives_no_batches(dataset):
     assert list(pair_batches(dataset, [], 4)) == []

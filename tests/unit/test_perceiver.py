@@ -1,4 +1,4 @@
-"""What the Perceiver promises beyond what every optimizer must keep."""
+"""PerceiverOptimizer: its behaviour beyond the contract of generative optimizers."""
 
 import perceiver_pytorch
 import pytest
@@ -21,7 +21,7 @@ SLICES = LAYOUT.offsets
 
 
 def build(like=None, **options):
-    """An optimizer with weights unlike those that it starts with; those of another one, where it is given."""
+    """An optimizer whose parameters differ from their initial values; those of `like`, if given."""
     optimizer = get_optimizer_model("PerceiverOptimizer", **{**SMALL, **options}).eval()
     with torch.no_grad():
         for parameter in optimizer.parameters():
@@ -31,7 +31,7 @@ def build(like=None, **options):
     return optimizer
 
 
-def past(layout=LAYOUT, batch=2, snapshots=5):
+def inputs(layout=LAYOUT, batch=2, snapshots=5):
     random = torch.Generator().manual_seed(1)
     steps = torch.randn(batch, snapshots, layout.size, generator=random)
     times = (20.0 * torch.arange(snapshots)).expand(batch, -1)
@@ -42,42 +42,42 @@ def change(optimizer, history, times, t_end, layout=LAYOUT):
     return optimizer.predict(history, times, t_end, layout) - history[:, -1]
 
 
-def test_its_core_is_the_perceiver_io_of_perceiver_pytorch():
+def test_the_network_is_the_perceiver_io_of_perceiver_pytorch():
     assert type(PerceiverOptimizer().perceiver) is perceiver_pytorch.PerceiverIO
 
 
 @pytest.mark.parametrize("snapshots", [1, 3, 5])
-def test_untrained_it_is_hold_to_the_bit(snapshots):
-    history, times, t_end = past(snapshots=snapshots)
+def test_untrained_it_equals_hold_bit_for_bit(snapshots):
+    history, times, t_end = inputs(snapshots=snapshots)
     history[:, -1, :4] = torch.tensor([0.0, 1e-38, -1e15, 1e-45])
     untrained = get_optimizer_model("PerceiverOptimizer", **SMALL)
     assert torch.equal(untrained.predict(history, times, t_end, LAYOUT), history[:, -1])
 
 
 @pytest.mark.parametrize("snapshots", [1, 3, 9])
-def test_untrained_it_goes_straight_on_where_told_so(snapshots):
-    history, times, t_end = past(snapshots=snapshots)
+def test_untrained_with_start_slopes_it_equals_slopes(snapshots):
+    history, times, t_end = inputs(snapshots=snapshots)
     untrained = get_optimizer_model("PerceiverOptimizer", **SMALL, start="slopes", history=9, spacing="doubling")
     expected = get_optimizer_model("Slopes", history=9).predict(history, times, t_end, LAYOUT)
     torch.testing.assert_close(untrained.predict(history, times, t_end, LAYOUT), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(untrained.predict(history, times, times[:, -1], LAYOUT), history[:, -1])
 
 
-def test_from_slopes_it_goes_on_for_each_token_up_to_twice_as_far_and_never_back():
-    history, times, t_end = past(snapshots=2)  # one difference, so straight on is one direction
+def test_with_start_slopes_it_scales_slopes_by_factors_between_0_and_2():
+    history, times, t_end = inputs(snapshots=2)  # one difference, so Slopes has one direction
     optimizer = build(start="slopes", history=9, spacing="doubling")
     with torch.no_grad():
         optimizer.coefficients.bias.normal_(0, 3, generator=torch.Generator().manual_seed(3))
         optimizer.coefficients.weight.normal_(0, 1, generator=torch.Generator().manual_seed(4))
-    straight = get_optimizer_model("Slopes", history=9).predict(history, times, t_end, LAYOUT) - history[:, -1]
-    factors = change(optimizer, history, times, t_end) / straight
+    slopes = get_optimizer_model("Slopes", history=9).predict(history, times, t_end, LAYOUT) - history[:, -1]
+    factors = change(optimizer, history, times, t_end) / slopes
     assert factors.min() > -1e-3
     assert factors.max() < 2 + 1e-3
     assert factors.std() > 0.01
 
 
-def test_with_doubling_ages_it_looks_back_further_with_as_few_snapshots():
-    optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), past(snapshots=12)
+def test_with_doubling_spacing_it_uses_the_snapshots_of_ages_0_1_2_4_8():
+    optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), inputs(snapshots=12)
     expected = change(optimizer, history, times, t_end)
     for row in range(12):
         other = history.clone()
@@ -86,16 +86,16 @@ def test_with_doubling_ages_it_looks_back_further_with_as_few_snapshots():
         assert seen == (11 - row in (0, 1, 2, 4, 8)), f"{11 - row} before the last"
 
 
-def test_where_older_ones_do_not_exist_it_sees_no_difference_to_ones_that_stand_for_them():
-    optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), past(snapshots=4)
+def test_a_short_history_equals_one_filled_with_copies():
+    optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), inputs(snapshots=4)
     filled = torch.cat([history[:, -1:].expand(-1, 5, -1), history], 1)
     their_times = torch.cat([times[:, -1:].expand(-1, 5), times], 1)
     short, full = (change(optimizer, *each, t_end) for each in ((history, times), (filled, their_times)))
     assert torch.equal(short, full)
 
 
-def test_other_weights_give_other_outputs():
-    optimizer, (history, times, t_end) = build(), past()
+def test_the_forecast_depends_on_all_snapshots():
+    optimizer, (history, times, t_end) = build(), inputs()
     expected = change(optimizer, history, times, t_end)
     assert not torch.equal(change(optimizer, 1.1 * history, times, t_end), expected)
     older = history.clone()
@@ -103,8 +103,8 @@ def test_other_weights_give_other_outputs():
     assert not torch.equal(change(optimizer, older, times, t_end), expected)
 
 
-def test_what_happens_in_one_tensor_is_seen_by_the_others():
-    optimizer, (history, times, t_end) = build(), past()
+def test_the_forecast_of_a_tensor_depends_on_the_other_tensors():
+    optimizer, (history, times, t_end) = build(), inputs()
     expected = change(optimizer, history, times, t_end)
     other = history.clone()
     other[..., : SLICES[1]] *= -torch.arange(1.0, 6.0)[:, None]
@@ -112,9 +112,9 @@ def test_what_happens_in_one_tensor_is_seen_by_the_others():
 
 
 @pytest.mark.parametrize("factor", [1e-3, 3.0, 1e3])
-def test_scaling_one_tensor_changes_how_far_it_goes_in_its_own_measure(factor):
-    """LayerNorm must not lose the scale."""
-    optimizer, (history, times, t_end) = build(), past()
+def test_the_relative_change_of_a_tensor_depends_on_its_scale(factor):
+    """The LayerNorm of the encoder would discard the scale."""
+    optimizer, (history, times, t_end) = build(), inputs()
     scaled = history.clone()
     scaled[..., : SLICES[1]] *= factor
     before = change(optimizer, history, times, t_end)[:, : SLICES[1]]
@@ -122,19 +122,19 @@ def test_scaling_one_tensor_changes_how_far_it_goes_in_its_own_measure(factor):
     assert ((after - before).norm() / before.norm()).item() > 0.01
 
 
-def test_each_token_gets_coefficients_of_its_own():
-    """Here all tokens move alike, so that only their place tells them apart."""
+def test_each_token_has_its_own_coefficients():
+    """All tokens change alike here, so that they differ only in their position."""
     optimizer, layout = build(), layout_of((4, 8), (8,), (4, 4, 2))
     history = torch.arange(5.0)[:, None].expand(5, layout.size)[None] + 1
-    moved = change(optimizer, history, *past(batch=1)[1:], layout)
+    moved = change(optimizer, history, *inputs(batch=1)[1:], layout)
     tokens = token_grid(layout, 8).cut(moved, 0, 9)[0]
     torch.testing.assert_close(tokens, tokens[:, :1].expand(-1, 8))
     assert len(tokens[:, 0].unique()) == 9
     assert tokens[:, 0].std() > 1e-3 * tokens[:, 0].abs().mean()
 
 
-def test_a_later_time_gives_other_weights():
-    optimizer, (history, times, t_end) = build(), past()
+def test_the_forecast_depends_on_the_horizon():
+    optimizer, (history, times, t_end) = build(), inputs()
     ends = [change(optimizer, history, times, t_end + later) for later in (0.0, 10.0, 500.0)]
     assert not torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[1], ends[2])
@@ -142,13 +142,13 @@ def test_a_later_time_gives_other_weights():
 
 
 @pytest.mark.parametrize("limit", [9, 40])
-def test_all_at_once_equals_in_slices_and_so_do_the_gradients(limit):
-    whole, (history, times, t_end) = build(slice_tokens=10_000), past()
+def test_slices_give_the_outputs_and_gradients_of_the_whole(limit):
+    whole, (history, times, t_end) = build(slice_tokens=10_000), inputs()
     sliced = build(whole, slice_tokens=limit)
     outputs, gradients = [], []
     for optimizer in (whole, sliced):
         given = history.clone().requires_grad_()
-        output = optimizer(given[:, -1], times[:, -1], t_end, LAYOUT, given[:, :-1], times[:, :-1])
+        output = optimizer.generate(given, times, t_end, LAYOUT)
         (output * torch.linspace(-1, 1, LAYOUT.size)).sum().backward()
         outputs.append(output.detach())
         gradients.append([given.grad, *(parameter.grad for parameter in optimizer.parameters())])
@@ -159,15 +159,15 @@ def test_all_at_once_equals_in_slices_and_so_do_the_gradients(limit):
     assert torch.equal(sliced.predict(history, times, t_end, LAYOUT), outputs[1])  # checkpointed or not
 
 
-def test_slices_keep_the_weights_of_a_long_layout_in_their_places():
+def test_slices_keep_the_order_of_the_weights():
     optimizer = get_optimizer_model("PerceiverOptimizer", **SMALL, slice_tokens=100, encoded_tokens=50)
     layout = layout_of((301, 37), (1,), (5, 5, 5))
-    history, times, t_end = past(layout, batch=1)
+    history, times, t_end = inputs(layout, batch=1)
     assert torch.equal(optimizer.predict(history, times, t_end, layout), history[:, -1])
 
 
-def test_the_latents_see_a_sample_of_the_tokens_and_every_token_is_answered():
-    everything, (history, times, t_end) = build(encoded_tokens=10_000), past()
+def test_a_sample_of_the_tokens_is_encoded_and_every_token_is_decoded():
+    everything, (history, times, t_end) = build(encoded_tokens=10_000), inputs()
     expected = change(everything, history, times, t_end)
     count = token_grid(LAYOUT, 8).count
     assert torch.equal(change(build(everything, encoded_tokens=count), history, times, t_end), expected)
@@ -178,8 +178,8 @@ def test_the_latents_see_a_sample_of_the_tokens_and_every_token_is_answered():
         assert (sampled != 0).float().mean() > 0.99
 
 
-def test_a_token_that_is_not_in_the_sample_still_moves_by_its_own_history():
-    optimizer, (history, times, t_end) = build(encoded_tokens=4), past()  # the first token of each tensor
+def test_the_forecast_of_a_token_outside_the_sample_depends_on_its_history():
+    optimizer, (history, times, t_end) = build(encoded_tokens=4), inputs()  # the first token of each tensor
     other = history.clone()
     other[:, 0, 8:16] += 1
     before, after = (change(optimizer, each, times, t_end) for each in (history, other))
@@ -187,18 +187,18 @@ def test_a_token_that_is_not_in_the_sample_still_moves_by_its_own_history():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-30, 1e15])
-def test_weights_that_are_all_the_same_or_stand_still_do_no_harm(value):
+def test_constant_weights_give_finite_forecasts_and_gradients(value):
     optimizer = build()
-    _, times, t_end = past()
+    _, times, t_end = inputs()
     history = torch.full((2, 5, LAYOUT.size), value, requires_grad=True)
-    output = optimizer(history[:, -1], times[:, -1], t_end, LAYOUT, history[:, :-1], times[:, :-1])
+    output = optimizer.generate(history, times, t_end, LAYOUT)
     assert output.isfinite().all()
     output.mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in optimizer.parameters())
 
 
-def test_one_tensor_that_stands_still_does_no_harm_and_stays_where_it_is_but_for_its_shrinking():
-    optimizer, (history, times, t_end) = build(), past()
+def test_a_tensor_of_constant_zeros_stays_zero():
+    optimizer, (history, times, t_end) = build(), inputs()
     history[..., SLICES[1] : SLICES[2]] = 0.0
     predicted = optimizer.predict(history, times, t_end, LAYOUT)
     assert predicted.isfinite().all()
@@ -214,19 +214,19 @@ def test_one_tensor_that_stands_still_does_no_harm_and_stays_where_it_is_but_for
         {"dim": 8, "heads": 3, "cross_heads": 5},
     ],
 )
-def test_configurations_at_their_edges_work(options):
-    optimizer, (history, times, t_end) = build(**options), past()
+def test_smallest_configurations_work(options):
+    optimizer, (history, times, t_end) = build(**options), inputs()
     moved = change(optimizer, history, times, t_end)
     assert moved.isfinite().all()
     assert moved.any()
 
 
-def test_slopes_of_one_snapshot_are_refused():
+def test_start_slopes_with_one_snapshot_is_an_error():
     with pytest.raises(InvalidConfig, match="a slope needs 2 snapshots or more"):
         get_optimizer_model("PerceiverOptimizer", start="slopes", history=1)
 
 
 @pytest.mark.parametrize("options", [{"history": 0}, {"dim": 7}, {"token_size": 0}, {"slice_tokens": 0}, {"depth": 0}])
-def test_sizes_that_cannot_be_are_refused(options):
+def test_an_invalid_size_is_an_error(options):
     with pytest.raises(InvalidConfig, match=next(iter(options))):
         get_optimizer_model("PerceiverOptimizer", **options)

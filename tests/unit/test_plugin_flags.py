@@ -1,4 +1,4 @@
-"""Flags that a command does not know reach the plug-in that does, or are refused with the nearest names."""
+"""Unknown flags of a command are options of its plug-ins, or raise with the nearest names."""
 
 import click
 import pytest
@@ -15,7 +15,7 @@ def resolved(words, kind=TrainTargetConfig, **values):
     return with_plugin_flags(kind, {"target_model": "MLP", **values}, words.split())
 
 
-def test_each_flag_goes_to_the_plugin_that_has_it():
+def test_a_flag_is_an_option_of_the_plugin_that_has_it():
     values = resolved("--widths 16,32 --shift=2 --meta-fraction 0.1", lr="1e-2")
     assert values == {
         "lr": "1e-2",
@@ -26,18 +26,18 @@ def test_each_flag_goes_to_the_plugin_that_has_it():
     assert target_config("MLP", {}, values["target_options"])["widths"] == [16, 32]
 
 
-def test_flags_add_to_options_and_win_over_them():
+def test_flags_add_to_options_and_override_them():
     values = resolved("--widths 8 --in_features 5", target_options={"widths": [4], "classes": 3})
     assert values["target_options"] == {"widths": "8", "classes": 3, "in_features": "5"}
 
 
-def test_what_task_and_target_both_have_is_the_tasks():
+def test_an_option_of_both_task_and_target_is_the_tasks():
     values = resolved("--image-size 16 --tied", task="image-folder", target_model="GPT")
     assert values["task_options"] == {"image_size": "16"}
     assert values["target_options"] == {"tied": "true"}
 
 
-def test_networks_of_other_packages_take_any_flag_as_yaml_reads_it():
+def test_networks_of_other_packages_accept_any_flag_as_yaml():
     values = resolved("--n-layer 2 --drop 1e-1", target_model="transformers:GPT2Config")
     assert values["target_options"] == {"n_layer": 2, "drop": 0.1}
 
@@ -56,17 +56,17 @@ def test_a_generative_optimizer_has_flags_too():
         ("-- x", "expected a flag"),
     ],
 )
-def test_what_nothing_knows_is_refused_with_the_nearest_names(words, message):
+def test_an_unknown_flag_raises_with_the_nearest_flags(words, message):
     with pytest.raises(click.UsageError, match=message):
         resolved(words)
 
 
-def test_a_command_without_plugins_refuses_every_further_flag():
+def test_a_command_without_plugins_has_no_further_flags():
     with pytest.raises(click.UsageError, match="unknown flag --widths"):
         with_plugin_flags(GenerateConfig, {}, ["--widths", "3"])
 
 
-def test_an_unknown_plugin_is_left_to_whoever_builds_it():
+def test_an_unknown_plugin_raises_when_it_is_built():
     values = resolved("--widths 3", target_model="MPL")
     with pytest.raises(UnknownName, match="did you mean MLP"):
         target_config("MPL", {}, values["target_options"])

@@ -1,4 +1,4 @@
-"""The inner problem that a trajectory states is rebuilt faithfully, or refused in words."""
+"""Inner problems measure the losses of the recorded training, or raise if they cannot be rebuilt."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def examples(count=24):
 
 @torch.no_grad()
 def loss_in_place(model, layout, weights, batch):
-    """The loss as any training would find it: the weights in the network, BatchNorm on the batch."""
+    """The loss as in training: the weights in the network, BatchNorm on the batch."""
     layout.write(model, weights)
     for module in model.modules():
         module.train(isinstance(module, nn.BatchNorm2d))
@@ -51,10 +51,10 @@ def loss_in_place(model, layout, weights, batch):
         ("ResNet18", {}, ()),
     ],
 )
-def test_losses_are_those_of_networks_that_hold_the_weights(tmp_path, target, options, frozen):
+def test_losses_equal_those_of_a_network_with_these_weights(tmp_path, target, options, frozen):
     model, run = build(target, options, frozen)
     trajectory = record(tmp_path, model, run)
-    problem, batch = InnerProblem.of(trajectory), examples()
+    problem, batch = InnerProblem.from_trajectory(trajectory), examples()
     start = trajectory.weights(0)
     weights = torch.stack([start, start + 0.01 * torch.randn_like(start)])
     weights.requires_grad_()
@@ -66,10 +66,10 @@ def test_losses_are_those_of_networks_that_hold_the_weights(tmp_path, target, op
     assert weights.grad.any(1).all()
 
 
-def test_its_gradient_is_the_one_that_training_finds(tmp_path):
+def test_the_gradient_equals_that_of_training(tmp_path):
     model, run = build(options={"widths": [12]}, frozen=["layers.3.bias"])
     trajectory = record(tmp_path, model, run)
-    problem, batch = InnerProblem.of(trajectory), examples()
+    problem, batch = InnerProblem.from_trajectory(trajectory), examples()
     weights = trajectory.weights(0)[None].requires_grad_()
     problem.losses(weights, batch).sum().backward()
     nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
@@ -77,9 +77,9 @@ def test_its_gradient_is_the_one_that_training_finds(tmp_path):
     torch.testing.assert_close(weights.grad[0], trajectory.layout.flatten(gradients))
 
 
-def test_a_loss_does_not_depend_on_the_other_networks_in_the_batch(tmp_path):
+def test_a_loss_does_not_depend_on_the_other_weight_vectors(tmp_path):
     model, run = build("ResNet18")
-    problem, batch = InnerProblem.of(record(tmp_path, model, run)), examples(12)
+    problem, batch = InnerProblem.from_trajectory(record(tmp_path, model, run)), examples(12)
     weights = Layout.of(model).read(model)
     together = problem.losses(torch.stack([weights, 2 * weights]), batch)
     torch.testing.assert_close(together[:1], problem.losses(weights[None], batch))
@@ -95,34 +95,34 @@ def test_a_loss_does_not_depend_on_the_other_networks_in_the_batch(tmp_path):
         ({"task": "mnist", "task_config": {"data_dir": "nowhere"}}, TaskDataError, "nowhere"),
     ],
 )
-def test_a_problem_that_cannot_be_rebuilt_is_refused_with_a_way_out(tmp_path, monkeypatch, change, error, message):
+def test_a_problem_that_cannot_be_rebuilt_raises_with_a_remedy(tmp_path, monkeypatch, change, error, message):
     monkeypatch.chdir(tmp_path)
     model, run = build(options={"widths": [12]})
     trajectory = record(tmp_path / "seed_0", model, {**run, **change})
     with pytest.raises(error, match=message) as caught:
-        InnerProblem.of(trajectory)
+        InnerProblem.from_trajectory(trajectory)
     assert "seed_0" in str(caught.value)
     assert "objective `weights`" in str(caught.value)
 
 
 @pytest.mark.parametrize("fact", ["task", "task_config", "target_model", "target_config"])
-def test_a_trajectory_that_does_not_state_its_problem_is_refused(tmp_path, fact):
+def test_a_trajectory_without_the_facts_of_its_problem_is_rejected(tmp_path, fact):
     model, run = build(options={"widths": [12]})
     del run[fact]
     with pytest.raises(TrajectoryError, match=f"does not state its '{fact}'; use the objective `weights`"):
-        InnerProblem.of(record(tmp_path, model, run))
+        InnerProblem.from_trajectory(record(tmp_path, model, run))
 
 
-def test_data_may_lie_elsewhere_by_now(tmp_path, mnist_dir):
+def test_the_data_folder_can_be_given(tmp_path, mnist_dir):
     config = target_config("MLP", {**FACTS, "in_features": 784, "image_size": 28}, {"widths": [4]})
     model = get_target_model("MLP", **config)
     run = {"task": "mnist", "task_config": {"data_dir": "/gone"}, "target_model": "MLP", "target_config": config}
-    problem = InnerProblem.of(record(tmp_path, model, run), mnist_dir)
+    problem = InnerProblem.from_trajectory(record(tmp_path, model, run), mnist_dir)
     batch = problem.task.sample("meta", 10, generator(0))
     assert problem.losses(problem.layout.read(model)[None], batch).isfinite().all()
 
 
-def test_only_trajectories_of_one_problem_share_a_key(tmp_path):
+def test_trajectories_share_a_key_only_within_one_problem(tmp_path):
     model, run = build(options={"widths": [12]})
 
     def key(name, model=model, **changes):
@@ -177,22 +177,28 @@ def outside(tmp_path, monkeypatch):
     return "somebodys_networks:Random"
 
 
-def test_code_that_a_file_names_runs_only_if_it_is_trusted(outside, tmp_path):
+def test_code_named_by_a_file_runs_only_if_trusted(outside, tmp_path):
     model, run = build(outside)
     trajectory = record(tmp_path / "run", model, run)
     with pytest.raises(InvalidConfig, match="--trust-code true"):
-        InnerProblem.of(trajectory)
+        InnerProblem.from_trajectory(trajectory)
     assert (
-        InnerProblem.of(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), examples()).isfinite()
+        InnerProblem.from_trajectory(trajectory, trust_code=True)
+        .losses(trajectory.weights(0).unsqueeze(0), examples())
+        .isfinite()
     )
 
 
-def test_buffers_that_training_does_not_change_are_those_of_the_recording(outside, tmp_path):
+def test_constant_buffers_are_those_of_the_recording(outside, tmp_path):
     model, run = build(outside)
     trajectory = record(tmp_path / "one", model, run)
     batch = examples()
     expected = nn.functional.cross_entropy(model(batch.inputs), batch.labels).detach()
-    measured = InnerProblem.of(trajectory, trust_code=True).losses(trajectory.weights(0).unsqueeze(0), batch).detach()
+    measured = (
+        InnerProblem.from_trajectory(trajectory, trust_code=True)
+        .losses(trajectory.weights(0).unsqueeze(0), batch)
+        .detach()
+    )
     assert float(measured) == pytest.approx(float(expected), rel=1e-5)
     another = record(tmp_path / "two", *build(outside))
     assert problem_key(another) != problem_key(trajectory)

@@ -1,4 +1,4 @@
-"""Progress is a line in a log, a bar on a terminal, and nothing where only warnings are wanted."""
+"""Progress is a log line, a bar on a terminal, and nothing if only warnings are logged."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from metaopt.core.progress import progress, sub_progress
 
 @pytest.fixture
 def log_file(monkeypatch, caplog):
-    """What is logged where there is no terminal."""
+    """The log without a terminal."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     with caplog.at_level("INFO", logger="metaopt"):
         yield lambda: [record.getMessage() for record in caplog.records]
@@ -25,7 +25,7 @@ def test_a_log_gets_few_lines(log_file):
     assert log_file() == ["MLP: 100 of 100 steps, loss 0.5, 00:00 left"]
 
 
-def test_a_line_says_how_long_it_takes_without_what_was_skipped(log_file, monkeypatch):
+def test_skipped_steps_do_not_count_for_the_remaining_time(log_file, monkeypatch):
     seconds = iter((0.0, 3600.0))
     monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
     with progress(100, "MLP", "run") as bar:
@@ -44,17 +44,17 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     assert "loss=0.25" in shown
 
 
-def test_who_wants_warnings_only_gets_no_bar(capsys, caplog, monkeypatch):
+def test_a_log_level_of_warnings_turns_the_bar_off(capsys, caplog, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with caplog.at_level(logging.WARNING, logger="metaopt"), progress(4, "MLP") as bar:
         bar.update(4)
     assert not capsys.readouterr().err
 
 
-def test_what_fails_counts_as_the_whole_of_its_share(log_file):
+def test_a_failed_block_counts_as_all_its_steps(log_file):
     def fail(bar):
-        with sub_progress(bar, 60) as share:
-            share.update(10)
+        with sub_progress(bar, 60) as part:
+            part.update(10)
             raise ValueError
 
     with progress(100, "MLP") as bar:

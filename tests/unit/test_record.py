@@ -1,4 +1,4 @@
-"""Phase 1 records what it says, refuses what cannot be, and loses nothing when it fails."""
+"""Phase 1 records trajectories, rejects invalid configurations, and keeps what it recorded when it fails."""
 
 import json
 from dataclasses import replace
@@ -11,22 +11,22 @@ from metaopt.core.tracker import SilentTracker
 from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.targets import get_target_model
 from metaopt.trajectories import Trajectory
-from metaopt.weights.files import load_model_weights
+from metaopt.weights.model_files import load_model_weights
 
 BATCHES = 15  # of 64 among the 945 training images of digits
 
 
-class Notes(SilentTracker):
-    """Remembers what it is told."""
+class RecordingTracker(SilentTracker):
+    """Keeps everything in memory."""
 
     def __init__(self):
-        self.values, self.told, self.children = {}, [], {}
+        self.values, self.steps, self.children = {}, [], {}
 
     def params(self, values):
         self.values.update(values)
 
     def metrics(self, values, step):
-        self.told.append((step, set(values)))
+        self.steps.append((step, set(values)))
 
     def text(self, text, name):
         self.values[name] = text
@@ -40,7 +40,7 @@ class Notes(SilentTracker):
     def child(self, name):
         from contextlib import nullcontext
 
-        return nullcontext(self.children.setdefault(name, Notes()))
+        return nullcontext(self.children.setdefault(name, RecordingTracker()))
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def config(tmp_path):
     )
 
 
-def test_one_run_is_a_trajectory_with_its_facts(config):
-    notes = Notes()
-    (folder,) = train_targets(config, notes)
+def test_a_run_records_a_trajectory_with_its_facts(config):
+    tracker = RecordingTracker()
+    (folder,) = train_targets(config, tracker)
     trajectory = Trajectory.open(folder)
     assert trajectory.name == "mlp/seed_0"
     assert trajectory.steps == [0, BATCHES, 2 * BATCHES]
@@ -67,26 +67,26 @@ def test_one_run_is_a_trajectory_with_its_facts(config):
     model = get_target_model(trajectory.run["target_model"], **trajectory.run["target_config"])
     load_model_weights(model, trajectory.snapshots[1].path)
     assert torch.equal(trajectory.layout.read(model), trajectory.weights(1))
-    assert notes.told[0] == (0, {"val_loss", "val_accuracy", "epoch"})
-    assert notes.told[1] == (BATCHES, {"train_loss", "val_loss", "val_accuracy", "epoch", "seconds"})
-    assert notes.values["trajectory"] == [*(snapshot.path.name for snapshot in trajectory.snapshots), "task.json"]
-    assert notes.values["lr_drawn"] == 1e-3
-    assert "losses" in notes.values
+    assert tracker.steps[0] == (0, {"val_loss", "val_accuracy", "epoch"})
+    assert tracker.steps[1] == (BATCHES, {"train_loss", "val_loss", "val_accuracy", "epoch", "seconds"})
+    assert tracker.values["trajectory"] == [*(snapshot.path.name for snapshot in trajectory.snapshots), "task.json"]
+    assert tracker.values["lr_drawn"] == 1e-3
+    assert "losses" in tracker.values
 
 
-def test_snapshots_also_each_so_many_steps(config):
+def test_snapshots_are_also_taken_every_few_steps(config):
     (folder,) = train_targets(replace(config, snapshot_every=10), SilentTracker())
     assert Trajectory.open(folder).steps == [0, 10, 15, 20, 30]
 
 
-def test_several_runs_draw_their_learning_rates_and_rebuild_from_their_own_configuration(config, tmp_path):
-    notes, config = Notes(), replace(config, runs=3, lr="1e-4:1e-2", seed=5, epochs=1)
-    folders = train_targets(config, notes)
+def test_several_runs_draw_learning_rates_and_repeat_from_their_stored_configurations(config, tmp_path):
+    tracker, config = RecordingTracker(), replace(config, runs=3, lr="1e-4:1e-2", seed=5, epochs=1)
+    folders = train_targets(config, tracker)
     assert [folder.name for folder in folders] == ["seed_5", "seed_6", "seed_7"]
     rates = [Trajectory.open(folder).run["lr"] for folder in folders]
     assert len(set(rates)) == 3
     assert all(1e-4 <= rate <= 1e-2 for rate in rates)
-    stored = json.loads(notes.children["mlp seed 6"].values["config.json"])
+    stored = json.loads(tracker.children["mlp seed 6"].values["config.json"])
     again = TrainTargetConfig.from_mapping({**stored, "trajectory_dir": str(tmp_path / "again")})
     (folder,) = train_targets(again, SilentTracker())
     for path in sorted(folders[1].iterdir()):
@@ -94,13 +94,13 @@ def test_several_runs_draw_their_learning_rates_and_rebuild_from_their_own_confi
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("SGD", 0.01), ("LBFGS", 0.0001), ("Rprop", 0.01)])
-def test_any_optimizer_of_torch_trains(config, optimizer, lr):
+def test_any_torch_optimizer_trains(config, optimizer, lr):
     (folder,) = train_targets(replace(config, base_optimizer=optimizer, lr=lr, epochs=1), SilentTracker())
     trajectory = Trajectory.open(folder)
     assert trajectory.losses(1)["val_loss"] < trajectory.losses(0)["val_loss"]
 
 
-def test_resuming_goes_on_to_the_bytes_of_a_run_without_a_stop(config, tmp_path):
+def test_a_resumed_run_gives_the_bytes_of_an_uninterrupted_one(config, tmp_path):
     whole = train_targets(replace(config, epochs=4, trajectory_dir=tmp_path / "whole"), SilentTracker())[0]
     train_targets(config, SilentTracker())
     resumed = train_targets(replace(config, epochs=4, resume=True), SilentTracker())[0]
@@ -108,7 +108,7 @@ def test_resuming_goes_on_to_the_bytes_of_a_run_without_a_stop(config, tmp_path)
     assert all(path.read_bytes() == (resumed / path.name).read_bytes() for path in whole.iterdir())
 
 
-def test_a_running_average_is_recorded_where_it_is_asked_for_also_across_a_resume(config, tmp_path):
+def test_averaging_records_the_ema_of_the_weights_also_after_a_resume(config, tmp_path):
     every_step = replace(config, snapshot_every=1, epochs=1)
     weights = Trajectory.open(train_targets(every_step, SilentTracker())[0])
     averaged = replace(every_step, averaging=0.9, run_name="averages", epochs=2)
@@ -123,15 +123,15 @@ def test_a_running_average_is_recorded_where_it_is_asked_for_also_across_a_resum
     assert all(torch.equal(again.weights(index), average.weights(index)) for index in range(len(average)))
 
 
-def test_resuming_a_complete_run_does_nothing_and_says_so(config, caplog):
+def test_resuming_a_complete_run_changes_nothing_and_logs_it(config, caplog):
     (folder,) = train_targets(config, SilentTracker())
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    notes = Notes()
+    tracker = RecordingTracker()
     with caplog.at_level("INFO"):
-        assert train_targets(replace(config, resume=True), notes) == [folder]
+        assert train_targets(replace(config, resume=True), tracker) == [folder]
     assert "is complete" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    assert notes.told == []
+    assert tracker.steps == []
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ def test_resuming_a_complete_run_does_nothing_and_says_so(config, caplog):
         ({"base_optimizer": "SGD"}, r"run\.base_optimizer is 'Adam'"),
     ],
 )
-def test_resuming_with_other_settings_names_the_field(config, change, field):
+def test_resuming_with_other_settings_raises_and_names_the_field(config, change, field):
     train_targets(config, SilentTracker())
     with pytest.raises(CheckpointError, match=field):
         train_targets(replace(config, epochs=3, resume=True, **change), SilentTracker())
 
 
-def test_a_checkpoint_left_by_an_overwritten_run_is_not_resumed(config):
+def test_the_checkpoint_of_an_overwritten_run_is_not_resumed(config):
     train_targets(replace(config, runs=2), SilentTracker())
     (folder,) = train_targets(replace(config, overwrite=True, lr="1e-2"), SilentTracker())
     first, second = train_targets(replace(config, resume=True, runs=2, lr="1e-2"), SilentTracker())
@@ -157,7 +157,7 @@ def test_a_checkpoint_left_by_an_overwritten_run_is_not_resumed(config):
     assert Trajectory.open(second).run["lr"] == 1e-2
 
 
-def test_a_taken_run_name_is_refused(config):
+def test_a_taken_run_name_is_rejected(config):
     train_targets(config, SilentTracker())
     with pytest.raises(RunNameError, match="--resume"):
         train_targets(config, SilentTracker())
@@ -176,7 +176,7 @@ def test_a_taken_run_name_is_refused(config):
         ({"resume": True, "run_name": "new"}, RunNameError, "nothing to resume"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_overwritten(config, change, error, message):
+def test_an_invalid_configuration_is_rejected_before_anything_is_overwritten(config, change, error, message):
     (folder,) = train_targets(replace(config, epochs=1), SilentTracker())
     before = sorted(config.trajectory_dir.rglob("*"))
     with pytest.raises(error, match=message):
@@ -189,13 +189,13 @@ def test_what_cannot_be_is_refused_before_anything_is_overwritten(config, change
     "change",
     [{"epochs": 0}, {"epochs": -1}, {"lr": 0}, {"lr": "-1e-3"}, {"lr": "1e-2:1e-3"}, {"lr": "nan"}, {"batch_size": 0}],
 )
-def test_values_that_break_a_rule_are_refused(change):
+def test_invalid_values_are_rejected(change):
     with pytest.raises(InvalidConfig, match=next(iter(change))):
         TrainTargetConfig(**change)
 
 
 @pytest.mark.parametrize("lr", ["1e20", "1e38"])
-def test_a_diverging_run_keeps_its_last_good_snapshot(config, lr):
+def test_a_diverged_run_keeps_its_finite_snapshots(config, lr):
     with pytest.raises(Diverged, match=r"steps with lr .* kept in .*Try a lower lr"):
         train_targets(replace(config, lr=lr, base_optimizer="SGD", snapshot_every=1), SilentTracker())
     trajectory = Trajectory.open(config.trajectory_dir / "mlp" / "seed_0")
@@ -203,5 +203,5 @@ def test_a_diverging_run_keeps_its_last_good_snapshot(config, lr):
     assert all(torch.isfinite(trajectory.weights(index)).all() for index in range(len(trajectory)))
 
 
-def test_every_error_is_ours():
+def test_diverged_is_an_error_of_metaopt():
     assert issubclass(Diverged, MetaoptError)

@@ -1,4 +1,4 @@
-"""Names lead to classes, and mistyped ones to the nearest."""
+"""Registries find classes by name and suggest the nearest names for unknown ones."""
 
 from importlib.metadata import EntryPoint
 
@@ -11,7 +11,7 @@ from metaopt.core.registry import Registry, load_path, suggest
 TABLE = {"Alpha": "collections:OrderedDict", "Beta": "collections:Counter"}
 
 
-def test_a_plug_in_of_another_package_is_found_beside_our_own(monkeypatch):
+def test_names_of_plug_ins_are_found_with_those_of_metaopt(monkeypatch):
     point = EntryPoint("Gamma", "collections:deque", "some.group")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     names = Registry("thing", "some.group", TABLE)
@@ -20,12 +20,12 @@ def test_a_plug_in_of_another_package_is_found_beside_our_own(monkeypatch):
     assert names.get("Alpha").__name__ == "OrderedDict"
 
 
-def test_an_unknown_name_gets_the_nearest_ones():
+def test_an_unknown_name_raises_with_the_nearest_names():
     with pytest.raises(UnknownName, match=r"unknown thing 'alfa': did you mean Alpha\? \(known are Alpha, Beta\)"):
         Registry("thing", "metaopt.none", TABLE).get("alfa")
 
 
-def test_far_names_get_all_that_are_known():
+def test_without_a_near_name_all_names_are_suggested():
     assert suggest("zzz", ["Alpha", "Beta"]) == "known are Alpha, Beta"
 
 
@@ -39,14 +39,14 @@ def test_a_name_has_an_origin(monkeypatch):
         names.origin("Delta")
 
 
-def test_a_plug_in_that_cannot_be_imported_says_why(monkeypatch):
+def test_a_plug_in_that_cannot_be_imported_raises_with_the_reason(monkeypatch):
     point = EntryPoint("Gamma", "a_package_that_is_not_there:Gamma", "some.group")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     with pytest.raises(UnknownName, match=r"cannot be imported .*No module named 'a_package_that_is_not_there'"):
         Registry("thing", "some.group", TABLE).get("Gamma")
 
 
-def test_a_path_leads_to_the_object_there():
+def test_a_path_is_imported():
     assert load_path("collections:OrderedDict").__name__ == "OrderedDict"
 
 
@@ -60,6 +60,6 @@ def test_a_path_leads_to_the_object_there():
         (".relative:x", "importing '.relative' fails"),
     ],
 )
-def test_a_path_to_nothing_says_what_is_missing(path, message):
+def test_an_invalid_path_raises_with_the_reason(path, message):
     with pytest.raises(UnknownName, match=message):
         load_path(path)

@@ -1,4 +1,4 @@
-"""A third party adds a target, a task and an optimizer from a package of its own, without touching ours."""
+"""A plug-in package adds a target, a task and optimizers of both kinds without a change to metaopt."""
 
 import importlib
 import sys
@@ -7,10 +7,15 @@ from textwrap import dedent
 import pytest
 import torch
 
-from metaopt.core.errors import UnknownName
+from metaopt.core.errors import InvalidConfig, UnknownName
+from metaopt.core.tracker import SilentTracker
 from metaopt.generative import GENERATIVE_OPTIMIZERS, get_optimizer_model
+from metaopt.optimizers import BASE_OPTIMIZERS, build_optimizer
+from metaopt.recording.config import TrainTargetConfig
+from metaopt.recording.record import train_targets
 from metaopt.targets import TARGETS, get_target_model
 from metaopt.tasks import TASKS, load_task
+from metaopt.trajectories import Trajectory
 from metaopt.weights.layout import Layout
 
 CODE = '''
@@ -19,34 +24,54 @@ from torch import nn
 
 from metaopt.core.config import Config, option
 from metaopt.generative import GenerativeOptimizer
-from metaopt.tasks.base import Batch, SplitConfig
-from metaopt.tasks.classification import Classification
+from metaopt.tasks import Batch, Classification, SplitConfig
 
 
 class LineConfig(Config):
-    bias: bool = option(default=True, help="Whether there is a constant.")
+    bias: bool = option(default=True, help="Whether the layer has a constant.")
 
 
-class Straight(nn.Linear):
+class Linear(nn.Linear):
     Config = LineConfig
 
-    def __init__(self, config):
+    def __init__(self, config=LineConfig()):
         super().__init__(2, 2, bias=config.bias)
 
 
 class Sides(Classification):
-    """Which side of a line a point lies on."""
+    """Classify points by their side of a line."""
 
     Config = SplitConfig
+    topology = "mlp"
 
     def __init__(self, config):
         points = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
         labels = (points.sum(1) > 0).long()
         super().__init__(Batch(points[:30], labels[:30]), Batch(points[30:], labels[30:]), 2, config)
 
+    @property
+    def model_facts(self):
+        return {}
+
+
+class SignDescent(torch.optim.Optimizer):
+    """Steps of constant length along the sign of the gradient."""
+
+    def __init__(self, params, lr=1e-3, flip=False):
+        super().__init__(params, {"lr": lr, "flip": flip})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure and closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.sub_(weight.grad.sign(), alpha=-group["lr"] if group["flip"] else group["lr"])
+        return loss
+
 
 class HalveConfig(Config):
-    share: float = option(default=0.5, help="What is left.", above=0.0)
+    share: float = option(default=0.5, help="Remaining share.", above=0.0)
 
 
 class Halve(GenerativeOptimizer):
@@ -62,10 +87,13 @@ class Halve(GenerativeOptimizer):
 
 ENTRY_POINTS = """
 [metaopt.targets]
-Straight = metaopt_thirdparty:Straight
+Linear = metaopt_thirdparty:Linear
 
 [metaopt.tasks]
 sides = metaopt_thirdparty:Sides
+
+[metaopt.base_optimizers]
+SignDescent = metaopt_thirdparty:SignDescent
 
 [metaopt.generative]
 Halve = metaopt_thirdparty:Halve
@@ -74,7 +102,7 @@ Halve = metaopt_thirdparty:Halve
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package as pip would have installed it, in a folder of its own."""
+    """A package as pip installs it, in a folder on `sys.path`."""
     (tmp_path / "metaopt_thirdparty.py").write_text(CODE)
     info = tmp_path / "metaopt_thirdparty-1.0.dist-info"
     info.mkdir()
@@ -87,21 +115,25 @@ def package(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("package")
-def test_names_of_plugins_stand_among_ours():
-    assert {"Straight", "TargetCNN"} <= set(TARGETS.names())
+def test_names_of_plugins_are_listed_with_those_of_metaopt():
+    assert {"Linear", "TargetCNN"} <= set(TARGETS.names())
     assert {"sides", "digits"} <= set(TASKS.names())
+    assert {"SignDescent", "Adam"} <= set(BASE_OPTIMIZERS.names())
     assert {"Halve", "Hold"} <= set(GENERATIVE_OPTIMIZERS.names())
+    assert "SignDescent" not in GENERATIVE_OPTIMIZERS.names()
 
 
 @pytest.mark.usefixtures("package")
 def test_plugins_come_from_their_distribution():
-    assert TARGETS.origin("Straight") == "metaopt-thirdparty 1.0"
+    assert TARGETS.origin("Linear") == "metaopt-thirdparty 1.0"
     assert TASKS.origin("digits") == "metaopt"
+    assert BASE_OPTIMIZERS.origin("SignDescent") == "metaopt-thirdparty 1.0"
+    assert BASE_OPTIMIZERS.origin("Adam") == f"torch {importlib.metadata.version('torch')}"
 
 
 @pytest.mark.usefixtures("package")
 def test_plugins_are_built_with_their_own_configuration():
-    task, target = load_task("sides", meta_fraction=0.4), get_target_model("Straight", bias=False)
+    task, target = load_task("sides", meta_fraction=0.4), get_target_model("Linear", bias=False)
     inputs, labels = task.splits["train"][:]
     layout = Layout.of(target)
     weights = layout.read(target)
@@ -115,11 +147,46 @@ def test_plugins_are_built_with_their_own_configuration():
 
 
 @pytest.mark.usefixtures("package")
+def test_a_base_optimizer_is_built_with_its_keyword_arguments():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = build_optimizer("SignDescent", [weight], lr=0.5, options={"flip": True})
+    weight.grad = torch.tensor([3.0, -0.1])
+    optimizer.step()
+    assert weight.tolist() == [0.5, -0.5]
+    with pytest.raises(InvalidConfig, match=r"SignDescent .*momentum"):
+        build_optimizer("SignDescent", [weight], lr=0.5, options={"momentum": 0.9})
+
+
+@pytest.mark.usefixtures("package")
+def test_a_base_optimizer_trains_a_target(tmp_path):
+    config = TrainTargetConfig(
+        run_name="sides",
+        task="sides",
+        target_model="Linear",
+        base_optimizer="SignDescent",
+        base_optimizer_options="flip=true",
+        lr=0.01,
+        batch_size=10,
+        epochs=2,
+        snapshot_every=1,
+        trajectory_dir=tmp_path / "trajectories",
+        checkpoint_dir=tmp_path / "checkpoints",
+    )
+    (folder,) = train_targets(config, SilentTracker())
+    trajectory = Trajectory.open(folder)
+    assert trajectory.run["base_optimizer"] == "SignDescent"
+    changes = (trajectory.weights(1) - trajectory.weights(0)).abs()
+    torch.testing.assert_close(changes, torch.full_like(changes, 0.01))
+
+
+@pytest.mark.usefixtures("package")
 def test_nearest_names_include_those_of_plugins():
-    with pytest.raises(UnknownName, match="did you mean Straight"):
-        get_target_model("Straigt")
+    with pytest.raises(UnknownName, match="did you mean Linear"):
+        get_target_model("Liner")
+    with pytest.raises(UnknownName, match="did you mean SignDescent"):
+        build_optimizer("SignDecent", [], lr=0.1, options={})
 
 
 def test_without_the_package_the_name_is_unknown():
-    with pytest.raises(UnknownName, match="unknown target model 'Straight'"):
-        get_target_model("Straight")
+    with pytest.raises(UnknownName, match="unknown target model 'Linear'"):
+        get_target_model("Linear")

@@ -1,4 +1,4 @@
-"""Run names cannot lead elsewhere, and a run's folder belongs to one process."""
+"""Run names stay in their folder, and one process at a time uses it."""
 
 import subprocess
 import sys
@@ -8,12 +8,12 @@ import pytest
 from metaopt.core.errors import InvalidConfig, RunNameError
 from metaopt.trajectories import check_run_name, claim_run_folder
 
-HOLD = """
+LOCK = """
 import sys, time
 from pathlib import Path
 from metaopt.trajectories import claim_run_folder
 with claim_run_folder(Path(sys.argv[1]), "seed_*"):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(60)
 """
 
@@ -39,17 +39,17 @@ with claim_run_folder(Path(sys.argv[1]), "seed_*"):
         "\udce9",
     ],
 )
-def test_a_name_that_is_no_folder_name_is_refused(name):
+def test_invalid_names_are_rejected(name):
     with pytest.raises(RunNameError, match="cannot be a folder"):
         check_run_name(name)
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn lr=1e-3", "cnn_0.5", "Zahl-é", "x" * 100])
-def test_other_names_are_kept(name):
+def test_valid_names_are_returned(name):
     assert check_run_name(name) == name
 
 
-def test_a_taken_name_is_refused_and_the_message_names_the_flags(tmp_path):
+def test_a_taken_name_is_rejected_and_the_message_names_the_flags(tmp_path):
     with claim_run_folder(tmp_path / "a", "seed_*") as folder:
         (folder / "seed_0").mkdir()
     with pytest.raises(RunNameError, match=r"taken.*--resume.*--overwrite"), claim_run_folder(tmp_path / "a", "seed_*"):
@@ -58,7 +58,7 @@ def test_a_taken_name_is_refused_and_the_message_names_the_flags(tmp_path):
         assert (folder / "seed_0").is_dir()
 
 
-def test_overwriting_removes_only_what_belongs_to_this_kind_of_run(tmp_path):
+def test_overwriting_removes_only_entries_of_this_kind_of_run(tmp_path):
     folder = tmp_path / "a"
     (folder / "seed_0").mkdir(parents=True)
     (folder / "seed_0" / "x").touch()
@@ -68,7 +68,7 @@ def test_overwriting_removes_only_what_belongs_to_this_kind_of_run(tmp_path):
         assert (folder / "mine.txt").exists()
 
 
-def test_resuming_nothing_is_refused_and_leaves_no_folder(tmp_path):
+def test_resuming_a_missing_run_is_rejected_and_leaves_no_folder(tmp_path):
     with (
         pytest.raises(RunNameError, match="nothing to resume"),
         claim_run_folder(tmp_path / "a", "seed_*", resume=True),
@@ -85,18 +85,18 @@ def test_resume_and_overwrite_exclude_each_other(tmp_path):
         pass
 
 
-def test_a_name_in_use_is_refused_until_its_process_is_killed(tmp_path):
+def test_a_name_in_use_is_rejected_until_its_process_is_killed(tmp_path):
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True
-    ) as holder:
+        [sys.executable, "-c", LOCK, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
-            assert holder.stdout.readline() == "held\n"
+            assert process.stdout.readline() == "locked\n"
             with (
                 pytest.raises(RunNameError, match="in use"),
                 claim_run_folder(tmp_path / "a", "seed_*", overwrite=True),
             ):
                 pass
         finally:
-            holder.kill()
+            process.kill()
     with claim_run_folder(tmp_path / "a", "seed_*"):
         pass

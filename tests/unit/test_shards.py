@@ -1,4 +1,4 @@
-"""A large file in pieces is one file to everybody: whole or not at all, verified, and nothing is left lying about."""
+"""A file in shards behaves as one file: atomic, verified, and without remains."""
 
 import json
 import signal
@@ -16,13 +16,13 @@ from metaopt.weights import files
 from metaopt.weights.files import (
     files_of,
     kind_of,
-    load_model_weights,
     read_digest,
     read_facts,
     read_tensors,
     remove_file,
     write_tensors,
 )
+from metaopt.weights.model_files import load_model_weights
 from metaopt.weights.shards import divide
 
 TENSORS = {name: torch.arange(10.0) + number for number, name in enumerate("abcde")}  # 40 bytes each
@@ -58,7 +58,7 @@ def test_model_weights_load_from_shards(tmp_path):
     assert same(other.state_dict(), model.state_dict())
 
 
-def test_tensors_are_divided_by_name_and_never_cut():
+def test_tensors_are_assigned_to_shards_in_order_of_their_names():
     tensors = {"d": torch.zeros(3), "b": torch.zeros(9), "a": torch.zeros(1), "c": torch.zeros(0), "e": torch.zeros(1)}
     assert [[*part] for part in divide(tensors, 16)] == [["a"], ["b"], ["c", "d", "e"]]
     assert [[*part] for part in divide(tensors, 56)] == [["a", "b", "c", "d", "e"]]
@@ -66,7 +66,7 @@ def test_tensors_are_divided_by_name_and_never_cut():
     assert divide({}, 1) == [{}]
 
 
-def test_what_fits_is_written_as_ever(tmp_path):
+def test_small_tensors_need_no_shards(tmp_path):
     write_tensors(tmp_path / "whole", TENSORS, "weights", FACTS)
     write_tensors(tmp_path / "fits", TENSORS, "weights", FACTS, shard_size=200)
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "fits").read_bytes()
@@ -89,7 +89,7 @@ def test_shards_of_other_files_are_left_alone(path):
     assert {*path.parent.iterdir()} == {*files_of(other), nested}
 
 
-def test_removing_what_is_not_there_is_no_error(tmp_path):
+def test_removing_a_missing_file_is_no_error(tmp_path):
     remove_file(tmp_path / "none")
 
 
@@ -109,14 +109,14 @@ def test_an_exchanged_shard_is_named(path, verify):
         read_tensors(path, "weights", verify=verify)
 
 
-def test_another_file_in_the_place_of_a_shard_is_refused(path):
+def test_a_file_of_another_kind_in_place_of_a_shard_is_rejected(path):
     shard = files_of(path)[1]
     write_tensors(shard, {"a": torch.zeros(10)}, "weights", {})
     with pytest.raises(FileFormatError, match="is a weights file; expected a shard file"):
         read_tensors(path, "weights")
 
 
-def test_damage_in_a_shard_is_noticed(path):
+def test_damage_in_a_shard_is_detected(path):
     shard = files_of(path)[3]
     damaged = bytearray(shard.read_bytes())
     damaged[-1] ^= 1
@@ -125,10 +125,10 @@ def test_damage_in_a_shard_is_noticed(path):
         read_tensors(path, "weights")
 
 
-def test_a_tensor_that_stands_twice_is_refused(path):
+def test_a_tensor_in_two_shards_is_rejected(path):
     digest = files._write_shard(path, {"a": torch.zeros(1)}, 1, 2), files._write_shard(path, {"a": torch.ones(1)}, 2, 2)
-    files._write(path, {}, files._sealed({}, {"kind": "weights", "facts": {}, "shards": list(digest)}))
-    with pytest.raises(FileFormatError, match="stands elsewhere, too"):
+    files._write(path, {}, files._header({}, {"kind": "weights", "facts": {}, "shards": list(digest)}))
+    with pytest.raises(FileFormatError, match="is stored twice"):
         read_tensors(path, "weights")
 
 
@@ -146,15 +146,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("shards", HOSTILE.values(), ids=HOSTILE)
-def test_a_header_cannot_lead_elsewhere(path, shards):
-    files._write(path, {}, files._sealed({}, {"kind": "weights", "facts": {}, "shards": shards}))
-    for look in (files_of, kind_of, lambda path: read_tensors(path, "weights", verify=False)):
-        with pytest.raises(FileFormatError, match="what it lists as its shards"):
-            look(path)
+def test_a_header_cannot_name_other_files(path, shards):
+    files._write(path, {}, files._header({}, {"kind": "weights", "facts": {}, "shards": shards}))
+    for read in (files_of, kind_of, lambda path: read_tensors(path, "weights", verify=False)):
+        with pytest.raises(FileFormatError, match="list of shards"):
+            read(path)
 
 
-def test_a_header_that_lists_absurdly_many_shards_is_refused_at_the_first(path):
-    files._write(path, {}, files._sealed({}, {"kind": "weights", "facts": {}, "shards": ["a" * 64] * 200_000}))
+def test_a_header_with_too_many_shards_fails_at_the_first(path):
+    files._write(path, {}, files._header({}, {"kind": "weights", "facts": {}, "shards": ["a" * 64] * 200_000}))
     with pytest.raises(FileFormatError, match="shard_aaaaaaaa_00001_of_200000"):
         read_tensors(path, "weights")
 
@@ -162,9 +162,9 @@ def test_a_header_that_lists_absurdly_many_shards_is_refused_at_the_first(path):
 def test_a_shard_cannot_have_shards(path):
     digest = files._write_shard(path, {}, 1, 1)
     shard = files.shard_path(path, digest, 1, 1)
-    inner = files._sealed({}, {"kind": "shard", "facts": {}, "shards": [digest]})
+    inner = files._header({}, {"kind": "shard", "facts": {}, "shards": [digest]})
     save_file({}, shard, metadata={"metaopt": json.dumps(inner, sort_keys=True, separators=(",", ":"))})
-    files._write(path, {}, files._sealed({}, {"kind": "weights", "facts": {}, "shards": [digest]}))
+    files._write(path, {}, files._header({}, {"kind": "weights", "facts": {}, "shards": [digest]}))
     with pytest.raises(FileFormatError, match="is not the shard"):
         read_tensors(path, "weights")
 

@@ -1,4 +1,4 @@
-"""Places in networks: which there are, how they are changed and read, and that nothing stays behind."""
+"""Taps of networks: their names and order, reading and replacing their outputs, and removal of the hooks."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def small_gpt():
     return get_target_model("GPT", vocab_size=11, block_size=8, n_layer=2, n_embd=8).eval()
 
 
-def test_any_network_has_its_layers_as_places():
+def test_layers_of_any_network_are_taps():
     assert taps(network()) == [
         Tap("0", "layer", 4, position=0),
         Tap("2", "layer", 4, position=1),
@@ -25,7 +25,7 @@ def test_any_network_has_its_layers_as_places():
 
 
 class Backwards(nn.Module):
-    """Calls its modules in another order than it defines them, and one of them never."""
+    """Calls its modules in another order than it defines them, and one of them not at all."""
 
     def __init__(self):
         super().__init__()
@@ -35,12 +35,12 @@ class Backwards(nn.Module):
         return self.second(self.first(inputs))
 
 
-def test_an_example_shows_the_true_order():
+def test_example_inputs_give_the_order_of_the_forward_pass():
     assert [tap.name for tap in taps(Backwards())] == ["second", "unused", "first"]
     assert [(tap.name, tap.position) for tap in taps(Backwards(), torch.zeros(1, 3))] == [("first", 0), ("second", 1)]
 
 
-def test_a_gpt_names_its_attentions_mlps_and_blocks():
+def test_taps_of_a_gpt():
     native = [(tap.name, tap.kind, tap.size) for tap in taps(small_gpt()) if tap.kind != "layer"]
     assert native == [
         (f"blocks.{block}{part}", kind, 8)
@@ -58,23 +58,23 @@ def test_a_gpt_names_its_attentions_mlps_and_blocks():
         ("VisionTransformer", {"n_layer": 2, "n_embd": 8}, [8, 8]),
     ],
 )
-def test_networks_for_images_name_their_blocks(name, options, sizes):
+def test_block_taps_of_image_networks(name, options, sizes):
     assert [tap.size for tap in taps(get_target_model(name, **options)) if tap.kind == "block"] == sizes
 
 
-def test_places_of_a_part_are_places_of_the_whole():
+def test_taps_of_a_child_are_taps_of_its_parent():
     names = [tap.name for tap in taps(nn.Sequential(nn.Linear(2, 2), small_gpt()))]
     assert {"0", "1.blocks.0.attention", "1.blocks.0"} <= set(names)
 
 
-def test_a_function_goes_on_with_what_it_returns():
+def test_the_result_of_a_function_replaces_the_output():
     model, inputs = network(), torch.randn(5, 3)
     with tapped(model, {"0": torch.zeros_like}):
         changed = model(inputs)
     assert torch.equal(changed, model[1:](torch.zeros(5, 4)))
 
 
-def test_an_attention_may_answer_with_several_tensors():
+def test_the_first_of_several_outputs_is_replaced():
     model = get_target_model("VisionTransformer", image_size=8, n_layer=1, n_embd=8).eval()
     place = "network.encoder.layers.encoder_layer_0.self_attention"
     with tapped(model, {place: torch.zeros_like}):
@@ -83,14 +83,14 @@ def test_an_attention_may_answer_with_several_tensors():
     assert not read[place].any()
 
 
-def test_functions_learn():
+def test_functions_get_gradients():
     model, adapter = network().requires_grad_(False), nn.Linear(4, 4)
     with tapped(model, {"0": adapter}):
         model(torch.randn(5, 3)).sum().backward()
     assert adapter.weight.grad is not None
 
 
-def test_hooks_are_gone_after_an_error():
+def test_hooks_are_removed_after_an_error():
     model = network()
     with (
         pytest.raises(RuntimeError, match="size"),
@@ -100,7 +100,7 @@ def test_hooks_are_gone_after_an_error():
     assert not any(module._forward_hooks for module in model)
 
 
-def test_reading_gives_the_tensors_at_the_places_that_are_asked_for():
+def test_reading_gives_the_outputs_at_the_named_taps():
     model, inputs = network(), torch.randn(5, 3)
     read = read_taps(model, inputs, ["0", "3"])
     assert list(read) == ["0", "3"]
@@ -108,7 +108,7 @@ def test_reading_gives_the_tensors_at_the_places_that_are_asked_for():
     assert torch.equal(read["3"], model(inputs))
 
 
-def test_unknown_places_show_the_nearest():
+def test_an_unknown_tap_lists_the_nearest():
     model = small_gpt()
     with pytest.raises(UnknownName, match=r"GPT has no tap 'blocks.0.atention': did you mean blocks.0.attention"):
         read_taps(model, torch.zeros(1, 2, dtype=torch.long), ["blocks.0.atention"])

@@ -7,8 +7,9 @@ from torch.func import functional_call
 
 from metaopt.core.errors import InvalidConfig, UnknownName
 from metaopt.targets import TargetCNN, get_target_model, names_code, target_config
-from metaopt.weights.files import read_tensors, save_model_weights
+from metaopt.weights.files import read_tensors
 from metaopt.weights.layout import Layout
+from metaopt.weights.model_files import save_model_weights
 
 CODE = """
 from torch import nn
@@ -50,7 +51,7 @@ class Own(nn.Linear):
 
 @pytest.fixture
 def own_code(tmp_path, monkeypatch):
-    """A file of the user's own on the import path."""
+    """The user's own modules on the import path."""
     (tmp_path / "own_networks.py").write_text(CODE)
     (tmp_path / "own_broken.py").write_text("import a_package_that_is_not_there")
     monkeypatch.syspath_prepend(tmp_path)
@@ -58,7 +59,7 @@ def own_code(tmp_path, monkeypatch):
     sys.modules.pop("own_networks", None)
 
 
-def test_target_cnn_has_exactly_the_specified_weights():
+def test_target_cnn_has_421_642_weights():
     assert Layout.of(TargetCNN()).size == 421_642
 
 
@@ -69,7 +70,7 @@ def test_target_cnn_adapts_its_first_linear_layer(size, weights):
     assert model(torch.zeros(2, 1, size, size)).shape == (2, 10)
 
 
-def test_convnet_has_exactly_the_weights_that_it_states():
+def test_convnet_has_14_378_weights():
     assert Layout.of(get_target_model("ConvNet")).size == 14_378
 
 
@@ -102,7 +103,7 @@ def test_resnet_statistics_are_not_part_of_the_layout():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_tied_weights_count_once_and_are_stored_once(tied, tmp_path):
+def test_tied_weights_are_in_the_layout_once_and_in_a_file_once(tied, tmp_path):
     model = get_target_model("GPT", vocab_size=11, block_size=8, n_layer=1, n_embd=8, tied=tied)
     names = [tensor.name for tensor in Layout.of(model).tensors]
     save_model_weights(model, tmp_path / "weights.safetensors")
@@ -111,7 +112,7 @@ def test_tied_weights_count_once_and_are_stored_once(tied, tmp_path):
     assert ("head.weight" in names) == ("head.weight" in stored) == (not tied)
 
 
-def test_tied_weights_are_given_once_under_their_first_name():
+def test_a_functional_call_takes_tied_weights_under_their_first_name():
     model = get_target_model("GPT", vocab_size=11, block_size=8, n_layer=1, n_embd=8)
     tokens = torch.randint(11, (2, 8))
     changed = {name: parameter + 1 for name, parameter in model.named_parameters()}
@@ -120,7 +121,7 @@ def test_tied_weights_are_given_once_under_their_first_name():
     torch.testing.assert_close(given, model(tokens))
 
 
-def test_unknown_name_shows_the_nearest():
+def test_an_unknown_name_lists_the_nearest():
     with pytest.raises(UnknownName, match="did you mean TargetCNN"):
         get_target_model("TargtCNN")
 
@@ -143,17 +144,17 @@ def test_unknown_name_shows_the_nearest():
         ("torchvision:alexnet", {"pretrained": True}, "targets start from random weights"),
     ],
 )
-def test_bad_options_are_named(name, options, message):
+def test_an_invalid_option_is_an_error(name, options, message):
     with pytest.raises(InvalidConfig, match=message):
         get_target_model(name, **options)
 
 
-def test_more_tokens_than_a_gpt_sees_are_refused():
+def test_more_tokens_than_the_context_length_are_an_error():
     with pytest.raises(InvalidConfig, match="block_size is 64, but 65 tokens came"):
         get_target_model("GPT")(torch.zeros(1, 65, dtype=torch.long))
 
 
-def test_options_of_the_user_win_over_the_facts_of_the_task():
+def test_options_override_the_facts_of_the_task():
     config = target_config("TargetCNN", {"image_size": 8, "classes": 10, "words": 5}, {"image_size": 12})
     assert config == {"in_channels": 1, "image_size": 12, "classes": 10, "hidden": 128}
 
@@ -173,7 +174,7 @@ def test_a_classifier_of_torchvision_fits_channels_and_classes():
         ("torchvison:resnet18", "importing 'torchvison' fails"),
     ],
 )
-def test_networks_that_torchvision_does_not_have_are_unknown(name, message):
+def test_an_unknown_classifier_of_torchvision_is_an_error(name, message):
     with pytest.raises(UnknownName, match=message):
         target_config(name, {}, {})
 
@@ -198,13 +199,13 @@ def test_a_language_model_of_transformers_takes_the_vocabulary_from_the_task():
         ("GPT2Config", {"n_layer": "many"}, InvalidConfig, "GPT2Config does not take"),
     ],
 )
-def test_what_transformers_does_not_have_is_named(name, options, error, message):
+def test_an_unknown_name_or_option_of_transformers_is_an_error(name, options, error, message):
     pytest.importorskip("transformers")
     with pytest.raises(error, match=message):
         get_target_model(f"transformers:{name}", **options)
 
 
-def test_a_missing_package_says_how_to_install_it(monkeypatch):
+def test_a_missing_package_is_an_error_with_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InvalidConfig, match=r'pip install "metaopt\[transformers\]"'):
         get_target_model("transformers:GPT2Config")
@@ -220,7 +221,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         ("anything", {"in_features": 2, "out_features": 2}, {"in_features": 2, "out_features": 2}),
     ],
 )
-def test_code_of_the_users_own_gets_the_facts_that_it_names(name, options, config):
+def test_own_code_gets_the_facts_that_its_parameters_name(name, options, config):
     facts = {"in_features": 5, "classes": 3, "image_size": 8}
     assert target_config(f"own_networks:{name}", facts, options) == config
     assert isinstance(get_target_model(f"own_networks:{name}", **config), nn.Module)
@@ -239,7 +240,7 @@ def test_code_of_the_users_own_gets_the_facts_that_it_names(name, options, confi
         ("own_networks:Own", {"clases": 3}, InvalidConfig, "did you mean classes"),
     ],
 )
-def test_what_is_wrong_with_code_of_the_users_own_is_said(path, options, error, message):
+def test_errors_in_own_code_are_described(path, options, error, message):
     with pytest.raises(error, match=message):
         get_target_model(path, **options)
 
@@ -247,10 +248,10 @@ def test_what_is_wrong_with_code_of_the_users_own_is_said(path, options, error, 
 @pytest.mark.parametrize(
     "name", ["package.module:build", "os:system", ":", "torchvision.models:resnet18", " torchvision:x"]
 )
-def test_paths_to_code_are_known_as_such(name):
+def test_an_import_path_names_code(name):
     assert names_code(name)
 
 
 @pytest.mark.parametrize("name", ["MLP", "", "torchvision:resnet18", "transformers:GPT2Config"])
-def test_names_are_no_code(name):
+def test_other_names_do_not_name_code(name):
     assert not names_code(name)

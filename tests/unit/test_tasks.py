@@ -6,7 +6,7 @@ import torch
 from metaopt.core.errors import InvalidConfig, TaskDataError, UnknownName
 from metaopt.core.rng import generator
 from metaopt.tasks import load_task
-from metaopt.tasks.images import flipped, shifted
+from metaopt.tasks.image_augmentation import flipped, shifted
 
 
 def test_digits_are_divided_as_documented():
@@ -21,13 +21,13 @@ def test_digits_are_divided_as_documented():
     assert task.baseline_loss == pytest.approx(math.log(10))
 
 
-def test_digits_are_normalised():
+def test_digits_are_standardised():
     inputs = torch.cat([examples[:].inputs for examples in load_task("digits").splits.values()])
     assert inputs.mean().abs() < 1e-5
     assert inputs.std() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_another_split_seed_divides_otherwise():
+def test_another_split_seed_gives_other_splits():
     assert load_task("digits").digest() != load_task("digits", split_seed=1).digest()
 
 
@@ -37,18 +37,18 @@ def test_mnist_from_files(mnist_dir):
     assert task.splits["train"][:].inputs.dtype == torch.float32
 
 
-def test_mnist_without_files_says_what_to_do(tmp_path):
+def test_missing_mnist_files_are_an_error_with_advice(tmp_path):
     with pytest.raises(TaskDataError, match="--data-dir"):
         load_task("mnist", data_dir=tmp_path, download=False)
 
 
-def test_unknown_task_shows_the_nearest():
+def test_an_unknown_task_lists_the_nearest():
     with pytest.raises(UnknownName, match="did you mean digits"):
         load_task("digit")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, "half"])
-def test_bad_fraction_is_refused(fraction):
+def test_an_invalid_fraction_is_an_error(fraction):
     with pytest.raises(InvalidConfig, match="meta_fraction"):
         load_task("digits", meta_fraction=fraction)
 
@@ -58,7 +58,7 @@ def test_generator_depends_on_every_number():
     assert len(first) == 5
 
 
-def test_training_digits_are_shifted_anew_in_each_epoch():
+def test_training_digits_are_shifted_again_in_each_epoch():
     task, plain = load_task("digits"), load_task("digits", shift=0)
     first, second, unshifted = (next(t.batches(64, 0, e)).inputs for t, e in ((task, 0), (task, 1), (plain, 0)))
     assert not torch.equal(first, unshifted)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from metaopt.core.errors import InvalidConfig, TaskDataError
 from metaopt.tasks import load_task
-from metaopt.tasks.image_files import decode
+from metaopt.tasks.image_folder import decode
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_splits_classes_and_standardisation(folder):
     assert torch.allclose(inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
 
 
-def test_the_second_time_is_the_same_and_reads_no_image(folder, monkeypatch):
+def test_a_second_load_is_equal_and_reads_no_image(folder, monkeypatch):
     first = load(folder)
     monkeypatch.setattr(Image, "open", None)
     again = load(folder)
@@ -56,7 +56,7 @@ def test_the_second_time_is_the_same_and_reads_no_image(folder, monkeypatch):
     assert torch.equal(again.splits["train"][:].inputs, first.splits["train"][:].inputs)
 
 
-def test_a_changed_image_is_read_anew(folder):
+def test_a_changed_image_is_decoded_again(folder):
     before = load(folder).digest()
     Image.new("RGB", (6, 6), "red").save(folder / "train" / "cat" / "0.png")
     assert load(folder).digest() != before
@@ -72,7 +72,7 @@ def test_the_order_of_the_file_system_does_not_matter(folder, tmp_path, home):
     assert load(tmp_path / "other").digest() == before
 
 
-def test_a_broken_image_is_left_out_and_named_each_time(folder, caplog):
+def test_an_unreadable_image_is_skipped_with_a_warning_in_each_run(folder, caplog):
     (folder / "train" / "dog" / "3.png").write_bytes(b"no image")
     for _ in range(2):
         caplog.clear()
@@ -83,7 +83,7 @@ def test_a_broken_image_is_left_out_and_named_each_time(folder, caplog):
         load(folder, strict=True)
 
 
-def test_truncated_images_are_broken(folder, caplog):
+def test_a_truncated_image_is_unreadable(folder, caplog):
     path = folder / "train" / "dog" / "3.png"
     path.write_bytes(path.read_bytes()[:-60])
     load(folder)
@@ -133,19 +133,19 @@ def no_images(folder):
         (no_images, "too few to divide"),
     ],
 )
-def test_bad_folders_are_refused(folder, corrupt, message):
+def test_an_invalid_folder_is_an_error(folder, corrupt, message):
     corrupt(folder)
     with pytest.raises(TaskDataError, match=message) as caught:
         load(folder)
     assert str(folder) in str(caught.value)
 
 
-def test_two_channels_are_refused(folder):
+def test_two_channels_are_an_error(folder):
     with pytest.raises(InvalidConfig, match="channels is 2"):
         load(folder, channels=2)
 
 
-def test_grey(folder):
+def test_grey_images(folder):
     assert load(folder, channels=1).model_facts["in_features"] == 36
 
 
@@ -160,17 +160,17 @@ def test_an_image_of_the_right_size_keeps_every_pixel(tmp_path):
     assert torch.equal(decoded, torch.from_numpy(pixels).movedim(-1, 0))
 
 
-def test_a_wide_image_shows_its_middle(tmp_path):
+def test_a_wide_image_is_cropped_to_its_centre(tmp_path):
     pixels = np.zeros((8, 24), dtype=np.uint8)
     pixels[:, 8:16] = 200
     assert (decode(saved(tmp_path, Image.fromarray(pixels)), 4, 1) > 150).all()
 
 
-def test_an_image_is_turned_upright(tmp_path):
+def test_an_image_is_rotated_upright(tmp_path):
     image = Image.new("L", (4, 4))
     image.putpixel((0, 0), 255)
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned to the right
+    exif[0x0112] = 6  # rotated to the right
     decoded = decode(saved(tmp_path, image, exif=exif), 4, 1)
     assert decoded[0].nonzero().tolist() == [[0, 3]]
 
@@ -184,7 +184,7 @@ def test_any_mode_gives_bytes(tmp_path, mode, channels):
     assert decoded.dtype == torch.uint8
 
 
-def test_transparent_places_are_white(tmp_path):
+def test_transparent_pixels_are_white(tmp_path):
     assert decode(saved(tmp_path, Image.new("RGBA", (4, 4), (9, 9, 9, 0))), 4, 3).eq(255).all()
     palette = Image.new("P", (4, 4))
     assert decode(saved(tmp_path, palette, transparency=0), 4, 3).eq(255).all()

@@ -9,7 +9,7 @@ import torch
 
 from metaopt.core.errors import TaskDataError
 from metaopt.tasks import load_task
-from metaopt.tasks.tokenizers import Bytes, Characters, Pieces
+from metaopt.tasks.tokenizers import Bytes, Characters, SentencePieces
 
 TEXT = "".join(f"The {n}th dög of {n * n} cats ran to the {n % 7} houses.\n" for n in range(1500))
 
@@ -31,7 +31,7 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "characters", "sentencepiece"])
-def test_parts_follow_on_one_another_and_labels_on_inputs(file, tokenizer):
+def test_splits_are_consecutive_and_labels_are_the_next_tokens(file, tokenizer):
     task = load(file, tokenizer=tokenizer, vocab_size=400, block_size=16)
     end = 0
     for name in ("train", "meta", "guard", "validation"):
@@ -39,59 +39,59 @@ def test_parts_follow_on_one_another_and_labels_on_inputs(file, tokenizer):
         assert inputs.dtype == torch.int64
         assert torch.equal(inputs[:, 1:], labels[:, :-1])
         assert torch.equal(inputs[1:, 0], labels[:-1, -1])
-        said = task.decode(inputs.flatten()).rstrip("�")  # a block may end within a character
-        assert TEXT.find(said) >= end
-        end = TEXT.find(said) + len(said)
+        text = task.decode(inputs.flatten()).rstrip("�")  # a block may end within a character
+        assert TEXT.find(text) >= end
+        end = TEXT.find(text) + len(text)
     assert task.model_facts["block_size"] == 16
 
 
-def test_vocabularies(file):
+def test_vocabulary_sizes(file):
     sizes = [load(file, tokenizer=name, vocab_size=400).model_facts["vocab_size"] for name in ("bytes", "characters")]
     assert sizes == [256, len(set(TEXT))]
     assert load(file, tokenizer="sentencepiece", vocab_size=400).model_facts["vocab_size"] == 400
 
 
-@pytest.mark.parametrize("tokenizer", [Bytes(), Characters(TEXT), "pieces"])
-def test_what_is_encoded_can_be_decoded(tokenizer):
-    tokenizer = Pieces.learned(TEXT, 400) if tokenizer == "pieces" else tokenizer
+@pytest.mark.parametrize("tokenizer", [Bytes(), Characters(TEXT), "sentencepiece"])
+def test_decoding_restores_the_text(tokenizer):
+    tokenizer = SentencePieces.train(TEXT, 400) if tokenizer == "sentencepiece" else tokenizer
     for text in (TEXT[:200], "", "  of  the  dog\n\n"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_pieces_say_what_they_never_saw():
-    pieces = Pieces.learned(TEXT, 400)
+def test_sentencepiece_encodes_unknown_characters_as_bytes():
+    pieces = SentencePieces.train(TEXT, 400)
     assert pieces.decode(pieces.encode("日本\t€")) == "日本\t€"
 
 
-def test_characters_refuse_what_they_never_saw():
+def test_an_unknown_character_is_an_error():
     with pytest.raises(TaskDataError, match="'日' is not among"):
         Characters(TEXT).encode("a 日")
 
 
-def test_pieces_are_learned_once(home, monkeypatch):
-    first = Pieces.learned(TEXT, 400)
+def test_sentencepiece_is_trained_once(home, monkeypatch):
+    first = SentencePieces.train(TEXT, 400)
     monkeypatch.setattr("sentencepiece.SentencePieceTrainer.train", None)
-    assert torch.equal(Pieces.learned(TEXT, 400).encode(TEXT), first.encode(TEXT))
+    assert torch.equal(SentencePieces.train(TEXT, 400).encode(TEXT), first.encode(TEXT))
 
 
-def test_pieces_are_learned_from_the_training_part_alone(file):
+def test_sentencepiece_is_trained_on_the_training_split_alone(file):
     task = load(file, tokenizer="sentencepiece", vocab_size=400, block_size=16)
     file.write_bytes((TEXT[:-500] + "x" * 500).encode())
     other = load(file, tokenizer="sentencepiece", vocab_size=400, block_size=16)
     assert torch.equal(task.encode(TEXT), other.encode(TEXT))
 
 
-def test_one_long_line_is_enough_to_learn_from():
-    assert Pieces.learned(TEXT.replace("\n", " "), 400).vocab_size == 400
+def test_sentencepiece_can_be_trained_on_one_long_line():
+    assert SentencePieces.train(TEXT.replace("\n", " "), 400).vocab_size == 400
 
 
 @pytest.mark.parametrize(("size", "advice"), [(32000, r"vocab_size=(\d+) or less"), (20, r"vocab_size=(\d+) or more")])
-def test_a_vocabulary_that_does_not_fit_names_one_that_does(file, size, advice, capfd):
+def test_an_impossible_vocabulary_size_is_an_error_with_a_possible_one(file, size, advice, capfd):
     with pytest.raises(TaskDataError, match=f"text.txt: vocab_size is {size}.*{advice}") as caught:
         load(file, tokenizer="sentencepiece", vocab_size=size)
     fits = int(re.search(advice, str(caught.value))[1])
     assert load(file, tokenizer="sentencepiece", vocab_size=fits).model_facts["vocab_size"] == fits
-    assert capfd.readouterr() == ("", "")  # SentencePiece keeps its log to itself
+    assert capfd.readouterr() == ("", "")  # no log of SentencePiece
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path, file):
@@ -104,7 +104,7 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path, file):
     assert load(folder).decode(load(folder).splits["train"][:1].inputs[0]) == TEXT.encode()[:128].decode()
 
 
-def test_text_that_is_too_short_says_what_would_fit(file):
+def test_a_text_that_is_too_short_is_an_error_with_a_possible_block_size(file):
     with pytest.raises(TaskDataError, match=r"guard \d+.*block_size=\d+ or less") as caught:
         load(file, block_size=10000)
     fits = int(str(caught.value).partition("block_size=")[2].split()[0])
@@ -121,7 +121,7 @@ def test_text_that_is_too_short_says_what_would_fit(file):
         (b"abc\xffdef", r"text\.txt is not UTF-8: byte 3 \(0xff\)"),
     ],
 )
-def test_bad_files_are_refused(tmp_path, content, message):
+def test_an_invalid_file_is_an_error(tmp_path, content, message):
     if content is not None:
         (tmp_path / "text.txt").write_bytes(content)
     with pytest.raises(TaskDataError, match=message) as caught:
@@ -129,24 +129,24 @@ def test_bad_files_are_refused(tmp_path, content, message):
     assert str(tmp_path / "text.txt") in str(caught.value)
 
 
-def test_a_folder_without_texts_is_refused(tmp_path):
+def test_a_folder_without_text_files_is_an_error(tmp_path):
     with pytest.raises(TaskDataError, match=r"holds no \*\.txt files"):
         load(tmp_path)
 
 
-def test_perplexity_of_any_loss(file):
+def test_perplexity_does_not_overflow(file):
     task = load(file)
     assert task.metrics_of_loss(0.0) == {"perplexity": 1.0}
     assert task.metrics_of_loss(1e9)["perplexity"] > 1e300
 
 
-def test_measurements_are_bounded_in_memory(file):
+def test_the_batch_size_of_evaluation_is_bounded_by_the_logits(file):
     assert load(file, block_size=2).rows_at_once == 500
     assert load(file, tokenizer="sentencepiece", vocab_size=500, block_size=512).rows_at_once == 65
 
 
 @pytest.mark.parametrize("without", [{"HF_HUB_OFFLINE": "1"}, {"HTTPS_PROXY": "http://127.0.0.1:9"}])
-def test_stories_without_a_network_name_the_way_out_at_once(tmp_path, without):
+def test_tinystories_without_a_network_is_an_error_at_once(tmp_path, without):
     program = (
         "from metaopt.tasks import load_task\nfrom metaopt.core.errors import TaskDataError\n"
         "try: load_task('tinystories')\nexcept TaskDataError as error: print(error)"
@@ -160,7 +160,7 @@ def test_stories_without_a_network_name_the_way_out_at_once(tmp_path, without):
     assert time.monotonic() - started < 60
 
 
-def test_a_missing_package_says_how_to_get_it(monkeypatch):
+def test_a_missing_package_is_an_error_with_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r'pip install "metaopt\[datasets\]"'):
         load_task("tinystories")

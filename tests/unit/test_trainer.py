@@ -1,4 +1,4 @@
-"""Phase 2 learns from recorded runs, judges on others, and refuses what cannot be."""
+"""Phase 2 trains on recorded trajectories, validates on held-out ones, and rejects invalid input."""
 
 import json
 from dataclasses import replace
@@ -23,17 +23,17 @@ from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.trajectories import Trajectory
 
 
-class Notes(SilentTracker):
-    """Remembers what it is told."""
+class RecordingTracker(SilentTracker):
+    """Keeps everything in memory."""
 
     def __init__(self):
-        self.values, self.told, self.data, self.stored = {}, [], {}, []
+        self.values, self.steps, self.data, self.stored = {}, [], {}, []
 
     def params(self, values):
         self.values.update(values)
 
     def metrics(self, values, step):
-        self.told.append((step, dict(values)))
+        self.steps.append((step, dict(values)))
 
     def dataset(self, name, source, digest, context):
         self.data[name] = context
@@ -79,127 +79,129 @@ def config(recorded, tmp_path):
     )
 
 
-def test_it_learns_what_holds_for_runs_that_it_has_not_seen(config):
-    notes = Notes()
-    trained = train_optimizer(replace(config, epochs=16), notes)
-    first, last = notes.told[0][1], notes.told[-1][1]
+def test_training_generalises_to_held_out_runs(config):
+    tracker = RecordingTracker()
+    trained = train_optimizer(replace(config, epochs=16), tracker)
+    first, last = tracker.steps[0][1], tracker.steps[-1][1]
     assert last["val_log_loss_change"] < -0.005
     assert last["val_relative_error"] < 0.9
     assert last["val_objective"] < first["val_objective"]
     assert last["train_objective"] < first["train_objective"]
-    assert trained.figures == last
-    assert (len(trained.learned), len(trained.held_out)) == (3, 1)
-    assert {*trained.learned, *trained.held_out} == {f"mlp/seed_{seed}" for seed in range(4)}
+    assert trained.metrics == last
+    assert (len(trained.training_names), len(trained.held_out_names)) == (3, 1)
+    assert {*trained.training_names, *trained.held_out_names} == {f"mlp/seed_{seed}" for seed in range(4)}
     assert not trained.optimizer.training
-    trajectory = Trajectory.open(config.trajectory_dir / trained.held_out[0])
+    trajectory = Trajectory.open(config.trajectory_dir / trained.held_out_names[0])
     assert trained.layouts == [trajectory.layout]
     assert trained.stride == trajectory.steps[1]
 
 
-def test_it_tells_what_it_was_given_and_what_it_did(config):
-    notes = Notes()
-    trained = train_optimizer(config, notes)
+def test_the_tracker_gets_metrics_parameters_data_and_checkpoints(config):
+    tracker = RecordingTracker()
+    trained = train_optimizer(config, tracker)
     pairs, updates = 3 * 10, 4  # in batches of 8
     assert -(-pairs // 8) == updates
-    assert [step for step, _ in notes.told] == [updates, 2 * updates]
-    assert [values["epoch"] for _, values in notes.told] == [0, 1]
+    assert [step for step, _ in tracker.steps] == [updates, 2 * updates]
+    assert [values["epoch"] for _, values in tracker.steps] == [0, 1]
     names = {
         f"{part}_{name}" for part in ("train", "val") for name in ("objective", "relative_error", "log_loss_change")
     }
-    assert set(notes.told[0][1]) == names | {"seconds", "epoch"}
-    assert notes.values["optimizer.dim"] == 16
-    assert notes.data == dict.fromkeys(trained.learned, "train") | dict.fromkeys(trained.held_out, "held-out")
-    assert notes.stored == [("checkpoints/epoch_0001", ["PerceiverOptimizer_epoch_1.safetensors"])]
+    assert set(tracker.steps[0][1]) == names | {"seconds", "epoch"}
+    assert tracker.values["optimizer.dim"] == 16
+    assert tracker.data == dict.fromkeys(trained.training_names, "train") | dict.fromkeys(
+        trained.held_out_names, "held-out"
+    )
+    assert tracker.stored == [("checkpoints/epoch_0001", ["PerceiverOptimizer_epoch_1.safetensors"])]
     assert trained.checkpoint == config.checkpoint_dir / "mlp" / "PerceiverOptimizer_epoch_1.safetensors"
 
 
-def test_the_configuration_that_it_stores_gives_the_same_bytes_again(config, tmp_path):
-    notes = Notes()
-    trained = train_optimizer(config, notes)
-    stored = {**json.loads(notes.values["config.json"]), "checkpoint_dir": str(tmp_path / "again")}
+def test_the_stored_configuration_gives_the_same_bytes_again(config, tmp_path):
+    tracker = RecordingTracker()
+    trained = train_optimizer(config, tracker)
+    stored = {**json.loads(tracker.values["config.json"]), "checkpoint_dir": str(tmp_path / "again")}
     again = train_optimizer(TrainOptimizerConfig.from_mapping(stored), SilentTracker())
     assert again.checkpoint.read_bytes() == trained.checkpoint.read_bytes()
     other = train_optimizer(replace(config, seed=1, checkpoint_name="other"), SilentTracker())
     assert other.checkpoint.read_bytes() != trained.checkpoint.read_bytes()
 
 
-def test_its_last_checkpoint_holds_what_it_gives(config):
+def test_the_last_checkpoint_has_the_returned_weights(config):
     trained = train_optimizer(config, SilentTracker())
     loaded = load_optimizer_file(trained.checkpoint)
     assert all(torch.equal(each, trained.optimizer.state_dict()[name]) for name, each in loaded.state_dict().items())
 
 
 @pytest.mark.parametrize(("mode", "pairs"), [("sequential", 3 * 4), ("permutation", 3 * 10)])
-def test_a_mode_decides_which_pairs_there_are(config, mode, pairs):
-    notes = Notes()
-    train_optimizer(replace(config, training_mode=mode, batch_size=1, epochs=1), notes)
-    assert notes.told[0][0] == pairs
+def test_the_training_mode_selects_the_pairs(config, mode, pairs):
+    tracker = RecordingTracker()
+    train_optimizer(replace(config, training_mode=mode, batch_size=1, epochs=1), tracker)
+    assert tracker.steps[0][0] == pairs
 
 
-def test_an_epoch_may_be_a_draw_of_the_pairs(config):
-    notes = Notes()
-    train_optimizer(replace(config, pairs_per_epoch=10, batch_size=4), notes)
-    assert [step for step, _ in notes.told] == [3, 6]
+def test_an_epoch_can_draw_some_of_the_pairs(config):
+    tracker = RecordingTracker()
+    train_optimizer(replace(config, pairs_per_epoch=10, batch_size=4), tracker)
+    assert [step for step, _ in tracker.steps] == [3, 6]
 
 
 @pytest.mark.parametrize("objective", ["weights", "task", "mix"])
-def test_any_objective_falls(config, objective):
-    notes = Notes()
-    train_optimizer(replace(config, objective=objective, epochs=5), notes)
-    assert notes.told[-1][1]["val_objective"] < notes.told[0][1]["val_objective"]
-    assert ("val_log_loss_change" in notes.told[0][1]) == (objective != "weights")
+def test_training_lowers_every_objective(config, objective):
+    tracker = RecordingTracker()
+    train_optimizer(replace(config, objective=objective, epochs=5), tracker)
+    assert tracker.steps[-1][1]["val_objective"] < tracker.steps[0][1]["val_objective"]
+    assert ("val_log_loss_change" in tracker.steps[0][1]) == (objective != "weights")
 
 
-def test_networks_of_different_layouts_are_learned_from_together(config):
-    notes = Notes()
-    trained = train_optimizer(replace(config, run_name="mlp, wide", held_out=3, epochs=4), notes)
+def test_networks_of_different_layouts_train_together(config):
+    tracker = RecordingTracker()
+    trained = train_optimizer(replace(config, run_name="mlp, wide", held_out=3, epochs=4), tracker)
     assert len({layout.size for layout in trained.layouts}) == 2
-    assert len(trained.learned) == 3
-    assert {*trained.learned, *trained.held_out} == {
+    assert len(trained.training_names) == 3
+    assert {*trained.training_names, *trained.held_out_names} == {
         *(f"mlp/seed_{seed}" for seed in range(4)), *(f"wide/seed_{seed}" for seed in range(2))
     }  # fmt: skip
     assert trained.checkpoint.parent == config.checkpoint_dir / "mlp+wide"
-    assert notes.told[-1][1]["val_objective"] < notes.told[0][1]["val_objective"]
+    assert tracker.steps[-1][1]["val_objective"] < tracker.steps[0][1]["val_objective"]
 
 
-def test_a_run_name_given_twice_counts_once(config):
-    """Else a run could be learned from and held out at the same time."""
+def test_a_repeated_run_name_counts_once(config):
+    """Else a run could train the optimizer and be held out at the same time."""
     trained = train_optimizer(replace(config, run_name="mlp,mlp", epochs=1), SilentTracker())
-    assert len(trained.learned) + len(trained.held_out) == 4
+    assert len(trained.training_names) + len(trained.held_out_names) == 4
 
 
 @pytest.mark.parametrize("name", ["Hold", "Line", "Average"])
-def test_what_has_nothing_to_learn_is_judged_all_the_same(config, name):
-    notes = Notes()
-    trained = train_optimizer(replace(config, optimizer_model=name, optimizer_options={}, epochs=1), notes)
-    figures = notes.told[0][1]
+def test_an_optimizer_without_weights_is_validated(config, name):
+    tracker = RecordingTracker()
+    trained = train_optimizer(replace(config, optimizer_model=name, optimizer_options={}, epochs=1), tracker)
+    metrics = tracker.steps[0][1]
     assert type(trained.optimizer).__name__ == type(load_optimizer_file(trained.checkpoint)).__name__ == name
     if name == "Hold":
-        assert figures["val_relative_error"] == pytest.approx(1)
-        assert figures["val_log_loss_change"] == 0
+        assert metrics["val_relative_error"] == pytest.approx(1)
+        assert metrics["val_log_loss_change"] == 0
 
 
-def test_one_trajectory_is_learned_from_and_nothing_is_held_out(config, recorded):
-    notes = Notes()
+def test_a_single_trajectory_is_not_held_out(config, recorded):
+    tracker = RecordingTracker()
     one = replace(config, run_name="seed_0", trajectory_dir=recorded / "mlp", epochs=1)
-    trained = train_optimizer(one, notes)
-    assert (trained.learned, trained.held_out) == (["mlp/seed_0"], [])
-    assert {name for name in notes.told[0][1] if name.startswith("val")} == set()
+    trained = train_optimizer(one, tracker)
+    assert (trained.training_names, trained.held_out_names) == (["mlp/seed_0"], [])
+    assert {name for name in tracker.steps[0][1] if name.startswith("val")} == set()
 
 
-def test_resuming_goes_on_to_the_bytes_of_a_training_without_a_stop(config, tmp_path):
+def test_a_resumed_training_gives_the_bytes_of_an_uninterrupted_one(config, tmp_path):
     every = replace(config, checkpoint_every=1)
     whole = train_optimizer(replace(every, epochs=3, checkpoint_dir=tmp_path / "whole"), SilentTracker())
     stopped = train_optimizer(replace(every, epochs=2), SilentTracker())
-    notes = Notes()
-    resumed = train_optimizer(replace(every, epochs=1), notes, resume=stopped.checkpoint)
+    tracker = RecordingTracker()
+    resumed = train_optimizer(replace(every, epochs=1), tracker, resume=stopped.checkpoint)
     assert resumed.checkpoint.name == whole.checkpoint.name == "PerceiverOptimizer_epoch_2.safetensors"
-    assert [values["epoch"] for _, values in notes.told] == [2]
+    assert [values["epoch"] for _, values in tracker.steps] == [2]
     for path in whole.checkpoint.parent.glob("*.safetensors"):
         assert path.read_bytes() == (stopped.checkpoint.parent / path.name).read_bytes(), path.name
 
 
-def test_resuming_may_go_on_elsewhere(config, tmp_path):
+def test_a_resumed_training_can_write_to_another_folder(config, tmp_path):
     first = train_optimizer(config, SilentTracker())
     elsewhere = replace(config, epochs=1, checkpoint_dir=tmp_path / "elsewhere")
     assert train_optimizer(elsewhere, SilentTracker(), resume=first.checkpoint).checkpoint.exists()
@@ -217,7 +219,7 @@ def test_resuming_may_go_on_elsewhere(config, tmp_path):
         ({"optimizer_model": "Line", "optimizer_options": {}}, r"optimizer\.name is 'PerceiverOptimizer'"),
     ],
 )
-def test_resuming_with_other_settings_names_the_field_and_keeps_the_checkpoint(config, change, field):
+def test_resuming_with_other_settings_raises_and_keeps_the_checkpoint(config, change, field):
     checkpoint = train_optimizer(replace(config, epochs=1), SilentTracker()).checkpoint
     before = checkpoint.read_bytes()
     with pytest.raises(CheckpointError, match=field):
@@ -225,7 +227,7 @@ def test_resuming_with_other_settings_names_the_field_and_keeps_the_checkpoint(c
     assert checkpoint.read_bytes() == before
 
 
-def test_a_checkpoint_of_phase_1_or_a_snapshot_is_not_resumed(config, recorded):
+def test_a_checkpoint_of_phase_1_or_a_snapshot_is_rejected(config, recorded):
     with pytest.raises(CheckpointError, match="no checkpoint of phase 2"):
         train_optimizer(config, SilentTracker(), resume=recorded / "checkpoints/mlp/seed_0/checkpoint.safetensors")
     with pytest.raises(FileFormatError, match="is a snapshot file; expected a checkpoint"):
@@ -233,7 +235,7 @@ def test_a_checkpoint_of_phase_1_or_a_snapshot_is_not_resumed(config, recorded):
     assert not config.checkpoint_dir.exists()
 
 
-def test_checkpoints_of_that_name_are_kept_unless_told_otherwise(config):
+def test_checkpoints_of_the_same_name_are_kept_without_overwrite(config):
     checkpoint = train_optimizer(replace(config, epochs=1), SilentTracker()).checkpoint
     with pytest.raises(RunNameError, match="is taken"):
         train_optimizer(config, SilentTracker())
@@ -253,14 +255,14 @@ def test_checkpoints_of_that_name_are_kept_unless_told_otherwise(config):
         ({"checkpoint_name": "a/.."}, RunNameError, "cannot be a folder"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(config, change, error, message):
+def test_an_invalid_configuration_is_rejected_before_anything_is_written(config, change, error, message):
     with pytest.raises(error, match=message):
         train_optimizer(replace(config, overwrite=True, **change), SilentTracker())
     assert not config.checkpoint_dir.exists()
 
 
 @pytest.mark.parametrize("name", ["", "a,", "../x", "a, /b", " "])
-def test_run_names_that_cannot_be_are_refused(name):
+def test_invalid_run_names_are_rejected(name):
     with pytest.raises(RunNameError, match="cannot be a folder"):
         TrainOptimizerConfig(run_name=name)
 
@@ -270,12 +272,12 @@ def test_run_names_that_cannot_be_are_refused(name):
     [{"epochs": 0}, {"lr": 0}, {"lr": "nan"}, {"batch_size": 0}, {"average": 1}, {"training_mode": "all"},
      {"objective": "mixed"}, {"held_out": -1}],
 )  # fmt: skip
-def test_values_that_break_a_rule_are_refused(change):
+def test_invalid_values_are_rejected(change):
     with pytest.raises(InvalidConfig, match=next(iter(change))):
         TrainOptimizerConfig(**change)
 
 
-def test_the_optimizer_is_shown_what_was_recorded(config, tmp_path):
+def test_the_averaging_of_the_optimizer_is_that_of_its_trajectories(config, tmp_path):
     averages = TrainTargetConfig(
         run_name="averages", target_model="MLP", target_options={"widths": [4]}, epochs=3, averaging=0.9, runs=2,
         trajectory_dir=config.trajectory_dir, checkpoint_dir=tmp_path / "targets",
@@ -285,11 +287,11 @@ def test_the_optimizer_is_shown_what_was_recorded(config, tmp_path):
     assert trained.optimizer.averaging == 0.9
     assert train_optimizer(replace(config, checkpoint_name="plain"), SilentTracker()).optimizer.averaging == 0.0
     both = replace(config, run_name=f"{config.run_name},averages", checkpoint_name="both")
-    with pytest.raises(TrajectoryError, match=r"running average of decay 0\.9 .* to be shown ones of 0\."):
+    with pytest.raises(TrajectoryError, match=r"has averaging 0\.9, but the optimizer expects 0 "):
         train_optimizer(both, SilentTracker())
 
 
-def test_a_run_with_one_snapshot_is_refused_by_name(config, recorded, tmp_path):
+def test_a_run_with_one_snapshot_is_rejected_by_name(config, recorded, tmp_path):
     lonely = tmp_path / "lonely" / "seed_0"
     lonely.mkdir(parents=True)
     first = "step_00000000.safetensors"
@@ -298,7 +300,7 @@ def test_a_run_with_one_snapshot_is_refused_by_name(config, recorded, tmp_path):
         train_optimizer(replace(config, run_name="lonely", trajectory_dir=tmp_path), SilentTracker())
 
 
-def test_damage_to_a_snapshot_stops_the_training_by_the_name_of_the_file(config, recorded, tmp_path):
+def test_a_damaged_snapshot_raises_with_the_name_of_the_file(config, recorded, tmp_path):
     copy = tmp_path / "damaged" / "seed_0"
     copy.mkdir(parents=True)
     paths = sorted((recorded / "mlp/seed_0").glob("*.safetensors"))
@@ -310,7 +312,7 @@ def test_damage_to_a_snapshot_stops_the_training_by_the_name_of_the_file(config,
         train_optimizer(replace(config, run_name="damaged", trajectory_dir=tmp_path), SilentTracker())
 
 
-def test_data_that_is_missing_is_said_with_a_way_out(config, tmp_path):
+def test_missing_data_raises_with_a_remedy(config, tmp_path):
     from metaopt.targets import get_target_model
     from metaopt.trajectories import Recorder
     from metaopt.weights.layout import Layout
@@ -326,6 +328,6 @@ def test_data_that_is_missing_is_said_with_a_way_out(config, tmp_path):
     train_optimizer(replace(config, objective="weights", epochs=1), SilentTracker())
 
 
-def test_a_training_that_diverges_says_so(config):
-    with pytest.raises(Diverged, match="train anew with a lower lr"):
+def test_a_diverged_training_raises(config):
+    with pytest.raises(Diverged, match="train again with a lower lr"):
         train_optimizer(replace(config, lr=1e30, epochs=30), SilentTracker())

@@ -1,4 +1,4 @@
-"""Trajectories are recorded by name, read back flat, and checked to belong together."""
+"""Trajectories are recorded by name, read as flat vectors, and checked for consistency."""
 
 import shutil
 
@@ -8,8 +8,9 @@ from torch import nn
 
 from metaopt.core.errors import Diverged, FileFormatError, LayoutMismatch, TrajectoryError
 from metaopt.trajectories import TASK_FILE, Recorder, Trajectory, find_trajectories
-from metaopt.weights.files import files_of, load_model_weights, read_tensors, write_tensors
+from metaopt.weights.files import files_of, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
+from metaopt.weights.model_files import load_model_weights
 
 
 def network() -> nn.Module:
@@ -24,7 +25,7 @@ def record(folder, steps=(0, 5, 10), run=None, model=None, segment=0):
     return model
 
 
-def test_what_was_recorded_is_read_back(tmp_path):
+def test_recorded_snapshots_are_read(tmp_path):
     model = record(tmp_path)
     trajectory = Trajectory.open(tmp_path)
     assert trajectory.steps == [0, 5, 10]
@@ -62,7 +63,7 @@ def test_frozen_weights_are_stored_once(tmp_path):
 
 
 def divide(path, kind) -> None:
-    """Write a file anew, in shards."""
+    """Rewrite a file in shards."""
     tensors, facts = read_tensors(path, kind)
     write_tensors(path, tensors, kind, facts, shard_size=30)
 
@@ -83,7 +84,7 @@ def test_a_trajectory_in_shards_is_the_same_trajectory(tmp_path):
     assert {*after.files()} == {*tmp_path.iterdir()}
 
 
-def test_the_files_of_a_trajectory_are_all_that_there_is_to_copy(tmp_path):
+def test_the_files_of_a_trajectory_include_shards_and_facts_of_the_task(tmp_path):
     model = network()
     model[0].requires_grad_(False)
     record(tmp_path, model=model)
@@ -102,7 +103,7 @@ def test_the_files_of_a_trajectory_are_all_that_there_is_to_copy(tmp_path):
     ]
 
 
-def test_facts_of_the_task_stand_beside_the_snapshots(tmp_path):
+def test_facts_of_the_task_are_read(tmp_path):
     record(tmp_path)
     assert Trajectory.open(tmp_path).task is None
     (tmp_path / TASK_FILE).write_text('{"kind": "ä", "baseline_loss": 0.5}', encoding="utf-8")
@@ -110,14 +111,14 @@ def test_facts_of_the_task_stand_beside_the_snapshots(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"kind": ', b"\xff", b"[" * 100_000])
-def test_damaged_facts_of_the_task_are_refused(tmp_path, content):
+def test_damaged_facts_of_the_task_are_rejected(tmp_path, content):
     record(tmp_path)
     (tmp_path / TASK_FILE).write_bytes(content)
     with pytest.raises(FileFormatError, match=r"task\.json"):
         _ = Trajectory.open(tmp_path).task
 
 
-def test_a_trajectory_need_not_begin_at_its_first_step(tmp_path):
+def test_a_trajectory_may_begin_at_a_later_step(tmp_path):
     model = record(tmp_path, steps=[40, 50])
     trajectory = Trajectory.open(tmp_path)
     assert trajectory.steps == [40, 50]
@@ -134,7 +135,7 @@ def test_weights_that_are_not_finite_are_not_recorded(tmp_path, value):
     assert Trajectory.open(tmp_path).steps == [0, 5, 10]
 
 
-def test_a_network_of_another_layout_is_not_recorded(tmp_path):
+def test_a_network_of_another_layout_is_rejected(tmp_path):
     with pytest.raises(LayoutMismatch):
         Recorder(tmp_path, {}, Layout.of(nn.Linear(2, 2))).record(nn.Linear(2, 3), 0, 0, {})
 
@@ -149,28 +150,28 @@ def test_a_growing_network_has_segments(tmp_path):
         _ = trajectory.layout
 
 
-def test_differing_layouts_in_one_segment_are_refused(tmp_path):
+def test_differing_layouts_in_one_segment_are_rejected(tmp_path):
     record(tmp_path, steps=[0, 1])
     record(tmp_path, steps=[2], model=nn.Linear(2, 5))
     with pytest.raises(TrajectoryError, match="different layouts"):
         Trajectory.open(tmp_path)
 
 
-def test_two_runs_in_one_folder_are_refused(tmp_path):
+def test_two_runs_in_one_folder_are_rejected(tmp_path):
     record(tmp_path, steps=[0, 1])
     record(tmp_path, steps=[2], run={"seed": 1})
     with pytest.raises(TrajectoryError, match="seed is 1 and 0"):
         Trajectory.open(tmp_path)
 
 
-def test_a_renamed_snapshot_is_refused(tmp_path):
+def test_a_renamed_snapshot_is_rejected(tmp_path):
     record(tmp_path)
     (tmp_path / "step_00000005.safetensors").rename(tmp_path / "step_00000007.safetensors")
-    with pytest.raises(TrajectoryError, match="is of step 5"):
+    with pytest.raises(TrajectoryError, match="is the snapshot of step 5"):
         Trajectory.open(tmp_path)
 
 
-def test_damage_is_noticed_on_the_first_read(tmp_path):
+def test_damage_is_detected_on_the_first_read(tmp_path):
     record(tmp_path)
     path = tmp_path / "step_00000005.safetensors"
     damaged = bytearray(path.read_bytes())
@@ -183,7 +184,7 @@ def test_damage_is_noticed_on_the_first_read(tmp_path):
     trajectory.weights(0)
 
 
-def test_tensors_that_are_not_those_of_the_layout_are_refused(tmp_path):
+def test_tensors_that_do_not_match_the_layout_are_rejected(tmp_path):
     record(tmp_path, steps=[0])
     path = tmp_path / "step_00000000.safetensors"
     tensors, facts = read_tensors(path, "snapshot")
@@ -193,7 +194,7 @@ def test_tensors_that_are_not_those_of_the_layout_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["layout", "step", "losses"])
-def test_a_snapshot_without_its_facts_is_refused(tmp_path, missing):
+def test_a_snapshot_without_a_fact_is_rejected(tmp_path, missing):
     record(tmp_path, steps=[0])
     path = tmp_path / "step_00000000.safetensors"
     tensors, facts = read_tensors(path, "snapshot")
@@ -203,14 +204,14 @@ def test_a_snapshot_without_its_facts_is_refused(tmp_path, missing):
         Trajectory.open(tmp_path)
 
 
-def test_an_empty_or_missing_folder_is_no_trajectory(tmp_path):
+def test_an_empty_or_missing_folder_is_rejected(tmp_path):
     with pytest.raises(TrajectoryError, match="no snapshot"):
         Trajectory.open(tmp_path)
     with pytest.raises(TrajectoryError, match="no such folder"):
         Trajectory.open(tmp_path / "none")
 
 
-def test_trajectories_are_found_below_a_folder_in_natural_order(tmp_path):
+def test_trajectories_are_found_in_subfolders_in_natural_order(tmp_path):
     for seed in (10, 2, 0):
         record(tmp_path / "cnn" / f"seed_{seed}", steps=[0])
     shutil.copytree(tmp_path / "cnn", tmp_path / "mlp")
@@ -219,7 +220,7 @@ def test_trajectories_are_found_below_a_folder_in_natural_order(tmp_path):
     assert len(find_trajectories(tmp_path / "cnn" / "seed_2")) == 1
 
 
-def test_a_mistyped_run_name_gets_the_nearest_ones(tmp_path):
+def test_the_message_names_similar_folders(tmp_path):
     record(tmp_path / "cnn-small" / "seed_0", steps=[0])
     with pytest.raises(TrajectoryError, match=r"no trajectory 'cnn-smal'.*did you mean cnn-small"):
         find_trajectories(tmp_path / "cnn-smal")

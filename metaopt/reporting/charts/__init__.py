@@ -1,32 +1,35 @@
-"""The charts of an evaluation: one file each, with its numbers and both ways to draw them."""
+"""Charts of an evaluation: one module per chart, one function in it that returns a `Chart`."""
 
 from ...diagnostics import Diagnostics
 from ...evaluation.results import Comparison
-from .arrivals import Arrivals
-from .attention import AttentionChart
+from .attention import attention_chart
 from .base import Chart
-from .gains import Gains
-from .horizons import HorizonsChart
-from .layers import LayersChart
-from .losses import LossCurves
-from .plane import PlaneChart
+from .horizons import horizons_chart
+from .layers import layers_chart
+from .loss_curves import loss_curves_chart
+from .nowcasts import nowcasts_chart
+from .plane import plane_chart
+from .steps_to_target import steps_to_target_chart
 
 __all__ = ["Chart", "charts"]
 
 
-def charts(comparison: Comparison, portrait: Diagnostics | None = None) -> list[Chart]:
-    """All charts that there are numbers for.
+def charts(comparison: Comparison, diagnostics: Diagnostics | None = None) -> list[Chart]:
+    """All charts for which there are measurements.
+
+        for chart in charts(at_best_rates(comparison)):
+            chart.figure().savefig(f"{chart.name}.png")
 
     Args:
-        comparison: with each contender at one learning rate.
-        portrait: a closer look at one of its trainings, where there was one.
+        comparison: each contender at one learning rate, as from `at_best_rates`.
+        diagnostics: measurements of one training; without them, three charts remain.
     """
-    found: list[Chart] = [LossCurves(comparison), Arrivals(comparison), Gains(comparison)]
-    if portrait is None:
+    found = [loss_curves_chart(comparison), steps_to_target_chart(comparison), nowcasts_chart(comparison)]
+    if diagnostics is None:
         return found
-    if portrait.plane is not None:
-        found.append(PlaneChart(comparison, portrait, portrait.plane))
-    found.append(LayersChart(comparison, portrait, portrait.layers))
-    if portrait.attention is not None:
-        found.append(AttentionChart(comparison, portrait, portrait.attention))
-    return [*found, HorizonsChart(comparison, portrait, portrait.horizons)]
+    if diagnostics.plane is not None:
+        found.append(plane_chart(comparison, diagnostics, diagnostics.plane))
+    found.append(layers_chart(comparison, diagnostics))
+    if diagnostics.attention is not None:
+        found.append(attention_chart(comparison, diagnostics, diagnostics.attention))
+    return [*found, horizons_chart(comparison, diagnostics)]

@@ -1,10 +1,9 @@
-"""What the optimizer attends to."""
+"""Attention of the encoder over the layers of the target network."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -13,118 +12,59 @@ from matplotlib.image import AxesImage
 from ...diagnostics import Attention, Diagnostics
 from ...evaluation.results import Comparison
 from ...figures import canvas, legend, row_labels, spread, styled
-from ...figures.colours import MUTED, heat, in_order
-from ...figures.interactive import Interactive, dots, interactive, row_axis
-from .base import subject_of
+from ...figures.colours import HEAT, MUTED, in_order
+from .base import Chart, describe_run
 
+_TITLE = "What the optimizer attends to"
 _ROW = 0.34  # [inches]
-_PIXELS = 36
 
 
-@dataclass(frozen=True)
-class AttentionChart:
-    """Shares of the encoder's attention, layer by layer."""
+def attention_chart(comparison: Comparison, diagnostics: Diagnostics, attention: Attention) -> Chart:
+    """Share of the attention that each layer receives, from all latents and from each latent."""
+    caption = (
+        "Left: share of the attention of the encoder's latents that the weight tokens of each layer receive, at an "
+        "early (light) to a late (dark) step; the layers of one step add up to 100 %. Grey ticks: the layer's share of "
+        f"the {attention.tokens:,} tokens, which uniform attention would give. Right: the same for each latent, at the "
+        "middle step. Attention shows which tokens the latents read, not how they use them."
+    )
+    return Chart("attention", _TITLE, caption, partial(_draw, comparison, diagnostics, attention))
 
-    comparison: Comparison
-    portrait: Diagnostics
-    attention: Attention
-    name: ClassVar[str] = "attention"
-    title: ClassVar[str] = "What the optimizer attends to"
 
-    @property
-    def caption(self) -> str:
-        """How to read it."""
-        return (
-            "Left: share of the attention that the encoder's latents give to the weight tokens of each layer, at an "
-            "early (light) to a late (dark) step; all layers of a step add up to 100 %. Grey ticks: the share of the "
-            f"{self.attention.tokens:,} tokens that are seen, which is what attention without any preference would "
-            "give. Right: the same for each latent alone, at the middle step. Attention says where the latents look, "
-            "not what they make of it."
-        )
+@styled()
+def _draw(comparison: Comparison, diagnostics: Diagnostics, attention: Attention) -> Figure:
+    run, candidate = describe_run(comparison, diagnostics), comparison.candidate
+    subtitle = f"{run}. Attention of {candidate}'s encoder over the weight tokens"
+    height, entries = 0.8 + _ROW * len(attention.names), len(attention.starts) + 1
+    figure, axes = canvas(_TITLE, subtitle, height, entries, ncols=2, sharey=True, width_ratios=(1.2, 1))
+    left, right = axes[0]
+    _draw_shares(left, attention)
+    row_labels(left, attention.names)
+    legend(figure, left, handletextpad=0.3)
+    bar = figure.colorbar(_draw_latents(right, attention), ax=right, ticks=(0, 0.5, 1), pad=0.02, aspect=30)
+    bar.outline.set_visible(False)
+    bar.set_ticklabels(["0 %", "50 %", "100 %"])
+    return figure
 
-    @styled()
-    def drawn(self) -> Figure:
-        """All latents on the left, each on the right."""
-        sitter, judged = subject_of(self.comparison, self.portrait), self.comparison.judged
-        subtitle = f"{sitter}. Attention of {judged}'s encoder over the weight tokens"
-        height, entries = 0.8 + _ROW * len(self.attention.names), len(self.attention.starts) + 1
-        figure, axes = canvas(self.title, subtitle, height, entries, ncols=2, sharey=True, width_ratios=(1.2, 1))
-        left, right = axes[0]
-        self._draw_shares(left)
-        row_labels(left, self.attention.names)
-        legend(figure, left, handletextpad=0.3)
-        bar = figure.colorbar(self._draw_latents(right), ax=right, ticks=(0, 0.5, 1), pad=0.02, aspect=30)
-        bar.outline.set_visible(False)
-        bar.set_ticklabels(["0 %", "50 %", "100 %"])
-        return figure
 
-    def interactive(self) -> Interactive:
-        """The same, with the share of each latent."""
-        rows = row_axis(self.attention.names)
-        return interactive(
-            [*self._traces(), self._heat_trace()],
-            150 + _PIXELS * len(self.attention.names),
-            (1.2, 1),
-            xaxis={"title": {"text": "share of attention [%]"}, "rangemode": "tozero"},
-            yaxis=rows,
-            xaxis2={"title": {"text": f"latents, at step {self._middle()}"}, "showgrid": False, "tickvals": []},
-            yaxis2={**rows, "showticklabels": False, "showgrid": False},
-        )
+def _draw_shares(axes: Axes, attention: Attention) -> None:
+    rows, count = np.arange(len(attention.names)), len(attention.starts)
+    tick: dict[str, Any] = {"color": MUTED, "markersize": 15, "markeredgewidth": 1.6, "linestyle": "none"}
+    axes.plot(100 * attention.uniform, rows, "|", label="share of tokens", **tick)
+    for start, shares, colour, height in zip(
+        attention.starts, attention.shares, in_order(count), spread(0, count, 0.3), strict=True
+    ):
+        axes.plot(100 * shares, rows + height, "o", color=colour, label=f"step {start}")
+    axes.set(xlabel="share of attention [%]", xlim=(-2, None))
 
-    def _draw_shares(self, axes: Axes) -> None:
-        rows = np.arange(len(self.attention.names))
-        tick: dict[str, Any] = {"color": MUTED, "markersize": 15, "markeredgewidth": 1.6, "linestyle": "none"}
-        axes.plot(100 * self.attention.even, rows, "|", label="share of tokens", **tick)
-        for start, share, colour, height in self._states():
-            axes.plot(100 * share, rows + height, "o", color=colour, label=f"step {start}")
-        axes.set(xlabel="share of attention [%]", xlim=(-2, None))
 
-    def _draw_latents(self, axes: Axes) -> AxesImage:
-        colours = LinearSegmentedColormap.from_list("heat", heat())
-        image = axes.imshow(self._ordered().T, cmap=colours, vmin=0, vmax=1, aspect="auto")
-        axes.set(xlabel=f"latents, at step {self._middle()}", xticks=[])
-        axes.grid(visible=False)
-        axes.tick_params(axis="y", length=0)
-        return image
-
-    def _states(self) -> list[tuple[int, Float[np.ndarray, " names"], str, float]]:
-        """For each start: step, shares, colour, height above its row."""
-        starts = self.attention.starts
-        drawn = in_order(len(starts)), spread(0, len(starts), 0.3)
-        return list(zip(starts, self.attention.shares, *drawn, strict=True))
-
-    def _middle(self) -> int:
-        return self.attention.starts[len(self.attention.starts) // 2]
-
-    def _ordered(self) -> Float[np.ndarray, "latents names"]:
-        """Latents that look at the same layers next to each other."""
-        by_latent = self.attention.by_latent
-        order = np.lexsort((-by_latent.max(1), by_latent.argmax(1)))
-        return by_latent[order]
-
-    def _traces(self) -> list[dict[str, Any]]:
-        names, rows = list(self.attention.names), np.arange(len(self.attention.names))
-        hover = "%{text}<br>%{x:.1f} % of the tokens<extra></extra>"
-        tick = {"symbol": "line-ns-open", "size": 16, "text": names, "hovertemplate": hover}
-        traces = [dots(100 * self.attention.even, rows, "share of tokens", MUTED, **tick)]
-        for start, share, colour, height in self._states():
-            hover = f"%{{text}}<br>step {start}: %{{x:.1f}} % of the attention<extra></extra>"
-            options = {"size": 9, "text": names, "hovertemplate": hover}
-            traces.append(dots(100 * share, rows + height, f"step {start}", colour, **options))
-        return traces
-
-    def _heat_trace(self) -> dict[str, Any]:
-        shares = self._ordered().T
-        names = np.repeat(np.array(self.attention.names)[:, None], shares.shape[1], 1)
-        return {
-            "type": "heatmap",
-            "z": 100 * shares,
-            "text": names,
-            "zmin": 0,
-            "zmax": 100,
-            "colorscale": heat(),
-            "colorbar": {"title": {"text": "%"}, "thickness": 12, "outlinewidth": 0},
-            "xaxis": "x2",
-            "yaxis": "y2",
-            "hovertemplate": "%{text}<br>%{z:.1f} % of this latent's attention<extra></extra>",
-        }
+def _draw_latents(axes: Axes, attention: Attention) -> AxesImage:
+    """Draw latents as columns, sorted by the layer that they attend to most."""
+    by_latent = attention.by_latent
+    order = np.lexsort((-by_latent.max(1), by_latent.argmax(1)))
+    colours = LinearSegmentedColormap.from_list("heat", HEAT)
+    image = axes.imshow(by_latent[order].T, cmap=colours, vmin=0, vmax=1, aspect="auto")
+    middle = attention.starts[len(attention.starts) // 2]
+    axes.set(xlabel=f"latents, at step {middle}", xticks=[])
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0)
+    return image

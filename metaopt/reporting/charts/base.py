@@ -1,39 +1,32 @@
-"""What a chart is: its numbers, and both ways to draw them."""
+"""A chart, and the subtitles that charts share."""
 
-from typing import ClassVar, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 from ...diagnostics import Diagnostics
 from ...evaluation.results import Comparison
-from ...figures.interactive import Interactive
 
 
-class Chart(Protocol):
-    """Numbers of an evaluation, drawn by Matplotlib for files, and by Plotly for a page on which one can point at them.
+class Chart(NamedTuple):
+    """One chart of an evaluation.
 
     Attributes:
-        name: of its files.
-        title: what it shows.
-        caption: how to read it, in a sentence or two of Markdown.
+        name: name of its files, without ending.
+        title: heading of the figure.
+        caption: how to read the figure, in a few sentences.
+        figure: draws a new figure at each call. A figure that is saved twice can give different bytes.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-
-    @property
-    def caption(self) -> str:
-        """How to read it, in plain words."""
-
-    def drawn(self) -> Figure:
-        """For files."""
-
-    def interactive(self) -> Interactive:
-        """For a page."""
+    name: str
+    title: str
+    caption: str
+    figure: Callable[[], Figure]
 
 
-def case_of(comparison: Comparison) -> str:
-    """What was trained, for the heading of a figure."""
+def describe_case(comparison: Comparison) -> str:
+    """Network, task, base optimizer, learning rate and number of random seeds."""
     config = comparison.config
     seeds = f"{config['seeds']} random seed{'s' if config['seeds'] > 1 else ''}"
     rates = sorted({curve.rate for curve in comparison.curves if curve.rate}, key=len)
@@ -41,11 +34,11 @@ def case_of(comparison: Comparison) -> str:
     return f"{config['target_model']} on {config['task']}, {config['base_optimizer']}{lr}, {seeds}"
 
 
-def subject_of(comparison: Comparison, portrait: Diagnostics) -> str:
-    """Which training a portrait is of, for the heading of a figure."""
+def describe_run(comparison: Comparison, diagnostics: Diagnostics) -> str:
+    """The hold run that diagnostics were measured on."""
     config = comparison.config
-    states = f"its running average (decay {portrait.averaging:g})" if portrait.averaging else "its weights"
+    states = f"its running average (decay {diagnostics.averaging:g})" if diagnostics.averaging else "its weights"
     return (
-        f"{config['target_model']} on {config['task']}, {config['base_optimizer']} alone at lr {portrait.rate}, "
-        f"random seed {portrait.seed}, {states}"
+        f"{config['target_model']} on {config['task']}, {config['base_optimizer']} alone at lr {diagnostics.rate}, "
+        f"random seed {diagnostics.seed}, {states}"
     )

@@ -1,58 +1,55 @@
-"""How each contender looks in every figure: a new one is added here."""
+"""Line styles of contenders, the same in every chart. Add the style of a new baseline here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...evaluation.read_outs import READ_OUT_OF_NOWCASTS
-from ...evaluation.results import CHAMPION, HOLD, Comparison
+from ...evaluation.results import CHAMPION, HOLD, NOWCAST_EMA, Comparison
 from ...figures.colours import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY, VERMILION
 
-JUDGED = VERMILION
-"""Colour of the judged optimizer."""
+CANDIDATE = VERMILION
+"""Colour of the evaluated optimizer."""
 
 CONTROL = "#999999"
-"""Colour of what is spoilt on purpose."""
+"""Colour of the controls."""
 
 
 @dataclass(frozen=True)
-class LineStyle:
-    """Colour, width [points] and dashes of a contender; those that are not prominent have no loss curve in files."""
+class ContenderStyle:
+    """Style of a contender.
+
+    Attributes:
+        width: line width [points].
+        prominent: whether the chart of loss curves shows it.
+        order: drawing order; higher is drawn later.
+    """
 
     colour: str
     width: float = 1.6
-    dashed: bool = False
+    linestyle: str = "-"
     prominent: bool = True
     order: int = 2
 
-    @property
-    def dash(self) -> str:
-        """As Plotly calls it."""
-        return "dash" if self.dashed else "solid"
 
-    @property
-    def linestyle(self) -> str:
-        """As Matplotlib calls it."""
-        return "--" if self.dashed else "-"
-
-
-_LOOKS: Mapping[str, LineStyle] = {
-    HOLD: LineStyle(BLACK, order=3, dashed=True),  # dashes let one see who went the same way
-    "EMA 0.98": LineStyle(SKY),
-    "line": LineStyle(ORANGE),
-    "slopes": LineStyle(ORANGE, width=1.0, dashed=True),
-    CHAMPION: LineStyle(GREEN),
-    "cosine": LineStyle(PURPLE),
-    "schedule-free": LineStyle(BLUE),
+_STYLES: Mapping[str, ContenderStyle] = {
+    HOLD: ContenderStyle(BLACK, order=3, linestyle="--"),  # dashes show the curves below it
+    "EMA 0.98": ContenderStyle(SKY),
+    "line": ContenderStyle(ORANGE),
+    "slopes": ContenderStyle(ORANGE, width=1.0, linestyle="--"),
+    CHAMPION: ContenderStyle(GREEN),
+    "cosine": ContenderStyle(PURPLE),
+    "schedule-free": ContenderStyle(BLUE),
 }
-_OTHER = LineStyle(MUTED, width=1.0, prominent=False, order=1)
+_OTHER = ContenderStyle(MUTED, width=1.0, prominent=False, order=1)
 
 
-def looks(comparison: Comparison) -> dict[str, LineStyle]:
-    """A look for each contender, in their order."""
-    judged = comparison.judged
-    ours = {
-        judged: LineStyle(JUDGED, width=2.4, order=4),
-        f"{judged} + {READ_OUT_OF_NOWCASTS}": LineStyle(JUDGED, width=1.1, dashed=True),
-        f"{judged} without {READ_OUT_OF_NOWCASTS}": LineStyle(JUDGED, width=1.1, dashed=True),
+def contender_styles(comparison: Comparison) -> dict[str, ContenderStyle]:
+    """The style of each contender, in the order of the comparison."""
+    candidate = comparison.candidate
+    second = ContenderStyle(CANDIDATE, width=1.1, linestyle="--")
+    styles = {
+        **_STYLES,
+        candidate: ContenderStyle(CANDIDATE, width=2.4, order=4),
+        f"{candidate} + {NOWCAST_EMA}": second,
+        f"{candidate} without {NOWCAST_EMA}": second,
     }
-    return {name: ours.get(name) or _LOOKS.get(name, _OTHER) for name in comparison.contenders}
+    return {name: styles.get(name, _OTHER) for name in comparison.contenders}

@@ -1,0 +1,145 @@
+"""The proposals of a nowcast: forecasts at several horizons, each evaluated in the network by the guard."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..generative.base import GenerativeOptimizer
+from ..weights.layout import is_finite
+from .distributed import agreed, is_first, share
+from .guard import Guard
+from .history import History
+from .model_state import ModelState, Saved
+from .policy import NowcastPolicy, accepts, rank, tolerates
+
+_WEIGHTS_AT_ONCE = 2**20  # maximum of a forward pass, over all horizons; more need more memory and save no time
+
+
+class Proposal(NamedTuple):
+    """A forecast at one horizon, with the buffers and the guard losses of the network at these weights.
+
+    Attributes:
+        horizon: time from the last snapshot to the forecast [steps].
+        weights: the forecast; None on all ranks except rank 0 [raw units].
+        buffers: buffers of the network, updated for the weights.
+        losses: guard losses; None without a guard.
+    """
+
+    horizon: int
+    weights: Float[Tensor, " weights"] | None
+    buffers: list[Tensor]
+    losses: Float[Tensor, " examples"] | None
+
+    @property
+    def rank(self) -> float:
+        """Mean guard loss, or 0 without a guard. The proposal with the lowest rank is the best."""
+        return 0.0 if self.losses is None else float(rank(self.losses))
+
+    def accepted(self, before: Float[Tensor, " examples"] | None) -> bool:
+        """Whether the policy accepts the proposal.
+
+        Args:
+            before: guard losses of the last snapshot; None without a guard.
+        """
+        return before is None or self.losses is None or bool(accepts(before, self.losses))
+
+
+class Proposals:
+    """Forecasts weights from a history and evaluates the forecasts in the network.
+
+    Args:
+        forecaster: generative optimizer that predicts the weights, or their running average.
+        model_state: weights and buffers of the network.
+        history: snapshots from which the forecaster predicts.
+        guard: computes the losses of the network on held-out data.
+        policy: selects the horizons.
+        reestimate: updates the buffers that depend on the weights; called after the weights are replaced.
+        warn: called with a message when a forecast is not finite.
+        follow_device: whether to move the forecaster to the device of the network.
+    """
+
+    def __init__(
+        self,
+        forecaster: GenerativeOptimizer,
+        model_state: ModelState,
+        history: History,
+        guard: Guard,
+        policy: NowcastPolicy,
+        reestimate: Callable[[], None] | None,
+        warn: Callable[[str], None],
+        *,
+        follow_device: bool,
+    ) -> None:
+        self._forecaster, self._model_state, self._history, self._guard = forecaster, model_state, history, guard
+        self._policy, self._reestimate, self._warn, self._follow_device = policy, reestimate, warn, follow_device
+
+    def losses_before(self, saved: Saved) -> Float[Tensor, " examples"] | None:
+        """Guard losses of the last snapshot, from which the forecasts start; None without a guard.
+
+        Args:
+            saved: weights and buffers before the nowcast.
+        """
+        if self._guard and self._forecaster.averaging:
+            self._write(self._history.weights[-1], saved)
+        return self._guard.losses(self._model_state.device)
+
+    def best(self, step: int, saved: Saved) -> Proposal | None:
+        """The best proposal after a step; None if no forecast is finite."""
+        return min(self._finite_proposals(step, saved), key=lambda each: each.rank, default=None)
+
+    def tolerated(
+        self, weights: Float[Tensor, " weights"], change: Float[Tensor, " weights"] | None, saved: Saved
+    ) -> bool:
+        """Whether adding a change to weights increases the guard losses by at most one standard error.
+
+        Args:
+            weights: the weights, which are overwritten [raw units].
+            change: the change; None on all ranks except rank 0 [raw units].
+            saved: weights and buffers before the nowcast.
+        """
+        self._write(weights, saved)
+        before = self._guard.losses(self._model_state.device)
+        self._write(None if change is None else weights.add_(change), saved)
+        after = self._guard.losses(self._model_state.device)
+        return before is None or after is None or bool(tolerates(before, after))
+
+    def predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
+        """Forecasts at several horizons [raw units]. The history is expanded to a batch without copies."""
+        if self._follow_device:
+            self._forecaster.to(self._model_state.device)
+        device = next((parameter.device for parameter in self._forecaster.parameters()), torch.device("cpu"))
+        history = self._history.weights.to(device).expand(len(horizons), -1, -1)
+        times = torch.tensor([float(step) for step in self._history.times], device=device).expand(len(horizons), -1)
+        ahead = torch.tensor([float(horizon) for horizon in horizons], device=device)
+        return self._forecaster.predict(history, times, times[:, -1] + ahead, self._model_state.layout)
+
+    def update_buffers(self) -> None:
+        """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks."""
+        if self._reestimate is not None:
+            self._reestimate()
+        share(self._model_state.model.buffers())
+
+    def _finite_proposals(self, step: int, saved: Saved) -> Iterator[Proposal]:
+        for horizon, weights in self._forecasts(self._policy.proposed(step, guarded=bool(self._guard))):
+            if not agreed(weights is None or is_finite(weights), self._model_state.device):
+                self._warn("a forecast of the weights is not finite")
+                continue
+            self._write(weights, saved)
+            buffers = self._model_state.save_buffers()  # before the guard, which may change them in training mode
+            yield Proposal(horizon, weights, buffers, self._guard.losses(self._model_state.device))
+
+    def _forecasts(self, horizons: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
+        """Yield each horizon with its forecast, which is None on all ranks except rank 0."""
+        batch_size = len(horizons) if len(horizons) * self._model_state.layout.size <= _WEIGHTS_AT_ONCE else 1
+        for start in range(0, len(horizons), batch_size):
+            batch = horizons[start : start + batch_size]
+            yield from zip(batch, self.predict(batch) if is_first() else [None] * len(batch), strict=True)
+
+    def _write(self, weights: Tensor | None, saved: Saved) -> None:
+        """Write weights to the network, and update its buffers from their state before the nowcast."""
+        self._model_state.restore_buffers(saved.buffers)
+        self._model_state.write(weights)
+        self.update_buffers()

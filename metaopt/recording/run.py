@@ -1,0 +1,210 @@
+"""One run of phase 1, from its first step or its last checkpoint to its last epoch.
+
+A run is a generator of training steps: the caller takes each step, alone or batched with the steps of other runs, and
+sends back the loss.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from time import monotonic
+
+import torch
+
+from ..core.errors import Diverged
+from ..core.progress import Progress, sub_progress
+from ..core.rng import generator
+from ..core.text import counted
+from ..core.tracker import Parent, Tracker
+from ..figures import line_chart
+from ..optimizers import evaluation_mode
+from ..targets import target_config
+from ..tasks import Task, task_config
+from ..tasks.measure import measure
+from ..trajectories import TASK_FILE, Recorder, Trajectory
+from ..trajectories.checkpoint import expect_same
+from ..trajectories.recorder import SNAPSHOT
+from ..weights.atomic import write_text
+from ..weights.files import read_facts
+from .config import TrainTargetConfig
+from .state import Step, TargetTrainingState
+from .text import describe_recording
+from .training import pick_device
+
+log = logging.getLogger(__name__)
+
+RunSteps = Generator[Step, float, Path]
+"""Yields each training step, receives the loss before it, and returns the folder of the trajectory."""
+
+Outcome = Path | Exception
+"""The folder of a trajectory, or the error that ended its run."""
+
+
+def run_steps(config: TrainTargetConfig, task: Task, parent: Parent, bar: Progress) -> RunSteps:
+    """The training steps of a single run, which records its trajectory and writes checkpoints."""
+    name = f"{config.run_name} seed {config.seed}"
+    with sub_progress(bar, step_count(config, task)) as run_bar, parent.child(name) as tracker:
+        folder = yield from _TargetRun(config, task, tracker).steps(run_bar)
+    return folder
+
+
+def step_count(config: TrainTargetConfig, task: Task) -> int:
+    """Number of training steps of a single run [steps]."""
+    return config.epochs * math.ceil(len(task.splits["train"]) / config.batch_size)
+
+
+def initial_state(config: TrainTargetConfig, task: Task) -> TargetTrainingState:
+    """The state of a single run before its first step.
+
+    Raises:
+        UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value.
+    """
+    facts = {
+        "task": config.task,
+        "task_config": task_config(config.task, config.task_options, config.data_dir),
+        "target_model": config.target_model,
+        "target_config": target_config(config.target_model, task.model_facts, config.target_options),
+        "space": config.space,
+        "base_optimizer": config.base_optimizer,
+        "base_optimizer_options": dict(config.base_optimizer_options),
+        "lr": config.lr.at(float(torch.rand((), dtype=torch.float64, generator=generator(config.seed)))),
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "averaging": config.averaging,
+    }
+    return TargetTrainingState(facts, task, pick_device(config.device))
+
+
+class _TargetRun:
+    def __init__(self, config: TrainTargetConfig, task: Task, tracker: Tracker) -> None:
+        self.config = config
+        self.tracker = tracker
+        self.state = initial_state(config, task)
+        self.folder = config.trajectory_dir / config.run_folder
+        self.checkpoint = config.checkpoint_dir / config.run_folder / "checkpoint.safetensors"
+        self.data = task.digest()
+        self.validation: dict[str, float] = {}
+        self.settings = {
+            "snapshot_every": config.snapshot_every,
+            "snapshot_dtype": config.snapshot_dtype,
+            "keep_last": config.keep_last,
+            "data": self.data,
+        }
+
+    def steps(self, bar: Progress) -> RunSteps:
+        """Train up to the last epoch."""
+        self._restore()
+        if self.state.epoch >= self.config.epochs:
+            log.info("%s is complete: it has %d of %d epochs", self.folder, self.state.epoch, self.config.epochs)
+            return self.folder
+        self._describe()
+        try:
+            yield from self._train(bar)
+        except Diverged as error:
+            self._upload()
+            raise Diverged(
+                f"{self.state.title}: {error}, after {self.state.step} steps with lr {self.state.facts['lr']:g}. The "
+                f"snapshots before that are kept in {self.folder}. Try a lower lr, or another base optimizer"
+            ) from error
+        self._upload()
+        return self.folder
+
+    def _restore(self) -> None:
+        snapshots = sorted(self.folder.glob("step_*.safetensors"))
+        if not (self.config.resume and snapshots):
+            self.checkpoint.unlink(missing_ok=True)  # of an older run of this name
+        elif self.checkpoint.exists():
+            self.state.load(self.checkpoint, self.settings)
+            log.info("%s resumes after epoch %d", self.state.title, self.state.epoch)
+        else:
+            expect_same(read_facts(snapshots[0], SNAPSHOT), {"run": self.state.facts}, snapshots[0])
+            log.info("%s has no checkpoint yet and starts from its first step", self.state.title)
+
+    def _describe(self) -> None:
+        config, facts = self.config, self.state.facts
+        self.tracker.describe(
+            purpose=f"Phase 1: trains {config.title} with {config.base_optimizer} at lr {facts['lr']:.3g} for "
+            f"{counted(config.epochs, 'epoch')}, random seed {config.seed}, and records the weights during training."
+        )
+        self.tracker.params(
+            {**config.to_mapping(), "lr_drawn": facts["lr"], "trainable_weights": self.state.layout.size}
+        )
+        self.tracker.tags({"metaopt.phase": "target", "metaopt.run_name": config.run_name, "metaopt.seed": config.seed})
+        self.tracker.text(replace(config, resume=False, overwrite=False).to_json(), "config.json")
+        source = str(facts["task_config"].get("data_dir", "part of the installed packages"))
+        # One entry for all splits: a tracker would ignore further entries with the same digest.
+        self.tracker.dataset(config.task, source, self.data, ", ".join(self.state.task.splits))
+
+    def _train(self, bar: Progress) -> Generator[Step, float, None]:
+        config, state = self.config, self.state
+        recorder = Recorder(
+            self.folder, state.facts, state.layout, dtype=config.snapshot_dtype, keep_last=config.keep_last
+        )
+        bar.skip(state.step)
+        with recorder:
+            if state.step == 0:
+                self._record_epoch(recorder, {}, self._validate())
+            while state.epoch < config.epochs:
+                started = monotonic()
+                train_loss = yield from self._train_epoch(recorder, bar)
+                validation = self._validate()
+                self._record_epoch(recorder, {"train_loss": train_loss}, validation, seconds=monotonic() - started)
+                if state.epoch % config.checkpoint_every == 0 or state.epoch == config.epochs:
+                    recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
+                    state.save(self.checkpoint, self.settings)
+        write_text(self.folder / TASK_FILE, self._task_facts())
+
+    def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:
+        """Train for one epoch and record snapshots; returns the mean training loss."""
+        losses: list[float] = []
+        for step in self.state.epoch_steps():
+            loss = yield step
+            self.state.after_step(loss)
+            losses.append(loss)
+            bar.update(loss=loss)
+            if self.config.snapshot_every and self.state.step % self.config.snapshot_every == 0:
+                self._record_snapshot(recorder, {"train_loss": fmean(losses)})
+        return fmean(losses)
+
+    def _validate(self) -> dict[str, float]:
+        state = self.state
+        batches = state.task.splits["validation"].in_order(state.task.rows_at_once)
+        with evaluation_mode(state.optimizer):
+            metrics = measure(state.model, state.task, batches)
+        if not math.isfinite(metrics["loss"]):
+            raise Diverged(f"the validation loss is {metrics['loss']}")
+        self.validation = {f"val_{name}": value for name, value in metrics.items()}
+        return self.validation
+
+    def _record_epoch(
+        self, recorder: Recorder, training: Mapping[str, float], validation: Mapping[str, float], **further: float
+    ) -> None:
+        """Record a snapshot and the metrics at the end of an epoch."""
+        self._record_snapshot(recorder, {**training, "val_loss": validation["val_loss"]})
+        self.tracker.metrics({**training, **validation, **further, "epoch": self.state.epoch}, self.state.step)
+
+    def _record_snapshot(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
+        state = self.state
+        with evaluation_mode(state.optimizer):
+            recorder.record(state.model, state.step, state.epoch, losses, state.ema_weights())
+
+    def _task_facts(self) -> str:
+        deviation = self.state.loss_changes.standard_deviation
+        facts = replace(self.state.task.describe(), loss_change_std=deviation)
+        return json.dumps(facts.to_mapping(), indent=2) + "\n"
+
+    def _upload(self) -> None:
+        """Store the trajectory and its losses with the tracker."""
+        if not any(self.folder.glob("step_*.safetensors")):  # it diverged before its first snapshot
+            return
+        trajectory = Trajectory.open(self.folder)
+        losses = [trajectory.losses(index) for index in range(len(trajectory))]
+        title, subtitle = f"Losses of {self.state.title}", "Each at the steps at which it was measured"
+        figure = line_chart(title, subtitle, "optimizer steps", "loss", trajectory.steps, losses)
+        self.tracker.figure(figure, "losses")
+        self.tracker.describe(result=describe_recording(trajectory, self.validation))
+        self.tracker.files(trajectory.files(), "trajectory")

@@ -1,0 +1,58 @@
+"""Formats the results of an evaluation: cells of tables, and tables in plain text and Markdown."""
+
+from collections.abc import Sequence
+
+from ..evaluation.statistics import Interval
+from ..evaluation.summary import ContenderSummary, ControlResult, StepsToTarget
+
+NONE = "–"
+"""Cell without a value."""
+
+
+def steps(target: StepsToTarget) -> str:
+    """Steps to the target; `≥` if some random seeds did not reach it."""
+    return f"{'≥' if target.never else ''}{target.counted_steps:.0f}"
+
+
+def fewer_steps(target: StepsToTarget) -> str:
+    """Saved share of hold's steps ("42 % fewer"), or the additional share ("5 % more")."""
+    at_least = "at least " if target.never and target.fewer_steps < 0 else ""
+    return f"{at_least}{abs(target.fewer_steps):.0f} % {'fewer' if target.fewer_steps >= 0 else 'more'}"
+
+
+def interval(value: Interval) -> str:
+    """A mean with its bounds ("1.27 (1.05–1.53)"), or without if the interval has none."""
+    mean, low, high = value
+    return f"{mean:.2f}" if low is None or high is None else f"{mean:.2f} ({low:.2f}–{high:.2f})"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent."""
+    return NONE if share is None else f"{100 * share:.0f} %"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with some decimals; from 1000 on in scientific notation."""
+    return NONE if value is None else f"{value:.{digits}f}" if value < 1000 else f"{value:.1e}"
+
+
+def before_and_after(contender: ContenderSummary) -> str:
+    """Validation loss before and after one unguarded prediction."""
+    return NONE if contender.after is None else f"{number(contender.before)} → {number(contender.after)}"
+
+
+def kept(contender: ContenderSummary) -> str:
+    """Number of accepted nowcasts among all nowcasts."""
+    return f"{contender.accepted} of {contender.nowcasts}" if contender.nowcasts else NONE
+
+
+def verdict(control: ControlResult) -> str:
+    """Whether a control fails."""
+    if control.fails is None:
+        return "undecided (no gain to lose)"
+    return "fails" if control.fails else f"DOES NOT FAIL (keeps {percent(control.kept)} of the gain)"
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])

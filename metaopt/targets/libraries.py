@@ -1,0 +1,159 @@
+"""Networks from other libraries: classifiers from torchvision and causal language models from transformers.
+
+All are randomly initialised; no pretrained weights are downloaded.
+"""
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..core.dependencies import import_torchvision, import_transformers
+from ..core.errors import InvalidConfig, UnknownName
+from ..core.registry import suggest
+from .taps import Places
+
+_PRETRAINED_OPTIONS = ("weights", "pretrained")
+_SINGLE_OUTPUT_OPTIONS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+"""Options with which these classifiers return one output only, and do not warn about their initialisation."""
+
+_SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class TorchvisionBuilder:
+    """Builds a classifier from `torchvision.models`.
+
+    Options are `in_channels`, `classes` and the keyword arguments of the torchvision function that builds the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Look up the classifier by name.
+
+        Raises:
+            UnknownName: torchvision has no classifier of that name.
+        """
+        self._name = name
+        self._models = import_torchvision().models
+        known = self._models.list_models(module=self._models)
+        if name not in known:
+            raise UnknownName(f"unknown classifier 'torchvision:{name}': {suggest(name, known)}")
+
+    def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration: input channels and number of classes of the task, then the options, which override them."""
+        from_task = {name: facts[name] for name in ("in_channels", "classes") if name in facts}
+        return {**from_task, **_SINGLE_OUTPUT_OPTIONS.get(self._name, {}), **options}
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """Build the classifier. Its first convolution has `in_channels` input channels."""
+        options = dict(config)
+        channels, classes = options.pop("in_channels", 3), options.pop("classes", 10)
+        for name in _PRETRAINED_OPTIONS:
+            if name in options:
+                raise InvalidConfig(f"{name} is {options[name]!r}; remove it: targets start from random weights")
+        try:
+            network = self._models.get_model(self._name, weights=None, num_classes=classes, **options)
+            fit_channels(network, channels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidConfig(f"torchvision's {self._name} does not take {dict(config)!r}: {error}") from error
+        return network
+
+
+def fit_channels(network: nn.Module, channels: int) -> None:
+    """Replace the first convolution of a network if it does not have the given number of input channels.
+
+    The new convolution has PyTorch's default initialisation, even if the network uses another one.
+    """
+    name, old = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
+    if old.in_channels != channels:
+        new = nn.Conv2d(
+            channels,
+            old.out_channels,
+            old.kernel_size,  # type: ignore[arg-type]
+            old.stride,  # type: ignore[arg-type]
+            old.padding,  # type: ignore[arg-type]
+            bias=old.bias is not None,
+        )
+        network.set_submodule(name, new)
+
+
+class CausalLanguageModel(nn.Module):
+    """Wraps a causal language model from transformers so that its forward pass returns only the logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Int[Tensor, "batch block"]) -> Float[Tensor, "batch block vocabulary"]:
+        """Logits of the next token at each position."""
+        return self.network(input_ids=tokens, use_cache=False, return_dict=True).logits
+
+    def taps(self) -> Places:
+        """The outputs of all `Conv1D` modules: GPT-2's linear layers, a class of transformers and not of PyTorch."""
+        modules = self.named_modules()
+        return {name: ("layer", layer.nf, -1) for name, layer in modules if type(layer).__name__ == "Conv1D"}
+
+
+class TransformersBuilder:
+    """Builds a causal language model from transformers, given the name of its configuration class.
+
+    Options are the parameters of that class. Nested configurations are rejected: they can refer to code on the model
+    hub.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Look up the configuration class by name.
+
+        Raises:
+            UnknownName: transformers has no causal language model with a configuration class of that name.
+            InvalidConfig: transformers is not installed.
+        """
+        self._name = name
+        self._transformers = import_transformers()
+        if name not in _causal_configs():
+            raise UnknownName(
+                f"unknown causal language model 'transformers:{name}': {suggest(name, _causal_configs())}"
+            )
+        self._config_class = getattr(self._transformers, name)
+
+    def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration: vocabulary size of the task, then the options, which override it."""
+        config = {name: facts[name] for name in ("vocab_size",) if name in facts} | dict(options)
+        self._check(config)
+        return config
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """Build the language model.
+
+        IDs of special tokens are None unless the options set them: the default IDs may exceed the vocabulary size.
+        """
+        self._check(config)
+        no_special_tokens = {name: None for name in _SPECIAL_TOKENS if name in self._parameters()}
+        try:
+            model_config = self._config_class(**{**no_special_tokens, **config})
+            return CausalLanguageModel(self._transformers.AutoModelForCausalLM.from_config(model_config))
+        except Exception as error:  # the exception types differ between models
+            raise InvalidConfig(f"transformers' {self._name} does not take {dict(config)!r}: {error}") from error
+
+    def _check(self, config: Mapping[str, Any]) -> None:
+        """Reject unknown parameters, which the configuration class would accept without an error."""
+        for name in config:
+            if name not in self._parameters():
+                raise InvalidConfig(f"unknown parameter {name!r} for {self._name}: {suggest(name, self._parameters())}")
+
+    def _parameters(self) -> list[str]:
+        known = [*inspect.signature(self._config_class).parameters, *self._config_class.attribute_map]
+        return [name for name in known if name not in self._config_class.sub_configs]
+
+
+def _causal_configs() -> list[str]:
+    """The names of all configuration classes for which transformers has a causal language model."""
+    auto = "transformers.models.auto"
+    causal = import_module(f"{auto}.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    configs = import_module(f"{auto}.configuration_auto").CONFIG_MAPPING_NAMES
+    return sorted({configs[model_type] for model_type in causal if model_type in configs})

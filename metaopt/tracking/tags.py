@@ -1,0 +1,37 @@
+"""Names of the tags that tracking reads and writes: MLflow's system tags and metaopt's own.
+
+MLflow documents its system tags at https://mlflow.org/docs/latest/ml/tracking/tracking-api/.
+"""
+
+DESCRIPTION_TAG = "mlflow.note.content"
+"""Description of a run, an experiment or a logged model, in Markdown."""
+
+PARENT_TAG = "mlflow.parentRunId"
+"""ID of the parent run."""
+
+SOURCE_TAGS = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
+"""User and source code of a run; child runs inherit them."""
+
+DATASET_CONTEXT_TAG = "mlflow.data.context"
+"""Use of a data set in a run, such as "training"."""
+
+NAME_TAG = "metaopt.name"
+"""metaopt's name for a launched run, which keeps the name from its launcher."""
+
+ERROR_TAG = "metaopt.error"
+"""The error of a failed run."""
+
+TRAJECTORY_RUNS_TAG = "metaopt.trajectory_runs"
+"""In a phase-2 run: the phase-1 runs whose trajectories it used."""
+
+OPTIMIZER_RUNS_TAG = "metaopt.optimizer_runs"
+"""In a phase-1 run: the phase-2 runs that used its trajectory."""
+
+EVALUATED_TAG = "metaopt.judged"
+"""In an evaluation: the evaluated version. The name is that of metaopt 0.1."""
+
+CARD_TAG = "metaopt.card"
+"""In a registered model: digest of metaopt's description, to detect descriptions written by users."""
+
+LONGEST_TAG = 5000
+"""Maximum length of a tag's value in every store [characters]."""

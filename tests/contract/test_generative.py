@@ -1,0 +1,170 @@
+"""The contract of generative optimizers: those of metaopt and of plug-ins."""
+
+import pytest
+import torch
+
+from metaopt.core.errors import LayoutMismatch
+from metaopt.generative import GENERATIVE_OPTIMIZERS, get_optimizer_model
+from metaopt.generative.files import load_optimizer_file, save_optimizer
+from metaopt.weights.layout import Layout, WeightTensor
+
+SHAPES = {
+    "a scalar": [()],
+    "one weight": [(1,)],
+    "tensors smaller than a token": [(3,), (), (2, 2), (1,)],
+    "a convolution": [(4, 3, 3, 3), (4,), (10, 36), (10,)],
+    "many tensors": [(2, 5)] * 40,
+}
+SNAPSHOTS = 7
+
+every = pytest.mark.parametrize("name", GENERATIVE_OPTIMIZERS.names())
+
+
+def layout_of(shapes):
+    return Layout(tuple(WeightTensor(f"w{i}", shape, "float32") for i, shape in enumerate(shapes)))
+
+
+LAYOUT = layout_of(SHAPES["a convolution"])
+
+
+def build(name):
+    """An optimizer whose parameters, if it has any, differ from their initial values."""
+    optimizer = get_optimizer_model(name)
+    with torch.no_grad():
+        for parameter in optimizer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return optimizer.eval()
+
+
+def inputs(layout=LAYOUT, batch=3, snapshots=SNAPSHOTS):
+    """A history of changing weights, its times, and a later time."""
+    random = torch.Generator().manual_seed(snapshots)
+    steps = torch.randn(batch, snapshots, layout.size, generator=random)
+    times = 10.0 * torch.arange(snapshots) + 100 * torch.arange(batch)[:, None]
+    return steps.cumsum(1), times, times[:, -1] + 15
+
+
+@every
+def test_equal_inputs_give_equal_predictions(name):
+    optimizer, given = build(name), inputs()
+    assert torch.equal(optimizer.predict(*given, LAYOUT), optimizer.predict(*given, LAYOUT))
+
+
+@every
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("snapshots", [1, 2, SNAPSHOTS])
+def test_any_layout_and_any_number_of_snapshots(name, shapes, snapshots):
+    layout = layout_of(shapes)
+    predicted = build(name).predict(*inputs(layout, snapshots=snapshots), layout)
+    assert predicted.shape == (3, layout.size)
+    assert predicted.dtype == torch.float32
+    assert predicted.isfinite().all()
+
+
+@every
+def test_snapshots_older_than_its_history_change_nothing(name):
+    optimizer = build(name)
+    history, times, t_end = inputs(snapshots=optimizer.history + 3)
+    used = optimizer.predict(history[:, -optimizer.history :], times[:, -optimizer.history :], t_end, LAYOUT)
+    assert torch.equal(optimizer.predict(history, times, t_end, LAYOUT), used)
+
+
+@every
+@pytest.mark.parametrize("present", [1, 2, 4])
+def test_missing_snapshots_give_the_prediction_of_a_shorter_history(name, present):
+    optimizer, (history, times, t_end) = build(name), inputs()
+    history, times = history[:, -present:], times[:, -present:]
+    missing = 5 - present
+    filled = torch.cat([history[:, -1:].expand(-1, missing, -1), history], 1)
+    filled_times = torch.cat([times[:, -1:].expand(-1, missing), times], 1)
+    shorter = optimizer.predict(history, times, t_end, LAYOUT)
+    torch.testing.assert_close(optimizer.predict(filled, filled_times, t_end, LAYOUT), shorter)
+
+
+@every
+def test_permuting_the_batch_permutes_the_predictions(name):
+    optimizer, given, order = build(name), inputs(), torch.tensor([2, 0, 1])
+    permuted = optimizer.predict(*(each[order] for each in given), LAYOUT)
+    torch.testing.assert_close(permuted, optimizer.predict(*given, LAYOUT)[order])
+
+
+@every
+def test_a_batch_gives_the_predictions_of_its_rows(name):
+    optimizer, given = build(name), inputs()
+    alone = [optimizer.predict(*(each[row : row + 1] for each in given), LAYOUT) for row in range(3)]
+    torch.testing.assert_close(torch.cat(alone), optimizer.predict(*given, LAYOUT))
+
+
+@every
+def test_generate_gives_the_values_of_predict(name):
+    optimizer, given = build(name), inputs()
+    torch.testing.assert_close(optimizer.generate(*given, LAYOUT), optimizer.predict(*given, LAYOUT))
+
+
+@every
+def test_calling_the_module_is_not_implemented(name):
+    with pytest.raises(NotImplementedError):
+        build(name)(*inputs(), LAYOUT)
+
+
+@pytest.mark.parametrize("name", ["Hold", "Line", "PerceiverOptimizer", "Slopes"])
+@pytest.mark.parametrize("snapshots", [1, SNAPSHOTS])
+def test_a_horizon_of_zero_gives_the_present_weights(name, snapshots):
+    history, times, _ = inputs(snapshots=snapshots)
+    assert torch.equal(build(name).predict(history, times, times[:, -1], LAYOUT), history[:, -1])
+
+
+@every
+@pytest.mark.parametrize("method", ["generate", "predict"])
+def test_shapes_that_disagree_are_errors(name, method):
+    optimizer, (history, times, t_end) = build(name), inputs()
+    for given, message in [
+        ((history[0], times, t_end), r"history has shape \(7, 482\); expected \[batch, snapshots ≥ 1, weights\]"),
+        ((history[:, :0], times[:, :0], t_end), "snapshots ≥ 1"),
+        ((history, times[:, 1:], t_end), r"times have shapes \(3, 6\) and \(3,\); .* needs \(3, 7\) and \(3,\)"),
+        ((history, times, t_end[:1]), r"needs \(3, 7\) and \(3,\)"),
+        ((history[..., 1:], times, t_end), r"got 481 weights; the layout has 482: .* \(w0\[4, 3, 3, 3\]"),
+    ]:
+        with pytest.raises(LayoutMismatch, match=message):
+            getattr(optimizer, method)(*given, LAYOUT)
+
+
+@every
+def test_a_file_restores_an_equal_optimizer_and_keeps_the_random_state(name, tmp_path):
+    optimizer, path = build(name), tmp_path / "optimizer.safetensors"
+    before = torch.get_rng_state()
+    save_optimizer(optimizer, path, {"note": "é"})
+    loaded = load_optimizer_file(path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(loaded) is type(optimizer)
+    assert loaded.config == optimizer.config
+    assert not loaded.training
+    assert torch.equal(loaded.predict(*inputs(), LAYOUT), optimizer.predict(*inputs(), LAYOUT))
+
+
+@every
+def test_generate_has_gradients_and_predict_has_none(name):
+    optimizer, (history, times, t_end) = build(name), inputs()
+    history.requires_grad_()
+    assert not optimizer.predict(history, times, t_end, LAYOUT).requires_grad
+    optimizer.generate(history, times, t_end, LAYOUT).square().mean().backward()
+    assert history.grad.isfinite().all()
+    assert history.grad.any()
+    for label, parameter in optimizer.named_parameters():
+        assert parameter.grad is not None, label
+        assert parameter.grad.isfinite().all(), label
+        assert parameter.grad.any(), label
+
+
+@every
+def test_inputs_are_neither_changed_nor_returned(name):
+    optimizer, given = build(name), inputs()
+    copies = [each.clone() for each in given]
+    optimizer.predict(*given, LAYOUT).fill_(7)
+    assert all(map(torch.equal, given, copies))
+
+
+@every
+def test_a_configuration_round_trips_through_plain_values(name):
+    config = get_optimizer_model(name).config
+    assert type(config).from_mapping(config.to_mapping()) == config
