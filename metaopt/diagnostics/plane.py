@@ -1,4 +1,4 @@
-"""The plane of a hold run's first two principal components: snapshots, predictions, and the loss around them."""
+"""The loss surface, snapshots and predictions in the plane of the first two principal components of a hold run."""
 
 from dataclasses import dataclass
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from ..generative.base import GenerativeOptimizer
 from .probed_run import ProbedRun, Weights, evenly
 
-_MARGIN = 0.18  # around the shown points, as a share of their extent
-_ASPECT = 1.75  # width / height of the figure: distances have the same scale in both directions
+_MARGIN = 0.18  # margin around the plotted points, as a fraction of their range
+_ASPECT = 1.75  # width / height of the figure; both axes have the same scale
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Positions in the plane of a trajectory's first two principal components, and the losses there.
+    """Coordinates in the plane of the first two principal components of a trajectory, and losses.
 
     Attributes:
-        steps, path, path_losses: steps of the snapshots, their positions (origin: their mean), and their losses.
-        starts: steps from which the predictions start; `steps` contains them.
+        steps, path, path_losses: steps of the snapshots, their coordinates (the mean is the origin), and their losses.
+        starts: steps from which the predictions start; a subset of `steps`.
         horizon: horizon of the predictions [steps].
-        predicted, predicted_losses: positions of the predictions, and their losses.
-        in_plane: share of the squared length of each predicted change that is in the plane.
-        x, y, losses: a grid of positions in the plane, and the loss exactly there.
-        explained: share of the trajectory's variance in the plane.
+        predicted, predicted_losses: coordinates and losses of the predictions.
+        in_plane: fraction of the squared norm of each predicted change that lies in the plane.
+        x, y, losses: coordinates of a grid in the plane, and the losses at the grid points.
+        explained: explained variance ratio of the two components.
     """
 
     steps: tuple[int, ...]
@@ -42,28 +42,31 @@ class Plane:
     explained: float
 
     def position(self, step: int) -> Float[np.ndarray, " 2"]:
-        """The position of a snapshot."""
+        """The coordinates of the snapshot of a step."""
         return self.path[self.steps.index(step)]
 
 
 def plane(run: ProbedRun, optimizer: GenerativeOptimizer) -> Plane | None:
-    """Project a run and predictions onto its plane; None if the run hardly moves or a prediction is not finite."""
+    """Project a run and predictions from it onto the first two principal components of the run.
+
+    Returns: the projections and losses; None if the weights do not change during the run or a value is not finite.
+    """
     starts = run.starts()
-    needed = {*starts, *(start + run.horizon for start in starts)}
-    steps = sorted(needed | set(evenly(sorted(run.snapshots), run.detail.snapshots)))
+    required = {*starts, *(start + run.horizon for start in starts)}
+    steps = sorted(required | set(evenly(sorted(run.snapshots), run.detail.snapshots)))
     mean, basis, explained = _principal_components([run.snapshots[step] for step in steps])
-    path = np.stack([_projected(run.snapshots[step], mean, basis) for step in steps])
+    path = np.stack([_project(run.snapshots[step], mean, basis) for step in steps])
     predicted, predicted_losses, in_plane = [], [], []
     for start in starts:
         weights = run.predict(optimizer, start, run.horizon)
-        predicted.append(_projected(weights, mean, basis))
+        predicted.append(_project(weights, mean, basis))
         predicted_losses.append(run.loss(weights))
         change = weights - run.snapshots[start]
         in_plane.append(float((basis @ change).square().sum() / change.square().sum().clamp(min=1e-30)))
-    shown = np.concatenate([path, np.stack(predicted)])
-    if not np.isfinite(shown).all() or not np.ptp(path, axis=0)[0]:
+    positions = np.concatenate([path, np.stack(predicted)])
+    if not np.isfinite(positions).all() or not np.ptp(path, axis=0)[0]:
         return None
-    x, y = _grid(shown, run.detail.grid)
+    x, y = _grid(positions, run.detail.grid)
     losses = [[run.loss(mean + basis[0] * float(a) + basis[1] * float(b)) for a in x] for b in y]
     return Plane(
         steps=tuple(steps),
@@ -82,9 +85,9 @@ def plane(run: ProbedRun, optimizer: GenerativeOptimizer) -> Plane | None:
 
 
 def _principal_components(snapshots: list[Weights]) -> tuple[Weights, Float[Tensor, "2 weights"], float]:
-    """The mean, two orthonormal directions of largest variance, and their share of the variance.
+    """The mean, the first two principal components (orthonormal), and their explained variance ratio.
 
-    They are computed from the inner products of the snapshots. A direction without variance is zero.
+    They are computed from the Gram matrix of the centred snapshots. A component with zero variance is the zero vector.
     """
     centred = torch.stack(snapshots)
     mean = centred.mean(0)
@@ -96,14 +99,14 @@ def _principal_components(snapshots: list[Weights]) -> tuple[Weights, Float[Tens
     return mean, basis, float(largest.sum() / values.clamp(min=0).sum().clamp(min=1e-30))
 
 
-def _projected(weights: Weights, mean: Weights, basis: Float[Tensor, "2 weights"]) -> Float[np.ndarray, " 2"]:
+def _project(weights: Weights, mean: Weights, basis: Float[Tensor, "2 weights"]) -> Float[np.ndarray, " 2"]:
     return (basis @ (weights - mean)).double().numpy()
 
 
-def _grid(shown: Float[np.ndarray, "points 2"], points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions along both axes, in the shape of the figure, with a margin around the shown points."""
-    low, high = shown.min(0), shown.max(0)
+def _grid(positions: Float[np.ndarray, "points 2"], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grid coordinates along both axes: the range of the positions and a margin, in the aspect ratio of the figure."""
+    low, high = positions.min(0), positions.max(0)
     middle, half = (low + high) / 2, (high - low) / 2 * (1 + _MARGIN)
     half = np.maximum(half, half[::-1] * [_ASPECT, 1 / _ASPECT])
-    x, y = (np.linspace(m - h, m + h, points) for m, h in zip(middle, half, strict=True))
+    x, y = (np.linspace(m - h, m + h, size) for m, h in zip(middle, half, strict=True))
     return x, y

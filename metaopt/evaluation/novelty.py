@@ -1,7 +1,8 @@
-"""Novelty: distances of predictions to the nearest weights of meta-training, to detect optimizers that memorised.
+"""Novelty: distances from predictions to the nearest weights in the meta-training data.
 
-References: Zeng et al. 2025, arXiv:2506.07998 (generated weights compared with the nearest ones of training); Ainsworth
-et al. 2022, arXiv:2209.04836 (weight matching). Departs: distances are relative to the distance between two trainings.
+Small distances indicate that an optimizer memorised this data. References: Zeng et al. 2025, arXiv:2506.07998
+(generated weights are compared with the nearest training weights); Ainsworth et al. 2022, arXiv:2209.04836 (weight
+matching). Unlike in these papers, distances are divided by the distance between two training runs.
 """
 
 import math
@@ -24,15 +25,21 @@ from .paired_runs import RunSetup
 from .predictions import Snapshots, state_at
 from .results import Novelty
 
-_SWEEPS = 5
-_SNAPSHOTS_PER_TRAJECTORY = 8  # evenly spaced; bounds the time
-_SAME_LOSS = 1e-3  # relative tolerance: rounding changes the loss of a network with permuted hidden units
+_MAX_PASSES = 5  # maximum number of passes of the weight matching over the layers
+_SNAPSHOTS_PER_TRAJECTORY = 8  # evenly spaced; limits the computation time
+_LOSS_TOLERANCE = 1e-3  # relative; a permutation of hidden units changes the loss by rounding errors
 
 Weights = Float[Tensor, " weights"]
 
 
 class HiddenLayer(NamedTuple):
-    """A hidden layer: its units are the rows of some tensors, and (groups of) columns of the tensor after them."""
+    """A hidden layer.
+
+    Attributes:
+        units: number of units [count].
+        rows: names of the tensors of the layer; each row belongs to one unit.
+        columns: name of the weight tensor of the next layer; each unit has one column, or a group of adjacent columns.
+    """
 
     units: int
     rows: tuple[str, ...]
@@ -40,7 +47,7 @@ class HiddenLayer(NamedTuple):
 
 
 def hidden_layers(layout: Layout) -> list[HiddenLayer] | None:
-    """The hidden layers of a sequential network, inferred from the shapes of its tensors; None for other networks."""
+    """Infer the hidden layers of a sequential network from its tensor shapes; None if the network is not sequential."""
     layers: list[list[int]] = []
     for index, tensor in enumerate(layout.tensors):
         if len(tensor.shape) > 1:
@@ -59,7 +66,7 @@ def hidden_layers(layout: Layout) -> list[HiddenLayer] | None:
 
 
 def permute_units(weights: Weights, layout: Layout, layer: HiddenLayer, order: Tensor) -> Weights:
-    """The same function with the units of a hidden layer in another order."""
+    """Permute the units of a hidden layer. The network still computes the same function."""
     named = dict(layout.unflatten(weights.clone()))
     for name in layer.rows:
         named[name].copy_(named[name][order].clone())
@@ -70,8 +77,8 @@ def permute_units(weights: Weights, layout: Layout, layer: HiddenLayer, order: T
 
 
 def match_units(weights: Weights, reference: Weights, layout: Layout, layers: Sequence[HiddenLayer]) -> Weights:
-    """The same function with its hidden units in the order that is closest to a reference, layer by layer."""
-    for _ in range(_SWEEPS):
+    """Permute the hidden units, layer by layer, to minimise the distance to a reference (weight matching)."""
+    for _ in range(_MAX_PASSES):
         permuted = False
         for layer in layers:
             similarity = _unit_weights(reference, layout, layer) @ _unit_weights(weights, layout, layer).T
@@ -84,7 +91,7 @@ def match_units(weights: Weights, reference: Weights, layout: Layout, layers: Se
 
 
 def _unit_weights(weights: Weights, layout: Layout, layer: HiddenLayer) -> Float[Tensor, "units weights_of_unit"]:
-    """All incoming and outgoing weights of each unit of a hidden layer."""
+    """The incoming weights, the bias and the outgoing weights of each unit of a hidden layer."""
     named = layout.unflatten(weights)
     columns = named[layer.columns]
     outgoing = columns.reshape(len(columns), layer.units, -1).transpose(0, 1)
@@ -92,11 +99,11 @@ def _unit_weights(weights: Weights, layout: Layout, layer: HiddenLayer) -> Float
 
 
 class SeenWeights:
-    """Snapshots of meta-training, and the distances of predictions to them.
+    """Snapshots from the meta-training data, to which distances of predictions are measured.
 
     Args:
-        setup: whose network the snapshots must have.
-        folder: of the trajectories of meta-training.
+        setup: setup of the evaluated runs. Only snapshots with the layout of its network are used.
+        folder: folder with the trajectories used for meta-training.
     Raises:
         TrajectoryError: no trajectory has the layout of the network.
     """
@@ -104,55 +111,68 @@ class SeenWeights:
     def __init__(self, setup: RunSetup, folder: Path) -> None:
         self._setup, self._layout = setup, setup.layout
         trajectories = find_trajectories(folder)
-        seen = [weights for each in trajectories for weights in _spaced_snapshots(each, self._layout)]
+        seen = [weights for trajectory in trajectories for weights in _spaced_snapshots(trajectory, self._layout)]
         if not seen:
             raise TrajectoryError(
                 f"none of the {len(trajectories)} trajectories in {folder} has the layout of "
-                f"{setup.config.target_model} with its options; leave out `seen`, or give a folder with trajectories "
-                "of this network"
+                f"{setup.config.target_model} with these options. Omit `seen`, or set it to a folder with "
+                "trajectories of this network"
             )
         self._seen = seen
         self._hidden_layers = self._verified_hidden_layers()
 
     def novelty(self, optimizer: GenerativeOptimizer, runs: Sequence[Snapshots]) -> Novelty:
-        """Measure the novelty of an optimizer's predictions from states of some runs.
+        """Measure the distances from an optimizer's predictions to the nearest snapshots of the meta-training data.
+
+        Each distance is divided by the distance between the run and the next run in `runs`, at the same step.
 
         Args:
-            runs: snapshots of several random seeds at the same steps; the distance of neighbours is the unit.
+            runs: snapshots of runs with different random seeds, at the same steps.
         """
-        nearest, of_states = [], []
+        prediction_distances, state_distances = [], []
         for run, other in zip(runs, [*runs[1:], runs[0]], strict=True):
             steps = self._steps()
-            units = [self._distance(run[step], other[step]) for step in steps]
+            scales = [self._distance(run[step], other[step]) for step in steps]
             states = [run[step] for step in steps]
             predictions = [
                 state_at(self._setup, optimizer, run, step).predict(optimizer, self._layout) for step in steps
             ]
-            nearest.append(min(self._nearest(w) / unit for w, unit in zip(predictions, units, strict=True)))
-            of_states.append(min(self._nearest(w) / unit for w, unit in zip(states, units, strict=True)))
-        return Novelty(tuple(nearest), tuple(of_states), len(self._seen), self._hidden_layers is not None)
+            prediction_distances.append(self._smallest_distance(predictions, scales))
+            state_distances.append(self._smallest_distance(states, scales))
+        return Novelty(
+            tuple(prediction_distances), tuple(state_distances), len(self._seen), self._hidden_layers is not None
+        )
 
     def _steps(self) -> list[int]:
-        """The first, a middle and the last nowcast."""
-        every, last = self._setup.config.every, self._setup.config.steps // self._setup.config.every
+        """The steps of the first, the middle and the last nowcast."""
+        every = self._setup.config.every
+        last = self._setup.config.steps // every
         return [every * number for number in sorted({1, (1 + last) // 2, last})]
 
+    def _smallest_distance(self, points: Sequence[Weights], scales: Sequence[float]) -> float:
+        return min(self._nearest(weights) / scale for weights, scale in zip(points, scales, strict=True))
+
     def _nearest(self, weights: Weights) -> float:
+        """The distance to the nearest snapshot."""
         return min((self._distance(seen, weights) for seen in self._seen), default=math.inf)
 
     def _distance(self, weights: Weights, reference: Weights) -> float:
+        """The Euclidean distance, after weight matching if the network is sequential."""
         if self._hidden_layers is not None:
             weights = match_units(weights, reference, self._layout, self._hidden_layers)
         return float((weights - reference).norm())
 
     def _verified_hidden_layers(self) -> list[HiddenLayer] | None:
-        """The hidden layers, if a permutation of their units does not change the loss: shapes alone can mislead."""
+        """The inferred hidden layers; None if a permutation of their units changes the loss.
+
+        Other networks can have the tensor shapes of a sequential network.
+        """
         layers = hidden_layers(self._layout)
         weights = self._layout.read(self._setup.build())
         before = self._setup.validation_loss(weights)
         for layer in layers or []:
             weights = permute_units(weights, self._layout, layer, torch.arange(layer.units).flip(0))
-        return layers if math.isclose(self._setup.validation_loss(weights), before, rel_tol=_SAME_LOSS) else None
+        return layers if math.isclose(self._setup.validation_loss(weights), before, rel_tol=_LOSS_TOLERANCE) else None
 
 
 def _spaced_snapshots(trajectory: Trajectory, layout: Layout) -> list[Weights]:

@@ -1,4 +1,4 @@
-"""Paired runs: trainings with the same initial weights, batches and points of measurement, and different optimizers."""
+"""Paired runs: training runs with the same initial weights, batches and measurement steps, but different optimizers."""
 
 import logging
 import math
@@ -29,32 +29,34 @@ from .config import EvaluateConfig
 from .results import Curve, Point
 
 OptimizerFactory = Callable[["RunSetup", nn.Module], torch.optim.Optimizer]
-"""Builds the optimizer of a run over the parameters of its network."""
+"""Constructs the optimizer of a run from its setup and its network."""
 
 NOWCAST_EMA_DECAY = 0.98
-"""Decay of the running average that a nowcasting run keeps, unless the generative optimizer has its own."""
+"""EMA decay in runs with nowcasts, unless the generative optimizer predicts an EMA with its own decay."""
 
 log = logging.getLogger(__name__)
 
-_BATCHNORM_BATCHES = 8
+_BATCHNORM_BATCHES = 8  # training batches from which the BatchNorm statistics are estimated
 
 
 class Observer(Protocol):
-    """Receives the weights of a run at every step; its time does not count as training time."""
+    """Callback that receives the weights of a run at every step. Training time excludes the time of the callback."""
 
     def __call__(self, step: int, weights: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Process the weights before the first step (step 0) and after each step."""
 
 
 class RunSetup:
-    """What the paired runs of one random seed and one learning rate share: initial weights, batches and measurements.
+    """The setup that paired runs with one random seed and one learning rate share.
+
+    It defines the initial weights, the batches and the measurements.
 
         setup = RunSetup(config, load_task(config.task), seed=1000)
         curve = train_contender(setup, "hold")
 
     Args:
-        rate: the learning rate, or the range from which the random seed draws one; the first of the configuration by
-            default.
+        rate: learning rate, or a range from which it is drawn with the random seed; by default the first learning rate
+            in the configuration.
     """
 
     def __init__(self, config: EvaluateConfig, task: Task, seed: int, rate: Range | None = None) -> None:
@@ -69,18 +71,18 @@ class RunSetup:
         self.layout = Layout.of(self._model)
 
     def build(self) -> nn.Module:
-        """The network with the initial weights of this random seed; seeds torch's global generators."""
+        """Build the network with the initial weights of this random seed. Seeds PyTorch's global random generators."""
         options = target_config(self.config.target_model, self.task.model_facts, self.config.target_options)
         seed_torch(self.seed)
         return get_target_model(self.config.target_model, **options)
 
     def batches(self) -> Iterator[Batch]:
-        """Training batches, epoch after epoch, without end."""
+        """Yield training batches, epoch by epoch. The iterator is infinite."""
         for epoch in count():
             yield from self.task.batches(self.config.batch_size, self.seed, epoch)
 
     def base_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The base optimizer over the trainable weights of a network.
+        """Build the base optimizer for the trainable parameters of a network.
 
         Raises:
             InvalidConfig: torch.optim has no such optimizer, or the optimizer does not accept its options.
@@ -93,7 +95,7 @@ class RunSetup:
         return [parameter for _, parameter in trainable(model)]
 
     def nowcast_optimizer(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
-        """The base optimizer with guarded nowcasts and a running average."""
+        """Build the base optimizer with nowcasts, a guard and an EMA of the weights."""
         nowcast = Nowcast(
             self.base_optimizer(model),
             model,
@@ -106,24 +108,28 @@ class RunSetup:
         return nowcast
 
     def guard_batches(self, step: int) -> Iterator[Batch]:
-        """The examples of the guard: the same for all proposals of one nowcast, different ones at the next nowcast.
+        """Yield batches of the examples on which the guard measures losses.
 
-        Repeated choices on the same few examples would overfit them, since a run has dozens of nowcasts. The examples
-        come from the two splits that are used neither for training nor for the validation loss.
+        All proposals of one nowcast are compared on the same examples. Each nowcast draws new examples: a run has
+        dozens of nowcasts, and repeated selection on the same few examples would overfit them. The examples come from
+        the splits "guard" and "meta", which are used neither for training nor for the validation loss.
         """
         guard, meta = self.task.splits["guard"], self.task.splits["meta"]
         order = torch.randperm(len(guard) + len(meta), generator=generator(self.seed, 1, step))
-        for drawn in order[: self.config.guard_batch].split(self.task.rows_at_once):
-            from_guard = drawn < len(guard)
-            for examples, rows in ((guard, drawn[from_guard]), (meta, drawn[~from_guard] - len(guard))):
+        for indices in order[: self.config.guard_batch].split(self.task.rows_at_once):
+            in_guard = indices < len(guard)
+            for examples, rows in ((guard, indices[in_guard]), (meta, indices[~in_guard] - len(guard))):
                 if len(rows):
                     yield examples[rows]
 
     def validation_loss(self, weights: Float[Tensor, " weights"]) -> float:
-        """The mean loss of flat weights over the whole validation split.
+        """Compute the mean loss over the whole validation split.
 
-        The BatchNorm statistics are estimated again for these weights, for all contenders alike. The running statistics
-        of the base optimizer lag behind its weights, so fresh statistics after a nowcast alone would be an advantage.
+        The BatchNorm statistics are re-estimated for these weights, for every contender. Running statistics lag behind
+        the weights: if they were re-estimated only after nowcasts, contenders with nowcasts would have an advantage.
+
+        Args:
+            weights: the trainable weights as a flat vector.
         """
         self.layout.write(self._model, weights)
         reestimate_batchnorm(self._model, self.batchnorm_batches)
@@ -137,13 +143,15 @@ def train_contender(
     observer: Observer | None = None,
     bar: Progress = NO_PROGRESS,
 ) -> Curve:
-    """Train one contender for the whole budget; after a divergence the losses of its curve are NaN.
+    """Train one contender for the number of steps in the configuration.
+
+    If the training diverges, the remaining losses of the curve are NaN.
 
     Args:
-        contender: its name in the curve.
-        method: builds the optimizer; a generative optimizer nowcasts in the training of the base optimizer.
-        observer: receives the weights at every step.
-        bar: is updated after every step.
+        contender: name of the contender in the curve.
+        method: constructs the optimizer, or is a generative optimizer whose nowcasts are added to the base optimizer.
+        observer: callback that receives the weights at every step.
+        bar: progress bar, updated after every step.
     """
     points: list[Point] = []
     with isolated():
@@ -163,7 +171,9 @@ def train_contender(
                 if measured:
                     points.append(Point(step, setup.validation_loss(weights), seconds))
         except Diverged as error:
-            log.warning("%s, random seed %d: %s; the rest of its curve is empty", contender, setup.seed, error)
+            log.warning(
+                "%s, random seed %d: %s; the remaining losses of its curve are NaN", contender, setup.seed, error
+            )
     points += [Point(step, math.nan, math.nan) for step in setup.config.measured_steps[len(points) :]]
     events = tuple(optimizer.events) if isinstance(optimizer, Nowcast) else ()
     return Curve(contender, setup.seed, tuple(points), events, str(setup.rate))
@@ -172,13 +182,13 @@ def train_contender(
 def _timed_steps(
     setup: RunSetup, model: nn.Module, optimizer: torch.optim.Optimizer, bar: Progress
 ) -> Iterator[tuple[int, float]]:
-    """The number of finished steps, from zero to the budget, and their training time so far [s]."""
+    """Yield the number of completed steps, from 0 to the last step, and the training time so far [s]."""
     training = train_steps(model, optimizer, setup.task, setup.batches(), torch.device("cpu"))
     seconds = 0.0
     yield 0, seconds
     for step in range(1, setup.config.steps + 1):
-        started = time.perf_counter()
+        start = time.perf_counter()
         loss = next(training)
-        seconds += time.perf_counter() - started
+        seconds += time.perf_counter() - start
         bar.update(loss=loss)
         yield step, seconds

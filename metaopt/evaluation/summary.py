@@ -1,4 +1,4 @@
-"""Summary of a comparison: selection of learning rates, steps to target, gains, controls, losses after nowcasts."""
+"""Summary of a comparison: best learning rates, steps to target, loss ratios, controls, and losses after nowcasts."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from .config import DELAYS
 from .results import HOLD, Comparison, Curve, Point, Prediction, plain
 from .statistics import Interval, bounded, first_at_or_below, geometric_mean
 
-_SMALLEST_GAIN = 0.99  # loss after / before; of a smaller improvement no share is computed
-_MOST_KEPT = 0.5  # share of the gain below which a control fails
+_MAX_RATIO = 0.99  # loss after / before; above it, `kept` is not computed: the improvement is too small
+_MAX_KEPT = 0.5  # a control fails if `kept` is lower
 
 
 def at_rate(comparison: Comparison, rate: str) -> Comparison:
-    """All contenders at one learning rate."""
+    """Select the curves and predictions of one learning rate."""
     return replace(
         comparison,
         curves=tuple(curve for curve in comparison.curves if curve.rate == rate),
@@ -25,9 +25,11 @@ def at_rate(comparison: Comparison, rate: str) -> Comparison:
 
 
 def best_rate(comparison: Comparison, contender: str) -> str:
-    """The learning rate at which the lowest validation loss of a contender, averaged over random seeds, is lowest.
+    """The best learning rate of a contender.
 
-    The validation loss also measures the contenders, so this choice favours all of them alike.
+    For each learning rate, the lowest validation loss of each curve is averaged over the random seeds. The learning
+    rate with the lowest average is the best. Contenders are then compared on the same validation loss, so the selection
+    has an optimistic bias. The bias affects every contender.
     """
     curves = comparison.curves_of(contender)
     means = {rate: fmean(curve.best for curve in curves if curve.rate == rate) for rate in comparison.rates}
@@ -35,7 +37,7 @@ def best_rate(comparison: Comparison, contender: str) -> str:
 
 
 def at_best_rates(comparison: Comparison) -> Comparison:
-    """Each contender at its own best learning rate; single predictions at that of the candidate."""
+    """Select the curves of each contender at its best learning rate, and the predictions at the candidate's."""
     best = {contender: best_rate(comparison, contender) for contender in comparison.contenders}
     predictions = (p for p in comparison.predictions if p.rate == best[comparison.candidate])
     curves = (c for name, rate in best.items() for c in comparison.curves_of(name) if c.rate == rate)
@@ -44,17 +46,18 @@ def at_best_rates(comparison: Comparison) -> Comparison:
 
 @dataclass(frozen=True)
 class StepsToTarget:
-    """Steps until a contender reaches the best loss of hold, for each random seed.
+    """Number of steps until a contender reaches the lowest validation loss of hold (the target).
 
-    A run that never reaches it counts as if it had reached it at the first measurement after the budget (its time grows
-    by the same share), so the true speed-up is at most the stated one; `never` is the number of such runs.
+    If a run does not reach the target, its number of steps is set to the next measurement step after the budget, and
+    its training time is extrapolated linearly. The reported speed-up is then an upper bound. `never` is the number of
+    such runs.
 
     Attributes:
-        steps: steps until the validation loss is at or below the target; None where it never is.
-        counted: the same, with the substitute for None.
-        counted_steps: their geometric mean.
-        speed_up: hold's steps / the contender's, geometric mean over random seeds.
-        speed_up_in_time: the same for seconds of training, predictions and guard included.
+        steps: number of steps for each random seed; None if the run does not reach the target.
+        counted: `steps` with a number of steps in place of None, as described above.
+        counted_steps: geometric mean of `counted`.
+        speed_up: steps of hold / `counted`; geometric mean over random seeds.
+        speed_up_in_time: the same ratio of training times, which include predictions and the guard.
     """
 
     steps: tuple[int | None, ...]
@@ -65,27 +68,27 @@ class StepsToTarget:
 
     @property
     def never(self) -> int:
-        """Random seeds that never reach the target [count]."""
+        """Number of runs that do not reach the target [count]."""
         return self.steps.count(None)
 
     @property
     def fewer_steps(self) -> float:
-        """Share of hold's steps that the contender does not need [%]; negative where it needs more."""
+        """Reduction of the number of steps relative to hold [%]; negative if the contender needs more steps."""
         return 100 * (1 - 1 / self.speed_up.mean)
 
 
 @dataclass(frozen=True)
 class ContenderSummary:
-    """The figures of one contender.
+    """The results of one contender.
 
     Attributes:
-        early, full: steps to the best loss of hold within half of the budget, and within all of it.
-        final_loss: validation loss at the end of the budget, mean over random seeds.
-        nowcasts, accepted: guarded nowcasts that were proposed, and accepted [count].
-        guard_passes: forward passes over the guard's batch [count].
-        before, after: validation loss of W_t and of one unguarded prediction; geometric means.
-        gain: their ratio (below 1: a prediction lowers the loss); geometric mean.
-        error: squared error of a prediction relative to that of W_t; geometric mean.
+        early, full: steps to the lowest loss of hold in the first half of the budget, and in the whole budget.
+        final_loss: validation loss after the last step; mean over random seeds.
+        nowcasts, accepted: number of nowcasts with a guard, and how many of them the guard accepted [count].
+        guard_passes: number of forward passes over the guard's examples [count].
+        before, after: validation loss of W_t, and of a single prediction without a guard; geometric means.
+        gain: after / before; geometric mean. Below 1, the prediction lowers the loss.
+        error: squared error of a prediction / squared error of W_t; geometric mean.
     """
 
     contender: str
@@ -103,11 +106,15 @@ class ContenderSummary:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """The result of a control, compared with the real prediction.
+    """The result of a negative control: predictions from corrupted inputs.
 
     Attributes:
-        kept: share of the real prediction's gain (in log loss) that remains; None where the gain is below 1 %.
-        fails: whether the control fails, as it must: less than half of the gain remains. None as for `kept`.
+        control: name of the control.
+        after: validation loss of the predictions; geometric mean.
+        gain: `after` / validation loss of W_t; geometric mean.
+        kept: decrease of the log loss, as a fraction of the decrease without corruption; None if the loss decreases by
+            less than 1 % without corruption.
+        fails: whether `kept` is below 0.5, as expected of a negative control; None if `kept` is None.
     """
 
     control: str
@@ -119,20 +126,20 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """All published figures of a comparison.
+    """All results of a comparison that are published.
 
         summary = Summary(at_best_rates(comparison))
         print(summary.candidate.full.speed_up, [control.fails for control in summary.controls])
 
     Args:
-        comparison: with one learning rate per contender.
+        comparison: measurements with one learning rate per contender.
     """
 
     comparison: Comparison
 
     @cached_property
     def contenders(self) -> list[ContenderSummary]:
-        """One summary per contender."""
+        """The summaries of all contenders."""
         return [self._contender(contender) for contender in self.comparison.contenders]
 
     @property
@@ -142,7 +149,7 @@ class Summary:
 
     @cached_property
     def controls(self) -> list[ControlResult]:
-        """One result per control."""
+        """The results of all controls."""
         return [self._control(name) for name in self.comparison.controls]
 
     def of(self, contender: str) -> ContenderSummary:
@@ -150,7 +157,7 @@ class Summary:
         return next(summary for summary in self.contenders if summary.contender == contender)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Convert the summary to a JSON-serializable dictionary."""
         return {"standings": plain(self.contenders), "controls": plain(self.controls)}
 
     def _contender(self, contender: str) -> ContenderSummary:
@@ -172,37 +179,43 @@ class Summary:
             error=_mean(errors),
         )
 
-    def _steps_to_target(self, curves: Sequence[Curve], share: float) -> StepsToTarget:
-        holds = self.comparison.curves_of(HOLD)
-        targets = [_target(hold, share) for hold in holds]
+    def _steps_to_target(self, curves: Sequence[Curve], fraction: float) -> StepsToTarget:
+        hold_curves = self.comparison.curves_of(HOLD)
+        targets = [_target(hold, fraction) for hold in hold_curves]
         reached = [first_at_or_below(target, curve.losses) for target, curve in zip(targets, curves, strict=True)]
-        ours = [_point_at(curve, index) for curve, index in zip(curves, reached, strict=True)]
-        theirs = [_point_at(hold, hold.losses.index(target)) for hold, target in zip(holds, targets, strict=True)]
-        pairs = list(zip(theirs, ours, strict=True))
+        contender_points = [_point_at(curve, index) for curve, index in zip(curves, reached, strict=True)]
+        hold_points = [
+            _point_at(hold, hold.losses.index(target)) for hold, target in zip(hold_curves, targets, strict=True)
+        ]
+        pairs = list(zip(hold_points, contender_points, strict=True))
         return StepsToTarget(
-            steps=tuple(None if index is None else point.step for index, point in zip(reached, ours, strict=True)),
-            counted=tuple(point.step for point in ours),
-            counted_steps=geometric_mean([point.step for point in ours]).mean,
+            steps=tuple(
+                None if index is None else curve.steps[index] for curve, index in zip(curves, reached, strict=True)
+            ),
+            counted=tuple(point.step for point in contender_points),
+            counted_steps=geometric_mean([point.step for point in contender_points]).mean,
             speed_up=geometric_mean([hold.step / point.step for hold, point in pairs]),
             speed_up_in_time=geometric_mean([hold.seconds / bounded(point.seconds) for hold, point in pairs]),
         )
 
     def _control(self, name: str) -> ControlResult:
         predictions = self.comparison.predictions_of(name)
-        gain, real = _gain(predictions), self.candidate.gain
-        assert gain is not None, "each listed control has predictions"
-        kept = math.log(gain.mean) / math.log(real.mean) if real is not None and real.mean < _SMALLEST_GAIN else None
+        gain, candidate_gain = _gain(predictions), self.candidate.gain
+        assert gain is not None, "every control has predictions"
+        kept = None
+        if candidate_gain is not None and candidate_gain.mean < _MAX_RATIO:
+            kept = math.log(gain.mean) / math.log(candidate_gain.mean)
         after = _mean([p.loss_after for p in predictions])
-        return ControlResult(name, after or math.inf, gain, kept, None if kept is None else kept < _MOST_KEPT)
+        return ControlResult(name, after or math.inf, gain, kept, None if kept is None else kept < _MAX_KEPT)
 
 
-def _target(hold: Curve, share: float) -> float:
-    """The lowest validation loss of the hold run within a share of its budget."""
-    return min(point.loss for point in hold.points if point.step <= share * hold.points[-1].step)
+def _target(hold: Curve, fraction: float) -> float:
+    """The lowest validation loss of a hold run, up to a fraction of its steps."""
+    return min(point.loss for point in hold.points if point.step <= fraction * hold.points[-1].step)
 
 
 def _point_at(curve: Curve, index: int | None) -> Point:
-    """The point at an index; for None, the first point after the budget."""
+    """The point at an index. For None, the next measurement step after the budget, with an extrapolated time."""
     if index is not None:
         return curve.points[index]
     last, first = curve.points[-1], curve.points[0]
@@ -210,7 +223,7 @@ def _point_at(curve: Curve, index: int | None) -> Point:
 
 
 def _gain(predictions: Sequence[Prediction]) -> Interval | None:
-    """Loss after / loss before; the interval is over random seeds, after a mean over the predictions of each seed."""
+    """Geometric mean of loss after / loss before, over the predictions of each random seed and then over the seeds."""
     by_seed: dict[int, list[float]] = {}
     for prediction in predictions:
         by_seed.setdefault(prediction.seed, []).append(bounded(prediction.loss_after) / prediction.loss_before)
@@ -218,17 +231,19 @@ def _gain(predictions: Sequence[Prediction]) -> Interval | None:
 
 
 def _mean(values: Sequence[float]) -> float | None:
+    """The geometric mean of bounded values; None if there are none."""
     return geometric_mean([bounded(value) for value in values]).mean if values else None
 
 
 @dataclass(frozen=True)
 class LossAfterNowcast:
-    """The validation loss of a contender some steps after its nowcasts, relative to hold's at the same steps.
+    """The validation losses of a contender and of hold, a fixed number of steps after the contender's nowcasts.
 
     Attributes:
-        delay: steps since the nowcast, accepted or not [steps].
-        loss, hold_loss: validation loss of the contender, and of hold at the same learning rate; geometric means.
-        ratio: loss / hold_loss (below 1: lower than hold's); geometric mean, the interval over random seeds.
+        delay: number of steps after a nowcast, whether or not it was accepted [steps].
+        loss, hold_loss: validation loss of the contender, and of hold with the same learning rate; geometric means.
+        ratio: loss / hold_loss; geometric mean, with a confidence interval over random seeds. Below 1, the loss of the
+            contender is lower.
     """
 
     contender: str
@@ -239,27 +254,30 @@ class LossAfterNowcast:
 
 
 def losses_after_nowcasts(comparison: Comparison) -> list[LossAfterNowcast]:
-    """The losses of each contender that nowcasts, at its best learning rate, for each delay within the budget."""
-    found = []
+    """The losses after nowcasts, for each contender with nowcasts and each delay.
+
+    The runs have the best learning rate of the contender. Delays at which no loss was measured are omitted.
+    """
+    results = []
     for contender in comparison.contenders:
-        same = at_rate(comparison, best_rate(comparison, contender))
-        pairs = list(zip(same.curves_of(contender), same.curves_of(HOLD), strict=True))
+        at_best = at_rate(comparison, best_rate(comparison, contender))
+        pairs = list(zip(at_best.curves_of(contender), at_best.curves_of(HOLD), strict=True))
         if any(curve.events for curve, _ in pairs):
-            found += [loss for delay in DELAYS if (loss := _loss_after(contender, delay, pairs)) is not None]
-    return found
+            results += [loss for delay in DELAYS if (loss := _loss_after(contender, delay, pairs)) is not None]
+    return results
 
 
 def _loss_after(contender: str, delay: int, pairs: Sequence[tuple[Curve, Curve]]) -> LossAfterNowcast | None:
-    ours, holds, ratios = [], [], []
+    losses, hold_losses, ratios = [], [], []
     for curve, hold in pairs:
         steps = {event.step + delay for event in curve.events}
         measured = [index for index, step in enumerate(curve.steps) if step in steps]
         if measured:
-            ours.append(geometric_mean([bounded(curve.losses[index]) for index in measured]).mean)
-            holds.append(geometric_mean([bounded(hold.losses[index]) for index in measured]).mean)
-            ratios.append(ours[-1] / holds[-1])
+            losses.append(geometric_mean([bounded(curve.losses[index]) for index in measured]).mean)
+            hold_losses.append(geometric_mean([bounded(hold.losses[index]) for index in measured]).mean)
+            ratios.append(losses[-1] / hold_losses[-1])
     if not ratios:
         return None
     return LossAfterNowcast(
-        contender, delay, geometric_mean(ours).mean, geometric_mean(holds).mean, geometric_mean(ratios)
+        contender, delay, geometric_mean(losses).mean, geometric_mean(hold_losses).mean, geometric_mean(ratios)
     )

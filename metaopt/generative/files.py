@@ -20,10 +20,10 @@ from . import get_optimizer_model
 from .base import GenerativeOptimizer
 
 CHECKPOINT_PREFIX = "averaged/"
-"""Prefix of the EMA of the optimizer's weights in a checkpoint of phase 2. Predictions use the EMA."""
+"""Prefix of the names of the EMA weights in a checkpoint of phase 2. Predictions use the EMA weights."""
 
 BUILTIN: Mapping[str, str] = {"builtin": "optimizer.safetensors", "builtin-fast": "fast.safetensors"}
-"""File of each built-in optimizer. `builtin-fast` forecasts larger changes, for large data sets."""
+"""File of each built-in optimizer. `builtin-fast` extrapolates further; it is for large data sets."""
 
 _LOAD_FROM_MLFLOW = "metaopt.tracking:load_optimizer"
 # Imported when it is needed: importing MLflow takes seconds, and only MLflow sources need it. No other import here is
@@ -84,7 +84,7 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
 
     Returns: the optimizer in evaluation mode; its parameters do not require gradients.
     Raises:
-        FileFormatError: the file is damaged, or contains neither.
+        FileFormatError: the file is damaged or is neither of these.
     """
     kind = kind_of(path)
     if kind not in ("optimizer", "checkpoint"):
@@ -95,9 +95,7 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
         tensors = {name.removeprefix(CHECKPOINT_PREFIX): tensor for name, tensor in averaged.items()}
     optimizer_description = facts.get("optimizer")
     if not isinstance(optimizer_description, dict):
-        raise FileFormatError(
-            f"{path}, of kind {kind}, does not describe an optimizer; expected an optimizer or a checkpoint of phase 2"
-        )
+        raise FileFormatError(f"{path} describes no optimizer; expected an optimizer or a checkpoint of phase 2")
     return _build(path, optimizer_description, tensors)
 
 

@@ -1,4 +1,4 @@
-"""The inner loop of online meta-training: many short trainings of one problem, batched over networks."""
+"""The inner loop of online meta-training: many short training runs on one problem, computed as one batch."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -14,11 +14,11 @@ from .problem import InnerProblem
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-_DIVERGED = 3.0  # times the baseline loss
+_MAX_LOSS = 3.0  # multiple of the baseline loss; a run with a higher loss counts as diverged
 
 
 class InnerTrainings:
-    """Networks of one problem that train with Adam, each with batches and a learning rate of its own.
+    """A batch of networks that train on one problem with Adam. Each network has its own batches and learning rate.
 
     Adam (Kingma & Ba 2014, arXiv:1412.6980), with the gradient g at step t:
 
@@ -26,17 +26,17 @@ class InnerTrainings:
         v ← β₂ v + (1 − β₂) g²
         w ← w − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
 
-    It is implemented here because `torch.optim` has no learning rate per row of a tensor; a test compares the two.
-    The arguments determine the trainings bit for bit.
+    Adam is implemented here because `torch.optim.Adam` does not support a learning rate for each row of a tensor. A
+    test compares both implementations. Training is deterministic: the same arguments give bitwise equal weights.
 
     Args:
-        problem: task and network.
+        problem: the task and the network architecture.
         weights: initial weights of each network.
         lr: learning rate of each network.
         batch_size: examples per batch [count].
-        policy: decides when to take snapshots and which weights follow a forecast.
-        history: length of the history [count].
-        averaging: decay of the EMA of the weights that snapshots hold; 0 for the weights themselves.
+        policy: decides when to take snapshots, which forecasts are accepted, and which weights follow them.
+        history: number of snapshots in the history [count].
+        averaging: EMA decay of the weights in the snapshots; 0 without averaging.
         seed: random seed of the batches.
     """
 
@@ -60,19 +60,19 @@ class InnerTrainings:
         self.step = 0
         self.diverged = torch.zeros(len(weights), dtype=torch.bool)
         self._lr = lr.unsqueeze(1)
-        self._mean, self._mean_square = torch.zeros_like(weights), torch.zeros_like(weights)
-        self._batches = _endless_batches(problem.task, batch_size, seed)
+        self._exp_avg, self._exp_avg_sq = torch.zeros_like(weights), torch.zeros_like(weights)
+        self._batches = _infinite_batches(problem.task, batch_size, seed)
         self._history = self.weights.unsqueeze(1).repeat(1, history, 1)
         self._times = torch.zeros(len(weights), history)
 
     @property
     def averaged(self) -> Float[Tensor, "rows weights"]:
-        """The EMA of the weights; before the first step, the weights."""
+        """The EMA of the weights; before the first step, the initial weights."""
         return self._value(self.average)
 
     def history(self) -> tuple[Float[Tensor, "rows history weights"], Float[Tensor, "rows history"]]:
-        """The latest snapshots and their times [steps]; copies of the initial weights fill a short history."""
-        return self._history, self._times  # never modified in place
+        """The last snapshots and their steps. A short history is padded with copies of the initial weights."""
+        return self._history, self._times  # no copies: these tensors are never modified in place
 
     def advance(self, steps: int) -> None:
         """Train every network for a number of steps."""
@@ -83,10 +83,12 @@ class InnerTrainings:
                 self._times = torch.cat([self._times[:, 1:], torch.full((len(self.weights), 1), float(self.step))], 1)
 
     def accept(self, forecast: Float[Tensor, "rows weights"], examples: Batch) -> Bool[Tensor, " rows"]:
-        """The rows whose forecast the policy accepts; never a training that diverged.
+        """Decide with the guard which forecasts are accepted. Forecasts of diverged networks are never accepted.
 
         Args:
+            forecast: forecast of the EMA of each network [raw units].
             examples: the guard's examples.
+        Returns: whether the forecast of each row is accepted.
         """
         before, after = (self.problem.example_losses(each, examples) for each in (self.averaged, forecast))
         return accepts(before, after) & ~self.diverged
@@ -94,30 +96,30 @@ class InnerTrainings:
     def follow(
         self, accepted: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"], examples: Batch
     ) -> Bool[Tensor, " rows"]:
-        """Add the predicted change of the EMA to the weights where the policy lets them follow, as in `Nowcast`.
+        """Add the predicted change of the EMA to the weights of the rows that the policy selects, as in `Nowcast`.
 
-        Without averaging, the weights follow every accepted forecast.
+        Without averaging, all rows with an accepted forecast are selected.
 
         Args:
-            accepted: the rows whose forecast is accepted.
-            change: predicted change of each row; used for the rows that follow [raw units].
+            accepted: whether the forecast of each row is accepted.
+            change: predicted change of each row; ignored for rows that are not selected [raw units].
             examples: the guard's examples.
-        Returns: the rows that followed.
+        Returns: whether each row was selected.
         """
         followed = accepted
         if self.average.decay:
             short = self._value(self.short_average)
             before, after = (self.problem.example_losses(each, examples) for each in (short, short + change))
-            followed = accepted & self._keeps_direction() & tolerates(before, after)
+            followed = accepted & self._has_high_cosine() & tolerates(before, after)
         self.shift(followed, change)
         return followed
 
     def shift(self, rows: Bool[Tensor, " rows"], change: Float[Tensor, "rows weights"]) -> None:
-        """Add a change to the weights, averages and histories of some rows; Adam's moments stay.
+        """Add a change to the weights, averages and histories of some rows. Adam's moment estimates do not change.
 
         Args:
-            rows: the rows to change.
-            change: change of each row; used for `rows` [raw units].
+            rows: whether to change each row.
+            change: change of each row; ignored for the other rows [raw units].
         """
         change = torch.where(rows.unsqueeze(1), change, 0.0)
         self.weights = self.weights + change
@@ -126,11 +128,13 @@ class InnerTrainings:
         self._history = self._history + change.unsqueeze(1)
 
     def _value(self, average: ExponentialMovingAverage) -> Float[Tensor, "rows weights"]:
+        """The value of an EMA; before its first update, the weights."""
         return (average.tensors[0] if average.updates else self.weights).clone()
 
-    def _keeps_direction(self) -> Bool[Tensor, " rows"]:
-        so_far = self._history[:, -(self.step // self.policy.stride + 1) :]
-        return self.policy.goes_straight(so_far, self._history.shape[1], self.average.decay)
+    def _has_high_cosine(self) -> Bool[Tensor, " rows"]:
+        """Whether the last two displacements of the EMA have a high cosine similarity."""
+        recorded = self._history[:, -(self.step // self.policy.stride + 1) :]
+        return self.policy.goes_straight(recorded, self._history.shape[1], self.average.decay)
 
     def _take_step(self) -> None:
         batches = [next(self._batches) for _ in range(len(self.weights))]
@@ -139,22 +143,26 @@ class InnerTrainings:
         losses = self.problem.losses_each(weights, Batch(inputs, labels))
         (gradient,) = torch.autograd.grad(losses.sum(), weights)
         self.weights = weights.detach()
-        limit = _DIVERGED * self.problem.task.baseline_loss
+        limit = _MAX_LOSS * self.problem.task.baseline_loss
         self.diverged |= ~(losses.detach() < limit) | ~gradient.isfinite().all(1)
         gradient[self.diverged] = 0.0
         self.step += 1
-        self._mean.lerp_(gradient, 1 - _BETAS[0])
-        self._mean_square.lerp_(gradient.square(), 1 - _BETAS[1])
-        mean = self._mean / (1 - _BETAS[0] ** self.step)
-        root_mean_square = (self._mean_square / (1 - _BETAS[1] ** self.step)).sqrt()
+        self._exp_avg.lerp_(gradient, 1 - _BETAS[0])
+        self._exp_avg_sq.lerp_(gradient.square(), 1 - _BETAS[1])
+        mean = self._exp_avg / (1 - _BETAS[0] ** self.step)
+        denominator = (self._exp_avg_sq / (1 - _BETAS[1] ** self.step)).sqrt()
         lr = self._lr * ~self.diverged.unsqueeze(1)
-        self.weights = self.weights - lr * mean / (root_mean_square + _EPSILON)
+        self.weights = self.weights - lr * mean / (denominator + _EPSILON)
         self.average.update([self.weights])
         self.short_average.update([self.weights])
 
 
-def _endless_batches(task: Task, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Training batches of equal size, epoch after epoch; the whole split if it is smaller than a batch."""
+def _infinite_batches(task: Task, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Yield training batches of equal size, epoch by epoch. The iterator is infinite.
+
+    The last batch of an epoch is dropped if it is smaller. If the split is smaller than `batch_size`, each batch is the
+    whole split.
+    """
     size = min(batch_size, len(task.splits["train"]))
     for epoch in count():
         for batch in task.batches(size, seed, epoch):

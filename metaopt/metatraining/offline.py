@@ -1,4 +1,4 @@
-"""Offline meta-training: batches of pairs of recorded snapshots."""
+"""Offline meta-training: the generative optimizer is trained on pairs of recorded snapshots."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,25 +19,28 @@ from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
 from .state import MetaTrainingState
 
-_VALIDATION_PAIRS = 96  # enough for smooth validation curves at little cost
-_VALIDATION_EXAMPLES = 512
+_VALIDATION_PAIRS = 96  # enough for smooth validation curves at low cost
+_VALIDATION_EXAMPLES = 512  # examples on which validation losses are measured
 
 
 class OfflineSource:
-    """Pairs of snapshots from the trajectories of one or several run names; some trajectories are held out.
+    """Pairs of snapshots from the trajectories of one or more run names. Some trajectories are held out for validation.
 
     Args:
-        config: trajectories, pairs and objective.
+        config: specifies the trajectories, the pairs and the objective.
         history: length of the optimizer's history [count].
-        averaging: decay of the EMA that the optimizer's snapshots hold; 0 for the weights themselves.
+        averaging: EMA decay of the weights that the optimizer expects in snapshots; 0 without averaging.
     Raises:
-        TrajectoryError: a trajectory is missing, has a single snapshot or another averaging, or there are too few to
-            hold any out.
-        UnknownName, InvalidConfig, TaskDataError: the objective needs losses that cannot be measured here.
+        TrajectoryError: a trajectory is missing, has only one snapshot or a different averaging, or there are too few
+            trajectories to hold any out.
+        UnknownName, InvalidConfig, TaskDataError: the objective needs the task or the network of a trajectory, which
+            cannot be loaded.
     """
 
     def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
-        trajectories = [found for name in config.run_names for found in find_trajectories(config.trajectory_dir / name)]
+        trajectories = [
+            trajectory for name in config.run_names for trajectory in find_trajectories(config.trajectory_dir / name)
+        ]
         for trajectory in trajectories:
             _check_averaging(trajectory, averaging)
         held_out_count = len(trajectories) // 4 if config.held_out is None else config.held_out
@@ -59,7 +62,7 @@ class OfflineSource:
         }
 
     def log_data(self, tracker: Tracker) -> None:
-        """Record the trajectories with a tracker."""
+        """Log the trajectories as data sets."""
         for context, dataset in (("train", self.training), ("held-out", self.held_out)):
             for trajectory in dataset.trajectories:
                 tracker.dataset(trajectory.name, str(trajectory.folder), trajectory.digest, context)
@@ -69,34 +72,43 @@ class OfflineSource:
         return len(list(pair_batches(self.training, self._order(epoch), self.config.batch_size)))
 
     def prepare(self, state: MetaTrainingState) -> None:
-        """Does nothing: the trajectories are already recorded."""
+        """Do nothing: the trajectories are already recorded."""
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
-        """Train on the pairs of an epoch."""
+        """Train for one epoch.
+
+        Returns: the means of the training metrics.
+        """
         means = _Means()
         for number, batch in enumerate(pair_batches(self.training, self._order(state.epoch), self.config.batch_size)):
             random = generator(self.config.seed, state.epoch, number)
             bar.update(loss=self._update(state, batch, random, means))
-        return means.named("train")
+        return means.metrics("train")
 
     @torch.no_grad()
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
-        """Metrics of the averaged weights on held-out trajectories, on the same pairs and examples in every epoch."""
+        """Compute the metrics on held-out trajectories, with the averaged weights of the generative optimizer.
+
+        The pairs and the examples are the same in every epoch.
+        """
         means = _Means()
         count = min(_VALIDATION_PAIRS, len(self.held_out))
         order = torch.linspace(0, len(self.held_out) - 1, count).long().tolist()
         for batch in pair_batches(self.held_out, order, self.config.batch_size):
             random = generator(self.config.seed)
             means.add(self._score(state.predictor, self.held_out, batch, _VALIDATION_EXAMPLES, random))
-        return means.named("val")
+        return means.metrics("val")
 
     def _order(self, epoch: int) -> list[int]:
-        """The pairs of an epoch, in an order that depends on the random seed and the epoch alone."""
+        """The indices of the pairs of an epoch, shuffled. They depend only on the random seed and the epoch."""
         order = torch.randperm(len(self.training), generator=generator(self.config.seed, epoch)).tolist()
         return order[: self.config.pairs_per_epoch or None]
 
     def _update(self, state: MetaTrainingState, batch: "PairBatch", random: torch.Generator, means: "_Means") -> float:
-        """One update, in a function of its own: its large tensors are freed before the next batch is read."""
+        """Run one update; returns the objective.
+
+        A separate method frees the large tensors of an update before the next batch is read.
+        """
         scores = self._score(state.model, self.training, batch, self.config.task_batch, random)
         objective = scores.objective.mean()
         state.update(objective)
@@ -120,7 +132,7 @@ class OfflineSource:
 
 
 class PairBatch(NamedTuple):
-    """The indices of pairs that share a problem, and the key of the problem. The pairs are read on use."""
+    """The indices of pairs with the same problem (task and network), and the key of the problem. Loads no data."""
 
     problem: str
     indices: list[int]
@@ -129,17 +141,17 @@ class PairBatch(NamedTuple):
 def pair_batches(dataset: WeightTrajectoryDataset, order: Sequence[int], batch_size: int) -> Iterator[PairBatch]:
     """Group pairs of the same problem into batches, in the given order; incomplete batches come last."""
     problems = [problem_key(trajectory) for trajectory in dataset.trajectories]
-    waiting: dict[str, list[int]] = defaultdict(list)
+    pending: dict[str, list[int]] = defaultdict(list)
     for index in order:
         problem = problems[dataset.pairs[index].trajectory]
-        waiting[problem].append(index)
-        if len(waiting[problem]) == batch_size:
-            yield PairBatch(problem, waiting.pop(problem))
-    yield from (PairBatch(problem, indices) for problem, indices in waiting.items())
+        pending[problem].append(index)
+        if len(pending[problem]) == batch_size:
+            yield PairBatch(problem, pending.pop(problem))
+    yield from (PairBatch(problem, indices) for problem, indices in pending.items())
 
 
 def recorded_averaging(config: TrainOptimizerConfig) -> float:
-    """Decay of the EMA that the snapshots of the first run name hold; 0 for the weights themselves.
+    """EMA decay of the weights in the snapshots of the first run name; 0 without averaging.
 
     Raises:
         TrajectoryError: there is no trajectory of this name.
@@ -150,9 +162,9 @@ def recorded_averaging(config: TrainOptimizerConfig) -> float:
 def _check_averaging(trajectory: Trajectory, averaging: float) -> None:
     if (recorded := trajectory.averaging) != averaging:
         raise TrajectoryError(
-            f"{trajectory.folder} has averaging {recorded:g}, but the optimizer expects {averaging:g} (decay of a "
-            "running average of the weights; 0: the weights themselves). Leave out the option `averaging` of the "
-            "optimizer, and give trajectories of equal averaging"
+            f"{trajectory.folder} has averaging {recorded:g}, but the optimizer expects {averaging:g} (EMA decay "
+            "of the weights in the snapshots; 0: no averaging). Omit the option `averaging` of the optimizer, and use "
+            "trajectories that all have the same averaging"
         )
 
 
@@ -165,7 +177,7 @@ def _problems(trajectories: list[Trajectory], config: TrainOptimizerConfig) -> d
 
 
 class _Means:
-    """Collects the scores of an epoch and averages them."""
+    """Accumulates scores and computes their means."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = defaultdict(list)
@@ -176,5 +188,5 @@ class _Means:
         if scores.log_loss_change is not None:
             self._values["log_loss_change"] += scores.log_loss_change.tolist()
 
-    def named(self, prefix: str) -> dict[str, float]:
+    def metrics(self, prefix: str) -> dict[str, float]:
         return {f"{prefix}_{name}": fmean(values) for name, values in self._values.items()}

@@ -1,4 +1,4 @@
-"""Online meta-training: rounds of inner trainings, nowcast by the optimizer that is being trained."""
+"""Online meta-training: the generative optimizer is trained on training runs that use its own nowcasts."""
 
 from collections import defaultdict
 from statistics import fmean
@@ -17,12 +17,12 @@ from .state import MetaTrainingState
 
 
 class OnlineSource:
-    """Inner trainings of the components of a mixture, each from its first step.
+    """Rounds of inner training runs of the components of a mixture.
 
     Args:
-        config: the mixture and the settings of its trainings.
+        config: the mixture and the settings of the inner training runs.
         history: length of the optimizer's history [count].
-        averaging: decay of the EMA that the snapshots hold; 0 for the weights themselves.
+        averaging: EMA decay of the weights in the snapshots; 0 without averaging.
     Raises:
         InvalidConfig, UnknownName, TaskDataError: a component of the mixture is invalid, or its data is missing.
     """
@@ -48,7 +48,7 @@ class OnlineSource:
         self.settings: dict[str, Any] = {**config.settings(), "mixture": mixture}
 
     def log_data(self, tracker: Tracker) -> None:
-        """Record each data set of the mixture with a tracker, once."""
+        """Log each data set of the mixture once."""
         uses: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         for each in self.components:
             source = str(each.config.data_dir or "part of the installed packages")
@@ -57,30 +57,32 @@ class OnlineSource:
             tracker.dataset(task, source, digest, ", ".join(names))
 
     def updates(self, epoch: int) -> int:
-        """Approximate number of updates in a round; the first round includes the warm-up [count]."""
+        """Approximate number of updates in a round; the first round also has the updates of the warm-up [count]."""
         warm_up = 0 if epoch else self.warm_up
         return warm_up + len(self.components) * max(self.inner.steps // self.inner.policy.every - 1, 1)
 
     def prepare(self, state: MetaTrainingState) -> None:
-        """Run the inner trainings of the warm-up, before the first round."""
+        """Before the first round, run the inner training runs of the warm-up."""
         if state.epoch or not self.warm_up:
             return
         steps = len(self.components) * WARM_UP_COHORTS * self.inner.steps
-        with progress(steps, "inner trainings of the warm-up") as bar:
+        with progress(steps, "inner training runs of the warm-up") as bar:
             self._warm_up_trainings = [WarmUpTrainings(each, self.inner, self._random, bar) for each in self.components]
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
-        """Run a round: a cohort of each component, from its first step to its last.
+        """Run one round: train one cohort of each component from the first step to the last.
 
-        The cohorts start one after another, so that consecutive updates come from all stages of training.
+        The starts of the cohorts are staggered, so that consecutive updates come from different stages of training.
+
+        Returns: the means of the training metrics, over all components and for each component.
         """
         if state.epoch == 0:
             self._train_on_warm_up(state, bar)
         count = len(self.components)
-        seeds = [seed_from(self.seed, state.epoch, number) for number in range(count)]
+        seeds = [seed_from(self.seed, state.epoch, index) for index in range(count)]
         cohorts = [
-            Cohort(each, self.inner, seed, offset=number * self.inner.steps // count)
-            for number, (each, seed) in enumerate(zip(self.components, seeds, strict=True))
+            Cohort(each, self.inner, seed, offset=index * self.inner.steps // count)
+            for index, (each, seed) in enumerate(zip(self.components, seeds, strict=True))
         ]
         values: dict[str, list[float]] = defaultdict(list)
         while running := [cohort for cohort in cohorts if not cohort.finished]:
@@ -94,10 +96,13 @@ class OnlineSource:
         return {name: fmean(each) for name, each in values.items()}
 
     def _train_on_warm_up(self, state: MetaTrainingState, bar: Progress) -> None:
-        """Minimise the log-loss of forecasts in inner trainings without nowcasts, with many updates per training."""
+        """Minimise the log-loss of forecasts from the snapshots of the warm-up.
+
+        The training runs of the warm-up have no nowcasts. Their snapshots are used for many updates.
+        """
         random = self._random
-        for number in range(self.warm_up):
-            trainings = self._warm_up_trainings[number % len(self._warm_up_trainings)]
+        for index in range(self.warm_up):
+            trainings = self._warm_up_trainings[index % len(self._warm_up_trainings)]
             problem = trainings.component.problem
             history, times = trainings.draw(random)
             examples = problem.task.sample("meta", self.inner.examples, random)
@@ -107,16 +112,17 @@ class OnlineSource:
             loss = log_loss(problem, predicted, examples).mean()
             state.update(loss)
             bar.update(loss=loss.item())
-        self._warm_up_trainings = []  # frees their memory
+        self._warm_up_trainings = []  # free the memory
 
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
-        """Measure the speed-up on one component every `checkpoint_every` rounds, with a random seed that no round uses.
+        """Every `checkpoint_every` rounds, measure the speed-up on one component of the mixture.
 
-        The components take turns.
+        The components are selected in cyclic order. The random seed is not used for training.
         """
         turn, rest = divmod(state.epoch + 1, self.validate_every)
         if rest:
             return {}
-        each = self.components[(turn - 1) % len(self.components)]
-        result = paired_speedup(state.predictor, each, self.inner.steps, self.inner.policy, seed_from(self.seed, -1, 0))
-        return {f"val_{name}/{each.name}": value for name, value in result.items()}
+        component = self.components[(turn - 1) % len(self.components)]
+        seed = seed_from(self.seed, -1, 0)
+        result = paired_speedup(state.predictor, component, self.inner.steps, self.inner.policy, seed)
+        return {f"val_{name}/{component.name}": value for name, value in result.items()}

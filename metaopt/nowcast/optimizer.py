@@ -69,13 +69,14 @@ class Nowcast(torch.optim.Optimizer):
         stride: interval between the snapshots of the history; 20 by default [steps].
         horizons: one or several horizons, from which the guard chooses; 0.5, 1.5, 4 and 8 times `every` by default.
             Without a guard, only the first one is used; `every` by default [steps].
-        min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, the
-            weights do not move with a forecast of the average. 0.7 by default; with −1, only the guard decides.
+        min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, a
+            forecast of the average does not move the weights. 0.7 by default; with −1, only the guard decides.
         guard: function that returns the loss of the model on held-out data, or, preferably, a tensor with one loss per
-            example. It is called several times per nowcast, without gradients, with the weights or averages to compare
-            in the model. A proposal is accepted if its mean loss is lower by at least one standard error of the
-            differences; a single loss must not increase. The function must not change the mode of the model. Without a
-            guard, every finite forecast is accepted, even if it increases the loss.
+            example. It is called several times per nowcast, without gradients. At each call, the model contains the
+            weights or the average to evaluate. A proposal is accepted if its mean loss is lower than that of the last
+            snapshot by at least one standard error of the differences; a single loss must not increase. After a call,
+            the model must be in the same mode (training or evaluation) as before. Without a guard, every finite
+            forecast is accepted, even if it increases the loss.
         reestimate: function that updates buffers that depend on the weights, such as BatchNorm statistics (see
             `reestimate_batchnorm`). It is called after the weights are replaced and before the guard.
         ema: decay of the running average for `averaged_weights`; `forecaster.averaging` by default.
@@ -192,9 +193,10 @@ class Nowcast(torch.optim.Optimizer):
             self._model_state.restore(saved)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's state and, with the key `nowcast`, all other state: a resumed training is exact to the bit.
+        """The state of the base optimizer and, with the key `nowcast`, the state of the nowcasts.
 
-        `torch.load(weights_only=True)` can read it: all values are tensors, numbers, strings, lists or dicts.
+        Training that resumes from this state is exact to the bit. All values are tensors, numbers, strings, lists or
+        dicts, so `torch.load(weights_only=True)` can load them.
         """
         nowcast = {
             "steps": self.steps,
@@ -206,10 +208,10 @@ class Nowcast(torch.optim.Optimizer):
         return {**self.base.state_dict(), "nowcast": nowcast}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state that `state_dict` returned. After an error, the optimizer is unchanged.
+        """Load a state that `state_dict` returned. The errors below leave the optimizer unchanged.
 
         Raises:
-            CheckpointError: the state is incomplete, or of another optimizer than `Nowcast`.
+            CheckpointError: the state is incomplete, or of an optimizer other than `Nowcast`.
             LayoutMismatch: the snapshots in the state are of another network.
         """
         if "nowcast" not in state_dict:
@@ -274,11 +276,12 @@ class Nowcast(torch.optim.Optimizer):
         self.events.append(NowcastEvent(self.steps, _mean(before), after, accepted, horizon, followed, calls))
 
     def _should_follow(self, change: Tensor | None, saved: Saved) -> bool:
-        """Whether the weights move with an accepted forecast: always, if there is no guard or if they are predicted.
+        """Whether an accepted forecast moves the weights.
 
-        If a running average is predicted, two conditions must hold. The last displacements of the average are aligned
-        (`NowcastPolicy.goes_straight`). The change does not increase the guard losses of the short-term average, which
-        is an estimate of the weights with less noise, by more than one standard error.
+        Without a guard, or if the weights themselves are predicted, it always does. Otherwise two conditions must hold:
+        the last two displacements of the average are aligned (`NowcastPolicy.goes_straight`), and the change does not
+        increase the guard losses of the short-term average by more than one standard error. The short-term average is
+        close to the weights and has less noise.
         """
         if self._short_average is None:
             return True
@@ -316,7 +319,8 @@ class Nowcast(torch.optim.Optimizer):
 
     def _warn(self, problem: str) -> None:
         if not self._warned:
-            log.warning("%s at step %d: nowcast rejected, training continues; warning only once", problem, self.steps)
+            message = "%s at step %d: nowcast rejected, training continues; further warnings are suppressed"
+            log.warning(message, problem, self.steps)
             self._warned = True
 
 

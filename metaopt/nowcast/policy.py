@@ -19,7 +19,7 @@ MIN_COSINE = 0.7
 """Default of `NowcastPolicy.min_cosine`."""
 
 _DEFAULT_HORIZONS = (0.5, 1.5, 4.0, 8.0)  # multiples of `every`
-_WEIGHTS_AT_ONCE = 2**20  # number of weights per step of the cosine computation; bounds memory
+_WEIGHTS_AT_ONCE = 2**20  # number of weights that `_cosine` reads at a time; bounds memory
 
 Losses = Float[Tensor, "*rows examples"]
 """Losses that a guard returns: one per example, or only their mean."""
@@ -45,8 +45,8 @@ class NowcastPolicy:
         every: interval between nowcasts, a multiple of `stride` [steps].
         stride: interval between the snapshots of the history [steps].
         horizons: candidate horizons; if empty, 0.5, 1.5, 4 and 8 times `every`, as multiples of `stride` [steps].
-        min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, the
-            weights do not move with a forecast of the average. With −1, only the guard decides (docs/decisions/0014).
+        min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, a
+            forecast of the average does not move the weights. With −1, only the guard decides (docs/decisions/0014).
         max_share: maximum horizon as a fraction of the steps so far (docs/decisions/0013).
     Raises:
         InvalidConfig: a number of steps is not a positive integer, `every` is not a multiple of `stride`, or
@@ -105,7 +105,10 @@ class NowcastPolicy:
         return allowed or (min(self.all_horizons),)
 
     def longest(self, step: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
-        """The maximum horizon after each number of steps; not necessarily one of `all_horizons` [steps]."""
+        """The upper limit of the horizon for each number of steps so far [steps].
+
+        The limit is not necessarily one of `all_horizons`.
+        """
         return (self.max_share * step).clamp(min(self.all_horizons), max(self.all_horizons))
 
     def choose(
@@ -126,9 +129,11 @@ class NowcastPolicy:
     ) -> Bool[Tensor, "*rows"]:
         """Whether the cosine similarity of the last two displacements of a running average is at least `min_cosine`.
 
-        A low cosine means that the average oscillates: its displacements are mostly gradient noise. If the weights move
-        with a forecast then, the gain is lost within about a hundred steps. Each displacement covers the time constant
-        of the average, 1 / (1 − averaging) steps, or less if the history is too short.
+        A low cosine means that the average oscillates: its displacements are mostly gradient noise. If a forecast
+        moves the weights then, the gain is lost within about a hundred steps.
+
+        Each displacement covers the time constant of the average, 1 / (1 − averaging) steps, or less if the history is
+        too short.
 
         Args:
             history: the snapshots so far, `stride` steps apart, oldest first [raw units].
@@ -185,7 +190,7 @@ class NowcastEvent(NamedTuple):
 
 
 def rank(losses: Float[Tensor, "*rows examples"]) -> Float[Tensor, "*rows"]:
-    """The mean loss of each row, by which proposals are ranked: the lowest is best. A mean that is not finite becomes +∞."""
+    """The mean loss of each row, for ranking proposals: the lowest is best. Means that are not finite become +∞."""
     means = losses.mean(-1)
     return torch.where(means.isfinite(), means, torch.inf)
 
@@ -193,8 +198,8 @@ def rank(losses: Float[Tensor, "*rows examples"]) -> Float[Tensor, "*rows"]:
 def accepts(before: Float[Tensor, "*rows examples"], after: Float[Tensor, "*rows examples"]) -> Bool[Tensor, "*rows"]:
     """Whether the mean loss decreased by at least one standard error of the paired differences.
 
-    The margin is there because the best of several proposals has a lower loss by chance. If there is a single loss per
-    row, it must not increase.
+    The margin is necessary because the best of several proposals has a lower loss by chance. If there is a single loss
+    per row, it must not increase.
     """
     return _decreased(before, after, standard_errors=1)
 
@@ -222,7 +227,7 @@ def as_horizons(horizons: int | Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _decreased(before: Tensor, after: Tensor, standard_errors: int) -> Bool[Tensor, "*rows"]:
-    """Whether the mean loss decreased by at least a number of standard errors of the paired differences."""
+    """Whether the mean loss decreased by at least `standard_errors` times the standard error of the differences."""
     decrease = before - after
     count = decrease.shape[-1]
     error = decrease.std(-1) / count**0.5 if count > 1 else torch.zeros(decrease.shape[:-1], dtype=decrease.dtype)

@@ -15,7 +15,7 @@ from .history import History
 from .model_state import ModelState, Saved
 from .policy import NowcastPolicy, accepts, rank, tolerates
 
-_WEIGHTS_AT_ONCE = 2**20  # maximum of a forward pass, over all horizons; more need more memory and save no time
+_WEIGHTS_AT_ONCE = 2**20  # maximum in one forward pass, over all horizons; larger batches are not faster
 
 
 class Proposal(NamedTuple):
@@ -139,7 +139,10 @@ class Proposals:
             yield from zip(batch, self.predict(batch) if is_first() else [None] * len(batch), strict=True)
 
     def _write(self, weights: Tensor | None, saved: Saved) -> None:
-        """Write weights to the network, and update its buffers from their state before the nowcast."""
+        """Write weights to the network.
+
+        Its buffers are restored to their state before the nowcast, and then updated for the weights.
+        """
         self._model_state.restore_buffers(saved.buffers)
         self._model_state.write(weights)
         self.update_buffers()

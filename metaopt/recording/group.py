@@ -1,7 +1,8 @@
-"""Several runs of phase 1 side by side: small networks train as one batched network.
+"""Records several runs of phase 1 at the same time: their networks train as one batched network.
 
-Each run keeps its own weights, batches, learning rate and base optimizer; only forward and backward passes are shared.
-So any base optimizer works, and checkpoints and snapshots equal those of networks trained alone.
+Each run has its own weights, batches, learning rate and base optimizer. Only the forward and backward passes are
+batched. Every base optimizer except LBFGS is supported. Up to rounding, checkpoints and snapshots equal those of runs
+that are recorded separately.
 """
 
 import logging
@@ -25,19 +26,20 @@ log = logging.getLogger(__name__)
 
 
 def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Parent, bar: Progress) -> list[Outcome]:
-    """Record several runs side by side. A run that fails does not stop the others.
+    """Record several runs at the same time. If one run fails, the others continue.
 
     Args:
-        configs: one per run.
-        parent: opens the tracker of each run.
-        bar: counts the steps of all runs.
-    Returns: the outcome of each run, in the order of the configurations.
+        configs: the configuration of each run.
+        parent: creates the tracker of each run.
+        bar: progress bar for the steps of all runs.
+    Returns: the outcome of each run, in the order of `configs`.
     """
     runs = [run_steps(config, task, parent, bar) for config in configs]
     outcomes: dict[int, Outcome] = {}
     next_steps: dict[int, Step] = {}
 
     def advance(index: int, resume: Callable[[Any], Step], value: Any) -> None:
+        """Resume a run until its next step or its end."""
         try:
             next_steps[index] = resume(value)
             return
@@ -45,7 +47,7 @@ def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Paren
             outcomes[index] = finished.value
         except Exception as error:
             if not isinstance(error, MetaoptError):
-                log.exception("random seed %d failed", configs[index].seed)
+                log.exception("the run with random seed %d failed", configs[index].seed)
             outcomes[index] = error
         next_steps.pop(index, None)
 
@@ -53,17 +55,17 @@ def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Paren
         for index, run in enumerate(runs):
             advance(index, run.send, None)
         while next_steps:
-            earliest = min(step.state.step for step in next_steps.values())  # resumed runs may be at different steps
-            chosen = {index: step for index, step in next_steps.items() if step.state.step == earliest}
+            earliest = min(step.state.step for step in next_steps.values())  # runs can resume at different steps
+            batched = {index: step for index, step in next_steps.items() if step.state.step == earliest}
             try:
-                losses = take_steps(list(chosen.values()))
+                losses = take_steps(list(batched.values()))
             except Exception as error:
-                for index in chosen:
+                for index in batched:
                     advance(index, runs[index].throw, error)
                 continue
-            for index, loss in zip(chosen, losses, strict=True):
+            for index, loss in zip(batched, losses, strict=True):
                 advance(index, runs[index].send, loss)
-    except BaseException as error:  # such as Ctrl-C: each run closes its tracker
+    except BaseException as error:  # including KeyboardInterrupt: every run must close its tracker
         for index in next_steps:
             with suppress(BaseException):
                 runs[index].throw(error)
@@ -72,10 +74,11 @@ def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Paren
 
 
 def take_steps(steps: Sequence[Step]) -> list[float]:
-    """Take one step of several networks that differ only in their numbers; returns their losses before it.
+    """Take one training step of several networks with the same architecture.
 
-    Equal to steps taken one by one, up to rounding.
+    Up to rounding, the result equals that of separate steps.
 
+    Returns: the loss of each network before the step.
     Raises:
         InvalidConfig: the network or the base optimizer does not support batched training.
     """
@@ -84,7 +87,8 @@ def take_steps(steps: Sequence[Step]) -> list[float]:
     states = [step.state for step in steps]
     if isinstance(states[0].optimizer, torch.optim.LBFGS):
         raise InvalidConfig(
-            "LBFGS evaluates the loss several times per step; give vectorize=1, or another base optimizer"
+            "LBFGS evaluates the loss several times per step, which batched training does not support. "
+            "Set vectorize=1, or choose another base optimizer"
         )
     for state in states:
         state.model.train()
@@ -100,18 +104,21 @@ def take_steps(steps: Sequence[Step]) -> list[float]:
 
 
 def _losses(steps: Sequence[Step], buffers: dict[str, Tensor]) -> Tensor:
+    """The differentiable loss of each network on its batch."""
     model, task, device = steps[0].state.model, steps[0].state.task, steps[0].state.device
     parameters = _stacked([dict(step.state.model.named_parameters()) for step in steps])
     batches = [step.batch.to(device) for step in steps]
-    stacked = Batch(*(torch.stack(each) for each in zip(*batches, strict=True)))
+    stacked = Batch(*(torch.stack(tensors) for tensors in zip(*batches, strict=True)))
     try:
         return network_losses(model, {**parameters, **buffers}, task.loss, stacked)
     except (RuntimeError, NotImplementedError) as error:
         raise InvalidConfig(
-            f"{type(model).__name__} cannot be trained as one batched network ({str(error).splitlines()[0]}); networks "
-            "that draw random numbers in training, as dropout does, cannot. Give vectorize=1, and more workers"
+            f"{type(model).__name__} cannot be trained as one batched network ({str(error).splitlines()[0]}). "
+            "Networks that draw random numbers during training, for example in dropout, are not supported. "
+            "Set vectorize=1, and use more workers to train runs in parallel"
         ) from error
 
 
-def _stacked(tensors: Sequence[dict[str, Tensor]] | Sequence[dict[str, nn.Parameter]]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name] for each in tensors]) for name in tensors[0]}
+def _stacked(networks: Sequence[dict[str, Tensor]] | Sequence[dict[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """Stack the tensors of the same name; dimension 0 indexes the networks."""
+    return {name: torch.stack([tensors[name] for tensors in networks]) for name in networks[0]}

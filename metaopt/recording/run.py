@@ -1,7 +1,7 @@
-"""One run of phase 1, from its first step or its last checkpoint to its last epoch.
+"""One run of phase 1: trains a network and records its trajectory, from the first step or from a checkpoint.
 
-A run is a generator of training steps: the caller takes each step, alone or batched with the steps of other runs, and
-sends back the loss.
+A run is a generator of training steps. The caller executes each step, separately or batched with the steps of other
+runs, and sends the loss back to the generator.
 """
 
 import json
@@ -38,14 +38,14 @@ from .training import pick_device
 log = logging.getLogger(__name__)
 
 RunSteps = Generator[Step, float, Path]
-"""Yields each training step, receives the loss before it, and returns the folder of the trajectory."""
+"""Generator that yields each training step, receives the loss before the step, and returns the trajectory folder."""
 
 Outcome = Path | Exception
-"""The folder of a trajectory, or the error that ended its run."""
+"""The folder of the recorded trajectory, or the exception with which the run failed."""
 
 
 def run_steps(config: TrainTargetConfig, task: Task, parent: Parent, bar: Progress) -> RunSteps:
-    """The training steps of a single run, which records its trajectory and writes checkpoints."""
+    """Yield the training steps of one run, record its trajectory and write checkpoints."""
     name = f"{config.run_name} seed {config.seed}"
     with sub_progress(bar, step_count(config, task)) as run_bar, parent.child(name) as tracker:
         folder = yield from _TargetRun(config, task, tracker).steps(run_bar)
@@ -53,12 +53,12 @@ def run_steps(config: TrainTargetConfig, task: Task, parent: Parent, bar: Progre
 
 
 def step_count(config: TrainTargetConfig, task: Task) -> int:
-    """Number of training steps of a single run [steps]."""
+    """Number of training steps of one run [steps]."""
     return config.epochs * math.ceil(len(task.splits["train"]) / config.batch_size)
 
 
 def initial_state(config: TrainTargetConfig, task: Task) -> TargetTrainingState:
-    """The state of a single run before its first step.
+    """Create the training state of one run before its first step.
 
     Raises:
         UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value.
@@ -80,26 +80,28 @@ def initial_state(config: TrainTargetConfig, task: Task) -> TargetTrainingState:
 
 
 class _TargetRun:
+    """One run with its training state, its files and its tracker."""
+
     def __init__(self, config: TrainTargetConfig, task: Task, tracker: Tracker) -> None:
         self.config = config
         self.tracker = tracker
         self.state = initial_state(config, task)
         self.folder = config.trajectory_dir / config.run_folder
         self.checkpoint = config.checkpoint_dir / config.run_folder / "checkpoint.safetensors"
-        self.data = task.digest()
+        self.data_digest = task.digest()
         self.validation: dict[str, float] = {}
         self.settings = {
             "snapshot_every": config.snapshot_every,
             "snapshot_dtype": config.snapshot_dtype,
             "keep_last": config.keep_last,
-            "data": self.data,
+            "data": self.data_digest,
         }
 
     def steps(self, bar: Progress) -> RunSteps:
-        """Train up to the last epoch."""
+        """Train until the last epoch."""
         self._restore()
         if self.state.epoch >= self.config.epochs:
-            log.info("%s is complete: it has %d of %d epochs", self.folder, self.state.epoch, self.config.epochs)
+            log.info("%s is complete (%d of %d epochs)", self.folder, self.state.epoch, self.config.epochs)
             return self.folder
         self._describe()
         try:
@@ -108,7 +110,7 @@ class _TargetRun:
             self._upload()
             raise Diverged(
                 f"{self.state.title}: {error}, after {self.state.step} steps with lr {self.state.facts['lr']:g}. The "
-                f"snapshots before that are kept in {self.folder}. Try a lower lr, or another base optimizer"
+                f"earlier snapshots are kept in {self.folder}. Try a lower lr or another base optimizer"
             ) from error
         self._upload()
         return self.folder
@@ -116,13 +118,13 @@ class _TargetRun:
     def _restore(self) -> None:
         snapshots = sorted(self.folder.glob("step_*.safetensors"))
         if not (self.config.resume and snapshots):
-            self.checkpoint.unlink(missing_ok=True)  # of an older run of this name
+            self.checkpoint.unlink(missing_ok=True)  # left by an earlier run with the same name
         elif self.checkpoint.exists():
             self.state.load(self.checkpoint, self.settings)
             log.info("%s resumes after epoch %d", self.state.title, self.state.epoch)
         else:
             expect_same(read_facts(snapshots[0], SNAPSHOT), {"run": self.state.facts}, snapshots[0])
-            log.info("%s has no checkpoint yet and starts from its first step", self.state.title)
+            log.info("%s has no checkpoint; training starts from the first step", self.state.title)
 
     def _describe(self) -> None:
         config, facts = self.config, self.state.facts
@@ -136,8 +138,8 @@ class _TargetRun:
         self.tracker.tags({"metaopt.phase": "target", "metaopt.run_name": config.run_name, "metaopt.seed": config.seed})
         self.tracker.text(replace(config, resume=False, overwrite=False).to_json(), "config.json")
         source = str(facts["task_config"].get("data_dir", "part of the installed packages"))
-        # One entry for all splits: a tracker would ignore further entries with the same digest.
-        self.tracker.dataset(config.task, source, self.data, ", ".join(self.state.task.splits))
+        # One call for all splits: trackers ignore repeated calls with the same digest.
+        self.tracker.dataset(config.task, source, self.data_digest, ", ".join(self.state.task.splits))
 
     def _train(self, bar: Progress) -> Generator[Step, float, None]:
         config, state = self.config, self.state
@@ -149,10 +151,10 @@ class _TargetRun:
             if state.step == 0:
                 self._record_epoch(recorder, {}, self._validate())
             while state.epoch < config.epochs:
-                started = monotonic()
+                start = monotonic()
                 train_loss = yield from self._train_epoch(recorder, bar)
                 validation = self._validate()
-                self._record_epoch(recorder, {"train_loss": train_loss}, validation, seconds=monotonic() - started)
+                self._record_epoch(recorder, {"train_loss": train_loss}, validation, seconds=monotonic() - start)
                 if state.epoch % config.checkpoint_every == 0 or state.epoch == config.epochs:
                     recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
                     state.save(self.checkpoint, self.settings)
@@ -181,11 +183,11 @@ class _TargetRun:
         return self.validation
 
     def _record_epoch(
-        self, recorder: Recorder, training: Mapping[str, float], validation: Mapping[str, float], **further: float
+        self, recorder: Recorder, training: Mapping[str, float], validation: Mapping[str, float], **extra: float
     ) -> None:
         """Record a snapshot and the metrics at the end of an epoch."""
         self._record_snapshot(recorder, {**training, "val_loss": validation["val_loss"]})
-        self.tracker.metrics({**training, **validation, **further, "epoch": self.state.epoch}, self.state.step)
+        self.tracker.metrics({**training, **validation, **extra, "epoch": self.state.epoch}, self.state.step)
 
     def _record_snapshot(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
         state = self.state
@@ -198,12 +200,12 @@ class _TargetRun:
         return json.dumps(facts.to_mapping(), indent=2) + "\n"
 
     def _upload(self) -> None:
-        """Store the trajectory and its losses with the tracker."""
-        if not any(self.folder.glob("step_*.safetensors")):  # it diverged before its first snapshot
+        """Upload the trajectory, and log a figure of its losses and a summary."""
+        if not any(self.folder.glob("step_*.safetensors")):  # training diverged before the first snapshot
             return
         trajectory = Trajectory.open(self.folder)
         losses = [trajectory.losses(index) for index in range(len(trajectory))]
-        title, subtitle = f"Losses of {self.state.title}", "Each at the steps at which it was measured"
+        title, subtitle = f"Losses of {self.state.title}", "Each loss at the steps at which it was measured"
         figure = line_chart(title, subtitle, "optimizer steps", "loss", trajectory.steps, losses)
         self.tracker.figure(figure, "losses")
         self.tracker.describe(result=describe_recording(trajectory, self.validation))

@@ -11,7 +11,7 @@ from .findings import notes
 from .report import Section, describe_setup, headline, report_title, sections
 
 _HOW_TO_READ = """In all charts, dashed black is *hold*, orange the *line*, and red the evaluated optimizer. The numbers
-of the charts are in the tables below, in `contenders.csv` and in `evaluation.json`."""
+of the first three charts are in the tables below, in `contenders.csv` and in `evaluation.json`."""
 
 
 def report_html(comparison: Comparison, charts: Sequence[Chart]) -> str:

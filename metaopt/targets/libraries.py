@@ -45,7 +45,7 @@ class TorchvisionBuilder:
             raise UnknownName(f"unknown classifier 'torchvision:{name}': {suggest(name, known)}")
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration: input channels and number of classes of the task, then the options, which override them."""
+        """The configuration: input channels and number of classes of the task, overridden by the options."""
         from_task = {name: facts[name] for name in ("in_channels", "classes") if name in facts}
         return {**from_task, **_SINGLE_OUTPUT_OPTIONS.get(self._name, {}), **options}
 
@@ -94,7 +94,7 @@ class CausalLanguageModel(nn.Module):
         return self.network(input_ids=tokens, use_cache=False, return_dict=True).logits
 
     def taps(self) -> Places:
-        """The outputs of all `Conv1D` modules: GPT-2's linear layers, a class of transformers and not of PyTorch."""
+        """The outputs of GPT-2's linear layers, which are `Conv1D` modules of transformers and not `nn.Linear`."""
         modules = self.named_modules()
         return {name: ("layer", layer.nf, -1) for name, layer in modules if type(layer).__name__ == "Conv1D"}
 
@@ -102,8 +102,8 @@ class CausalLanguageModel(nn.Module):
 class TransformersBuilder:
     """Builds a causal language model from transformers, given the name of its configuration class.
 
-    Options are the parameters of that class. Nested configurations are rejected: they can refer to code on the model
-    hub.
+    Options are the parameters of that class. Nested configurations are rejected, because they can refer to code that
+    transformers would download.
     """
 
     def __init__(self, name: str) -> None:
@@ -122,7 +122,7 @@ class TransformersBuilder:
         self._config_class = getattr(self._transformers, name)
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration: vocabulary size of the task, then the options, which override it."""
+        """The configuration: vocabulary size of the task, overridden by the options."""
         config = {name: facts[name] for name in ("vocab_size",) if name in facts} | dict(options)
         self._check(config)
         return config
@@ -130,7 +130,7 @@ class TransformersBuilder:
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """Build the language model.
 
-        IDs of special tokens are None unless the options set them: the default IDs may exceed the vocabulary size.
+        The IDs of special tokens are None unless the options set them, because the vocabulary may not contain them.
         """
         self._check(config)
         no_special_tokens = {name: None for name in _SPECIAL_TOKENS if name in self._parameters()}

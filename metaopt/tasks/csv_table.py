@@ -41,8 +41,8 @@ class CSVTableConfig(SplitConfig):
 class CSVTable(Task):
     """Predict one column of a CSV file, a class or a number, from the other columns, which are numeric.
 
-    Features are standardised with the mean and the standard deviation of the training rows. A constant column becomes
-    zeros.
+    Features are standardised with the mean and the standard deviation of the training rows. The values of
+    a constant column become 0.
     """
 
     Config = CSVTableConfig
@@ -92,7 +92,7 @@ def read_table(path: Path, label: str) -> Table:
     """Read a CSV file in which all columns except the label column are numeric.
 
     Raises:
-        TaskDataError: the file is missing or not a CSV file, it has no such label column, or a cell is empty or not a
+        TaskDataError: the file is missing or not a CSV file, it has no column of that name, or a cell is empty or not a
             number. The message states the column, the line and the value.
     """
     rows = _rows(path)

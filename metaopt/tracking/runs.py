@@ -63,8 +63,8 @@ class MlflowTracker:
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, except those that the run already has.
 
-        `mlflow run` logs the command-line arguments as text before the script starts. The values with their types are in
-        `config.json`.
+        `mlflow run` has already logged the command-line arguments, as text. `config.json` has the values with their
+        types.
         """
         existing = self.client.get_run(self.run_id).data.params
         new = [Param(name, _param_text(value)) for name, value in values.items() if name not in existing]
@@ -81,7 +81,7 @@ class MlflowTracker:
 
         Args:
             purpose: what the run does; replaces the previous purpose.
-            result: what the run measured; replaces the previous result. If the run fails, its error replaces the result.
+            result: what the run measured; replaces the previous result. The error of a failed run replaces it, too.
             links: related runs, versions and files; appended to the previous links.
         """
         self._description.update(purpose, result, links)
@@ -171,7 +171,7 @@ class MlflowTracker:
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """A run that was started in another process, as the parent of child runs in this one.
+    """A picklable reference to a run, with which another process can start child runs.
 
     If the tracking store is a server, the processes can be on different machines.
     """
@@ -226,8 +226,8 @@ def start_run(
     """
     with terminable():
         client = connect(tracking_uri)
-        exists = bool(os.environ.get("MLFLOW_RUN_ID"))
-        run = _resume_run(client, name) if exists else _create_run(client, name, experiment, parent)
+        run_exists = bool(os.environ.get("MLFLOW_RUN_ID"))
+        run = _resume_run(client, name) if run_exists else _create_run(client, name, experiment, parent)
         tracker = MlflowTracker(client, run.info.run_id)
         with translate_store_errors(client), _end_with_block(tracker, active=True):
             describe_experiment(client, run.info.experiment_id)
@@ -249,17 +249,19 @@ def _resume_run(client: MlflowClient, name: str) -> Run:
 
 
 def _create_run(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
-    experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
+    experiment_name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
     with translate_errors(f"cannot start run {name!r}", "check the tracking store"):
-        owner = get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment)
-        return mlflow.start_run(run_name=name, experiment_id=owner, nested=True, parent_run_id=parent)
+        run_experiment_id = (
+            get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment_name)
+        )
+        return mlflow.start_run(run_name=name, experiment_id=run_experiment_id, nested=True, parent_run_id=parent)
 
 
 @contextmanager
 def _end_with_block(tracker: MlflowTracker, *, active: bool = False) -> Iterator[None]:
     """End a run when the block exits, with a status that depends on the exception of the block.
 
-    If the block raised, an error while the status is set is only logged; the exception of the block is raised.
+    If the block raises an exception, it is raised again, and an error while the status is set is only logged.
 
     Args:
         active: whether the run is MLflow's active run.
@@ -287,7 +289,11 @@ def _finish(tracker: MlflowTracker, error: BaseException | None, active: bool) -
 
 
 def _status(error: BaseException | None) -> str:
-    """The MLflow status of a run that ended with an exception, or with None: FINISHED, FAILED or KILLED."""
+    """The MLflow status of a run: FINISHED, FAILED or KILLED.
+
+    Args:
+        error: the exception that ended the run; None if the run completed.
+    """
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED"
     if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == TERMINATED):

@@ -17,7 +17,7 @@ _REQUIRED_MODULES = (
     "weights",
     "generative",
 )
-"""The modules, and packages without subpackages, that loading an optimizer imports; paths relative to metaopt."""
+"""Modules and packages that are imported when an optimizer is loaded; paths relative to the metaopt package."""
 
 PINNED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")
 """Dependencies that `requirements` pins to the installed version."""

@@ -1,4 +1,4 @@
-"""Reads trajectories: the snapshots of one training run, oldest first, verified and memory-mapped."""
+"""Reads trajectories: the snapshots of one training run, oldest first. Files are verified and memory-mapped."""
 
 import hashlib
 import json
@@ -19,21 +19,21 @@ from ..weights.layout import Layout
 from .recorder import FROZEN, SNAPSHOT
 
 TASK_FILE = "task.json"
-"""File beside the snapshots with facts of the task."""
+"""Name of the file in a trajectory folder that describes the task."""
 
 _FILES = "step_*.safetensors"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot without its weights.
+    """The description of a snapshot: its file, step, epoch and losses, without the weights.
 
     Args:
-        path: the file.
-        segment: index of its segment in the trajectory.
-        step: training time [optimizer steps].
-        epoch: finished epochs [count].
-        losses: by name.
+        path: file of the snapshot.
+        segment: index of the segment in the trajectory.
+        step: number of optimizer steps before the snapshot [steps].
+        epoch: number of completed epochs [count].
+        losses: losses by name.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Snapshot:
 
 
 class Segment(NamedTuple):
-    """Consecutive snapshots with one layout, in the half-open range `start` to `stop`."""
+    """Consecutive snapshots with the same layout; their indices are range(start, stop)."""
 
     layout: Layout
     start: int
@@ -71,18 +71,19 @@ class Trajectory:
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Open the trajectory in a folder and check that all snapshots are of one run.
+        """Open the trajectory in a folder and check that all snapshots belong to one run.
 
         Raises:
-            TrajectoryError: the folder is missing or has no snapshot, or snapshots of several runs or layouts.
-            FileFormatError: a file is truncated or is no snapshot.
+            TrajectoryError: the folder does not exist or has no snapshots; or the snapshots belong to several runs, or
+                to one segment but have different layouts.
+            FileFormatError: a file is truncated or is not a snapshot.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise TrajectoryError(f"no trajectory {folder}: no such folder; expected one with {_FILES} in it")
-        paths = sorted(folder.glob(_FILES), key=_natural)
+            raise TrajectoryError(f"no trajectory {folder}: no such folder; expected a folder with files {_FILES}")
+        paths = sorted(folder.glob(_FILES), key=_natural_sort_key)
         if not paths:
-            raise TrajectoryError(f"no snapshot in {folder}; expected {_FILES}, the files of train-target")
+            raise TrajectoryError(f"no snapshots in {folder}; expected files {_FILES}, as written by train-target")
         facts = [read_facts(path, SNAPSHOT) for path in paths]
         _check_one_run(paths, facts)
         snapshots = [_snapshot(path, each) for path, each in zip(paths, facts, strict=True)]
@@ -98,24 +99,24 @@ class Trajectory:
 
     @property
     def averaging(self) -> float:
-        """Decay of the exponential moving average of the weights in the snapshots; 0 for the weights themselves."""
+        """EMA decay of the weights in the snapshots; 0 without averaging."""
         return float(self.run.get("averaging", 0.0))
 
     @property
     def steps(self) -> list[int]:
-        """Training times of the snapshots in ascending order [optimizer steps]."""
+        """The step of each snapshot, in ascending order [steps]."""
         return [snapshot.step for snapshot in self.snapshots]
 
     @property
     def layout(self) -> Layout:
-        """Layout of the weights.
+        """The layout of the weights.
 
         Raises:
             TrajectoryError: the trajectory has several segments.
         """
         if len(self.segments) > 1:
             raise TrajectoryError(
-                f"{self.folder} has {len(self.segments)} segments, each with its own layout: use `segments`"
+                f"{self.folder} has {len(self.segments)} segments, each with its own layout; use `segments`"
             )
         return self.segments[0].layout
 
@@ -124,15 +125,15 @@ class Trajectory:
         return dict(self.snapshots[index].losses)
 
     def segment(self, index: int) -> Segment:
-        """The segment of a snapshot."""
+        """The segment that contains a snapshot."""
         index = range(len(self))[index]
         return next(segment for segment in self.segments if index < segment.stop)
 
     def weights(self, index: int, out: Float[Tensor, " weights"] | None = None) -> Float[Tensor, " weights"]:
-        """The trainable weights of a snapshot, float32, in the order of its layout.
+        """Read the trainable weights of a snapshot as a flat float32 vector, in the order of its layout.
 
         Args:
-            out: the vector to write to; a new one by default.
+            out: output tensor; a new tensor by default.
         Raises:
             FileFormatError: the file is damaged, or its tensors do not match its layout.
         """
@@ -145,7 +146,7 @@ class Trajectory:
             ) from error
 
     def buffers(self, index: int) -> dict[str, Tensor]:
-        """The persistent buffers of a snapshot, such as running statistics of BatchNorm, by name.
+        """Read the persistent buffers of a snapshot by name, such as the running statistics of BatchNorm.
 
         Raises:
             FileFormatError: the file is damaged.
@@ -154,16 +155,16 @@ class Trajectory:
         return {name: tensor for name, tensor in self._tensors(index).items() if name not in names}
 
     def frozen(self) -> dict[str, Tensor]:
-        """The frozen weights of the run, by name; empty if all weights were trained.
+        """Read the frozen weights of the run by name; empty if all weights were trained.
 
         Raises:
-            FileFormatError: their file is damaged.
+            FileFormatError: the file of the frozen weights is damaged.
         """
         return read_tensors(self._frozen_path, FROZEN)[0] if self._frozen_path.exists() else {}
 
     @cached_property
     def task(self) -> dict[str, Any] | None:
-        """Facts of the run's task, from `task.json` beside the snapshots; None without that file.
+        """The description of the task, from `task.json` in the folder; None if that file does not exist.
 
         Raises:
             FileFormatError: the file is damaged.
@@ -172,7 +173,7 @@ class Trajectory:
         return _json_object(path) if path.exists() else None
 
     def files(self) -> list[Path]:
-        """All files to copy or upload, including shards, in a stable order.
+        """The paths of all files of the trajectory, including shards, in a fixed order.
 
         Raises:
             FileFormatError: a file is truncated or was not written by metaopt.
@@ -183,16 +184,16 @@ class Trajectory:
 
     @cached_property
     def frozen_digest(self) -> str:
-        """The sha256 of the frozen weights alone: 64 hexadecimal characters.
+        """The SHA-256 of the frozen weights: 64 hexadecimal characters.
 
         Raises:
-            FileFormatError: their file is damaged.
+            FileFormatError: the file of the frozen weights is damaged.
         """
         return digest_of(self.frozen(), {})
 
     @cached_property
     def digest(self) -> str:
-        """A digest of all recorded weights and facts: 32 hexadecimal characters."""
+        """A digest of all snapshots, weights and facts: 32 hexadecimal characters."""
         sha = hashlib.sha256("".join(read_digest(each.path, SNAPSHOT) for each in self.snapshots).encode())
         return sha.hexdigest()[:32]
 
@@ -201,7 +202,7 @@ class Trajectory:
         return self.folder / f"{FROZEN}.safetensors"
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
-        """The tensors of a file, memory-mapped and verified on the first access."""
+        """The memory-mapped tensors of a snapshot. The first access verifies the checksum of the file."""
         path = self.snapshots[index].path
         tensors, _ = read_tensors(path, SNAPSHOT, verify=path not in self._verified)
         self._verified.add(path)
@@ -212,20 +213,20 @@ def find_trajectories(folder: Path | str) -> list[Trajectory]:
     """Open all trajectories in a folder and its subfolders, sorted by name and random seed.
 
     Raises:
-        TrajectoryError: none was found; the message names similar folders.
-        FileFormatError: a file is truncated or is no snapshot.
+        TrajectoryError: no trajectory was found. The message suggests folders with similar names.
+        FileFormatError: a file is truncated or is not a snapshot.
     """
     folder = Path(folder)
-    found = sorted({path.parent for path in folder.rglob(_FILES)}, key=_natural)
-    if not found:
+    folders = sorted({path.parent for path in folder.rglob(_FILES)}, key=_natural_sort_key)
+    if not folders:
         others = sorted({path.relative_to(folder.parent).parts[0] for path in folder.parent.glob(f"*/**/{_FILES}")})
         hint = suggest(folder.name, others) if others else "record one with train-target"
         raise TrajectoryError(f"no trajectory {folder.name!r} in {folder.parent}: {hint}")
-    return [Trajectory.open(each) for each in found]
+    return [Trajectory.open(each) for each in folders]
 
 
-def _natural(path: Path) -> list[list[int | str]]:
-    """Sorts seed_10 after seed_2."""
+def _natural_sort_key(path: Path) -> list[list[int | str]]:
+    """The key for natural sort order: seed_2 comes before seed_10."""
     return [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in path.parts]
 
 
@@ -233,12 +234,12 @@ def _check_one_run(paths: list[Path], facts: list[dict[str, Any]]) -> None:
     for path, each in zip(paths, facts, strict=True):
         if each.get("run") != facts[0].get("run"):
             raise TrajectoryError(
-                f"{path} and {paths[0].name} are of different runs ({_differing(each, facts[0])}); expected snapshots "
-                "of one run: move the others to another folder, or record the run again with --overwrite"
+                f"{path} and {paths[0].name} belong to different runs ({_differences(each, facts[0])}). A folder must "
+                "contain one run: move the other snapshots to another folder, or record the run again with --overwrite"
             )
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> str:
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
     first, second = one.get("run") or {}, other.get("run") or {}
     names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
     return ", ".join(f"{name} is {first.get(name)!r} and {second.get(name)!r}" for name in names)
@@ -248,7 +249,9 @@ def _snapshot(path: Path, facts: dict[str, Any]) -> Snapshot:
     try:
         snapshot = Snapshot(path, int(facts["segment"]), int(facts["step"]), int(facts["epoch"]), dict(facts["losses"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path} lacks facts of a snapshot ({error!r}); record the run again") from error
+        raise FileFormatError(
+            f"{path} lacks a field of a snapshot, or has an invalid one ({error!r}); record the run again"
+        ) from error
     if path.stem != f"step_{snapshot.step:08d}":
         raise TrajectoryError(f"{path} is the snapshot of step {snapshot.step}; restore its original name")
     return snapshot
@@ -259,7 +262,8 @@ def _segments(snapshots: list[Snapshot], facts: list[dict[str, Any]]) -> list[Se
     for before, after in pairwise(snapshots):
         if after.segment < before.segment:
             raise TrajectoryError(
-                f"{after.path} is in segment {after.segment}, but follows segment {before.segment}: record it again"
+                f"{after.path} is in segment {after.segment}, but follows segment {before.segment}; "
+                "record the run again"
             )
     segments: list[Segment] = []
     for _, members in groupby(range(len(snapshots)), key=lambda index: snapshots[index].segment):
@@ -268,7 +272,7 @@ def _segments(snapshots: list[Snapshot], facts: list[dict[str, Any]]) -> list[Se
             if facts[index]["layout"] != facts[first]["layout"]:
                 raise TrajectoryError(
                     f"{snapshots[index].path} and {snapshots[first].path.name} have different layouts; expected one "
-                    "layout per segment: record the run again"
+                    "layout per segment. Record the run again"
                 )
         segments.append(Segment(_layout(snapshots[first].path, facts[first]), first, first + 1 + len(rest)))
     return segments
@@ -278,9 +282,11 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"cannot read {path}: {error}; copy it again, or record the run again") from error
+        raise FileFormatError(f"cannot read {path}: {error}; copy the file again, or record the run again") from error
     if not isinstance(value, dict):
-        raise FileFormatError(f"{path} holds {type(value).__name__}; expected a JSON object: copy it again")
+        raise FileFormatError(
+            f"{path} contains a JSON {type(value).__name__}; expected a JSON object. Copy the file again"
+        )
     return value
 
 
@@ -288,4 +294,4 @@ def _layout(path: Path, facts: dict[str, Any]) -> Layout:
     try:
         return Layout.from_list(facts.get("layout"))
     except LayoutMismatch as error:
-        raise FileFormatError(f"{path} is no snapshot: {error}") from error
+        raise FileFormatError(f"{path} is not a valid snapshot: {error}") from error

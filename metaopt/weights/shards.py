@@ -1,7 +1,7 @@
 """Shards of large files: how tensors are split into files, and how the files are named.
 
 A shard's name contains its digest, so old and new shards can be in one folder while a file is replaced. The main file
-is written last and lists its shards; all others are obsolete.
+is written last and lists the valid shards.
 """
 
 import re

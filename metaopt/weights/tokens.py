@@ -18,7 +18,7 @@ POSITION_FEATURES = 8
 """Number of position features of a token; see `TokenGrid.position_features`."""
 
 _MAX_SCALE_SAMPLE = 16_384
-"""Maximum number of weights per tensor from which `tensor_scales` computes the RMS; more change it by less than 1 %."""
+"""Maximum number of weights per tensor that `tensor_scales` reads; a larger sample changes the RMS by less than 1 %."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TokenGrid:
 
     @cached_property
     def count(self) -> int:
-        """Number of tokens of all tensors."""
+        """Total number of tokens."""
         return sum(self.counts)
 
     @cached_property
@@ -87,12 +87,12 @@ class TokenGrid:
         """The tokens of a flat vector with the given token indices."""
         tensor = self.tensor_index(tokens)
         offsets, sizes = torch.tensor(self.layout.offsets), torch.tensor([each.size for each in self.layout.tensors])
-        in_tensor = ((tokens - self._first_tokens[tensor]) * self.width).unsqueeze(1) + torch.arange(self.width)
-        mask = in_tensor < sizes[tensor].unsqueeze(1)  # False for padding
-        return flat[..., torch.where(mask, in_tensor + offsets[tensor].unsqueeze(1), 0)] * mask
+        indices = ((tokens - self._first_tokens[tensor]) * self.width).unsqueeze(1) + torch.arange(self.width)
+        mask = indices < sizes[tensor].unsqueeze(1)  # False for padding
+        return flat[..., torch.where(mask, indices + offsets[tensor].unsqueeze(1), 0)] * mask
 
     def evenly_spaced(self, limit: int) -> Int[Tensor, " tokens"]:
-        """At most `limit` token indices, evenly spaced, with the first token of each tensor if `limit` is large enough."""
+        """At most `limit` token indices, evenly spaced, including the first token of each tensor if `limit` allows."""
         if self.count <= limit:
             return torch.arange(self.count)
         steps = max(limit - len(self.counts), 1)
@@ -106,9 +106,10 @@ class TokenGrid:
     def position_features(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens features"]:
         """Position features of each token.
 
-        Seven describe its tensor: the relative index in the layout, counted from the first and from the last tensor;
-        whether it has at most one, two, or more dimensions; log(size of dimension 0) / 10 and log(product of the other
-        sizes) / 10. The last is the relative position of the token in its tensor, in [0, 1).
+        Seven features describe the tensor of the token. Two are its relative index in the layout, counted from the
+        first and from the last tensor. Three are 0 or 1: whether it has at most one dimension, two, or more. Two are
+        log(size of dimension 0) / 10 and log(product of the other sizes) / 10. The eighth feature is the relative
+        position of the token in the tensor, in [0, 1).
         """
         tensor = self.tensor_index(tokens)
         counts = torch.tensor(self.counts)
@@ -121,7 +122,7 @@ class TokenGrid:
         return torch.tensor([_features(tensor, index, count) for index, tensor in enumerate(self.layout.tensors)])
 
     def _spans(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
-        """For each tensor with tokens in the range: begin and end in the flat vector, and the number of padding zeros."""
+        """For each tensor with tokens in the range: begin and end in the flat vector, and number of padding zeros."""
         first_tokens = self._first_tokens.tolist()
         index = int(torch.searchsorted(self._first_tokens, first, right=True)) - 1
         while index < len(first_tokens) and first_tokens[index] < last:

@@ -85,7 +85,7 @@ def test_a_diverged_run_does_not_stop_the_others(config):
 
 
 def test_lbfgs_is_rejected_with_a_remedy(config):
-    with pytest.raises(RunsFailed, match="give vectorize=1"):
+    with pytest.raises(RunsFailed, match="Set vectorize=1"):
         record(replace(config, base_optimizer="LBFGS"), "refused", vectorize=3)
 
 
@@ -97,7 +97,7 @@ def test_a_network_that_draws_random_numbers_is_rejected_with_a_remedy(config, t
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = replace(config, target_model="dropping:build", target_options={}, epochs=1)
-    with pytest.raises(RunsFailed, match="Give vectorize=1"):
+    with pytest.raises(RunsFailed, match="Set vectorize=1"):
         record(config, "refused", vectorize=3)
     assert len(record(config, "alone")) == 3
 

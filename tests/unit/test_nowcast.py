@@ -197,7 +197,8 @@ def test_proposal_that_is_not_finite_is_rejected_and_reported_once(bad, caplog):
         train(model, Nowcast(adam(model), model, Shift(bad), every=2, stride=2), range(6))
     assert same_state(model, trained_alone(6))
     assert [record.message for record in caplog.records] == [
-        "a forecast of the weights is not finite at step 2: nowcast rejected, training continues; warning only once"
+        "a forecast of the weights is not finite at step 2: nowcast rejected, training continues; "
+        "further warnings are suppressed"
     ]
 
 

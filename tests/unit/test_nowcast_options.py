@@ -418,7 +418,7 @@ def test_history_that_is_not_finite_is_dropped_and_training_goes_on(caplog):
     assert drift.sizes == [1]
     assert [record.message for record in caplog.records] == [
         "the history of weights is not finite and is cleared at step 4: nowcast rejected, training continues; "
-        "warning only once"
+        "further warnings are suppressed"
     ]
 
 
@@ -445,10 +445,7 @@ def test_state_of_other_weights_of_the_same_number_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"policy": NowcastPolicy(every=4, stride=2), "horizons": [8]},
-            "policy is given together with every, stride, horizons",
-        ),
+        ({"policy": NowcastPolicy(every=4, stride=2), "horizons": [8]}, "together with every, stride, horizons"),
         ({"horizons": []}, "horizons is empty"),
         ({"horizons": [4, 0]}, "a horizon is 0"),
         ({"ema": 1.0}, "ema is 1.0; expected a decay of 0 or more and below 1"),

@@ -133,9 +133,8 @@ def verdict_of_the_wrapper(problem, settings):
             optimizer._nowcast, nowcast = (lambda: None), optimizer._nowcast
             optimizer.step()
             states.append(optimizer._history.weights.clone())
-            states += [
-                each.tensors[0].flatten().clone() for each in (optimizer._predicted_average, optimizer._short_average)
-            ]
+            averages = (optimizer._predicted_average, optimizer._short_average)
+            states += [each.tensors[0].flatten().clone() for each in averages]
             states += [model.weight.detach().flatten().clone(), list(optimizer._history.times)]
             nowcast()
         else:

@@ -96,9 +96,7 @@ def test_a_missing_or_additional_tensor_is_an_error(optimizer, path):
 
 def test_other_kinds_of_files_are_errors(tmp_path, path):
     save_checkpoint(path, {"model": {"w": torch.zeros(1)}}, {"run": {}})
-    with pytest.raises(
-        FileFormatError, match=r"does not describe an optimizer; expected an optimizer or a checkpoint of phase 2"
-    ):
+    with pytest.raises(FileFormatError, match="describes no optimizer; expected an optimizer or a checkpoint"):
         load_optimizer_file(path)
     write_tensors(path, {"w": torch.zeros(1)}, "snapshot", {})
     with pytest.raises(FileFormatError, match="is a snapshot file; expected an optimizer or a checkpoint of phase 2"):
