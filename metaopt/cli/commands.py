@@ -56,7 +56,7 @@ def main_command(summary: str) -> click.Command:
 def train_target_command(summary: str) -> click.Command:
     """`metaopt train-target`."""
     from ..recording.config import TrainTargetConfig
-    from ..recording.text import describe_recordings
+    from ..recording.record import describe_recordings
     from ..workflows import record
 
     def to_result(recorded: "RecordedTrajectories", config: TrainTargetConfig) -> Result:
@@ -79,7 +79,7 @@ def train_target_command(summary: str) -> click.Command:
 def train_optimizer_command(summary: str) -> click.Command:
     """`metaopt train-optimizer`."""
     from ..metatraining.config import TrainOptimizerConfig
-    from ..metatraining.text import describe_validation
+    from ..metatraining.trainer import describe_validation
     from ..workflows import train
 
     def to_result(result: "TrainedVersion", config: TrainOptimizerConfig) -> Result:

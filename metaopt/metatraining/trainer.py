@@ -1,9 +1,10 @@
 """Phase 2: trains a generative optimizer and writes its checkpoints."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.progress import Progress, progress
 from ..core.rng import seed_all
@@ -19,12 +20,45 @@ from ..weights.layout import Layout
 from .config import TrainOptimizerConfig
 from .offline import OfflineSource, recorded_averaging
 from .online import OnlineSource
-from .source import MetaTrainingSource
 from .state import MetaTrainingState
-from .text import describe_validation, validation_speedups
 
 _ONLINE_AVERAGING = 0.98
 """Default decay of the average of the weights in online rounds: about the last 50 steps."""
+
+
+class MetaTrainingSource(Protocol):
+    """Trains and validates a generative optimizer, one epoch at a time.
+
+    An epoch depends on its number and the configuration only. So a resumed meta-training equals an uninterrupted one.
+    """
+
+    training_names: list[str]
+    """Names of the trajectories, or of the components of a mixture, that train the optimizer."""
+    held_out_names: list[str]
+    """Names of the trajectories that only validate it."""
+    problem_names: list[str]
+    """Target and task of each inner problem, each once ("MLP on digits")."""
+    layouts: list[Layout]
+    """Layouts of the target networks, each once."""
+    stride: float
+    """Steps between the snapshots of a history [steps]."""
+    settings: dict[str, Any]
+    """Values that must be equal when a meta-training is resumed."""
+
+    def log_data(self, tracker: Tracker) -> None:
+        """Record with a tracker which data the source reads."""
+
+    def updates(self, epoch: int) -> int:
+        """Approximate number of updates in an epoch [count]."""
+
+    def prepare(self, state: MetaTrainingState) -> None:
+        """Do slow work before the first update, with a progress bar of its own."""
+
+    def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
+        """Train for the epoch `state.epoch`; returns training metrics."""
+
+    def validate(self, state: MetaTrainingState) -> dict[str, float]:
+        """Validation metrics of the averaged weights, on held-out data."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +222,28 @@ class _MetaTraining:
         validation = describe_validation(metrics) or "no data was held out for validation"
         epochs = counted(self.state.epoch, "round" if self.config.rounds else "epoch")
         self.tracker.describe(result=f"{validation}; {epochs}, {counted(self.state.step, 'update')} in all.")
+
+
+def describe_validation(metrics: Mapping[str, float]) -> str:
+    """The validation metrics of a generative optimizer, in Markdown; empty if nothing was held out.
+
+    Args:
+        metrics: the last value of each metric of meta-training.
+    """
+    parts = []
+    if values := validation_speedups(metrics):
+        listed = ", ".join(f"{name} **{value:.3g}**" for name, value in values.items())
+        parts.append(f"speed-up over Adam alone in short paired runs: {listed}")
+    if (error := metrics.get("val_relative_error")) is not None:
+        parts.append(f"squared error of a prediction **{error:.3g}** times that of keeping the weights")
+    if (change := metrics.get("val_log_loss_change")) is not None:
+        parts.append(f"change of the log-loss by a prediction **{change:+.3g}** (below 0 is better)")
+    return "; ".join(parts)
+
+
+def validation_speedups(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The speed-ups of paired inner trainings, by component of the mixture."""
+    return {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith("val_speedup/")}
 
 
 __all__ = ["TrainOptimizerConfig", "TrainedOptimizer", "train_optimizer"]

@@ -1,6 +1,6 @@
-"""Training in several processes: the first one decides, and all end with the same weights.
+"""Distributed training: rank 0 decides, and all processes get the same weights.
 
-Uses the default process group of `torch.distributed`; with one process everything here does nothing.
+Uses the default process group of `torch.distributed`. Without one, these functions return their arguments.
 """
 
 from collections.abc import Iterable
@@ -10,35 +10,35 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def is_first() -> bool:
-    """Whether this process is the one that decides."""
-    return not _several() or dist.get_rank() == 0
+def is_rank_0() -> bool:
+    """Whether this process is rank 0, or the only one."""
+    return not _is_distributed() or dist.get_rank() == 0
 
 
-def agreed(verdict: bool, device: torch.device) -> bool:
-    """The verdict of the first process, in all processes."""
-    return bool(first_values(torch.tensor([float(verdict)]), device))
+def verdict_of_rank_0(verdict: bool, device: torch.device) -> bool:
+    """The verdict of rank 0, in all processes."""
+    return bool(broadcast_from_rank_0(torch.tensor([float(verdict)]), device))
 
 
-def first_values(values: Tensor, device: torch.device) -> Tensor:
-    """The values of the first process, in all processes; their number may differ before.
+def broadcast_from_rank_0(values: Tensor, device: torch.device) -> Tensor:
+    """The values of rank 0, on the CPU. Their number may differ between ranks.
 
     Args:
-        device: that of the network, on which the processes can exchange tensors.
+        device: device of the network, on which the process group can communicate.
     """
-    if not _several():
+    if not _is_distributed():
         return values
     count = torch.tensor(len(values), device=device)
     dist.broadcast(count, 0)
-    shared = values.to(device) if is_first() else torch.empty(int(count), dtype=values.dtype, device=device)
+    shared = values.to(device) if is_rank_0() else torch.empty(int(count), dtype=values.dtype, device=device)
     dist.broadcast(shared, 0)
     return shared.cpu()
 
 
 @torch.no_grad()
-def share(tensors: Iterable[Tensor]) -> None:
-    """Copy the first process's tensors over those of the others."""
-    if not _several():
+def broadcast_in_place(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with those of rank 0."""
+    if not _is_distributed():
         return
     for tensor in tensors:
         sent = tensor.detach().contiguous()
@@ -47,5 +47,5 @@ def share(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(sent)
 
 
-def _several() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from ..core.errors import InvalidConfig
 from ..core.rng import isolated
 from ..tasks.measure import in_evaluation_mode
-from .distributed import first_values
+from .distributed import broadcast_from_rank_0
 
 GuardFunction = Callable[[], Tensor | float]
 """Gives the loss of the network as it is now on held-out data: one number, or a tensor with one per example."""
 
 
 class Guard:
-    """Calls a guard function without gradients, counts the calls, and shares the first process's losses.
+    """Calls a guard function without gradients and counts the calls. All ranks get the losses of rank 0.
 
     Args:
         function: None for no guard.
@@ -37,13 +37,13 @@ class Guard:
         """The losses now, float64 on the CPU; None without a guard.
 
         Args:
-            device: where processes can exchange tensors.
+            device: device of the network, on which the process group can communicate.
         """
         if self.function is None:
             return None
         self.calls += 1
         measured = torch.as_tensor(self.function(), dtype=torch.float64).detach().cpu().flatten()
-        losses = first_values(measured, device)
+        losses = broadcast_from_rank_0(measured, device)
         if not bool(losses.isfinite().all()):
             self._warn("the guard's loss is not finite")
         return losses

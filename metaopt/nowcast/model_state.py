@@ -13,7 +13,7 @@ from ..core.errors import LayoutMismatch
 from ..core.rng import isolated
 from ..weights.layout import Layout
 from ..weights.selection import trainable
-from .distributed import share
+from .distributed import broadcast_in_place
 
 
 class Saved(NamedTuple):
@@ -81,26 +81,26 @@ class ModelState:
             )
 
     def write(self, flat: Float[Tensor, " weights"] | None) -> None:
-        """Replace the weights, in all processes by those of the first one.
+        """Replace the weights, in all processes by those of rank 0.
 
         Args:
-            flat: the new weights; None in the other processes [raw units].
+            flat: the new weights; None on other ranks [raw units].
         """
         if flat is not None:
             self.layout.write(self.model, flat)
-        share(self.weights)
+        broadcast_in_place(self.weights)
 
     @torch.no_grad()
     def add(self, flat: Float[Tensor, " weights"] | None) -> None:
-        """Add a change to the weights, in all processes that of the first one.
+        """Add a change to the weights, in all processes that of rank 0.
 
         Args:
-            flat: the change; None in the other processes [raw units].
+            flat: the change; None on other ranks [raw units].
         """
         if flat is not None:
             for weights, change in zip(self.weights, self.layout.split(flat), strict=True):
                 weights += change.reshape(weights.shape).to(weights)
-        share(self.weights)
+        broadcast_in_place(self.weights)
 
     def save(self) -> Saved:
         """Copy everything that a nowcast may change."""
@@ -150,6 +150,12 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> None:
     """Estimate the running statistics of all BatchNorm layers again, as the mean over some batches of training inputs.
 
     After a nowcast they would still be those of the weights before it.
+
+        import torch
+        import metaopt
+
+        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+        metaopt.reestimate_batchnorm(model, [torch.randn(16, 4) for _ in range(3)])
 
     Args:
         model: unchanged if it has no such layer.

@@ -15,7 +15,7 @@ from ..core.moved import renamed_keywords
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer
 from ..weights.averaging import SHORT_DECAY, ExponentialMovingAverage
-from .distributed import agreed
+from .distributed import verdict_of_rank_0
 from .guard import Guard, GuardFunction
 from .history import AverageOffset, History
 from .model_state import ModelState, Saved
@@ -252,7 +252,7 @@ class Nowcast(torch.optim.Optimizer):
         self._model_state.check_unchanged()
         self._offset.set(None, self.steps)
         self._guard.calls = 0
-        if not agreed(self._history.is_finite(), self._model_state.device):
+        if not verdict_of_rank_0(self._history.is_finite(), self._model_state.device):
             self._history.clear()
             for average in self._averages:
                 average.reset()
@@ -287,7 +287,7 @@ class Nowcast(torch.optim.Optimizer):
             return True
         history, decay = self._history.weights, self.forecaster.averaging
         aligned = bool(self.policy.goes_straight(history, self.forecaster.history, decay))
-        if not agreed(aligned, self._model_state.device):
+        if not verdict_of_rank_0(aligned, self._model_state.device):
             return False
         return self._proposals.tolerated(self.layout.join(self._short_average.tensors), change, saved)
 

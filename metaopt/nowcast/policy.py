@@ -38,6 +38,8 @@ class NowcastPolicy:
 
     It has no state: the decisions depend on step counts, guard losses and the history alone.
 
+        from metaopt.nowcast import NowcastPolicy
+
         policy = NowcastPolicy(every=40, stride=20, horizons=(20, 60, 160))
         policy.proposed(step=100)  # (20,): at most half of the steps so far; the shortest is always allowed
 

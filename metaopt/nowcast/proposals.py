@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..generative.base import GenerativeOptimizer
 from ..weights.layout import is_finite
-from .distributed import agreed, is_first, share
+from .distributed import broadcast_in_place, is_rank_0, verdict_of_rank_0
 from .guard import Guard
 from .history import History
 from .model_state import ModelState, Saved
@@ -120,11 +120,11 @@ class Proposals:
         """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks."""
         if self._reestimate is not None:
             self._reestimate()
-        share(self._model_state.model.buffers())
+        broadcast_in_place(self._model_state.model.buffers())
 
     def _finite_proposals(self, step: int, saved: Saved) -> Iterator[Proposal]:
         for horizon, weights in self._forecasts(self._policy.proposed(step, guarded=bool(self._guard))):
-            if not agreed(weights is None or is_finite(weights), self._model_state.device):
+            if not verdict_of_rank_0(weights is None or is_finite(weights), self._model_state.device):
                 self._warn("a forecast of the weights is not finite")
                 continue
             self._write(weights, saved)
@@ -136,7 +136,7 @@ class Proposals:
         batch_size = len(horizons) if len(horizons) * self._model_state.layout.size <= _WEIGHTS_AT_ONCE else 1
         for start in range(0, len(horizons), batch_size):
             batch = horizons[start : start + batch_size]
-            yield from zip(batch, self.predict(batch) if is_first() else [None] * len(batch), strict=True)
+            yield from zip(batch, self.predict(batch) if is_rank_0() else [None] * len(batch), strict=True)
 
     def _write(self, weights: Tensor | None, saved: Saved) -> None:
         """Write weights to the network.

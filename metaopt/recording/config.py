@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..core.config import Config, Options, Range, option
 from ..core.errors import InvalidConfig
+from ..tasks import Task, load_task, task_config
 from ..trajectories.recorder import SNAPSHOT_DTYPES
 
 ENGINES = ("local", "ray")
@@ -70,6 +71,14 @@ class TrainTargetConfig(Config):
     def single_runs(self) -> list["TrainTargetConfig"]:
         """One configuration per run, with consecutive random seeds."""
         return [replace(self, seed=self.seed + index, runs=1) for index in range(self.runs)]
+
+    def load_task(self) -> Task:
+        """The task with its data.
+
+        Raises:
+            UnknownName, InvalidConfig, TaskDataError: the task is unknown, an option is invalid, or data is missing.
+        """
+        return load_task(self.task, **task_config(self.task, self.task_options, self.data_dir))
 
     @property
     def title(self) -> str:

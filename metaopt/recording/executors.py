@@ -11,7 +11,7 @@ from ..core.processes import map_in_processes
 from ..core.progress import progress
 from ..core.text import counted
 from ..core.tracker import Parent
-from ..tasks import Task, load_task, task_config
+from ..tasks import Task
 from ..trajectories import Trajectory
 from .config import TrainTargetConfig
 from .group import record_group
@@ -35,15 +35,6 @@ class Job:
 
 JobResult = list[Outcome] | Exception
 """The outcome of each run of a job, or the error that ended the whole job."""
-
-
-def load_task_for(config: TrainTargetConfig) -> Task:
-    """The task of a configuration, with its data.
-
-    Raises:
-        UnknownName, InvalidConfig, TaskDataError: the task is unknown, its options are invalid, or its data is missing.
-    """
-    return load_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
 
 
 def run_here(jobs: Sequence[Job], task: Task) -> Outcomes:
@@ -80,7 +71,7 @@ def run_on_ray(jobs: Sequence[Job], workers: int) -> Outcomes:
 
 
 def _record_job(job: Job) -> list[Outcome]:
-    task = load_task_for(job.configs[0])
+    task = job.configs[0].load_task()
     with progress(job.step_count(task), _title([job])) as bar:
         return record_group(job.configs, task, job.parent, bar)
 

@@ -11,9 +11,9 @@ from ..core.tracker import Parent, SameRun, Tracker
 from ..tasks import Task
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
 from .config import TrainTargetConfig
-from .executors import Job, Outcomes, load_task_for, run_here, run_in_processes, run_on_ray
-from .run import Outcome, initial_state
-from .text import describe_recordings
+from .executors import Job, Outcomes, run_here, run_in_processes, run_on_ray
+from .run import Outcome
+from .state import TargetTrainingState
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
         StorageError: the disk is full; everything written before is kept.
         RunsFailed: some of several runs failed for such reasons, which the message states; the others are complete.
     """
-    task = load_task_for(config)
+    task = config.load_task()
     configs = config.single_runs()
-    initial_state(configs[0], task)  # an invalid configuration must not overwrite anything
+    TargetTrainingState.from_config(configs[0], task)  # an invalid configuration must not overwrite anything
     folder = config.trajectory_dir / check_run_name(config.run_name)
     with claim_run_folder(folder, "seed_*", resume=config.resume, overwrite=config.overwrite):
         if len(configs) > 1:
@@ -104,6 +104,16 @@ def _folders(outcomes: Sequence[Outcome], configs: Sequence[TrainTargetConfig]) 
             f"{configs[0].trajectory_dir / configs[0].run_name} and can be used"
         ) from next(iter(errors.values()))
     return [outcome for outcome in outcomes if isinstance(outcome, Path)]
+
+
+def describe_recordings(losses: Sequence[float]) -> str:
+    """The result of several runs.
+
+    Args:
+        losses: their last validation losses, at least one.
+    """
+    spread = f"**{fmean(losses):.4g}** on average ({min(losses):.4g} to {max(losses):.4g})"
+    return f"validation loss at the end {spread} in {len(losses)} trajectories."
 
 
 __all__ = ["TrainTargetConfig", "train_targets"]

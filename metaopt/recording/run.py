@@ -13,17 +13,13 @@ from pathlib import Path
 from statistics import fmean
 from time import monotonic
 
-import torch
-
 from ..core.errors import Diverged
 from ..core.progress import Progress, sub_progress
-from ..core.rng import generator
 from ..core.text import counted
 from ..core.tracker import Parent, Tracker
 from ..figures import line_chart
 from ..optimizers import evaluation_mode
-from ..targets import target_config
-from ..tasks import Task, task_config
+from ..tasks import Task
 from ..tasks.measure import measure
 from ..trajectories import TASK_FILE, Recorder, Trajectory
 from ..trajectories.checkpoint import expect_same
@@ -32,8 +28,6 @@ from ..weights.atomic import write_text
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
 from .state import Step, TargetTrainingState
-from .text import describe_recording
-from .training import pick_device
 
 log = logging.getLogger(__name__)
 
@@ -57,35 +51,13 @@ def step_count(config: TrainTargetConfig, task: Task) -> int:
     return config.epochs * math.ceil(len(task.splits["train"]) / config.batch_size)
 
 
-def initial_state(config: TrainTargetConfig, task: Task) -> TargetTrainingState:
-    """Create the training state of one run before its first step.
-
-    Raises:
-        UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value.
-    """
-    facts = {
-        "task": config.task,
-        "task_config": task_config(config.task, config.task_options, config.data_dir),
-        "target_model": config.target_model,
-        "target_config": target_config(config.target_model, task.model_facts, config.target_options),
-        "space": config.space,
-        "base_optimizer": config.base_optimizer,
-        "base_optimizer_options": dict(config.base_optimizer_options),
-        "lr": config.lr.at(float(torch.rand((), dtype=torch.float64, generator=generator(config.seed)))),
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "averaging": config.averaging,
-    }
-    return TargetTrainingState(facts, task, pick_device(config.device))
-
-
 class _TargetRun:
     """One run with its training state, its files and its tracker."""
 
     def __init__(self, config: TrainTargetConfig, task: Task, tracker: Tracker) -> None:
         self.config = config
         self.tracker = tracker
-        self.state = initial_state(config, task)
+        self.state = TargetTrainingState.from_config(config, task)
         self.folder = config.trajectory_dir / config.run_folder
         self.checkpoint = config.checkpoint_dir / config.run_folder / "checkpoint.safetensors"
         self.data_digest = task.digest()
@@ -210,3 +182,17 @@ class _TargetRun:
         self.tracker.figure(figure, "losses")
         self.tracker.describe(result=describe_recording(trajectory, self.validation))
         self.tracker.files(trajectory.files(), "trajectory")
+
+
+def describe_recording(trajectory: Trajectory, metrics: Mapping[str, float]) -> str:
+    """The result of one run: its last validation metrics, and how many snapshots it recorded.
+
+    Args:
+        metrics: by name, such as `val_loss`.
+    """
+    values = ", ".join(f"{_readable(name)} **{value:.4g}**" for name, value in metrics.items())
+    return f"{values} after {trajectory.steps[-1]:,} steps; {counted(len(trajectory), 'snapshot')} recorded."
+
+
+def _readable(metric: str) -> str:
+    return "validation " + metric.removeprefix("val_").replace("_", " ")

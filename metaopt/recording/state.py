@@ -3,21 +3,22 @@
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from ..core.errors import CheckpointError
-from ..core.rng import random_states, restore_random_states, seed_all
+from ..core.rng import generator, random_states, restore_random_states, seed_all
 from ..optimizers import build_optimizer
-from ..targets import get_target_model
-from ..tasks import Batch, Task
+from ..targets import get_target_model, target_config
+from ..tasks import Batch, Task, task_config
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.layout import Layout
 from ..weights.selection import train_only, trainable
-from .training import check_loss, train_step
+from .config import TrainTargetConfig
+from .training import check_loss, pick_device, train_step
 
 
 class TargetTrainingState:
@@ -50,6 +51,28 @@ class TargetTrainingState:
         self.loss_changes = LossChanges()
         self.epoch = 0
         self.step = 0
+
+    @classmethod
+    def from_config(cls, config: TrainTargetConfig, task: Task) -> Self:
+        """Create the training state of one run before its first step.
+
+        Raises:
+            UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value.
+        """
+        facts = {
+            "task": config.task,
+            "task_config": task_config(config.task, config.task_options, config.data_dir),
+            "target_model": config.target_model,
+            "target_config": target_config(config.target_model, task.model_facts, config.target_options),
+            "space": config.space,
+            "base_optimizer": config.base_optimizer,
+            "base_optimizer_options": dict(config.base_optimizer_options),
+            "lr": config.lr.at(float(torch.rand((), dtype=torch.float64, generator=generator(config.seed)))),
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+            "averaging": config.averaging,
+        }
+        return cls(facts, task, pick_device(config.device))
 
     @property
     def title(self) -> str:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from ..core.config import read_config_file
 from ..core.errors import InvalidConfig
 from ..evaluation.config import EvaluateConfig
-from ..metatraining.text import describe_validation
-from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig, train_optimizer
+from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig, describe_validation, train_optimizer
 from ..targets import target_config
 from ..tasks import TASKS, load_task, task_config
 from ..tracking import (
