@@ -8,6 +8,7 @@ import metaopt
 from metaopt.generative.files import BUILTIN
 from metaopt.metatraining.mixture import read_mixture
 from metaopt.metatraining.paired_speedup import paired_speedup
+from metaopt.nowcast import NowcastPolicy
 
 PLACE = resources.files("metaopt") / "builtin"
 UNSEEN = """
@@ -27,6 +28,6 @@ def test_a_built_in_optimizer_speeds_up_an_unseen_training(tmp_path, name):
     (component,) = read_mixture(tmp_path / "unseen.yaml")
     optimizer = metaopt.load_optimizer(name)
     assert optimizer.averaging == 0.98
-    result = paired_speedup(optimizer, component, steps=400, every=40, stride=20, seed=5)
+    result = paired_speedup(optimizer, component, 400, NowcastPolicy(every=40, stride=20), seed=5)
     assert result["speedup"] > 1.05
     assert result["final_log_ratio"] < 0

@@ -181,7 +181,7 @@ def test_rounds_are_judged_and_promoted_by_one_command_only_if_they_are_better(c
     [
         (["--promote-on", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
         (["--promote-on", "wrong.yaml"], "did you mean MLP"),
-        (["--promote-on", "quick.yaml", "--model-name", "none"], "nothing would be registered"),
+        (["--promote-on", "quick.yaml", "--model-name", "none"], "no version is registered"),
     ],
 )
 def test_a_case_that_cannot_decide_is_refused_before_the_training(command_line, module_store, arguments, message):
@@ -197,7 +197,7 @@ def test_a_case_that_cannot_decide_is_refused_before_the_training(command_line, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optimizer", LINE, "--promote", "true"], "is no registered version; expected models:/<name>/<version>"),
+        (["--optimizer", LINE, "--promote", "true"], "is not a registered version; expected models:/<name>/<version>"),
         (["--optimizer", "models:/nobody@champion", "--promote", "true"], "models:/nobody@champion"),
         (["--optimizer", "models:/nobody@best"], "models:/nobody@best"),
         (["--optimizer", LINE, "--config", "unknown_parameter.yaml"], "did you mean task"),
