@@ -10,13 +10,13 @@ from torch import Tensor
 from ..generative.base import GenerativeOptimizer
 from .probed_run import ProbedRun, Weights, evenly
 
-_MARGIN = 0.18  # margin around the plotted points, as a fraction of their range
+_MARGIN = 0.18  # margin on both sides of the plotted points together, as a fraction of their range
 _ASPECT = 1.75  # width / height of the figure; both axes have the same scale
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Coordinates in the plane of the first two principal components of a trajectory, and losses.
+    """Coordinates in the plane of the first two principal components of a run, and losses.
 
     Attributes:
         steps, path, path_losses: steps of the snapshots, their coordinates (the mean is the origin), and their losses.
@@ -25,7 +25,7 @@ class Plane:
         predicted, predicted_losses: coordinates and losses of the predictions.
         in_plane: fraction of the squared norm of each predicted change that lies in the plane.
         x, y, losses: coordinates of a grid in the plane, and the losses at the grid points.
-        explained: explained variance ratio of the two components.
+        explained: explained variance ratio of the two components together.
     """
 
     steps: tuple[int, ...]
@@ -47,9 +47,9 @@ class Plane:
 
 
 def plane(run: ProbedRun, optimizer: GenerativeOptimizer) -> Plane | None:
-    """Project a run and predictions from it onto the first two principal components of the run.
+    """Project the snapshots of a run and the predictions onto the first two principal components of the run.
 
-    Returns: the projections and losses; None if the weights do not change during the run or a value is not finite.
+    Returns: coordinates and losses; None if the weights do not change during the run, or a coordinate is not finite.
     """
     starts = run.starts()
     required = {*starts, *(start + run.horizon for start in starts)}
@@ -85,9 +85,10 @@ def plane(run: ProbedRun, optimizer: GenerativeOptimizer) -> Plane | None:
 
 
 def _principal_components(snapshots: list[Weights]) -> tuple[Weights, Float[Tensor, "2 weights"], float]:
-    """The mean, the first two principal components (orthonormal), and their explained variance ratio.
+    """The mean, the first two principal components (orthonormal), and the variance ratio that both explain together.
 
-    They are computed from the Gram matrix of the centred snapshots. A component with zero variance is the zero vector.
+    They are computed from the Gram matrix of the centred snapshots. A component with negligible variance is replaced by
+    the zero vector.
     """
     centred = torch.stack(snapshots)
     mean = centred.mean(0)

@@ -95,7 +95,7 @@ class EvaluateConfig(PolicyConfig):
 
     @property
     def rates(self) -> tuple[Range, ...]:
-        """The learning rates of all contenders, each once."""
+        """The learning rates of all contenders, without duplicates."""
         return tuple(Range(rate, rate) for rate in dict.fromkeys(self.learning_rates)) or (self.lr,)
 
     @property

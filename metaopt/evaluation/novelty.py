@@ -2,7 +2,7 @@
 
 Small distances indicate that an optimizer memorised this data. References: Zeng et al. 2025, arXiv:2506.07998
 (generated weights are compared with the nearest training weights); Ainsworth et al. 2022, arXiv:2209.04836 (weight
-matching). Unlike in these papers, distances are divided by the distance between two training runs.
+matching). Unlike in these papers, distances are divided by the distance between two runs with different random seeds.
 """
 
 import math
@@ -27,7 +27,7 @@ from .results import Novelty
 
 _MAX_PASSES = 5  # maximum number of passes of the weight matching over the layers
 _SNAPSHOTS_PER_TRAJECTORY = 8  # evenly spaced; limits the computation time
-_LOSS_TOLERANCE = 1e-3  # relative; a permutation of hidden units changes the loss by rounding errors
+_LOSS_TOLERANCE = 1e-3  # relative; a permutation of hidden units changes the loss only by rounding errors
 
 Weights = Float[Tensor, " weights"]
 
@@ -37,7 +37,7 @@ class HiddenLayer(NamedTuple):
 
     Attributes:
         units: number of units [count].
-        rows: names of the tensors of the layer; each row belongs to one unit.
+        rows: names of the tensors of the layer; each row of these tensors belongs to one unit.
         columns: name of the weight tensor of the next layer; each unit has one column, or a group of adjacent columns.
     """
 
@@ -47,7 +47,7 @@ class HiddenLayer(NamedTuple):
 
 
 def hidden_layers(layout: Layout) -> list[HiddenLayer] | None:
-    """Infer the hidden layers of a sequential network from its tensor shapes; None if the network is not sequential."""
+    """Infer the hidden layers from the tensor shapes; None if the shapes are not those of a sequential network."""
     layers: list[list[int]] = []
     for index, tensor in enumerate(layout.tensors):
         if len(tensor.shape) > 1:
@@ -77,7 +77,7 @@ def permute_units(weights: Weights, layout: Layout, layer: HiddenLayer, order: T
 
 
 def match_units(weights: Weights, reference: Weights, layout: Layout, layers: Sequence[HiddenLayer]) -> Weights:
-    """Permute the hidden units, layer by layer, to minimise the distance to a reference (weight matching)."""
+    """Permute the hidden units, one layer at a time, to reduce the distance to a reference (weight matching)."""
     for _ in range(_MAX_PASSES):
         permuted = False
         for layer in layers:
@@ -99,13 +99,13 @@ def _unit_weights(weights: Weights, layout: Layout, layer: HiddenLayer) -> Float
 
 
 class SeenWeights:
-    """Snapshots from the meta-training data, to which distances of predictions are measured.
+    """Snapshots from the meta-training data. Measures the distances from predictions to them.
 
     Args:
         setup: setup of the evaluated runs. Only snapshots with the layout of its network are used.
         folder: folder with the trajectories used for meta-training.
     Raises:
-        TrajectoryError: no trajectory has the layout of the network.
+        TrajectoryError: there is no trajectory with the layout of the network.
     """
 
     def __init__(self, setup: RunSetup, folder: Path) -> None:
@@ -124,10 +124,11 @@ class SeenWeights:
     def novelty(self, optimizer: GenerativeOptimizer, runs: Sequence[Snapshots]) -> Novelty:
         """Measure the distances from an optimizer's predictions to the nearest snapshots of the meta-training data.
 
-        Each distance is divided by the distance between the run and the next run in `runs`, at the same step.
+        Each distance is divided by the distance between the run and the next run in `runs`, at the same step. The
+        result contains the smallest distance of each run over the first, the middle and the last nowcast.
 
         Args:
-            runs: snapshots of runs with different random seeds, at the same steps.
+            runs: snapshots of at least two runs with different random seeds, at the same steps.
         """
         prediction_distances, state_distances = [], []
         for run, other in zip(runs, [*runs[1:], runs[0]], strict=True):
@@ -165,7 +166,7 @@ class SeenWeights:
     def _verified_hidden_layers(self) -> list[HiddenLayer] | None:
         """The inferred hidden layers; None if a permutation of their units changes the loss.
 
-        Other networks can have the tensor shapes of a sequential network.
+        This check is necessary because other networks can have the tensor shapes of a sequential network.
         """
         layers = hidden_layers(self._layout)
         weights = self._layout.read(self._setup.build())

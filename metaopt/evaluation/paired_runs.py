@@ -47,7 +47,7 @@ class Observer(Protocol):
 
 
 class RunSetup:
-    """The setup that paired runs with one random seed and one learning rate share.
+    """The setup shared by paired runs with the same random seed and the same learning rate.
 
     It defines the initial weights, the batches and the measurements.
 
@@ -85,7 +85,8 @@ class RunSetup:
         """Build the base optimizer for the trainable parameters of a network.
 
         Raises:
-            InvalidConfig: torch.optim has no such optimizer, or the optimizer does not accept its options.
+            UnknownName: there is no base optimizer of this name.
+            InvalidConfig: the base optimizer does not accept its options.
         """
         options = self.config.base_optimizer_options
         return build_optimizer(self.config.base_optimizer, self.parameters_of(model), self.lr, options)
@@ -95,7 +96,7 @@ class RunSetup:
         return [parameter for _, parameter in trainable(model)]
 
     def nowcast_optimizer(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
-        """Build the base optimizer with nowcasts, a guard and an EMA of the weights."""
+        """Wrap the base optimizer in `Nowcast`, with a guard and an EMA of the weights."""
         nowcast = Nowcast(
             self.base_optimizer(model),
             model,
@@ -110,9 +111,9 @@ class RunSetup:
     def guard_batches(self, step: int) -> Iterator[Batch]:
         """Yield batches of the examples on which the guard measures losses.
 
-        All proposals of one nowcast are compared on the same examples. Each nowcast draws new examples: a run has
-        dozens of nowcasts, and repeated selection on the same few examples would overfit them. The examples come from
-        the splits "guard" and "meta", which are used neither for training nor for the validation loss.
+        All forecasts of one nowcast are compared on the same examples. Each nowcast draws its own examples, because
+        repeated selection on the same few examples would overfit to them. The examples come from the splits "guard" and
+        "meta". The run uses these splits neither for training nor for the validation loss.
         """
         guard, meta = self.task.splits["guard"], self.task.splits["meta"]
         order = torch.randperm(len(guard) + len(meta), generator=generator(self.seed, 1, step))
@@ -149,7 +150,7 @@ def train_contender(
 
     Args:
         contender: name of the contender in the curve.
-        method: constructs the optimizer, or is a generative optimizer whose nowcasts are added to the base optimizer.
+        method: constructs the optimizer; or a generative optimizer, which adds nowcasts to the base optimizer.
         observer: callback that receives the weights at every step.
         bar: progress bar, updated after every step.
     """

@@ -37,7 +37,7 @@ def best_rate(comparison: Comparison, contender: str) -> str:
 
 
 def at_best_rates(comparison: Comparison) -> Comparison:
-    """Select the curves of each contender at its best learning rate, and the predictions at the candidate's."""
+    """Select the curves at the best learning rate of each contender, and the predictions at that of the candidate."""
     best = {contender: best_rate(comparison, contender) for contender in comparison.contenders}
     predictions = (p for p in comparison.predictions if p.rate == best[comparison.candidate])
     curves = (c for name, rate in best.items() for c in comparison.curves_of(name) if c.rate == rate)
@@ -46,7 +46,7 @@ def at_best_rates(comparison: Comparison) -> Comparison:
 
 @dataclass(frozen=True)
 class StepsToTarget:
-    """Number of steps until a contender reaches the lowest validation loss of hold (the target).
+    """Number of steps until a contender reaches the target: the lowest validation loss of the hold run.
 
     If a run does not reach the target, its number of steps is set to the next measurement step after the budget, and
     its training time is extrapolated linearly. The reported speed-up is then an upper bound. `never` is the number of
@@ -54,7 +54,7 @@ class StepsToTarget:
 
     Attributes:
         steps: number of steps for each random seed; None if the run does not reach the target.
-        counted: `steps` with a number of steps in place of None, as described above.
+        counted: `steps`, with each None replaced as described above.
         counted_steps: geometric mean of `counted`.
         speed_up: steps of hold / `counted`; geometric mean over random seeds.
         speed_up_in_time: the same ratio of training times, which include predictions and the guard.
@@ -79,10 +79,11 @@ class StepsToTarget:
 
 @dataclass(frozen=True)
 class ContenderSummary:
-    """The results of one contender.
+    """The results of one contender. W_t denotes the weights from which a prediction starts.
 
     Attributes:
-        early, full: steps to the lowest loss of hold in the first half of the budget, and in the whole budget.
+        early, full: steps to the target; the target is the lowest loss of the hold run in the first half of the budget
+            (early), or in the whole budget (full).
         final_loss: validation loss after the last step; mean over random seeds.
         nowcasts, accepted: number of nowcasts with a guard, and how many of them the guard accepted [count].
         guard_passes: number of forward passes over the guard's examples [count].
@@ -112,7 +113,7 @@ class ControlResult:
         control: name of the control.
         after: validation loss of the predictions; geometric mean.
         gain: `after` / validation loss of W_t; geometric mean.
-        kept: decrease of the log loss, as a fraction of the decrease without corruption; None if the loss decreases by
+        kept: decrease of log(loss), as a fraction of the decrease without corruption; None if the loss decreases by
             less than 1 % without corruption.
         fails: whether `kept` is below 0.5, as expected of a negative control; None if `kept` is None.
     """
@@ -126,7 +127,7 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """All results of a comparison that are published.
+    """All reported results of a comparison.
 
         summary = Summary(at_best_rates(comparison))
         print(summary.candidate.full.speed_up, [control.fails for control in summary.controls])
@@ -210,12 +211,12 @@ class Summary:
 
 
 def _target(hold: Curve, fraction: float) -> float:
-    """The lowest validation loss of a hold run, up to a fraction of its steps."""
+    """The lowest validation loss in the first part of a hold run; `fraction` is the length of this part."""
     return min(point.loss for point in hold.points if point.step <= fraction * hold.points[-1].step)
 
 
 def _point_at(curve: Curve, index: int | None) -> Point:
-    """The point at an index. For None, the next measurement step after the budget, with an extrapolated time."""
+    """The point at an index. For None: the next measurement step after the budget, with an extrapolated time."""
     if index is not None:
         return curve.points[index]
     last, first = curve.points[-1], curve.points[0]
@@ -231,7 +232,7 @@ def _gain(predictions: Sequence[Prediction]) -> Interval | None:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """The geometric mean of bounded values; None if there are none."""
+    """The geometric mean of the values, clamped by `bounded`; None for an empty sequence."""
     return geometric_mean([bounded(value) for value in values]).mean if values else None
 
 
@@ -240,7 +241,7 @@ class LossAfterNowcast:
     """The validation losses of a contender and of hold, a fixed number of steps after the contender's nowcasts.
 
     Attributes:
-        delay: number of steps after a nowcast, whether or not it was accepted [steps].
+        delay: number of steps after a nowcast, accepted or not [steps].
         loss, hold_loss: validation loss of the contender, and of hold with the same learning rate; geometric means.
         ratio: loss / hold_loss; geometric mean, with a confidence interval over random seeds. Below 1, the loss of the
             contender is lower.
@@ -256,7 +257,7 @@ class LossAfterNowcast:
 def losses_after_nowcasts(comparison: Comparison) -> list[LossAfterNowcast]:
     """The losses after nowcasts, for each contender with nowcasts and each delay.
 
-    The runs have the best learning rate of the contender. Delays at which no loss was measured are omitted.
+    All runs, including hold, use the best learning rate of the contender. Delays without a measured loss are omitted.
     """
     results = []
     for contender in comparison.contenders:

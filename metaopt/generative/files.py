@@ -1,6 +1,6 @@
-"""Save and load generative optimizers: one safetensors file has the class name, the configuration and the weights.
+"""Save and load generative optimizers. A safetensors file stores the class name, the configuration and the weights.
 
-The file contains no code and no pickle.
+The file contains no code and no pickled objects.
 """
 
 import logging
@@ -20,14 +20,17 @@ from . import get_optimizer_model
 from .base import GenerativeOptimizer
 
 CHECKPOINT_PREFIX = "averaged/"
-"""Prefix of the names of the EMA weights in a checkpoint of phase 2. Predictions use the EMA weights."""
+"""Prefix of the names of the EMA weights in a checkpoint of phase 2 (training of a generative optimizer).
+
+Predictions use the EMA weights.
+"""
 
 BUILTIN: Mapping[str, str] = {"builtin": "optimizer.safetensors", "builtin-fast": "fast.safetensors"}
 """File of each built-in optimizer. `builtin-fast` extrapolates further; it is for large data sets."""
 
 _LOAD_FROM_MLFLOW = "metaopt.tracking:load_optimizer"
-# Imported when it is needed: importing MLflow takes seconds, and only MLflow sources need it. No other import here is
-# from a higher layer.
+# Imported lazily: importing MLflow takes seconds, and only MLflow sources need it. This is the only dependency of
+# `generative` on `tracking`.
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +87,7 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
 
     Returns: the optimizer in evaluation mode; its parameters do not require gradients.
     Raises:
-        FileFormatError: the file is damaged or is neither of these.
+        FileFormatError: the file is damaged, or is neither an optimizer file nor a checkpoint of phase 2.
     """
     kind = kind_of(path)
     if kind not in ("optimizer", "checkpoint"):

@@ -110,7 +110,7 @@ class TrainOptimizerConfig(PolicyConfig):
 
     @property
     def run_names(self) -> list[str]:
-        """The run names of phase 1, each once."""
+        """The run names of phase 1, without duplicates."""
         return list(dict.fromkeys(name.strip() for name in self.run_name.split(",")))
 
     @property

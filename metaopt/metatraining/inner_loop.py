@@ -14,7 +14,7 @@ from .problem import InnerProblem
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-_MAX_LOSS = 3.0  # multiple of the baseline loss; a run with a higher loss counts as diverged
+_MAX_LOSS = 3.0  # multiple of the baseline loss; a network with a higher loss counts as diverged
 
 
 class InnerTrainings:
@@ -34,7 +34,7 @@ class InnerTrainings:
         weights: initial weights of each network.
         lr: learning rate of each network.
         batch_size: examples per batch [count].
-        policy: decides when to take snapshots, which forecasts are accepted, and which weights follow them.
+        policy: decides when to take snapshots, and which networks move their weights after an accepted forecast.
         history: number of snapshots in the history [count].
         averaging: EMA decay of the weights in the snapshots; 0 without averaging.
         seed: random seed of the batches.
@@ -71,7 +71,7 @@ class InnerTrainings:
         return self._value(self.average)
 
     def history(self) -> tuple[Float[Tensor, "rows history weights"], Float[Tensor, "rows history"]]:
-        """The last snapshots and their steps. A short history is padded with copies of the initial weights."""
+        """The last snapshots and their steps. A short history is padded with copies of its first snapshot."""
         return self._history, self._times  # no copies: these tensors are never modified in place
 
     def advance(self, steps: int) -> None:
@@ -102,7 +102,7 @@ class InnerTrainings:
 
         Args:
             accepted: whether the forecast of each row is accepted.
-            change: predicted change of each row; ignored for rows that are not selected [raw units].
+            change: predicted change of each row; it is not added to rows that are not selected [raw units].
             examples: the guard's examples.
         Returns: whether each row was selected.
         """

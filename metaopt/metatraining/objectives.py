@@ -51,7 +51,7 @@ def score_predictions(
 ) -> PredictionScores:
     """Compare predicted weights with the recorded ones and, if a problem is given, by the loss of the network.
 
-    objective = coefficients.error · relative_error + coefficients.task · log_loss_change
+        objective = coefficients.error · relative_error + coefficients.task · log_loss_change
 
     Args:
         pairs: a batch of pairs; every field has a leading batch dimension.
@@ -73,7 +73,7 @@ def relative_error(
 ) -> Float[Tensor, " batch"]:
     """Squared error of the prediction relative to that of W_t, averaged over the tensors k of the network.
 
-    mean over k of ‖predicted_k − end_k‖² / ‖start_k − end_k‖²
+        mean over k of ‖predicted_k − end_k‖² / ‖start_k − end_k‖²
 
     It is 0 for a perfect prediction and 1 for a copy of W_t. Tensors that did not change, such as those of an unused
     layer, are left out.

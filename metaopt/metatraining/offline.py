@@ -19,22 +19,24 @@ from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
 from .state import MetaTrainingState
 
-_VALIDATION_PAIRS = 96  # enough for smooth validation curves at low cost
+_VALIDATION_PAIRS = 96  # maximum number; enough for smooth validation curves at low cost
 _VALIDATION_EXAMPLES = 512  # examples on which validation losses are measured
 
 
 class OfflineSource:
-    """Pairs of snapshots from the trajectories of one or more run names. Some trajectories are held out for validation.
+    """Data source of offline meta-training: pairs of snapshots from the trajectories of one or more run names.
+
+    Some trajectories are held out for validation.
 
     Args:
         config: specifies the trajectories, the pairs and the objective.
         history: length of the optimizer's history [count].
-        averaging: EMA decay of the weights that the optimizer expects in snapshots; 0 without averaging.
+        averaging: EMA decay with which the snapshots must have been recorded; 0 without averaging.
     Raises:
-        TrajectoryError: a trajectory is missing, has only one snapshot or a different averaging, or there are too few
-            trajectories to hold any out.
-        UnknownName, InvalidConfig, TaskDataError: the objective needs the task or the network of a trajectory, which
-            cannot be loaded.
+        TrajectoryError: a trajectory is missing, has only one snapshot, or was recorded with another EMA decay than
+            `averaging`; or no trajectory is left for training.
+        UnknownName, InvalidConfig, LayoutMismatch, TaskDataError: the objective contains the loss, but the task or the
+            network of a trajectory cannot be loaded.
     """
 
     def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
@@ -87,7 +89,7 @@ class OfflineSource:
 
     @torch.no_grad()
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
-        """Compute the metrics on held-out trajectories, with the averaged weights of the generative optimizer.
+        """Compute the metrics on held-out trajectories, with the EMA of the weights of the generative optimizer.
 
         The pairs and the examples are the same in every epoch.
         """
@@ -107,7 +109,7 @@ class OfflineSource:
     def _update(self, state: MetaTrainingState, batch: "PairBatch", random: torch.Generator, means: "_Means") -> float:
         """Run one update; returns the objective.
 
-        A separate method frees the large tensors of an update before the next batch is read.
+        This is a separate method, so that the large tensors of an update are freed before the next batch is read.
         """
         scores = self._score(state.model, self.training, batch, self.config.task_batch, random)
         objective = scores.objective.mean()
@@ -132,7 +134,7 @@ class OfflineSource:
 
 
 class PairBatch(NamedTuple):
-    """The indices of pairs with the same problem (task and network), and the key of the problem. Loads no data."""
+    """The indices of pairs with the same problem (task and network), and the key of the problem."""
 
     problem: str
     indices: list[int]
@@ -151,10 +153,10 @@ def pair_batches(dataset: WeightTrajectoryDataset, order: Sequence[int], batch_s
 
 
 def recorded_averaging(config: TrainOptimizerConfig) -> float:
-    """EMA decay of the weights in the snapshots of the first run name; 0 without averaging.
+    """EMA decay of the weights in the first trajectory of the first run name; 0 without averaging.
 
     Raises:
-        TrajectoryError: there is no trajectory of this name.
+        TrajectoryError: there is no trajectory with this run name.
     """
     return find_trajectories(config.trajectory_dir / config.run_names[0])[0].averaging
 

@@ -17,7 +17,7 @@ from .state import MetaTrainingState
 
 
 class OnlineSource:
-    """Rounds of inner training runs of the components of a mixture.
+    """Data source of online meta-training: rounds of inner training runs on the components of a mixture.
 
     Args:
         config: the mixture and the settings of the inner training runs.
@@ -57,12 +57,12 @@ class OnlineSource:
             tracker.dataset(task, source, digest, ", ".join(names))
 
     def updates(self, epoch: int) -> int:
-        """Approximate number of updates in a round; the first round also has the updates of the warm-up [count]."""
+        """Approximate number of updates in a round, including the warm-up updates in the first round [count]."""
         warm_up = 0 if epoch else self.warm_up
         return warm_up + len(self.components) * max(self.inner.steps // self.inner.policy.every - 1, 1)
 
     def prepare(self, state: MetaTrainingState) -> None:
-        """Before the first round, run the inner training runs of the warm-up."""
+        """Record the snapshots for the warm-up, before the first round."""
         if state.epoch or not self.warm_up:
             return
         steps = len(self.components) * WARM_UP_COHORTS * self.inner.steps
@@ -72,7 +72,8 @@ class OnlineSource:
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
         """Run one round: train one cohort of each component from the first step to the last.
 
-        The starts of the cohorts are staggered, so that consecutive updates come from different stages of training.
+        A cohort is a batch of inner training runs. The cohorts start at different times, so that consecutive updates
+        come from different stages of training. In the first round, the warm-up updates come first.
 
         Returns: the means of the training metrics, over all components and for each component.
         """
@@ -117,7 +118,9 @@ class OnlineSource:
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
         """Every `checkpoint_every` rounds, measure the speed-up on one component of the mixture.
 
-        The components are selected in cyclic order. The random seed is not used for training.
+        The components are selected in cyclic order. The random seed differs from all seeds of `train`.
+
+        Returns: the validation metrics; empty in all other rounds.
         """
         turn, rest = divmod(state.epoch + 1, self.validate_every)
         if rest:

@@ -37,9 +37,9 @@ class MetaTrainingSource(Protocol):
     held_out_names: list[str]
     """Names of the trajectories that only validate it."""
     problem_names: list[str]
-    """Target and task of each inner problem, each once ("MLP on digits")."""
+    """Target and task of each inner problem, without duplicates ("MLP on digits")."""
     layouts: list[Layout]
-    """Layouts of the target networks, each once."""
+    """Layouts of the target networks, without duplicates."""
     stride: float
     """Steps between the snapshots of a history [steps]."""
     settings: dict[str, Any]
@@ -68,11 +68,11 @@ class TrainedOptimizer:
     Attributes:
         optimizer: the trained optimizer, with averaged weights.
         checkpoint: the last checkpoint.
-        layouts: layouts of the target networks, each once.
+        layouts: layouts of the target networks, without duplicates.
         stride: steps between the snapshots of a history [steps].
         training_names: names of the trajectories, or of the components of a mixture, that trained the optimizer.
         held_out_names: names of the trajectories that only validated it.
-        problem_names: target and task of each inner problem, each once ("MLP on digits").
+        problem_names: target and task of each inner problem, without duplicates ("MLP on digits").
         metrics: the last value of each metric.
     """
 

@@ -1,4 +1,4 @@
-"""What a nowcast remembers between steps: the last snapshots, and how far an accepted forecast is ahead."""
+"""State between nowcasts: the last snapshots, and the offset of an accepted forecast from the average."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -101,10 +101,10 @@ def _names_and_shapes(layout: Layout) -> list[tuple[str, tuple[int, ...]]]:
 
 
 class AverageOffset:
-    """How far an accepted forecast is ahead of the running average that it predicts.
+    """Difference between an accepted forecast and the running average that it predicts.
 
-    The weights did not follow it, so the average moves there by itself: after k steps what is left of the offset is βᵏ
-    times what it was, with β the decay of the average.
+    The weights did not follow the forecast, and the average approaches it during training. After k steps, βᵏ times
+    the offset remains, with β the decay of the average.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class AverageOffset:
         self._change, self._since = change, step
 
     def on(self, average: Float[Tensor, " weights"], decay: float, step: int) -> Float[Tensor, " weights"]:
-        """The average plus what is left of the offset [raw units].
+        """The average plus the remaining offset [raw units].
 
         Args:
             decay: of the average.

@@ -40,7 +40,7 @@ class ModelState:
 
     @property
     def weights(self) -> list[Tensor]:
-        """The trainable tensors, each once."""
+        """The trainable tensors, without duplicates."""
         return list(self.named.values())
 
     @property

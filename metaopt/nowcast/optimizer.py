@@ -62,15 +62,15 @@ class Nowcast(torch.optim.Optimizer):
             parameters of the model.
         model: the network to train.
         forecaster: a generative optimizer, or an argument of `load_optimizer`: a file, `builtin`, or an MLflow URI such
-            as `models:/metaopt-perceiver@champion`. If it is loaded here, it moves to the device of the model.
-        policy: when to nowcast, which horizons to propose, what to accept, and when to move the weights. It replaces
-            `every`, `stride`, `horizons` and `min_cosine`.
+            as `models:/metaopt-perceiver@champion`. A forecaster loaded by `Nowcast` is moved to the model's device.
+        policy: when to nowcast, which horizons to propose, what to accept, and when to move the weights. Given in place
+            of `every`, `stride`, `horizons` and `min_cosine`.
         every: interval between nowcasts, a multiple of `stride`; 40 by default [steps].
         stride: interval between the snapshots of the history; 20 by default [steps].
         horizons: one or several horizons, from which the guard chooses; 0.5, 1.5, 4 and 8 times `every` by default.
             Without a guard, only the first one is used; `every` by default [steps].
         min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, a
-            forecast of the average does not move the weights. 0.7 by default; with −1, only the guard decides.
+            forecast of the average does not move the weights. 0.7 by default; −1 accepts every direction.
         guard: function that returns the loss of the model on held-out data, or, preferably, a tensor with one loss per
             example. It is called several times per nowcast, without gradients. At each call, the model contains the
             weights or the average to evaluate. A proposal is accepted if its mean loss is lower than that of the last
@@ -82,8 +82,8 @@ class Nowcast(torch.optim.Optimizer):
         ema: decay of the running average for `averaged_weights`; `forecaster.averaging` by default.
         moments: whether to `keep` or `reset` the base optimizer's state when a nowcast moves the weights.
     Raises:
-        InvalidConfig: a parameter of the policy, `ema` or `moments` is invalid, or `policy` is given together with a
-            parameter that it replaces.
+        InvalidConfig: a parameter of the policy, `ema` or `moments` is invalid, or `policy` is given together with
+            `every`, `stride`, `horizons` or `min_cosine`.
         LayoutMismatch: the parameters of the base optimizer are not the trainable parameters of the model.
         UnknownName, TrackingError, FileFormatError: the forecaster cannot be loaded.
     """
@@ -151,7 +151,7 @@ class Nowcast(torch.optim.Optimizer):
             LayoutMismatch: a nowcast is due, but since construction some of the model's parameters were added, removed,
                 replaced, frozen or unfrozen.
         """
-        if not len(self._history):  # not in the constructor: weights may be loaded before the first step
+        if not len(self._history):  # not in the constructor: weights may be loaded after construction
             self._history.add(self.steps, self._model_state.weights)
         loss = self.base.step(closure)
         self.steps += 1
@@ -195,8 +195,8 @@ class Nowcast(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The state of the base optimizer and, with the key `nowcast`, the state of the nowcasts.
 
-        Training that resumes from this state is exact to the bit. All values are tensors, numbers, strings, lists or
-        dicts, so `torch.load(weights_only=True)` can load them.
+        Resumed training is bitwise identical to uninterrupted training. All values are tensors, numbers, strings, lists
+        or dicts (or None), so `torch.load(weights_only=True)` can load them.
         """
         nowcast = {
             "steps": self.steps,
@@ -208,15 +208,15 @@ class Nowcast(torch.optim.Optimizer):
         return {**self.base.state_dict(), "nowcast": nowcast}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state that `state_dict` returned. The errors below leave the optimizer unchanged.
+        """Load a state that `state_dict` returned. If one of the errors below is raised, the optimizer is unchanged.
 
         Raises:
-            CheckpointError: the state is incomplete, or of an optimizer other than `Nowcast`.
-            LayoutMismatch: the snapshots in the state are of another network.
+            CheckpointError: the state is incomplete, or was not returned by `Nowcast.state_dict`.
+            LayoutMismatch: the snapshots in the state belong to another network.
         """
         if "nowcast" not in state_dict:
             raise CheckpointError(
-                "this optimizer state has no history of weights; expected the result of Nowcast.state_dict(). To load "
+                "this is not a state of Nowcast; expected the result of Nowcast.state_dict(). To load "
                 "the state of a base optimizer, load it into the base optimizer before wrapping it in Nowcast"
             )
         nowcast = state_dict["nowcast"]
@@ -239,12 +239,12 @@ class Nowcast(torch.optim.Optimizer):
                 average.load_state_dict(saved[average.decay], self._model_state.weights)
 
     def _share_with_base(self) -> None:
-        """Use the base optimizer's own attribute objects: learning-rate schedulers read and change them."""
+        """Share these attributes with the base optimizer, because learning-rate schedulers read and change them."""
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
 
     @property
     def _averages(self) -> list[ExponentialMovingAverage]:
-        """All running averages, each once: that of `averaged_weights`, the predicted one and the short-term one."""
+        """All distinct running averages: that of `averaged_weights`, the predicted and the short-term average."""
         averages = dict.fromkeys([self.average, self._predicted_average, self._short_average])
         return [average for average in averages if average is not None]
 
@@ -278,8 +278,8 @@ class Nowcast(torch.optim.Optimizer):
     def _should_follow(self, change: Tensor | None, saved: Saved) -> bool:
         """Whether an accepted forecast moves the weights.
 
-        Without a guard, or if the weights themselves are predicted, it always does. Otherwise two conditions must hold:
-        the last two displacements of the average are aligned (`NowcastPolicy.goes_straight`), and the change does not
+        Always True without a guard, or if the weights themselves are predicted. Otherwise two conditions must hold: the
+        last two displacements of the average are aligned (`NowcastPolicy.goes_straight`), and the change does not
         increase the guard losses of the short-term average by more than one standard error. The short-term average is
         close to the weights and has less noise.
         """
@@ -292,7 +292,7 @@ class Nowcast(torch.optim.Optimizer):
         return self._proposals.tolerated(self.layout.join(self._short_average.tensors), change, saved)
 
     def _change(self, best: Proposal) -> Tensor | None:
-        """The predicted change of the running average: forecast − average. It overwrites the forecast.
+        """The predicted change of the running average: forecast − average. May overwrite `best.weights`.
 
         Returns: None if the weights themselves are predicted, and on all ranks except rank 0.
         """
@@ -301,7 +301,10 @@ class Nowcast(torch.optim.Optimizer):
         return best.weights.cpu().sub_(self._history.weights[-1])
 
     def _move_to(self, proposal: Proposal, change: Tensor | None, saved: Saved) -> None:
-        """Move the weights to a proposal, and add the same change to all running averages and snapshots."""
+        """Move the weights, and add their change to all running averages and snapshots.
+
+        The weights become the forecast. If their running average is predicted, `change` is added to them instead.
+        """
         if self._predicted_average is None:
             self._model_state.write(proposal.weights)
         else:
@@ -309,7 +312,7 @@ class Nowcast(torch.optim.Optimizer):
             self._model_state.add(change)
         self._model_state.restore_buffers(proposal.buffers)
         for index, (now, before) in enumerate(zip(self._model_state.weights, saved.weights, strict=True)):
-            shift = (now.detach() - before).float()  # equal on all ranks
+            shift = (now.detach() - before).float()  # the same on all ranks
             self._history.shift(index, shift)
             for average in self._averages:
                 average.shift(index, shift)
@@ -319,7 +322,7 @@ class Nowcast(torch.optim.Optimizer):
 
     def _warn(self, problem: str) -> None:
         if not self._warned:
-            message = "%s at step %d: nowcast rejected, training continues; further warnings are suppressed"
+            message = "%s at step %d; training continues. Further warnings are suppressed"
             log.warning(message, problem, self.steps)
             self._warned = True
 

@@ -1,5 +1,6 @@
 """The nowcast policy: when to nowcast, which horizons to propose, what to accept, and when to move the weights.
 
+A nowcast forecasts the weights at several horizons. The guard computes the losses of these proposals on held-out data.
 `Nowcast`, online meta-training, its validation and the evaluation all use `NowcastPolicy`. A generative optimizer is
 thus trained and used with the same rules.
 """
@@ -26,7 +27,7 @@ Losses = Float[Tensor, "*rows examples"]
 
 
 class Choice(NamedTuple):
-    """The index of the best proposal, and whether it is accepted, for each training (row)."""
+    """The index of the best proposal and whether it is accepted, for each row. A row is one training run."""
 
     best: Int[Tensor, "*rows"]
     accepted: Bool[Tensor, "*rows"]
@@ -36,7 +37,7 @@ class Choice(NamedTuple):
 class NowcastPolicy:
     """Decides when to nowcast, which horizons to propose, what to accept, and when to move the weights.
 
-    It has no state: the decisions depend on step counts, guard losses and the history alone.
+    The policy has no state: its decisions depend only on step counts, guard losses and the history.
 
         from metaopt.nowcast import NowcastPolicy
 
@@ -46,13 +47,14 @@ class NowcastPolicy:
     Attributes:
         every: interval between nowcasts, a multiple of `stride` [steps].
         stride: interval between the snapshots of the history [steps].
-        horizons: candidate horizons; if empty, 0.5, 1.5, 4 and 8 times `every`, as multiples of `stride` [steps].
+        horizons: candidate horizons; if empty, 0.5, 1.5, 4 and 8 times `every`, rounded to multiples of `stride`
+            [steps].
         min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, a
-            forecast of the average does not move the weights. With −1, only the guard decides (docs/decisions/0014).
+            forecast of the average does not move the weights. −1 accepts every direction (docs/decisions/0014).
         max_share: maximum horizon as a fraction of the steps so far (docs/decisions/0013).
     Raises:
-        InvalidConfig: a number of steps is not a positive integer, `every` is not a multiple of `stride`, or
-            `min_cosine` is outside [−1, 1].
+        InvalidConfig: a number of steps is not a positive integer, `every` is not a multiple of `stride`,
+            `min_cosine` is outside [−1, 1], or `max_share` is not positive and finite.
     """
 
     every: int = 40
@@ -69,11 +71,13 @@ class NowcastPolicy:
                 raise InvalidConfig(f"{name} is {value!r}; expected a positive integer [steps]")
         if self.every % self.stride:
             raise InvalidConfig(
-                f"every is {self.every}; expected a multiple of stride ({self.stride}), because a nowcast needs a "
-                f"snapshot of the same step. Set every={self.whole_strides(self.every)}"
+                f"every is {self.every}; expected a multiple of stride ({self.stride}), because each nowcast "
+                f"starts from a snapshot taken at that step. Set every={self.whole_strides(self.every)}"
             )
         if not -1 <= self.min_cosine <= 1:
             raise InvalidConfig(f"min_cosine is {self.min_cosine!r}; expected a cosine from -1 to 1")
+        if not 0 < self.max_share < float("inf"):
+            raise InvalidConfig(f"max_share is {self.max_share!r}; expected a positive fraction of the steps so far")
 
     @property
     def all_horizons(self) -> tuple[int, ...]:
@@ -116,7 +120,7 @@ class NowcastPolicy:
     def choose(
         self, before: Float[Tensor, "*rows examples"], after: Float[Tensor, "proposals *rows examples"]
     ) -> Choice:
-        """Choose the proposal with the lowest mean guard loss, for each training (row) of a batch.
+        """Choose the proposal with the lowest mean guard loss, for each training run (row) of a batch.
 
         Args:
             before: guard losses of the last snapshot, from which the forecasts start.
@@ -131,16 +135,16 @@ class NowcastPolicy:
     ) -> Bool[Tensor, "*rows"]:
         """Whether the cosine similarity of the last two displacements of a running average is at least `min_cosine`.
 
-        A low cosine means that the average oscillates: its displacements are mostly gradient noise. If a forecast
-        moves the weights then, the gain is lost within about a hundred steps.
+        If the cosine is low, the displacements of the average are mostly gradient noise. Moving the weights to a
+        forecast then has no lasting effect: the gain is lost within about a hundred steps.
 
-        Each displacement covers the time constant of the average, 1 / (1 − averaging) steps, or less if the history is
-        too short.
+        Each displacement covers the time constant of the average, 1 / (1 − averaging) steps, rounded down to a multiple
+        of `stride`. It is at least one stride, and is shorter than the time constant if the history is too short.
 
         Args:
             history: the snapshots so far, `stride` steps apart, oldest first [raw units].
-            length: number of snapshots of a full history [count]. The cosine needs three snapshots: with fewer so far
-                the result is False, and if `length` is less than three it is always True.
+            length: number of snapshots of a full history [count]. The cosine requires three snapshots. While there are
+                fewer, the result is False; if `length` is less than three, the result is True.
             averaging: decay of the running average in the snapshots.
         """
         count = history.shape[-2]
@@ -160,7 +164,7 @@ class PolicyConfig(Config):
     min_cosine: float = option(
         default=MIN_COSINE,
         help="Minimum cosine similarity of the last two displacements of the running average at which a nowcast moves "
-        "the weights; with -1 only the guard decides.",
+        "the weights; -1 accepts every direction.",
     )
 
     @property
@@ -173,12 +177,13 @@ class NowcastEvent(NamedTuple):
     """The record of one nowcast.
 
     Attributes:
-        step: step after which it took place [steps].
-        loss_before: mean guard loss of the last snapshot, from which the forecasts start; None without a guard.
-        loss_after: mean guard loss of the best proposal; None without a guard, or if no proposal was finite.
+        step: number of steps before the nowcast [steps].
+        loss_before: mean guard loss of the last snapshot, from which the forecasts start; None without a guard, or if
+            the history was not finite.
+        loss_after: mean guard loss of the best proposal; None without a guard, or without a finite proposal.
         accepted: whether the best proposal was accepted.
-        horizon: horizon of the best proposal; None if no proposal was finite [steps].
-        followed: whether the weights moved. A proposal for a running average can be accepted for the average alone.
+        horizon: horizon of the best proposal; None without a finite proposal [steps].
+        followed: whether the weights moved. An accepted forecast of a running average does not necessarily move them.
         guard_calls: number of calls of the guard [count].
     """
 
@@ -192,7 +197,7 @@ class NowcastEvent(NamedTuple):
 
 
 def rank(losses: Float[Tensor, "*rows examples"]) -> Float[Tensor, "*rows"]:
-    """The mean loss of each row, for ranking proposals: the lowest is best. Means that are not finite become +∞."""
+    """The mean loss of each row, by which proposals are ranked. A mean that is not finite becomes +∞."""
     means = losses.mean(-1)
     return torch.where(means.isfinite(), means, torch.inf)
 

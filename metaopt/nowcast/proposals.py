@@ -15,16 +15,16 @@ from .history import History
 from .model_state import ModelState, Saved
 from .policy import NowcastPolicy, accepts, rank, tolerates
 
-_WEIGHTS_AT_ONCE = 2**20  # maximum in one forward pass, over all horizons; larger batches are not faster
+_WEIGHTS_AT_ONCE = 2**20  # maximum size of a batch of forecasts; larger batches are not faster
 
 
 class Proposal(NamedTuple):
-    """A forecast at one horizon, with the buffers and the guard losses of the network at these weights.
+    """A forecast at one horizon, with the buffers and the guard losses of the network with the forecast weights.
 
     Attributes:
         horizon: time from the last snapshot to the forecast [steps].
         weights: the forecast; None on all ranks except rank 0 [raw units].
-        buffers: buffers of the network, updated for the weights.
+        buffers: buffers of the network, updated for the forecast weights.
         losses: guard losses; None without a guard.
     """
 
@@ -93,10 +93,10 @@ class Proposals:
     def tolerated(
         self, weights: Float[Tensor, " weights"], change: Float[Tensor, " weights"] | None, saved: Saved
     ) -> bool:
-        """Whether adding a change to weights increases the guard losses by at most one standard error.
+        """Whether adding a change to weights increases the mean guard loss by at most one standard error.
 
         Args:
-            weights: the weights, which are overwritten [raw units].
+            weights: the weights before the change; overwritten by the sum [raw units].
             change: the change; None on all ranks except rank 0 [raw units].
             saved: weights and buffers before the nowcast.
         """
@@ -107,7 +107,7 @@ class Proposals:
         return before is None or after is None or bool(tolerates(before, after))
 
     def predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
-        """Forecasts at several horizons [raw units]. The history is expanded to a batch without copies."""
+        """Forecasts at several horizons [raw units]. The snapshots are not copied for each horizon."""
         if self._follow_device:
             self._forecaster.to(self._model_state.device)
         device = next((parameter.device for parameter in self._forecaster.parameters()), torch.device("cpu"))
@@ -128,7 +128,7 @@ class Proposals:
                 self._warn("a forecast of the weights is not finite")
                 continue
             self._write(weights, saved)
-            buffers = self._model_state.save_buffers()  # before the guard, which may change them in training mode
+            buffers = self._model_state.save_buffers()  # before the guard: in training mode it can change them
             yield Proposal(horizon, weights, buffers, self._guard.losses(self._model_state.device))
 
     def _forecasts(self, horizons: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
@@ -141,7 +141,7 @@ class Proposals:
     def _write(self, weights: Tensor | None, saved: Saved) -> None:
         """Write weights to the network.
 
-        Its buffers are restored to their state before the nowcast, and then updated for the weights.
+        The buffers are restored to their state before the nowcast, and then updated for these weights.
         """
         self._model_state.restore_buffers(saved.buffers)
         self._model_state.write(weights)

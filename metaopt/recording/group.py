@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 
 def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Parent, bar: Progress) -> list[Outcome]:
-    """Record several runs at the same time. If one run fails, the others continue.
+    """Record several runs at the same time.
+
+    If one run fails, the others continue. If a batched step fails, all runs in the batch fail.
 
     Args:
         configs: the configuration of each run.

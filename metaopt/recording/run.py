@@ -32,7 +32,7 @@ from .state import Step, TargetTrainingState
 log = logging.getLogger(__name__)
 
 RunSteps = Generator[Step, float, Path]
-"""Generator that yields each training step, receives the loss before the step, and returns the trajectory folder."""
+"""Generator that yields each training step, receives its loss, and returns the trajectory folder."""
 
 Outcome = Path | Exception
 """The folder of the recorded trajectory, or the exception with which the run failed."""
@@ -157,7 +157,7 @@ class _TargetRun:
     def _record_epoch(
         self, recorder: Recorder, training: Mapping[str, float], validation: Mapping[str, float], **extra: float
     ) -> None:
-        """Record a snapshot and the metrics at the end of an epoch."""
+        """Record a snapshot and the metrics before the first epoch, or at the end of an epoch."""
         self._record_snapshot(recorder, {**training, "val_loss": validation["val_loss"]})
         self.tracker.metrics({**training, **validation, **extra, "epoch": self.state.epoch}, self.state.step)
 
@@ -185,10 +185,10 @@ class _TargetRun:
 
 
 def describe_recording(trajectory: Trajectory, metrics: Mapping[str, float]) -> str:
-    """The result of one run: its last validation metrics, and how many snapshots it recorded.
+    """Describe the result of one run in a sentence: the last validation metrics and the number of snapshots.
 
     Args:
-        metrics: by name, such as `val_loss`.
+        metrics: the last validation metrics by name, such as `val_loss`.
     """
     values = ", ".join(f"{_readable(name)} **{value:.4g}**" for name, value in metrics.items())
     return f"{values} after {trajectory.steps[-1]:,} steps; {counted(len(trajectory), 'snapshot')} recorded."

@@ -1,6 +1,6 @@
 """Networks from other libraries: classifiers from torchvision and causal language models from transformers.
 
-All are randomly initialised; no pretrained weights are downloaded.
+The networks are randomly initialised; no pretrained weights are downloaded.
 """
 
 import inspect
@@ -21,7 +21,7 @@ _SINGLE_OUTPUT_OPTIONS = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-"""Options with which these classifiers return one output only, and do not warn about their initialisation."""
+"""Options that disable the auxiliary outputs of these classifiers, and their warning about initialisation."""
 
 _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -37,6 +37,7 @@ class TorchvisionBuilder:
 
         Raises:
             UnknownName: torchvision has no classifier of that name.
+            InvalidConfig: torchvision is not installed, or was built for another version of torch.
         """
         self._name = name
         self._models = import_torchvision().models
@@ -45,7 +46,7 @@ class TorchvisionBuilder:
             raise UnknownName(f"unknown classifier 'torchvision:{name}': {suggest(name, known)}")
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration: input channels and number of classes of the task, overridden by the options."""
+        """The configuration: the task's number of input channels and of classes, overridden by the options."""
         from_task = {name: facts[name] for name in ("in_channels", "classes") if name in facts}
         return {**from_task, **_SINGLE_OUTPUT_OPTIONS.get(self._name, {}), **options}
 
@@ -67,7 +68,7 @@ class TorchvisionBuilder:
 def fit_channels(network: nn.Module, channels: int) -> None:
     """Replace the first convolution of a network if it does not have the given number of input channels.
 
-    The new convolution has PyTorch's default initialisation, even if the network uses another one.
+    The new convolution has PyTorch's default initialisation, even if the network initialises its layers differently.
     """
     name, old = next((name, each) for name, each in network.named_modules() if isinstance(each, nn.Conv2d))
     if old.in_channels != channels:
@@ -122,7 +123,7 @@ class TransformersBuilder:
         self._config_class = getattr(self._transformers, name)
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration: vocabulary size of the task, overridden by the options."""
+        """The configuration: the task's vocabulary size, overridden by the options."""
         config = {name: facts[name] for name in ("vocab_size",) if name in facts} | dict(options)
         self._check(config)
         return config
@@ -141,7 +142,7 @@ class TransformersBuilder:
             raise InvalidConfig(f"transformers' {self._name} does not take {dict(config)!r}: {error}") from error
 
     def _check(self, config: Mapping[str, Any]) -> None:
-        """Reject unknown parameters, which the configuration class would accept without an error."""
+        """Reject unknown parameters, because the configuration class accepts any keyword argument."""
         for name in config:
             if name not in self._parameters():
                 raise InvalidConfig(f"unknown parameter {name!r} for {self._name}: {suggest(name, self._parameters())}")

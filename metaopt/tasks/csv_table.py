@@ -18,7 +18,7 @@ from .base import Batch, SplitConfig, Task, error_source, hold_out
 from .supervised import Classification, Regression
 
 _MIN_ROWS = 10
-_CONSTANT_TOLERANCE = 1e-12  # a column is constant if its standard deviation is at most this fraction of its mean
+_CONSTANT_TOLERANCE = 1e-12  # a column is constant if its standard deviation is at most this fraction of |mean|
 _MISSING_VALUES = ("", "na", "n/a", "nan", "null", "none")
 _EXPECTED_FORMAT = "expected comma-separated values in UTF-8 with column names in the first line"
 
@@ -41,8 +41,8 @@ class CSVTableConfig(SplitConfig):
 class CSVTable(Task):
     """Predict one column of a CSV file, a class or a number, from the other columns, which are numeric.
 
-    Features are standardised with the mean and the standard deviation of the training rows. The values of
-    a constant column become 0.
+    Features are standardised with the mean and the standard deviation of the training rows. A feature that is constant
+    in the training rows becomes 0 in all rows.
     """
 
     Config = CSVTableConfig
@@ -85,15 +85,16 @@ class Table(NamedTuple):
     features: Float[Tensor, "rows features"]
     labels: list[str]
     lines: list[int]
-    """Line number of each row in the file; the first line is 1."""
+    """Line number of each row in the file, counted from 1."""
 
 
 def read_table(path: Path, label: str) -> Table:
     """Read a CSV file in which all columns except the label column are numeric.
 
     Raises:
-        TaskDataError: the file is missing or not a CSV file, it has no column of that name, or a cell is empty or not a
-            number. The message states the column, the line and the value.
+        TaskDataError: the file cannot be read or is not a CSV file, column names are not unique, there is no label
+            column or no feature column, a line has a wrong number of cells, a value is missing, or a feature is not a
+            finite number.
     """
     rows = _rows(path)
     _, header = next(rows, (1, []))
@@ -161,7 +162,8 @@ def _label_index(label: str, header: Sequence[str], path: Path) -> int:
         raise TaskDataError(f"{path} has several columns named {sorted(duplicates)[0]!r}; expected unique column names")
     if len(header) < 2:
         raise TaskDataError(
-            f"{path} has {len(header)} columns; {_EXPECTED_FORMAT}: one label column and at least one feature column"
+            f"{path} has {len(header)} columns; expected a label column and at least one feature column, separated by "
+            "commas"
         )
     if label not in header:
         raise TaskDataError(f"{path} has no column {label!r} for the labels: {suggest(label, header)}")

@@ -63,8 +63,8 @@ class MlflowTracker:
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, except those that the run already has.
 
-        `mlflow run` has already logged the command-line arguments, as text. `config.json` has the values with their
-        types.
+        A run that was started by `mlflow run` already has the command-line arguments, logged as text. The artifact
+        `config.json` has the values with their types.
         """
         existing = self.client.get_run(self.run_id).data.params
         new = [Param(name, _param_text(value)) for name, value in values.items() if name not in existing]
@@ -72,16 +72,16 @@ class MlflowTracker:
             self.client.log_batch(self.run_id, params=new[start : start + _PARAMS_PER_BATCH])
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        """Set tags. A new value of a tag replaces the old one."""
+        """Set tags. An existing value is replaced; a long value is truncated."""
         tags = [RunTag(name, str(value)[:LONGEST_TAG]) for name, value in values.items()]
         self.client.log_batch(self.run_id, tags=tags)
 
     def describe(self, *, purpose: str | None = None, result: str | None = None, links: str | None = None) -> None:
-        """Update the description of the run in the MLflow UI. It has one line of Markdown for each argument.
+        """Update the description of the run in the MLflow UI. Each argument is one line of Markdown.
 
         Args:
-            purpose: what the run does; replaces the previous purpose.
-            result: what the run measured; replaces the previous result. The error of a failed run replaces it, too.
+            purpose: purpose of the run; replaces the previous purpose.
+            result: result of the run; replaces the previous result. If the run fails, the error replaces the result.
             links: related runs, versions and files; appended to the previous links.
         """
         self._description.update(purpose, result, links)
@@ -153,7 +153,7 @@ class MlflowTracker:
 
     @contextmanager
     def child(self, name: str) -> "Iterator[MlflowTracker]":
-        """Start a child run, which ends when the block exits, with status FINISHED, FAILED or KILLED."""
+        """Start a child run. It ends when the block exits, with status FINISHED, FAILED or KILLED."""
         self.flush()
         parent = get_run(self.client, self.run_id)
         inherited = {tag: parent.data.tags[tag] for tag in SOURCE_TAGS if tag in parent.data.tags}
@@ -181,7 +181,7 @@ class RemoteRun:
 
     @contextmanager
     def child(self, name: str) -> "Iterator[MlflowTracker]":
-        """Start a child run, which ends when the block exits, with status FINISHED, FAILED or KILLED."""
+        """Start a child run. It ends when the block exits, with status FINISHED, FAILED or KILLED."""
         with MlflowTracker(connect(self.tracking_uri), self.run_id).child(name) as tracker:
             yield tracker
 
@@ -197,10 +197,10 @@ def start_run(
     description: str | None = None,
     parent: str | None = None,
 ) -> Iterator[MlflowTracker]:
-    """Start an MLflow run, which ends when the block exits, with status FINISHED, FAILED or KILLED.
+    """Start an MLflow run. It ends when the block exits, with status FINISHED, FAILED or KILLED.
 
-    If MLFLOW_RUN_ID is set, as by `mlflow run`, that run is resumed. It keeps its name, and its tag `metaopt.name` is
-    set to `name`. If the experiment has no description, metaopt sets one.
+    If the environment variable MLFLOW_RUN_ID is set, for example by `mlflow run`, that run is resumed. It keeps its
+    name, and its tag `metaopt.name` is set to `name`. If the experiment has no description, metaopt sets one.
 
         from metaopt.core.config import Config, option
         from metaopt.tracking import start_run
@@ -216,10 +216,10 @@ def start_run(
         name: name of the run in the MLflow UI.
         config: configuration, logged as parameters and, with the types of its values, as the artifact `config.json`.
         experiment: name of the MLflow experiment; by default MLFLOW_EXPERIMENT_NAME, or "metaopt" if that is not set.
-        tracking_uri: tracking store; its default is that of `connect`.
+        tracking_uri: tracking store; the default of `connect` if None.
         tags: tags of the run.
         description: purpose of the run, in one line of Markdown.
-        parent: ID of the parent run, if this run is a child run that starts in a process of its own.
+        parent: ID of the parent run, for a child run in a separate process.
     Raises:
         TrackingError: the store does not respond at the start or during the run, or the experiment or the run of
             MLFLOW_RUN_ID cannot be used.
@@ -243,14 +243,14 @@ def _resume_run(client: MlflowClient, name: str) -> Run:
     """Resume the run of MLFLOW_RUN_ID. It keeps its name, because a user may have chosen it."""
     run_id = os.environ["MLFLOW_RUN_ID"]
     with translate_errors(f"cannot resume run {run_id} (MLFLOW_RUN_ID)", "unset MLFLOW_RUN_ID, or use `mlflow run`"):
-        run = mlflow.start_run()  # also unsets MLFLOW_RUN_ID, so child processes start runs of their own
+        run = mlflow.start_run()  # also unsets MLFLOW_RUN_ID, so child processes do not resume this run
         client.set_tag(run_id, NAME_TAG, name)
         return run
 
 
 def _create_run(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
     experiment_name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
-    with translate_errors(f"cannot start run {name!r}", "check the tracking store"):
+    with translate_errors(f"cannot start run {name!r}", "check that the tracking store exists and responds"):
         run_experiment_id = (
             get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment_name)
         )
@@ -261,7 +261,7 @@ def _create_run(client: MlflowClient, name: str, experiment: str | None, parent:
 def _end_with_block(tracker: MlflowTracker, *, active: bool = False) -> Iterator[None]:
     """End a run when the block exits, with a status that depends on the exception of the block.
 
-    If the block raises an exception, it is raised again, and an error while the status is set is only logged.
+    An exception of the block is raised again. If setting the status then fails, this failure is only logged.
 
     Args:
         active: whether the run is MLflow's active run.

@@ -28,7 +28,7 @@ _INIT_FILE = '"""The modules of metaopt that this optimizer needs, as they were 
 def shipped_sources() -> dict[str, Path]:
     """The source files that a registered optimizer needs, by their path relative to the package.
 
-    They import each other with relative imports, so the package can have another name.
+    The files import each other with relative imports, so the stored package can have another name.
     """
     paths = [_PACKAGE_ROOT / name for name in _REQUIRED_MODULES]
     files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
@@ -36,7 +36,7 @@ def shipped_sources() -> dict[str, Path]:
 
 
 def package_name() -> str:
-    """The name of the package: it contains a digest of the code, so one process can load models of several versions."""
+    """Name of the stored package. It contains a digest of the code, so one process can load several versions."""
     digest = hashlib.sha256()
     for name, path in shipped_sources().items():
         digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -44,7 +44,7 @@ def package_name() -> str:
 
 
 def copy_package(folder: Path) -> Path:
-    """Write the package into a folder and return the path of the package."""
+    """Copy the source files into a package in `folder`, and return the path of the package."""
     package = folder / package_name()
     for name, path in shipped_sources().items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def requirements(optimizer_name: str) -> list[str]:
 
 
 def _requirement(entry_point: EntryPoint) -> str:
-    """The distribution of an entry point with its version; its top-level module if the distribution is unknown."""
+    """The distribution and version of an entry point, or its top-level module if the distribution is unknown."""
     distribution = entry_point.dist
     return f"{distribution.name}=={distribution.version}" if distribution else entry_point.module.partition(".")[0]
 

@@ -1,4 +1,4 @@
-"""Reads trajectories: the snapshots of one training run, oldest first. Files are verified and memory-mapped."""
+"""Trajectories: the recorded snapshots of one training run, oldest first."""
 
 import hashlib
 import json
@@ -52,14 +52,16 @@ class Segment(NamedTuple):
 
 
 class Trajectory:
-    """The snapshots of one training run; weights are read from disk on demand.
+    """The snapshots of one training run.
 
-    from metaopt import Trajectory
+    Weights are read on demand from memory-mapped files. The checksum of each file is verified on first access.
 
-    trajectory = Trajectory.open("trajectories/digits/seed_0")
-    trajectory.steps  # [0, 5, 10, …]
-    trajectory.losses(-1)  # such as {"train_loss": 0.5, "val_loss": 0.6}
-    trajectory.weights(-1)  # float32 [weights]; trajectory.layout names its tensors
+        from metaopt import Trajectory
+
+        trajectory = Trajectory.open("trajectories/digits/seed_0")
+        trajectory.steps  # [0, 5, 10, …]
+        trajectory.losses(-1)  # such as {"train_loss": 0.5, "val_loss": 0.6}
+        trajectory.weights(-1)  # float32 [weights]; trajectory.layout names its tensors
     """
 
     def __init__(self, folder: Path, run: dict[str, Any], snapshots: list[Snapshot], segments: list[Segment]) -> None:
@@ -74,8 +76,8 @@ class Trajectory:
         """Open the trajectory in a folder and check that all snapshots belong to one run.
 
         Raises:
-            TrajectoryError: the folder does not exist or has no snapshots; or the snapshots belong to several runs, or
-                to one segment but have different layouts.
+            TrajectoryError: the folder does not exist or has no snapshots; the snapshots belong to several runs; a file
+                was renamed; segment numbers decrease; or snapshots of one segment have different layouts.
             FileFormatError: a file is truncated or is not a snapshot.
         """
         folder = Path(folder)
@@ -193,7 +195,7 @@ class Trajectory:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of all snapshots, weights and facts: 32 hexadecimal characters."""
+        """A digest of the weights and facts of all snapshots: 32 hexadecimal characters."""
         sha = hashlib.sha256("".join(read_digest(each.path, SNAPSHOT) for each in self.snapshots).encode())
         return sha.hexdigest()[:32]
 

@@ -8,7 +8,7 @@ from ..core.errors import InvalidConfig
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters of a network that require a gradient, each once, in the order of `named_parameters`."""
+    """The parameters of a network that require a gradient, without duplicates, in the order of `named_parameters`."""
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 

@@ -1,7 +1,7 @@
-"""Shards of large files: how tensors are split into files, and how the files are named.
+"""Shards of large files: grouping of tensors into shards, and names of the shards.
 
-A shard's name contains its digest, so old and new shards can be in one folder while a file is replaced. The main file
-is written last and lists the valid shards.
+The name of a shard contains the start of its digest, so old and new shards can coexist in a folder while a file is
+replaced. The main file is written last and lists the digests of the valid shards.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 SHARD_SIZE = 256 * 2**20
-"""Maximum total size of the tensors in one file [bytes]. A larger tensor is not split."""
+"""Maximum total size of the tensors in one shard [bytes]. A larger tensor is not split."""
 
 _NAME = "shard_{digest:.8}_{number:05d}_of_{count:05d}_{file}"
 _PREFIX = re.compile(r"shard_[0-9a-f]{8}_[0-9]{5,}_of_[0-9]{5,}_")
@@ -36,7 +36,7 @@ def divide(tensors: Mapping[str, Tensor], size: int) -> list[dict[str, Tensor]]:
 
 
 def shard_path(path: Path, digest: str, number: int, count: int) -> Path:
-    """Path of shard `number` of `count` of a file; the first number is 1."""
+    """Path of shard `number` of `count` of a file. Shards are numbered from 1."""
     return path.with_name(_NAME.format(digest=digest, number=number, count=count, file=path.name))
 
 
@@ -46,7 +46,7 @@ def shard_paths(path: Path, digests: Sequence[str]) -> list[Path]:
 
 
 def are_digests(value: Any) -> bool:
-    """Whether an untrusted value from a header is a list of sha256 digests, so that file names can contain them."""
+    """Whether an untrusted value from a header is a list of sha256 digests, which are safe to use in file names."""
     return isinstance(value, list) and all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in value)
 
 

@@ -1,6 +1,6 @@
 """Weight tokens: blocks of consecutive weights, their position features, and the scale of each tensor.
 
-A Perceiver reads a flat weight vector as a sequence of such tokens.
+The Perceiver reads a flat weight vector as a sequence of weight tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ _MAX_SCALE_SAMPLE = 16_384
 class TokenGrid:
     """Splits the flat vector of a layout into tokens of `width` consecutive weights.
 
-    Each token has weights of one tensor only: the last token of a tensor is padded with zeros. In all methods,
-    [first, last) is a half-open range of token indices. A long sequence can thus be processed in slices.
+    A token contains weights of one tensor only; the last token of a tensor is padded with zeros. In all methods,
+    [first, last) is a half-open range of token indices, so that a long sequence can be processed in slices.
 
         import torch
         from metaopt import Layout
@@ -92,7 +92,11 @@ class TokenGrid:
         return flat[..., torch.where(mask, indices + offsets[tensor].unsqueeze(1), 0)] * mask
 
     def evenly_spaced(self, limit: int) -> Int[Tensor, " tokens"]:
-        """At most `limit` token indices, evenly spaced, including the first token of each tensor if `limit` allows."""
+        """Sorted indices of all tokens, or of a sample if there are more than `limit` tokens.
+
+        The sample has at most `limit` tokens: the first token of each tensor, as far as `limit` allows, and evenly
+        spaced tokens.
+        """
         if self.count <= limit:
             return torch.arange(self.count)
         steps = max(limit - len(self.counts), 1)
@@ -106,10 +110,13 @@ class TokenGrid:
     def position_features(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens features"]:
         """Position features of each token.
 
-        Seven features describe the tensor of the token. Two are its relative index in the layout, counted from the
-        first and from the last tensor. Three are 0 or 1: whether it has at most one dimension, two, or more. Two are
-        log(size of dimension 0) / 10 and log(product of the other sizes) / 10. The eighth feature is the relative
-        position of the token in the tensor, in [0, 1).
+        Features 1 to 7 describe the tensor of the token:
+
+        - relative index of the tensor in the layout, counted from the first and from the last tensor (two features);
+        - one-hot encoding of its number of dimensions: at most one, two, or more (three features);
+        - log(size of dimension 0) / 10 and log(product of the other sizes) / 10.
+
+        Feature 8 is the relative position of the token in the tensor, in [0, 1).
         """
         tensor = self.tensor_index(tokens)
         counts = torch.tensor(self.counts)
@@ -144,11 +151,11 @@ def tensor_scales(
 ) -> tuple[Float[Tensor, "batch tensors"], Float[Tensor, "batch tensors"]]:
     """Root mean square (RMS) per tensor of the last snapshot, and of its differences from the earlier snapshots.
 
-    Of a large tensor, every k-th weight is used. A difference that is zero, such as that of a missing snapshot, does
-    not enter the mean.
+    Large tensors are subsampled: every k-th weight is used. Snapshots that equal the last one, such as missing
+    snapshots, are excluded from the RMS of the differences.
 
     Args:
-        rows: indices of the snapshots to use, in order of time.
+        rows: indices of the snapshots to use, oldest first.
     Returns: RMS of the last snapshot, RMS of the differences.
     """
     weight_rms, change_rms = [], []

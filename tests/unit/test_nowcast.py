@@ -197,8 +197,7 @@ def test_proposal_that_is_not_finite_is_rejected_and_reported_once(bad, caplog):
         train(model, Nowcast(adam(model), model, Shift(bad), every=2, stride=2), range(6))
     assert same_state(model, trained_alone(6))
     assert [record.message for record in caplog.records] == [
-        "a forecast of the weights is not finite at step 2: nowcast rejected, training continues; "
-        "further warnings are suppressed"
+        "a forecast of the weights is not finite at step 2; training continues. Further warnings are suppressed"
     ]
 
 
@@ -362,7 +361,7 @@ def test_state_of_something_else_is_refused_and_changes_nothing():
     model = network()
     optimizer = make_resumable(model)
     train(model, optimizer, range(3))
-    with pytest.raises(CheckpointError, match="no history of weights"):
+    with pytest.raises(CheckpointError, match="not a state of Nowcast"):
         optimizer.load_state_dict(optimizer.base.state_dict())
     state = optimizer.state_dict()["nowcast"]
     for lost in state:

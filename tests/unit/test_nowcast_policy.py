@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from metaopt.core.errors import InvalidConfig
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.generative.extrapolation import Hold
@@ -193,3 +194,9 @@ def test_the_verdicts_differ_from_case_to_case():
     verdicts = {verdict_of_the_wrapper(Problem(seed), NowcastPolicy(64, 4, HORIZONS))[0] for seed in range(30)}
     assert {(accepted, followed) for accepted, _, followed in verdicts} == {(True, True), (True, False), (False, False)}
     assert {horizon for accepted, horizon, _ in verdicts if accepted} > {4, 16} or len(verdicts) > 3
+
+
+@pytest.mark.parametrize("share", [0, -0.5, math.nan, math.inf])
+def test_the_maximum_share_is_a_positive_fraction(share):
+    with pytest.raises(InvalidConfig, match="expected a positive fraction of the steps so far"):
+        NowcastPolicy(max_share=share)

@@ -73,7 +73,7 @@ def changed(line, text):
         ([HEADER, *ROWS[:5]], {}, "5 rows are too few"),
         ([HEADER], {}, "0 rows are too few"),
         ([], {}, "0 columns"),
-        (["a;b", "1;2"], {"label": "b"}, "1 columns.*comma-separated"),
+        (["a;b", "1;2"], {"label": "b"}, "1 columns.*separated by commas"),
         (["a,a,sort", "1,2,x"], {}, "several columns named 'a'"),
     ],
 )

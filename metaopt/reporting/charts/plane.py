@@ -1,4 +1,4 @@
-"""The training path and predictions from it, over contours of the loss."""
+"""Chart of the snapshots of a hold run and the predictions, in the plane of two principal components."""
 
 from functools import partial
 from typing import Any
@@ -18,25 +18,25 @@ from ..formatting import percent
 from .base import Chart, describe_run
 from .contenders import CANDIDATE
 
-_TITLE = "The training and predictions from it, over the loss"
+_TITLE = "Training trajectory and predictions on the loss surface"
 _LEVELS = 10
-_OFFSET = 13  # of step numbers from the path [points]
-_LABELLED = 5  # step numbers along the path, about
+_OFFSET = 13  # distance of the step numbers from the path [points]
+_LABELLED = 5  # approximate number of snapshots that are labelled with their step
 
 Levels = Float[np.ndarray, " levels"]
 
 
 def plane_chart(comparison: Comparison, diagnostics: Diagnostics, plane: Plane) -> Chart:
-    """The training path and the predictions in the plane of the first two principal components."""
+    """Chart of the path of a hold run and the predictions, over contours of the loss."""
     candidate = comparison.candidate
     shares = ", ".join(map(percent, plane.in_plane))
     caption = (
-        "The plane of the first two principal components of the snapshots of one training. It contains "
+        "The plane of the first two principal components of the snapshots of one training run. It explains "
         f"{percent(plane.explained)} of their variance; both axes have the same scale. Contours: loss at each point of "
-        f"the plane, on {diagnostics.examples} validation examples. Black: the training, a dot per snapshot. Arrows: "
-        f"predictions of {candidate}, {plane.horizon} steps ahead; a dotted line joins each to an open ring, the "
-        f"weights of hold after these {plane.horizon} steps. The plane contains {shares} of the squared lengths of the "
-        "predicted changes; contours do not show the rest."
+        f"the plane, on {diagnostics.examples} validation examples. Black line: training trajectory; dots: snapshots. "
+        f"Arrows: predictions of {candidate}, {plane.horizon} steps ahead; a dotted line connects each to an open "
+        f"circle, the weights of hold {plane.horizon} steps later. The plane contains {shares} of the squared lengths "
+        "of the predicted changes; the contours do not show the other components."
     )
     return Chart("plane", _TITLE, caption, partial(_draw, comparison, diagnostics, plane))
 
@@ -44,13 +44,13 @@ def plane_chart(comparison: Comparison, diagnostics: Diagnostics, plane: Plane) 
 @styled()
 def _draw(comparison: Comparison, diagnostics: Diagnostics, plane: Plane) -> Figure:
     subtitle = (
-        f"{describe_run(comparison, diagnostics)}. Contours: loss; the plane holds "
+        f"{describe_run(comparison, diagnostics)}. Contours: loss; the plane explains "
         f"{percent(plane.explained)} of the variance; arrows: predictions {plane.horizon} steps ahead"
     )
     figure, grid = canvas(_TITLE, subtitle, 4.4, 3)
     (axes,) = grid.flat
     _draw_contours(axes, plane)
-    axes.plot(*plane.path.T, "-o", color=INK, markersize=3.5, linewidth=1.4, label="the training (hold)")
+    axes.plot(*plane.path.T, "-o", color=INK, markersize=3.5, linewidth=1.4, label="training run (hold)")
     axes.plot([], [], "->", color=CANDIDATE, label=f"{comparison.candidate}'s predictions")
     _draw_predictions(axes, plane)
     _label_steps(axes, plane)
@@ -74,7 +74,7 @@ def _draw_contours(axes: Axes, plane: Plane) -> None:
 
 
 def _crossings(plane: Plane, levels: Levels) -> list[tuple[float, float]]:
-    """Points near the upper edge, above the path, where a level crosses a row of the grid: the places of its label."""
+    """Positions of the contour labels: the points at which the levels cross a grid row near the upper edge."""
     row = len(plane.y) - 2
     places = []
     for left, right, x, after in zip(plane.losses[row], plane.losses[row, 1:], plane.x, plane.x[1:], strict=False):
@@ -91,11 +91,11 @@ def _draw_predictions(axes: Axes, plane: Plane) -> None:
         arrow = {"arrowstyle": "-|>", "color": CANDIDATE, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", tuple(end), tuple(plane.position(start)), arrowprops=arrow, zorder=5)
     ring: dict[str, Any] = {"color": CANDIDATE, "markerfacecolor": "white", "markersize": 6, "zorder": 4}
-    axes.plot(*later.T, "o", label=f"the training {plane.horizon} steps later", **ring)
+    axes.plot(*later.T, "o", label=f"training run {plane.horizon} steps later", **ring)
 
 
 def _label_steps(axes: Axes, plane: Plane) -> None:
-    """Write step numbers beside the path, on the side that is farther from its middle."""
+    """Write step numbers beside the path, on the side that faces away from the mean of the snapshots."""
     along = np.gradient(plane.path, axis=0)
     aside = np.stack([-along[:, 1], along[:, 0]], 1) / np.linalg.norm(along, axis=1, keepdims=True).clip(1e-12)
     aside *= np.where((aside * plane.path).sum(1, keepdims=True) < 0, -1, 1)
