@@ -115,8 +115,8 @@ class SeenWeights:
         if not seen:
             raise TrajectoryError(
                 f"none of the {len(trajectories)} trajectories in {folder} has the layout of "
-                f"{setup.config.target_model} with these options. Omit `seen`, or set it to a folder with "
-                "trajectories of this network"
+                f"{setup.config.target_model} with the configured target_options. Omit `seen`, or set it to a folder "
+                "with trajectories of this network"
             )
         self._seen = seen
         self._hidden_layers = self._verified_hidden_layers()

@@ -165,8 +165,8 @@ def _check_averaging(trajectory: Trajectory, averaging: float) -> None:
     if (recorded := trajectory.averaging) != averaging:
         raise TrajectoryError(
             f"{trajectory.folder} has averaging {recorded:g}, but the optimizer expects {averaging:g} (EMA decay "
-            "of the weights in the snapshots; 0: no averaging). Omit the option `averaging` of the optimizer, and use "
-            "trajectories that all have the same averaging"
+            "of the weights in the snapshots; 0: no averaging). Use trajectories that all have the same averaging. "
+            "Without its option `averaging`, the optimizer expects that of the first trajectory"
         )
 
 

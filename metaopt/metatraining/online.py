@@ -17,10 +17,10 @@ from .state import MetaTrainingState
 
 
 class OnlineSource:
-    """Data source of online meta-training: rounds of inner training runs on the components of a mixture.
+    """Data source of online meta-training: rounds of inner trainings on the components of a mixture.
 
     Args:
-        config: the mixture and the settings of the inner training runs.
+        config: the mixture and the settings of the inner trainings.
         history: length of the optimizer's history [count].
         averaging: EMA decay of the weights in the snapshots; 0 without averaging.
     Raises:
@@ -66,13 +66,13 @@ class OnlineSource:
         if state.epoch or not self.warm_up:
             return
         steps = len(self.components) * WARM_UP_COHORTS * self.inner.steps
-        with progress(steps, "inner training runs of the warm-up") as bar:
+        with progress(steps, "inner trainings of the warm-up") as bar:
             self._warm_up_trainings = [WarmUpTrainings(each, self.inner, self._random, bar) for each in self.components]
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
         """Run one round: train one cohort of each component from the first step to the last.
 
-        A cohort is a batch of inner training runs. The cohorts start at different times, so that consecutive updates
+        A cohort is a batch of inner trainings. The cohorts start at different times, so that consecutive updates
         come from different stages of training. In the first round, the warm-up updates come first.
 
         Returns: the means of the training metrics, over all components and for each component.

@@ -252,10 +252,12 @@ def _snapshot(path: Path, facts: dict[str, Any]) -> Snapshot:
         snapshot = Snapshot(path, int(facts["segment"]), int(facts["step"]), int(facts["epoch"]), dict(facts["losses"]))
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
-            f"{path} lacks a field of a snapshot, or has an invalid one ({error!r}); record the run again"
+            f"{path} has a missing or invalid field ({error!r}); expected a snapshot. Record the run again"
         ) from error
     if path.stem != f"step_{snapshot.step:08d}":
-        raise TrajectoryError(f"{path} is the snapshot of step {snapshot.step}; restore its original name")
+        raise TrajectoryError(
+            f"{path} is the snapshot of step {snapshot.step}; rename it to step_{snapshot.step:08d}.safetensors"
+        )
     return snapshot
 
 
@@ -264,8 +266,8 @@ def _segments(snapshots: list[Snapshot], facts: list[dict[str, Any]]) -> list[Se
     for before, after in pairwise(snapshots):
         if after.segment < before.segment:
             raise TrajectoryError(
-                f"{after.path} is in segment {after.segment}, but follows segment {before.segment}; "
-                "record the run again"
+                f"{after.path} is in segment {after.segment}, but the previous snapshot is in segment "
+                f"{before.segment}; expected increasing segment numbers. Record the run again"
             )
     segments: list[Segment] = []
     for _, members in groupby(range(len(snapshots)), key=lambda index: snapshots[index].segment):
