@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -59,9 +60,10 @@ def test_a_shown_command_has_only_flags_that_exist(arguments):
 
 def test_its_commands_and_its_python_run(in_small):
     in_small(["main"])
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for snippet in blocks("python"):
         exec(compile(snippet, "README.md", "exec"), names)
+    assert any(event.accepted for event in names["optimizer"].events)
 
 
 def test_the_files_and_headings_that_it_links_to_exist():
