@@ -6,6 +6,7 @@ import sys
 import click
 
 from ..core.registry import suggest
+from ..core.text import shown
 from .completion import outline
 from .exit_codes import one_line_errors
 
@@ -44,7 +45,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0].replace("_", "-") not in COMMANDS and not ctx.resilient_parsing:
-            ctx.fail(f"unknown command {args[0]!r}: {suggest(args[0], COMMANDS)}")
+            ctx.fail(f"unknown command {shown(args[0])}: {suggest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from ..core.config import Config, default_text, is_switch, read_config_file, read_value
 from ..core.errors import UnknownName
 from ..core.registry import Registry, suggest
+from ..core.text import shown
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..targets import TARGETS
 from ..tasks import TASKS
@@ -150,7 +151,9 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     while waiting:
         word = waiting.pop(0)
         if not word.startswith("--") or word == "--":
-            raise click.UsageError(f"unexpected {word!r} on the command line; expected a flag, such as --epochs 10")
+            raise click.UsageError(
+                f"unexpected {shown(word)} on the command line; expected a flag, such as --epochs 10"
+            )
         name, equals, value = word[2:].partition("=")
         if not equals:  # a flag without a value is boolean
             value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"

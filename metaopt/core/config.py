@@ -28,6 +28,7 @@ import yaml
 from .errors import InvalidConfig
 from .moved import warn_renamed
 from .registry import suggest
+from .text import shown
 
 Options = Mapping[str, Any]
 """Keyword arguments of a plug-in: a mapping in YAML, or text such as `"hidden=64 widths=[16,32]"` in a flag."""
@@ -118,9 +119,9 @@ class Config:
         known: dict[str, Any] = {}
         for name, value in values.items():
             if name in cls.renamed:
-                warn_renamed(f"the parameter {name!r} of {cls.__name__}", repr(cls.renamed[name]))
+                warn_renamed(f"the parameter {shown(name)} of {cls.__name__}", repr(cls.renamed[name]))
             elif name not in cls.names():
-                raise InvalidConfig(f"unknown parameter {name!r} for {cls.__name__}: {suggest(name, cls.names())}")
+                raise InvalidConfig(f"unknown parameter {shown(name)} for {cls.__name__}: {suggest(name, cls.names())}")
             known[cls.renamed.get(name, name)] = value
         return cls(**known)
 
@@ -164,7 +165,7 @@ def coerce(name: str, value: Any, kind: Any) -> Any:
     try:
         return _reader(kind)(value)
     except (TypeError, ValueError, yaml.YAMLError) as error:
-        raise InvalidConfig(f"{name} is {value!r}; expected {_type_name(kind)}") from error
+        raise InvalidConfig(f"{name} is {shown(value)}; expected {_type_name(kind)}") from error
 
 
 def _reader(kind: Any) -> Callable[[Any], Any]:
@@ -253,7 +254,7 @@ def _type_name(kind: Any) -> str:
 
 def _check_rule(name: str, value: Any, rule: Mapping[str, Any]) -> None:
     if rule.get("choices") and value not in rule["choices"]:
-        raise InvalidConfig(f"{name} is {value!r}: {suggest(str(value), rule['choices'])}")
+        raise InvalidConfig(f"{name} is {shown(value)}: {suggest(str(value), rule['choices'])}")
     bounds = (value.low, value.high) if isinstance(value, Range) else value if isinstance(value, tuple) else (value,)
     for number in (bound for bound in bounds if isinstance(bound, int | float)):
         if not math.isfinite(number):

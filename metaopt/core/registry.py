@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from .errors import UnknownName
+from .text import shortened, shown
 
 _IMPORT_FAILURES = (Exception, SystemExit)  # importing a module runs arbitrary code
 
@@ -51,7 +52,7 @@ class Registry:
             return point.load()
         except _IMPORT_FAILURES as error:
             raise UnknownName(
-                f"the {self.kind} {name!r} of {self.origin(name)} cannot be imported ({_reason(error)}); "
+                f"the {self.kind} {shown(name)} of {self.origin(name)} cannot be imported ({_reason(error)}); "
                 "fix or uninstall that package"
             ) from error
 
@@ -74,7 +75,7 @@ class Registry:
     def _plugin(self, name: str) -> EntryPoint:
         for point in self.plugins(name):
             return point
-        raise UnknownName(f"unknown {self.kind} {name!r}: {suggest(name, self.names())}")
+        raise UnknownName(f"unknown {self.kind} {shown(name)}: {suggest(name, self.names())}")
 
 
 def load_path(path: str) -> Any:
@@ -89,18 +90,19 @@ def load_path(path: str) -> Any:
         module = importlib.import_module(name)
     except _IMPORT_FAILURES as error:
         raise UnknownName(
-            f"cannot import {path!r}: importing {name!r} fails ({_reason(error)}). Expected package.module:attribute "
+            f"cannot import {shown(path)}: importing {shown(name)} fails ({_reason(error)}). Expected "
+            "package.module:attribute "
             "of a module that Python finds; a module in the working directory may need PYTHONPATH=."
         ) from error
     if not hasattr(module, attribute):
         public = [each for each in vars(module) if not each.startswith("_")]
-        raise UnknownName(f"{name} has no {attribute!r}: {suggest(attribute, public)}")
+        raise UnknownName(f"{name} has no {shown(attribute)}: {suggest(attribute, public)}")
     return getattr(module, attribute)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for a mistyped name: the nearest known names, then all known names."""
-    known = list(known)
+    known, name = list(known), str(name)[:100]  # comparing a text of thousands of characters takes seconds
     lowered = {candidate.lower(): candidate for candidate in known}
     near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
     everything = f"known are {', '.join(known)}"
@@ -108,4 +110,4 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {shortened(str(error))}"

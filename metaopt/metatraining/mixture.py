@@ -10,6 +10,7 @@ import torch
 from ..core.config import Config, Options, Range, option, read_config_file
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.rng import generator
+from ..core.text import shown
 from ..nowcast.policy import NowcastPolicy
 from ..targets import target_config
 from ..tasks import Task, load_task, task_config
@@ -57,7 +58,9 @@ def read_mixture(path: Path, data_dir: Path | None = None) -> list[MixtureCompon
 
 def _component(name: str, values: Any, tasks: dict[str, Task], data_dir: Path | None) -> MixtureComponent:
     if not isinstance(values, Mapping):
-        raise InvalidConfig(f"{name} in the mixture is {values!r}; expected names with values, such as `task: digits`")
+        raise InvalidConfig(
+            f"{name} in the mixture is {shown(values)}; expected names with values, such as `task: digits`"
+        )
     try:
         config = ComponentConfig.from_mapping(values)
         folder = data_dir / config.data_dir if data_dir and config.data_dir else config.data_dir

@@ -12,6 +12,7 @@ from torch.func import replace_all_batch_norm_modules_
 
 from ..core.errors import InvalidConfig, MetaoptError, TrajectoryError
 from ..core.rng import isolated
+from ..core.text import shown
 from ..recording.functional import network_losses
 from ..targets import get_target_model, names_code
 from ..tasks import Batch, Task, load_task
@@ -81,8 +82,8 @@ class InnerProblem:
         try:
             if names_code(run["target_model"]) and not trust_code:
                 raise InvalidConfig(
-                    f"the target {run['target_model']!r} is code outside metaopt, which a file must not run without "
-                    "permission. If the trajectory is your own, give --trust-code true"
+                    f"the target {shown(run['target_model'])} is code outside metaopt, which a file must not run "
+                    "without permission. If the trajectory is your own, give --trust-code true"
                 )
             task = load_task(run["task"], **_task_config(run, data_dir))
             constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.errors import CheckpointError, InvalidConfig
 from ..core.moved import renamed_keywords
+from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer
 from ..weights.averaging import SHORT_DECAY, ExponentialMovingAverage
@@ -112,7 +113,7 @@ class Nowcast(torch.optim.Optimizer):
             raise TypeError("Nowcast needs a forecaster: a generative optimizer, a file, or `builtin`")
         self.policy = _make_policy(policy, every=every, stride=stride, **given)
         if moments not in ("keep", "reset"):
-            raise InvalidConfig(f"moments is {moments!r}; expected 'keep' or 'reset'")
+            raise InvalidConfig(f"moments is {shown(moments)}; expected 'keep' or 'reset'")
         self._model_state = ModelState(model)
         self._model_state.check_moved_by(base)
         own_average = None if ema is None else ExponentialMovingAverage(ema)

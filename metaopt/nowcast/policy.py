@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.config import Config, option
 from ..core.errors import InvalidConfig
+from ..core.text import shown
 
 MIN_COSINE = 0.7
 """Default of `NowcastPolicy.min_cosine`."""
@@ -68,16 +69,18 @@ class NowcastPolicy:
         steps = (("every", self.every), ("stride", self.stride), *(("a horizon", each) for each in self.horizons))
         for name, value in steps:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidConfig(f"{name} is {value!r}; expected a positive integer [steps]")
+                raise InvalidConfig(f"{name} is {shown(value)}; expected a positive integer [steps]")
         if self.every % self.stride:
             raise InvalidConfig(
                 f"every is {self.every}; expected a multiple of stride ({self.stride}), because each nowcast "
                 f"starts from a snapshot taken at that step. Set every={self.whole_strides(self.every)}"
             )
         if not -1 <= self.min_cosine <= 1:
-            raise InvalidConfig(f"min_cosine is {self.min_cosine!r}; expected a cosine from -1 to 1")
+            raise InvalidConfig(f"min_cosine is {shown(self.min_cosine)}; expected a cosine from -1 to 1")
         if not 0 < self.max_share < float("inf"):
-            raise InvalidConfig(f"max_share is {self.max_share!r}; expected a positive fraction of the steps so far")
+            raise InvalidConfig(
+                f"max_share is {shown(self.max_share)}; expected a positive fraction of the steps so far"
+            )
 
     @property
     def all_horizons(self) -> tuple[int, ...]:

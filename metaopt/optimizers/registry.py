@@ -11,6 +11,7 @@ from torch import nn
 
 from ..core.errors import InvalidConfig
 from ..core.registry import Registry
+from ..core.text import shown
 
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")  # Defazio et al. 2024, arXiv:2405.15682
 
@@ -65,7 +66,7 @@ def build_optimizer(
         optimizer: torch.optim.Optimizer = kind(parameters, lr=lr, **options)
     except (TypeError, ValueError) as error:
         raise InvalidConfig(
-            f"{name} does not take lr={lr!r} with {dict(options)!r}: {error}. Check base_optimizer_options"
+            f"{name} does not take lr={shown(lr)} with {shown(dict(options))}: {error}. Check base_optimizer_options"
         ) from error
     if hasattr(optimizer, "train"):
         optimizer.train()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..core.config import Config, Options, Range, option
 from ..core.errors import InvalidConfig
+from ..core.text import shown
 from ..tasks import Task, load_task, task_config
 from ..trajectories.recorder import SNAPSHOT_DTYPES
 
@@ -66,7 +67,7 @@ class TrainTargetConfig(Config):
         try:
             re.compile(self.space or "")
         except re.error as error:
-            raise InvalidConfig(f"space is {self.space!r}, which is no regular expression: {error}") from error
+            raise InvalidConfig(f"space is {shown(self.space)}, which is no regular expression: {error}") from error
 
     def single_runs(self) -> list["TrainTargetConfig"]:
         """One configuration per run, with consecutive random seeds."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..core.errors import Diverged, InvalidConfig
+from ..core.text import shown
 from ..tasks import Batch, Task
 
 
@@ -19,7 +20,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InvalidConfig(f"device is {name!r}, but this torch finds no CUDA device; give cpu or auto")
+        raise InvalidConfig(f"device is {shown(name)}, but this torch finds no CUDA device; give cpu or auto")
     return torch.device(name)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..core.errors import InvalidConfig
 from ..core.registry import Registry
+from ..core.text import shown
 from .builders import Builder, ConfiguredBuilder, code_builder
 from .convolutional import TargetCNN
 from .libraries import TorchvisionBuilder, TransformersBuilder
@@ -67,7 +68,7 @@ def get_target_model(name: str, model_facts: Mapping[str, Any] | None = None, /,
     builder = _builder(name)
     model = builder.build(config if model_facts is None else builder.configure(model_facts, config))
     if not isinstance(model, nn.Module):
-        raise InvalidConfig(f"{name!r} gives {type(model).__name__}; expected a torch.nn.Module")
+        raise InvalidConfig(f"{shown(name)} gives {type(model).__name__}; expected a torch.nn.Module")
     return model
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from ..core.config import Config
 from ..core.errors import InvalidConfig
 from ..core.registry import load_path, suggest
+from ..core.text import shown
 
 
 class Builder(Protocol):
@@ -72,7 +73,8 @@ class _CallableBuilder:
             self._signature = inspect.signature(make)
         except (TypeError, ValueError) as error:
             raise InvalidConfig(
-                f"{path!r} is {type(make).__name__}; expected a torch.nn.Module class or a function with parameters"
+                f"{shown(path)} is {type(make).__name__}; expected a torch.nn.Module class or a function with "
+                "parameters"
             ) from error
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +93,12 @@ class _CallableBuilder:
         takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
         for name in config:
             if name not in parameters and not takes_any:
-                raise InvalidConfig(f"unknown parameter {name!r} for {self._path!r}: {suggest(name, parameters)}")
+                raise InvalidConfig(
+                    f"unknown parameter {shown(name)} for {shown(self._path)}: {suggest(name, parameters)}"
+                )
         try:
             self._signature.bind(**config)
         except TypeError as error:
-            raise InvalidConfig(f"{self._path!r} with {dict(config)!r}: {error}; give it as a target option") from error
+            raise InvalidConfig(
+                f"{shown(self._path)} with {shown(dict(config))}: {error}; give it as a target option"
+            ) from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core.dependencies import import_torchvision, import_transformers
 from ..core.errors import InvalidConfig, UnknownName
 from ..core.registry import suggest
+from ..core.text import shown
 from .taps import Places
 
 _PRETRAINED_OPTIONS = ("weights", "pretrained")
@@ -56,12 +57,12 @@ class TorchvisionBuilder:
         channels, classes = options.pop("in_channels", 3), options.pop("classes", 10)
         for name in _PRETRAINED_OPTIONS:
             if name in options:
-                raise InvalidConfig(f"{name} is {options[name]!r}; remove it: targets start from random weights")
+                raise InvalidConfig(f"{name} is {shown(options[name])}; remove it: targets start from random weights")
         try:
             network = self._models.get_model(self._name, weights=None, num_classes=classes, **options)
             fit_channels(network, channels)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidConfig(f"torchvision's {self._name} does not take {dict(config)!r}: {error}") from error
+            raise InvalidConfig(f"torchvision's {self._name} does not take {shown(dict(config))}: {error}") from error
         return network
 
 
@@ -139,13 +140,15 @@ class TransformersBuilder:
             model_config = self._config_class(**{**no_special_tokens, **config})
             return CausalLanguageModel(self._transformers.AutoModelForCausalLM.from_config(model_config))
         except Exception as error:  # the exception types differ between models
-            raise InvalidConfig(f"transformers' {self._name} does not take {dict(config)!r}: {error}") from error
+            raise InvalidConfig(f"transformers' {self._name} does not take {shown(dict(config))}: {error}") from error
 
     def _check(self, config: Mapping[str, Any]) -> None:
         """Reject unknown parameters, because the configuration class accepts any keyword argument."""
         for name in config:
             if name not in self._parameters():
-                raise InvalidConfig(f"unknown parameter {name!r} for {self._name}: {suggest(name, self._parameters())}")
+                raise InvalidConfig(
+                    f"unknown parameter {shown(name)} for {self._name}: {suggest(name, self._parameters())}"
+                )
 
     def _parameters(self) -> list[str]:
         known = [*inspect.signature(self._config_class).parameters, *self._config_class.attribute_map]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UnknownName
 from ..core.registry import suggest
+from ..core.text import shown
 
 Places = dict[str, tuple[str, int, int]]
 """Result of a network's own `taps()`: module path → kind, size, and the output dimension that has this size."""
@@ -126,7 +127,7 @@ def check_taps(model: nn.Module, names: Iterable[str]) -> None:
     known = [tap.name for tap in taps(model)]
     for name in names:
         if name not in known:
-            raise UnknownName(f"{type(model).__name__} has no tap {name!r}: {suggest(name, known)}")
+            raise UnknownName(f"{type(model).__name__} has no tap {shown(name)}: {suggest(name, known)}")
 
 
 def transformer_places(blocks: Iterable[str], attention: str, mlp: str, width: int) -> Places:

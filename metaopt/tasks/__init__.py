@@ -10,6 +10,7 @@ from typing import Any
 from ..core.errors import InvalidConfig
 from ..core.moved import moved_names
 from ..core.registry import Registry
+from ..core.text import shown
 from .base import Batch, Examples, Split, SplitConfig, Task, TaskConfig
 from .supervised import Classification, Regression
 
@@ -66,7 +67,7 @@ def task_config(name: str, options: Mapping[str, Any], data_dir: Path | None = N
     if data_dir is None:
         return kind.Config.from_mapping(options).to_mapping()
     if "data_dir" not in kind.Config.names():
-        raise InvalidConfig(f"data_dir is {data_dir}, but task {name!r} reads no files; leave it out")
+        raise InvalidConfig(f"data_dir is {data_dir}, but task {shown(name)} reads no files; leave it out")
     return kind.Config.from_mapping({**options, "data_dir": data_dir}).to_mapping()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.config import option
 from ..core.errors import TaskDataError
 from ..core.registry import suggest
+from ..core.text import shown
 from .base import Batch, SplitConfig, Task, error_source, hold_out
 from .supervised import Classification, Regression
 
@@ -114,11 +115,11 @@ def read_table(path: Path, label: str) -> Table:
 def _classification(table: Table, config: CSVTableConfig) -> Task:
     classes = sorted(set(table.labels))
     if len(classes) < 2:
-        raise TaskDataError(f"column {config.label!r} has {len(classes)} classes; expected two or more")
+        raise TaskDataError(f"column {shown(config.label)} has {len(classes)} classes; expected two or more")
     if 2 * len(classes) > len(table.labels):
         raise TaskDataError(
-            f"column {config.label!r} has {len(classes)} classes in {len(table.labels)} rows; expected at least two "
-            "rows per class on average. If the labels are numeric, set predict=regression"
+            f"column {shown(config.label)} has {len(classes)} classes in {len(table.labels)} rows; expected at "
+            "least two rows per class on average. If the labels are numeric, set predict=regression"
         )
     indices = {name: index for index, name in enumerate(classes)}
     train, validation = _split(table, torch.tensor([indices[label] for label in table.labels]), config)
@@ -159,14 +160,16 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _label_index(label: str, header: Sequence[str], path: Path) -> int:
     if duplicates := {name for name in header if header.count(name) > 1}:
-        raise TaskDataError(f"{path} has several columns named {sorted(duplicates)[0]!r}; expected unique column names")
+        raise TaskDataError(
+            f"{path} has several columns named {shown(sorted(duplicates)[0])}; expected unique column names"
+        )
     if len(header) < 2:
         raise TaskDataError(
             f"{path} has {len(header)} columns; expected a label column and at least one feature column, separated by "
             "commas"
         )
     if label not in header:
-        raise TaskDataError(f"{path} has no column {label!r} for the labels: {suggest(label, header)}")
+        raise TaskDataError(f"{path} has no column {shown(label)} for the labels: {suggest(label, header)}")
     return list(header).index(label)
 
 
@@ -176,8 +179,8 @@ def _check_cells(cells: Sequence[str], header: Sequence[str], location: str) -> 
     for column, cell in zip(header, cells, strict=True):
         if cell.strip().lower() in _MISSING_VALUES:
             raise TaskDataError(
-                f"{location}: column {column!r} has a missing value ({cell!r}). Fill in the value, or remove the row "
-                "or the column"
+                f"{location}: column {shown(column)} has a missing value ({shown(cell)}). Fill in the value, or "
+                "remove the row or the column"
             )
 
 
@@ -188,6 +191,6 @@ def _number(cell: str, column: str, location: str) -> float:
     except ValueError:
         pass
     raise TaskDataError(
-        f"{location}: column {column!r} contains {cell!r}; expected a finite number. Correct the cell, encode text as "
-        "numbers, or remove the column"
+        f"{location}: column {shown(column)} contains {shown(cell)}; expected a finite number. Correct the cell, "
+        "encode text as numbers, or remove the column"
     )

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..core.errors import TaskDataError
+from ..core.text import shown
 from .base import Split
 from .cache import CacheEntry, cache_key, cached
 
@@ -68,7 +69,9 @@ class Characters(Tokenizer):
         points = _code_points(text)
         tokens = torch.searchsorted(self._vocabulary, points).clamp(max=self.vocab_size - 1)
         if (unknown := points[self._vocabulary[tokens] != points]).numel():
-            raise TaskDataError(f"{chr(int(unknown[0]))!r} is not among the {self.vocab_size} characters of the text")
+            raise TaskDataError(
+                f"{shown(chr(int(unknown[0])))} is not among the {self.vocab_size} characters of the text"
+            )
         return tokens.int()
 
     def decode(self, tokens: Tokens) -> str:

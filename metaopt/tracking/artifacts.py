@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from ..core.errors import CheckpointError, TrackingError
+from ..core.text import shown
 from ..weights.shards import is_shard
 from .connection import connect, get_run, translate_errors
 from .manifests import MANIFEST, ManifestEntry, from_json
@@ -60,7 +61,7 @@ def resolve_checkpoint(resume_from: str, cache: Path) -> ResumePoint:
     source = _SOURCE.fullmatch(resume_from)
     if source is None:
         raise CheckpointError(
-            f"no checkpoint at {resume_from!r}; expected an existing file, a run ID (32 hexadecimal digits) or "
+            f"no checkpoint at {shown(resume_from)}; expected an existing file, a run ID (32 hexadecimal digits) or "
             "runs:/<run ID>[/checkpoints/<folder>]"
         )
     client, run_id = connect(), source["run"]
@@ -179,7 +180,7 @@ def _search(client: MlflowClient, run_name: str) -> Iterator[Run]:
         "and attributes.status = 'FINISHED'"
     )
     newest_first = ["attributes.start_time DESC"]
-    with translate_errors(f"cannot search for runs named {run_name!r}", "check the name and the store"):
+    with translate_errors(f"cannot search for runs named {shown(run_name)}", "check the name and the store"):
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         token: str | None = ""
         while token is not None:
@@ -192,6 +193,6 @@ def _seed_of(run: Run) -> int:
     text = run.data.tags.get("metaopt.seed", "")
     if not text.isdecimal():
         raise TrackingError(
-            f"run {run.info.run_id} has the tag metaopt.seed = {text!r}; expected an integer: correct the tag"
+            f"run {run.info.run_id} has the tag metaopt.seed = {shown(text)}; expected an integer: correct the tag"
         )
     return int(text)

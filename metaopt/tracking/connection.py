@@ -11,6 +11,7 @@ from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
 from ..core.errors import TrackingError
+from ..core.text import shown
 
 _ACCESS_ERRORS = {
     "UNAUTHENTICATED": "a user name and password of the server; set MLFLOW_TRACKING_USERNAME and "
@@ -106,7 +107,7 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
         TrackingError: the store has no such run.
     """
     remedy = f"find the ID in `mlflow ui`; the current store is {client.tracking_uri} (set by MLFLOW_TRACKING_URI)"
-    with translate_errors(f"cannot read run {run_id!r}", remedy):
+    with translate_errors(f"cannot read run {shown(run_id)}", remedy):
         return client.get_run(run_id)
 
 
@@ -126,7 +127,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
                 raise
     if found.lifecycle_stage == LifecycleStage.DELETED:
         raise TrackingError(
-            f"experiment {name!r} is deleted; expected an active one. Restore it with "
+            f"experiment {shown(name)} is deleted; expected an active one. Restore it with "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another name"
         )
     return str(found.experiment_id)

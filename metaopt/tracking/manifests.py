@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.errors import TrackingError
+from ..core.text import shown
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
@@ -60,13 +61,13 @@ def from_json(text: str, source: str) -> dict[str, ManifestEntry]:
         entries = {str(name): ManifestEntry(int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrackingError(
-            f"{source} is not a manifest ({error!r}); expected names, sizes and sha256: upload the files again"
+            f"{source} is not a manifest ({shown(error)}); expected names, sizes and sha256: upload the files again"
         ) from error
     if schema != _SCHEMA:
         raise TrackingError(f"{source} has schema {schema}; expected {_SCHEMA}: use the metaopt version that wrote it")
     for name in entries:
         if name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\\0:"):
             raise TrackingError(
-                f"{source} has the file name {name!r}; expected plain file names: do not use this upload"
+                f"{source} has the file name {shown(name)}; expected plain file names: do not use this upload"
             )
     return entries

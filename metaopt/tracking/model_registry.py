@@ -15,6 +15,7 @@ import mlflow
 from mlflow.models import Model
 
 from ..core.errors import TrackingError
+from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer_file, save_optimizer
 from ..weights.layout import Layout
@@ -127,8 +128,8 @@ def registered_version(source: str) -> tuple[str, int]:
     found = _REGISTERED.fullmatch(source)
     if found is None:
         raise TrackingError(
-            f"{source!r} is not a registered version; expected models:/<name>/<version> or models:/<name>@<alias>: "
-            "register the optimizer first, as train-optimizer does"
+            f"{shown(source)} is not a registered version; expected models:/<name>/<version> or "
+            "models:/<name>@<alias>: register the optimizer first, as train-optimizer does"
         )
     name, version, alias = found.groups()
     with translate_errors(f"cannot find {source}", "find versions and aliases in `mlflow ui`"):
@@ -168,7 +169,7 @@ def load_optimizer(source: str | Path) -> GenerativeOptimizer:
             return load_optimizer_file(resolve_checkpoint(address, Path(folder)).path)
         if not address.startswith(("models:/", "runs:/")):
             raise TrackingError(
-                f"no optimizer at {address!r}; expected an existing file, models:/<name>@<alias>, "
+                f"no optimizer at {shown(address)}; expected an existing file, models:/<name>@<alias>, "
                 "models:/<name>/<version>, a run ID or runs:/<run ID>/…"
             )
         remedy = "choose a version in `mlflow ui` that metaopt registered"

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from ..core.config import Config
 from ..core.signals import TERMINATED, terminable
+from ..core.text import shown
 from ..figures import rendered
 from .connection import connect, experiment_id, get_run, translate_errors, translate_store_errors
 from .descriptions import Description, describe_experiment
@@ -250,7 +251,7 @@ def _resume_run(client: MlflowClient, name: str) -> Run:
 
 def _create_run(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
     experiment_name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
-    with translate_errors(f"cannot start run {name!r}", "check that the tracking store exists and responds"):
+    with translate_errors(f"cannot start run {shown(name)}", "check that the tracking store exists and responds"):
         run_experiment_id = (
             get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment_name)
         )

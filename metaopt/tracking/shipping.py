@@ -8,16 +8,8 @@ from pathlib import Path
 from ..generative import GENERATIVE_OPTIMIZERS
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
-_REQUIRED_MODULES = (
-    "core/errors.py",
-    "core/moved.py",
-    "core/registry.py",
-    "core/config.py",
-    "core/rng.py",
-    "weights",
-    "generative",
-)
-"""Modules and packages that are imported when an optimizer is loaded; paths relative to the metaopt package."""
+_REQUIRED_PACKAGES = ("core", "weights", "generative")
+"""Packages that are imported when an optimizer is loaded; paths relative to the metaopt package."""
 
 PINNED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")
 """Dependencies that `requirements` pins to the installed version."""
@@ -30,8 +22,7 @@ def shipped_sources() -> dict[str, Path]:
 
     The files import each other with relative imports, so the stored package can have another name.
     """
-    paths = [_PACKAGE_ROOT / name for name in _REQUIRED_MODULES]
-    files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
+    files = [file for name in _REQUIRED_PACKAGES for file in sorted((_PACKAGE_ROOT / name).glob("*.py"))]
     return {path.relative_to(_PACKAGE_ROOT).as_posix(): path for path in files}
 
 

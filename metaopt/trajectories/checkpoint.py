@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ..core.errors import CheckpointError, FileFormatError
+from ..core.text import shown
 from ..weights.files import read_tensors, write_tensors
 
 KIND = "checkpoint"
@@ -56,7 +57,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         state = _assemble(facts.pop(_SKELETON), tensors)
     except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path} has an invalid description of its state ({error!r}); copy it again") from error
+        raise FileFormatError(
+            f"{path} has an invalid description of its state ({shown(error)}); copy it again"
+        ) from error
     return state, facts
 
 
@@ -112,13 +115,13 @@ def _assemble(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tuple(_assemble(item, tensors) for item in content)
     if tag == "dict":
         return {key: _assemble(item, tensors) for key, item in content}
-    raise ValueError(f"unknown tag {tag!r}")
+    raise ValueError(f"unknown tag {shown(tag)}")
 
 
 def _key(key: Any, path: str) -> str | int:
     if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
         return key
-    raise CheckpointError(f"{path or 'the state'} has the key {key!r}; expected text or an integer")
+    raise CheckpointError(f"{path or 'the state'} has the key {shown(key)}; expected text or an integer")
 
 
 def _join(path: str, key: Any) -> str:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ..core.errors import InvalidConfig, TrajectoryError
 from ..core.registry import suggest
+from ..core.text import shown
 from .trajectory import Trajectory, find_trajectories
 
 Mode = Literal["sequential", "permutation"]
@@ -65,7 +66,7 @@ class WeightTrajectoryDataset(Dataset[WeightPair]):
         self, trajectory_dir: Path | str | Sequence[Trajectory], mode: Mode = "sequential", history: int = 5
     ) -> None:
         if mode not in MODES:
-            raise InvalidConfig(f"mode is {mode!r}: {suggest(str(mode), MODES)}")
+            raise InvalidConfig(f"mode is {shown(mode)}: {suggest(str(mode), MODES)}")
         if history < 1:
             raise InvalidConfig(f"history is {history}; expected 1 or more snapshots")
         self.trajectories: list[Trajectory] = (

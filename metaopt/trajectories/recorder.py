@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.errors import Diverged, InvalidConfig
 from ..core.registry import suggest
+from ..core.text import shown
 from ..weights.files import remove_file, write_tensors
 from ..weights.layout import Layout, is_finite
 from ..weights.model_files import unique_state
@@ -183,7 +184,7 @@ def _remove_older(folder: Path, step: int, keep: int) -> None:
 def _storage_dtype(name: str) -> torch.dtype | None:
     """The dtype that weights of higher precision are converted to; None for no conversion."""
     if name not in SNAPSHOT_DTYPES:
-        raise InvalidConfig(f"the dtype of snapshots is {name!r}: {suggest(name, SNAPSHOT_DTYPES)}")
+        raise InvalidConfig(f"the dtype of snapshots is {shown(name)}: {suggest(name, SNAPSHOT_DTYPES)}")
     return None if name == "float32" else getattr(torch, name)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..core.errors import InvalidConfig, RunNameError, StorageError
+from ..core.text import shown
 
 LOCK = ".lock"
 _LONGEST = 100
@@ -58,8 +59,8 @@ def claim_run_folder(folder: Path, owned: str, *, resume: bool = False, overwrit
         present = sorted(folder.glob(owned))
         if present and not (resume or overwrite):
             raise RunNameError(
-                f"run name {folder.name!r} is taken: {folder} holds {len(present)} entries. Choose another run name, "
-                "or give --resume to continue it or --overwrite to replace it"
+                f"run name {shown(folder.name)} is taken: {folder} holds {len(present)} entries. Choose another run "
+                "name, or give --resume to continue it or --overwrite to replace it"
             )
         if resume and not present:
             raise RunNameError(f"nothing to resume in {folder}; check the run name, or start it without --resume")
@@ -77,8 +78,8 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise RunNameError(
-            f"run name {folder.name!r} is in use: another process writes to {folder}. Wait until it ends, or choose "
-            "another run name"
+            f"run name {shown(folder.name)} is in use: another process writes to {folder}. Wait until it ends, or "
+            "choose another run name"
         ) from error
     except OSError as error:
         raise StorageError(f"cannot use the folder {folder}: {error}; choose another one") from error

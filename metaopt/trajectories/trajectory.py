@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.errors import FileFormatError, LayoutMismatch, TrajectoryError
 from ..core.registry import suggest
+from ..core.text import shown
 from ..weights.files import digest_of, files_of, read_digest, read_facts, read_tensors
 from ..weights.layout import Layout
 from .recorder import FROZEN, SNAPSHOT
@@ -223,7 +224,7 @@ def find_trajectories(folder: Path | str) -> list[Trajectory]:
     if not folders:
         others = sorted({path.relative_to(folder.parent).parts[0] for path in folder.parent.glob(f"*/**/{_FILES}")})
         hint = suggest(folder.name, others) if others else "record one with train-target"
-        raise TrajectoryError(f"no trajectory {folder.name!r} in {folder.parent}: {hint}")
+        raise TrajectoryError(f"no trajectory {shown(folder.name)} in {folder.parent}: {hint}")
     return [Trajectory.open(each) for each in folders]
 
 
@@ -244,7 +245,7 @@ def _check_one_run(paths: list[Path], facts: list[dict[str, Any]]) -> None:
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
     first, second = one.get("run") or {}, other.get("run") or {}
     names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
-    return ", ".join(f"{name} is {first.get(name)!r} and {second.get(name)!r}" for name in names)
+    return ", ".join(f"{name} is {shown(first.get(name))} and {shown(second.get(name))}" for name in names)
 
 
 def _snapshot(path: Path, facts: dict[str, Any]) -> Snapshot:
@@ -252,7 +253,7 @@ def _snapshot(path: Path, facts: dict[str, Any]) -> Snapshot:
         snapshot = Snapshot(path, int(facts["segment"]), int(facts["step"]), int(facts["epoch"]), dict(facts["losses"]))
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
-            f"{path} has a missing or invalid field ({error!r}); expected a snapshot. Record the run again"
+            f"{path} has a missing or invalid field ({shown(error)}); expected a snapshot. Record the run again"
         ) from error
     if path.stem != f"step_{snapshot.step:08d}":
         raise TrajectoryError(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InvalidConfig
+from ..core.text import shown
 
 SHORT_DECAY = 0.9
 """Decay of an average over about the last ten updates, without most of the noise of the weights."""
@@ -35,7 +36,9 @@ class ExponentialMovingAverage:
 
     def __init__(self, decay: float, tensors: Sequence[Tensor] = ()) -> None:
         if not 0 <= decay < 1:
-            raise InvalidConfig(f"ema is {decay!r}; expected a decay of 0 or more and below 1, such as 0.99, or None")
+            raise InvalidConfig(
+                f"ema is {shown(decay)}; expected a decay of 0 or more and below 1, such as 0.99, or None"
+            )
         self.decay = float(decay)
         self.updates = 0
         self.tensors = list(tensors)

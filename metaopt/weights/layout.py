@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
+from ..core.text import shown
 from .selection import trainable
 
 
@@ -86,7 +87,7 @@ class Layout:
         flat = torch.empty(self.size) if out is None else out
         for tensor, piece in zip(self.tensors, self.split(flat), strict=True):
             if tensor.name not in weights:
-                raise LayoutMismatch(f"no tensor named {tensor.name!r}; the layout expects {_describe(self)}")
+                raise LayoutMismatch(f"no tensor named {shown(tensor.name)}; the layout expects {_describe(self)}")
             value = weights[tensor.name]
             if tuple(value.shape) != tensor.shape:
                 raise LayoutMismatch(f"{tensor.name} has shape {tuple(value.shape)}; expected {tensor.shape}")

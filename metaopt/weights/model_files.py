@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
+from ..core.text import shown
 from .files import kind_of, read_tensors, write_tensors
 
 
@@ -43,7 +44,7 @@ def load_model_weights(model: nn.Module, filepath: Path | str) -> None:
     for name in [*state, *tensors]:
         if name not in state or name not in tensors:
             where = "the file" if name not in tensors else type(model).__name__
-            raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {where} has no {name!r}")
+            raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {where} has no {shown(name)}")
         if state[name].shape != tensors[name].shape:
             raise LayoutMismatch(
                 f"{path} does not fit {type(model).__name__}: {name} has shape {tuple(tensors[name].shape)}, "

@@ -5,6 +5,7 @@ import re
 from torch import nn
 
 from ..core.errors import InvalidConfig
+from ..core.text import shown
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -25,6 +26,6 @@ def train_only(model: nn.Module, pattern: str | None) -> None:
         return
     names = [name for name, _ in trainable(model)]
     if not any(re.search(pattern, name) for name in names):
-        raise InvalidConfig(f"space is {pattern!r}, which matches no weights of {type(model).__name__}: {names}")
+        raise InvalidConfig(f"space is {shown(pattern)}, which matches no weights of {type(model).__name__}: {names}")
     for name, parameter in trainable(model):
         parameter.requires_grad_(re.search(pattern, name) is not None)
