@@ -75,6 +75,7 @@ class Recorder:
         self._dtype = _storage_dtype(dtype)
         self._keep_last = keep_last
         self._trained = {tensor.name for tensor in layout.tensors}
+        self._last: int | None = None  # step of the last snapshot
         self._writer: BackgroundWriter | None = None
 
     def __enter__(self) -> Self:
@@ -126,6 +127,7 @@ class Recorder:
             "epoch": epoch,
             "losses": dict(losses),
             "run": self._run,
+            **self._previous(step),
         }
         path = self.folder / f"step_{step:08d}.safetensors"
         write = partial(self._write, path, copies, facts)
@@ -140,6 +142,13 @@ class Recorder:
         """
         if self._writer is not None:
             self._writer.flush()
+
+    def _previous(self, step: int) -> dict[str, int]:
+        """The fact `previous` of a snapshot, by which readers notice that the one before it was removed."""
+        last, self._last = self._last, step
+        if last is None or last >= step:
+            last = max((each for each in snapshot_files(self.folder) if each < step), default=None)
+        return {} if last is None else {"previous": last}
 
     def _copies(self, changing: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         """Copies of the tensors in the precision of the snapshots; buffers keep their dtype."""
@@ -170,12 +179,18 @@ def _divide(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     )
 
 
+def snapshot_files(folder: Path) -> dict[int, Path]:
+    """The snapshots in a folder by step, in no order; empty if there is no such folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {int(match[1]): path for path in paths if (match := _SNAPSHOT_FILE.fullmatch(path.name))}
+
+
 def _remove_older(folder: Path, step: int, keep: int) -> None:
     """Remove the oldest snapshots so that `keep` remain up to a step.
 
     Later snapshots are of a run that was killed after its last checkpoint; the resumed run replaces them.
     """
-    paths = {int(match[1]): path for path in folder.iterdir() if (match := _SNAPSHOT_FILE.fullmatch(path.name))}
+    paths = snapshot_files(folder)
     older = sorted((each for each in paths if each < step), reverse=True)
     for each in older[keep - 1 :]:
         remove_file(paths[each])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -35,6 +36,8 @@ class Snapshot:
         step: number of optimizer steps before the snapshot [steps].
         epoch: number of completed epochs [count].
         losses: losses by name.
+        previous: step of the snapshot that was recorded before it [steps]; None for the first one, and in files of
+            metaopt 0.1.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class Snapshot:
     step: int
     epoch: int
     losses: dict[str, float]
+    previous: int | None = None
 
 
 class Segment(NamedTuple):
@@ -74,11 +78,11 @@ class Trajectory:
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Open the trajectory in a folder and check that all snapshots belong to one run.
+        """Open the trajectory in a folder and check that all snapshots belong to one run and none is missing between.
 
         Raises:
             TrajectoryError: the folder does not exist or has no snapshots; the snapshots belong to several runs; a file
-                was renamed; segment numbers decrease; or snapshots of one segment have different layouts.
+                was renamed or removed; segment numbers decrease; or snapshots of one segment have different layouts.
             FileFormatError: a file is truncated or is not a snapshot.
         """
         folder = Path(folder)
@@ -90,6 +94,7 @@ class Trajectory:
         facts = [read_facts(path, SNAPSHOT) for path in paths]
         _check_one_run(paths, facts)
         snapshots = [_snapshot(path, each) for path, each in zip(paths, facts, strict=True)]
+        _check_none_missing(snapshots)
         return cls(folder, facts[0].get("run", {}), snapshots, _segments(snapshots, facts))
 
     def __len__(self) -> int:
@@ -215,17 +220,27 @@ class Trajectory:
 def find_trajectories(folder: Path | str) -> list[Trajectory]:
     """Open all trajectories in a folder and its subfolders, sorted by name and random seed.
 
+    Hidden subfolders are skipped: an unfinished download is in a folder whose name begins with a dot.
+
     Raises:
         TrajectoryError: no trajectory was found. The message suggests folders with similar names.
         FileFormatError: a file is truncated or is not a snapshot.
     """
     folder = Path(folder)
-    folders = sorted({path.parent for path in folder.rglob(_FILES)}, key=_natural_sort_key)
+    folders = sorted({path.parent for path in _visible(folder, f"**/{_FILES}")}, key=_natural_sort_key)
     if not folders:
-        others = sorted({path.relative_to(folder.parent).parts[0] for path in folder.parent.glob(f"*/**/{_FILES}")})
+        paths = _visible(folder.parent, f"*/**/{_FILES}")
+        others = sorted({path.relative_to(folder.parent).parts[0] for path in paths})
         hint = suggest(folder.name, others) if others else "record one with train-target"
         raise TrajectoryError(f"no trajectory {shown(folder.name)} in {folder.parent}: {hint}")
     return [Trajectory.open(each) for each in folders]
+
+
+def _visible(folder: Path, pattern: str) -> Iterator[Path]:
+    """The paths below a folder that match a pattern, without those that are hidden or in hidden subfolders."""
+    for path in folder.glob(pattern):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _natural_sort_key(path: Path) -> list[list[int | str]]:
@@ -248,9 +263,27 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
     return ", ".join(f"{name} is {shown(first.get(name))} and {shown(second.get(name))}" for name in names)
 
 
+def _check_none_missing(snapshots: list[Snapshot]) -> None:
+    """Check that the predecessor of each snapshot is there, apart from the first one's: the oldest may be removed."""
+    steps = {snapshot.step for snapshot in snapshots}
+    for snapshot in snapshots[1:]:
+        if snapshot.previous is not None and snapshot.previous not in steps:
+            raise TrajectoryError(
+                f"the snapshot of step {snapshot.previous} is missing in {snapshot.path.parent}. It was recorded "
+                f"before {snapshot.path.name}. Copy or download the trajectory again, or record it again"
+            )
+
+
 def _snapshot(path: Path, facts: dict[str, Any]) -> Snapshot:
     try:
-        snapshot = Snapshot(path, int(facts["segment"]), int(facts["step"]), int(facts["epoch"]), dict(facts["losses"]))
+        snapshot = Snapshot(
+            path,
+            int(facts["segment"]),
+            int(facts["step"]),
+            int(facts["epoch"]),
+            dict(facts["losses"]),
+            facts.get("previous"),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
             f"{path} has a missing or invalid field ({shown(error)}); expected a snapshot. Record the run again"

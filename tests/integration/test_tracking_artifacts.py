@@ -1,11 +1,15 @@
 """Checkpoints and trajectories are downloaded completely and verified, or not at all."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from metaopt.core.errors import CheckpointError, TrackingError
+from metaopt.core.errors import CheckpointError, TrackingError, TrajectoryError
 from metaopt.tracking import (
     ResumePoint,
     TrajectoryRun,
@@ -15,6 +19,8 @@ from metaopt.tracking import (
     resolve_checkpoint,
     start_run,
 )
+from metaopt.trajectories import Recorder, Trajectory, WeightTrajectoryDataset, find_trajectories
+from metaopt.weights.layout import Layout
 
 
 @pytest.fixture
@@ -203,3 +209,39 @@ def test_a_seed_that_is_not_an_integer_is_an_error(record, seed):
     record("cnn", seed)
     with pytest.raises(TrackingError, match=r"metaopt\.seed"):
         find_trajectory_runs("cnn")
+
+
+FETCH_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from metaopt.tracking import artifacts
+
+verify = artifacts._verify
+
+def verify_and_die(path, *rest):
+    verify(path, *rest)
+    if path.name == "step_00000010.safetensors":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+artifacts._verify = verify_and_die
+artifacts.fetch_trajectories("cnn", Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_download_is_not_read_and_the_next_one_is_complete(store, config, tmp_path):
+    model = nn.Linear(2, 2)
+    recorder = Recorder(tmp_path / "recorded", {"seed": 0}, Layout.of(model))
+    for step in (0, 5, 10, 15, 20):
+        recorder.record(model, step, 0, {})
+    with start_run("cnn-0", config) as tracker:
+        tracker.tags({"metaopt.run_name": "cnn", "metaopt.phase": "target", "metaopt.seed": 0})
+        tracker.files(Trajectory.open(tmp_path / "recorded").files(), "trajectory")
+    folder = tmp_path / "trajectories"
+    killed = subprocess.run([sys.executable, "-c", FETCH_AND_DIE, str(folder)])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(folder.rglob("step_*.safetensors"))) == 3
+    with pytest.raises(TrajectoryError, match="no trajectory 'cnn'"):
+        WeightTrajectoryDataset(folder / "cnn")
+    fetch_trajectories("cnn", folder)
+    (found,) = find_trajectories(folder)
+    assert found.steps == [0, 5, 10, 15, 20]

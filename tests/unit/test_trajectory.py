@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from metaopt.core.errors import Diverged, FileFormatError, LayoutMismatch, TrajectoryError
-from metaopt.trajectories import TASK_FILE, Recorder, Trajectory, find_trajectories
+from metaopt.trajectories import TASK_FILE, Recorder, Trajectory, WeightTrajectoryDataset, find_trajectories
 from metaopt.weights.files import files_of, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
 from metaopt.weights.model_files import load_model_weights
@@ -218,6 +218,46 @@ def test_trajectories_are_found_in_subfolders_in_natural_order(tmp_path):
     assert [found.name for found in find_trajectories(tmp_path / "cnn")] == ["cnn/seed_0", "cnn/seed_2", "cnn/seed_10"]
     assert len(find_trajectories(str(tmp_path))) == 6
     assert len(find_trajectories(tmp_path / "cnn" / "seed_2")) == 1
+
+
+def test_an_unfinished_download_is_not_found(tmp_path):
+    model = record(tmp_path / "cnn" / "seed_1")
+    record(tmp_path / "cnn" / ".seed_0-x1y2" / "complete", model=model)
+    record(tmp_path / ".hidden" / "seed_0", model=model)
+    assert [found.name for found in find_trajectories(tmp_path)] == ["cnn/seed_1"]
+    assert len(WeightTrajectoryDataset(tmp_path)) == 2
+    with pytest.raises(TrajectoryError, match=r"no trajectory 'none'.*known are cnn\)?$"):
+        find_trajectories(tmp_path / "none")
+
+
+def test_trajectories_in_a_hidden_parent_are_found(tmp_path):
+    record(tmp_path / ".cache" / "cnn" / "seed_0")
+    assert len(find_trajectories(tmp_path / ".cache" / "cnn")) == 1
+
+
+def test_a_missing_snapshot_is_noticed(tmp_path):
+    record(tmp_path)
+    (tmp_path / "step_00000005.safetensors").unlink()
+    with pytest.raises(TrajectoryError, match=r"the snapshot of step 5 is missing.*before step_00000010"):
+        Trajectory.open(tmp_path)
+
+
+def test_removed_first_snapshots_and_inserted_ones_are_valid(tmp_path):
+    model = record(tmp_path, steps=[0, 5, 20])
+    record(tmp_path, steps=[10], model=model)
+    record(tmp_path, steps=[15, 25], model=model)
+    (tmp_path / "step_00000000.safetensors").unlink()
+    trajectory = Trajectory.open(tmp_path)
+    assert trajectory.steps == [5, 10, 15, 20, 25]
+    assert [snapshot.previous for snapshot in trajectory.snapshots] == [0, 5, 10, 5, 15]
+
+
+def test_a_repeated_recording_of_a_step_writes_the_same_bytes(tmp_path):
+    model = record(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for steps in ([10], [5, 10], [0, 5, 10]):
+        record(tmp_path, steps=steps, model=model)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_message_names_similar_folders(tmp_path):
