@@ -2,8 +2,10 @@
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import count
 from typing import Protocol
 
@@ -20,11 +22,12 @@ from ..nowcast.model_state import reestimate_batchnorm
 from ..nowcast.optimizer import Nowcast
 from ..optimizers import build_optimizer, evaluation_mode
 from ..recording.training import train_steps
-from ..targets import get_target_model, target_config
+from ..targets import get_target_model, names_code, target_config
 from ..tasks import Batch, Task
 from ..tasks.measure import example_losses, mean_loss
 from ..weights.layout import Layout
 from ..weights.selection import trainable
+from .code_digest import code_digest
 from .config import EvaluateConfig
 from .results import Curve, Point
 
@@ -90,6 +93,14 @@ class RunSetup:
         """
         options = self.config.base_optimizer_options
         return build_optimizer(self.config.base_optimizer, self.parameters_of(model), self.lr, options)
+
+    @cached_property
+    def code(self) -> str:
+        """A digest of the code of the network, the task and the base optimizer."""
+        target = self.config.target_model
+        built_by = [sys.modules[target.partition(":")[0]]] if names_code(target) else []
+        optimizer = self.base_optimizer(self._model)
+        return code_digest(*built_by, type(self.task), type(optimizer), *map(type, self._model.modules()))
 
     def parameters_of(self, model: nn.Module) -> list[nn.Parameter]:
         """The trainable parameters of a network."""

@@ -16,6 +16,7 @@ from ..tasks import Task
 from ..weights.files import digest_of
 from .baselines import DERIVED_BASELINES, TRAINED_BASELINES, nowcast_baselines
 from .cache import PairedRun, RunCache
+from .code_digest import code_digest
 from .config import EvaluateConfig
 from .novelty import SeenWeights
 from .observers import AverageObserver, HoldObserver
@@ -202,6 +203,7 @@ class PairedEvaluation:
 
         facts = {
             "optimizer": digest_of(optimizer.state_dict(), optimizer_facts(optimizer)),
+            "optimizer code": code_digest(*map(type, optimizer.modules())),
             "nowcasts": _NOWCASTS,
             "policy": asdict(self.config.policy),
             "guard_batch": self.config.guard_batch,
@@ -235,7 +237,7 @@ def contender_name(optimizer: GenerativeOptimizer) -> str:
 
 
 def _setup_facts(setup: RunSetup) -> dict[str, Any]:
-    return {"random seed": setup.seed, "lr": setup.lr, "rate": str(setup.rate)}
+    return {"random seed": setup.seed, "lr": setup.lr, "rate": str(setup.rate), "code": setup.code}
 
 
 def _final_losses(curves: list[Curve], seed: int, names: tuple[str, ...]) -> str:

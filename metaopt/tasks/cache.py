@@ -19,8 +19,6 @@ __getattr__ = moved_names(
     __name__, {"Made": "metaopt.tasks.cache:CacheEntry", "key_of": "metaopt.tasks.cache:cache_key"}
 )
 
-_KIND = "cache"
-
 
 class CacheEntry(NamedTuple):
     """The content of a cache file."""
@@ -35,23 +33,23 @@ def cached(name: str, key: str, make: Callable[[], CacheEntry]) -> CacheEntry:
 
         tensors, facts = cached("squares", cache_key(1000), lambda: CacheEntry({"n": torch.arange(1000) ** 2}, {}))
 
-    Tensors are memory-mapped: the parts that are not read are not loaded. A damaged file is computed again. If the
-    cache cannot be written, the computed result is returned with a warning.
+    Tensors are memory-mapped: the parts that are not read are not loaded. A damaged file, and one of another key, is
+    computed again. If the cache cannot be written, the computed result is returned with a warning.
 
     Args:
         name: beginning of the file name.
         key: from `cache_key`; must change whenever the result of `make` would.
     """
-    path = cache_dir() / f"{name}-{key}.safetensors"
+    path, kind = cache_dir() / f"{name}-{key}.safetensors", f"cache {name}-{key}"
     if os.path.lexists(path):  # unlike Path.exists, no error where the folder cannot be entered
         try:
-            return CacheEntry(*read_tensors(path, _KIND))
+            return CacheEntry(*read_tensors(path, kind))
         except FileFormatError as error:
             log.warning("%s. It is computed again", error)
     entry = make()
     try:
-        write_tensors(path, entry.tensors, _KIND, entry.facts)
-        return CacheEntry(*read_tensors(path, _KIND, verify=False))
+        write_tensors(path, entry.tensors, kind, entry.facts)
+        return CacheEntry(*read_tensors(path, kind, verify=False))
     except (FileFormatError, StorageError) as error:
         log.warning("%s. This run continues without the cache; the next run computes it again", error)
         return entry

@@ -48,7 +48,7 @@ def process(*arguments) -> subprocess.Popen:
 
 
 def entries() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in CACHE.glob("*.json")}
+    return {path.name: path.read_bytes() for path in CACHE.glob("*.safetensors")}
 
 
 def figures(path) -> tuple[list, list]:

@@ -1,14 +1,22 @@
 """A run is trained once; a damaged entry of the cache is trained again."""
 
-import json
 import logging
+import math
+import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from metaopt.core.tracker import SilentTracker
+from metaopt.evaluation import code_digest as code_digest_module
 from metaopt.evaluation import runner
+from metaopt.evaluation.cache import PairedRun, RunCache
 from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.results import Curve, Point
 from metaopt.generative import get_optimizer_model
+from metaopt.nowcast.policy import NowcastEvent
+from metaopt.weights.files import read_tensors, write_tensors
 from metaopt.workflows.evaluate_optimizer import compare
 
 
@@ -120,27 +128,100 @@ def test_hold_is_reused_if_it_is_measured_at_the_same_steps(case, trained):
     assert "hold" not in trained
 
 
-@pytest.mark.parametrize(
-    "corrupt", [lambda text: text[:-9], lambda text: json.dumps({"curves": []}), lambda text: "[]"]
+def flipped(data, bit):
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+RUN = PairedRun(
+    (
+        Curve("hold", 3, (Point(4, 1.5, 0.25), Point(8, math.nan, math.nan)), rate="0.01"),
+        Curve("line", 3, (Point(4, 1.25, 0.25), Point(8, math.inf, 0.5)), (NowcastEvent(4, 1.5, None, True, 8),)),
+    ),
+    {4: torch.arange(3.0), 8: torch.ones(3)},
 )
-def test_a_damaged_entry_is_trained_again(case, trained, tmp_path, caplog, corrupt):
+FACTS = {"contender": "hold", "random seed": 3}
+
+
+@pytest.fixture
+def entry(tmp_path):
+    """The file of one entry."""
+    RunCache(tmp_path, {}).get_or_train(FACTS, lambda: RUN)
+    (path,) = tmp_path.iterdir()
+    return path
+
+
+def read_again(entry, facts=FACTS):
+    """The run of the cache, and whether it was trained again."""
+    trained = []
+    run = RunCache(entry.parent, {}).get_or_train(facts, lambda: trained.append(1) or RUN)
+    return run, bool(trained)
+
+
+def test_an_entry_keeps_every_number(entry):
+    run, trained = read_again(entry)
+    assert not trained
+    assert repr(run.curves) == repr(tuple(replace(curve, cached=True) for curve in RUN.curves))  # NaN != NaN
+    assert {step: weights.tolist() for step, weights in run.snapshots.items()} == {4: [0, 1, 2], 8: [1, 1, 1]}
+
+
+def test_every_flipped_bit_is_noticed(entry):
+    data = entry.read_bytes()
+    for bit in range(0, 8 * len(data), 211):
+        entry.write_bytes(flipped(data, bit))
+        assert read_again(entry)[1], bit
+    assert entry.read_bytes() == data  # it was made anew
+
+
+def test_an_entry_in_the_place_of_another_is_noticed(entry, caplog):
+    other = {**FACTS, "random seed": 4}
+    read_again(entry, other)
+    (place,) = set(entry.parent.iterdir()) - {entry}
+    place.write_bytes(entry.read_bytes())
+    assert read_again(entry, other)[1]
+    assert "entry of another run" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "curves", [[], None, 3, ["hold"], [{"contender": "hold"}], [[["points", [[4, float("nan"), 0.1]]]]]]
+)
+def test_a_sealed_entry_without_curves_is_trained_again(entry, curves, caplog):
+    tensors, facts = read_tensors(entry, "run")
+    write_tensors(entry, tensors, "run", {**facts, "curves": curves})
+    assert read_again(entry)[1]
+    assert "cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize("loss", [math.nan, "1.5", None, True, [1.5], 1e999])
+def test_a_loss_that_is_no_number_is_refused(entry, loss):
+    tensors, facts = read_tensors(entry, "run")
+    facts["curves"][0]["points"][0][1] = loss
+    write_tensors(entry, tensors, "run", facts)
+    assert read_again(entry)[1]
+
+
+def test_damaged_entries_are_trained_again(case, trained, tmp_path, caplog):
     first = case()
     trained.clear()
-    for path in (tmp_path / "cache").glob("*.json"):
-        path.write_text(corrupt(path.read_text()))
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
     with caplog.at_level(logging.WARNING):
         assert plain(case()) == plain(first)
     assert len(trained) == 6
     assert "cannot be used" in caplog.text
 
 
-def test_damaged_snapshots_are_trained_again(case, trained, tmp_path):
-    first = case()
-    trained.clear()
-    for path in (tmp_path / "cache").glob("*.safetensors"):
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert plain(case()) == plain(first)
-    assert trained == ["hold", "hold"]
+def test_a_network_whose_code_changed_is_trained_again(case, trained, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "from torch import nn\n\ndef build(in_features, classes):\n    return nn.Sequential(nn.Flatten(), {})\n"
+    for layer in ("nn.Linear(in_features, classes)", "nn.Linear(in_features, classes), nn.Tanh()"):
+        (tmp_path / "edited.py").write_text(code.format(layer))
+        sys.modules.pop("edited", None)
+        code_digest_module._file_digest.cache_clear()  # as in another process
+        trained.clear()
+        case(target_model="edited:build", target_options={}, controls=False, baselines="none")
+        assert trained == ["hold", "judged hold"]
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_evaluation(case, trained, tmp_path, caplog):

@@ -46,6 +46,13 @@ def test_a_damaged_file_is_computed_again(damage, caplog):
     assert make.calls == 2
 
 
+def test_an_entry_in_the_place_of_another_is_computed_again(caplog):
+    cached("numbers", "other", lambda: CacheEntry({"numbers": torch.zeros(5)}, {}))
+    (cache_dir() / "numbers-other.safetensors").rename(cache_dir() / "numbers-key.safetensors")
+    assert torch.equal(cached("numbers", "key", Computation()).tensors["numbers"], torch.arange(5))
+    assert "computed again" in caplog.text
+
+
 def test_a_cache_that_cannot_be_written_gives_a_warning(home, caplog):
     home.write_text("a file where the folder should be")
     make = Computation()
