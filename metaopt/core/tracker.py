@@ -59,6 +59,9 @@ class Tracker(Parent, Protocol):
     def files(self, paths: Sequence[Path], folder: str) -> None:
         """Store files in a folder, and last a manifest with their SHA-256: a folder without one is incomplete."""
 
+    def has_files(self, run_id: str, folder: str) -> bool:
+        """Whether a run of the same store has a complete folder of files."""
+
     def picklable_parent(self) -> Parent:
         """This run as a parent for another process, which can be pickled."""
 
@@ -103,6 +106,10 @@ class SilentTracker:
 
     def files(self, paths: Sequence[Path], folder: str) -> None:
         """Ignore files."""
+
+    def has_files(self, run_id: str, folder: str) -> bool:
+        """Return True: without a store there is nothing to upload."""
+        return True
 
     @contextmanager
     def child(self, name: str) -> "Iterator[SilentTracker]":

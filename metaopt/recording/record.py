@@ -10,6 +10,7 @@ from ..core.text import counted
 from ..core.tracker import Parent, SameRun, Tracker
 from ..tasks import Task
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
+from ..trajectories.recording import RECORDING_FILE, RECORDING_TAG, local_trajectories, recording_json
 from .config import TrainTargetConfig
 from .executors import Job, Outcomes, run_here, run_in_processes, run_on_ray
 from .run import Outcome
@@ -47,6 +48,7 @@ def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
         if len(configs) > 1:
             _describe(config, tracker)
         outcomes = {each.seed: outcome for each, outcome in _logged(_run(configs, task, tracker), len(configs))}
+        _log_recording(folder, tracker)
         folders = _folders([outcomes[each.seed] for each in configs], configs)
         if len(configs) > 1:
             _describe_result(folders, tracker)
@@ -69,6 +71,14 @@ def _describe_result(folders: Sequence[Path], tracker: Tracker) -> None:
     if losses:
         tracker.describe(result=describe_recordings(losses))
         tracker.metrics({"val_loss": fmean(losses)}, max(each.steps[-1] for each in trajectories))
+
+
+def _log_recording(folder: Path, tracker: Tracker) -> None:
+    """Log which trajectories the recording consists of, those of the runs that it resumed included."""
+    runs = {name: run_id for name, run_id in local_trajectories(folder).items() if run_id is not None}
+    if runs:
+        tracker.text(recording_json(runs), RECORDING_FILE)
+        tracker.tags({RECORDING_TAG: len(runs)})
 
 
 def _run(configs: Sequence[TrainTargetConfig], task: Task, tracker: Tracker) -> Outcomes:

@@ -24,12 +24,15 @@ from ..tasks.measure import measure
 from ..trajectories import TASK_FILE, Recorder, Trajectory
 from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT
+from ..trajectories.recording import read_run_id, write_run_id
 from ..weights.atomic import write_text
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
 from .state import Step, TargetTrainingState
 
 log = logging.getLogger(__name__)
+
+_TRAJECTORY = "trajectory"  # folder of the uploaded files
 
 RunSteps = Generator[Step, float, Path]
 """Generator that yields each training step, receives its loss, and returns the trajectory folder."""
@@ -72,7 +75,7 @@ class _TargetRun:
     def steps(self, bar: Progress) -> RunSteps:
         """Train until the last epoch."""
         self._restore()
-        if self.state.epoch >= self.config.epochs:
+        if self.state.epoch >= self.config.epochs and self._is_stored():
             log.info("%s is complete (%d of %d epochs)", self.folder, self.state.epoch, self.config.epochs)
             return self.folder
         self._describe()
@@ -85,7 +88,16 @@ class _TargetRun:
                 f"earlier snapshots are kept in {self.folder}. Try a lower lr or another base optimizer"
             ) from error
         self._upload()
+        if self.tracker.run_id is not None:
+            write_run_id(self.folder, self.tracker.run_id)
         return self.folder
+
+    def _is_stored(self) -> bool:
+        """Whether the store has the whole trajectory; a process killed during the upload leaves a part of it."""
+        if self.tracker.run_id is None:
+            return True
+        run_id = read_run_id(self.folder)
+        return run_id is not None and self.tracker.has_files(run_id, _TRAJECTORY)
 
     def _restore(self) -> None:
         snapshots = sorted(self.folder.glob("step_*.safetensors"))
@@ -180,8 +192,9 @@ class _TargetRun:
         title, subtitle = f"Losses of {self.state.title}", "Each loss at the steps at which it was measured"
         figure = line_chart(title, subtitle, "optimizer steps", "loss", trajectory.steps, losses)
         self.tracker.figure(figure, "losses")
-        self.tracker.describe(result=describe_recording(trajectory, self.validation))
-        self.tracker.files(trajectory.files(), "trajectory")
+        validation = self.validation or {name: loss for name, loss in losses[-1].items() if name.startswith("val_")}
+        self.tracker.describe(result=describe_recording(trajectory, validation))
+        self.tracker.files(trajectory.files(), _TRAJECTORY)
 
 
 def describe_recording(trajectory: Trajectory, metrics: Mapping[str, float]) -> str:

@@ -4,10 +4,7 @@ from .artifacts import (
     CHECKPOINTS,
     TRAJECTORY,
     ResumePoint,
-    TrajectoryRun,
     download_files,
-    fetch_trajectories,
-    find_trajectory_runs,
     resolve_checkpoint,
 )
 from .connection import connect, silence_mlflow
@@ -23,6 +20,7 @@ from .model_registry import (
     register_optimizer,
     registered_version,
 )
+from .recordings import Recording, fetch_trajectories, find_recordings
 from .runs import MlflowTracker, RunReference, start_run
 from .tags import ERROR_TAG
 
@@ -33,15 +31,15 @@ __all__ = [
     "MODEL_NAME",
     "TRAJECTORY",
     "MlflowTracker",
+    "Recording",
     "ResumePoint",
     "RunReference",
-    "TrajectoryRun",
     "add_evaluation",
     "champion_version",
     "connect",
     "download_files",
     "fetch_trajectories",
-    "find_trajectory_runs",
+    "find_recordings",
     "is_registered",
     "link_evaluation",
     "link_trajectories",

@@ -1,4 +1,4 @@
-"""Downloads the artifacts of runs: checkpoints to resume from, and trajectories to train on.
+"""Downloads the artifacts of runs, such as checkpoints to resume from.
 
 Artifacts are the primary copy and local folders a cache, because `mlflow run` from a git address loses its folders. An
 artifact folder is complete when it has a manifest, and every downloaded file is verified with it.
@@ -7,12 +7,10 @@ artifact folder is complete when it has a manifest, and every downloaded file is
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from ..core.errors import CheckpointError, TrackingError
 from ..core.text import shown
@@ -36,13 +34,6 @@ class ResumePoint(NamedTuple):
 
     path: Path
     run_id: str | None
-
-
-class TrajectoryRun(NamedTuple):
-    """A finished phase-1 run with a complete trajectory in the store."""
-
-    run_id: str
-    seed: int
 
 
 def resolve_checkpoint(resume_from: str, cache: Path) -> ResumePoint:
@@ -96,38 +87,20 @@ def download_files(run_id: str, folder: str, destination: Path) -> list[Path]:
     return [destination / name for name in entries]
 
 
-def find_trajectory_runs(run_name: str) -> list[TrajectoryRun]:
-    """Find the finished phase-1 runs of a run name with a complete trajectory: the newest of each random seed."""
-    client = connect()
-    newest: dict[int, TrajectoryRun] = {}
-    for run in _search(client, run_name):
-        seed = _seed_of(run)
-        if seed not in newest and _is_complete(client, run.info.run_id, TRAJECTORY):
-            newest[seed] = TrajectoryRun(run.info.run_id, seed)
-    return [newest[seed] for seed in sorted(newest)]
+def download_text(client: MlflowClient, run_id: str, path: str) -> str:
+    """Download an artifact and return its text.
 
-
-def fetch_trajectories(run_name: str, trajectory_dir: Path) -> list[Path]:
-    """Download the missing trajectories of a run name.
-
-    An existing folder `<trajectory_dir>/<run_name>/seed_<seed>` is not changed; a new one is created atomically.
-
-    Returns: the new folders.
     Raises:
-        TrackingError: a download is damaged.
+        TrackingError: the artifact does not exist or cannot be downloaded.
     """
-    fetched = []
-    for run in find_trajectory_runs(run_name):
-        folder = trajectory_dir / run_name / f"seed_{run.seed}"
-        if folder.exists():
-            continue
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            download_files(run.run_id, TRAJECTORY, Path(temporary) / "complete")
-            (Path(temporary) / "complete").replace(folder)
-        log.info("downloaded %s from run %s", folder, run.run_id)
-        fetched.append(folder)
-    return fetched
+    with tempfile.TemporaryDirectory() as temporary:
+        return _download(client, run_id, path, Path(temporary)).read_text(encoding="utf-8")
+
+
+def is_complete(client: MlflowClient, run_id: str, folder: str) -> bool:
+    """Whether a folder of a run has a manifest, which is uploaded last."""
+    with translate_errors(f"cannot list {folder} of run {run_id}", "check the store's artifact root"):
+        return any(item.path == f"{folder}/{MANIFEST}" for item in client.list_artifacts(run_id, folder))
 
 
 def _last_complete(client: MlflowClient, run_id: str) -> str:
@@ -139,18 +112,13 @@ def _last_complete(client: MlflowClient, run_id: str) -> str:
             "train-optimizer that saved one (a store whose folder was moved also appears empty)"
         )
     for name in sorted(names, key=lambda name: (len(name), name), reverse=True):  # epoch_9999 comes before epoch_10000
-        if _is_complete(client, run_id, f"{CHECKPOINTS}/{name}"):
+        if is_complete(client, run_id, f"{CHECKPOINTS}/{name}"):
             return name
         log.warning("run %s: the upload of %s/%s is incomplete; trying the previous one", run_id, CHECKPOINTS, name)
     raise CheckpointError(
         f"run {run_id} has only incomplete checkpoint uploads ({', '.join(sorted(names))}); expected one with a "
         f"{MANIFEST}. Resume from its local checkpoint file, or start a new training"
     )
-
-
-def _is_complete(client: MlflowClient, run_id: str, folder: str) -> bool:
-    with translate_errors(f"cannot list {folder} of run {run_id}", "check the store's artifact root"):
-        return any(item.path == f"{folder}/{MANIFEST}" for item in client.list_artifacts(run_id, folder))
 
 
 def _download(client: MlflowClient, run_id: str, path: str, destination: Path) -> Path:
@@ -171,28 +139,3 @@ def _verify(path: Path, entry: ManifestEntry, where: str) -> None:
             f"{entry.size:,} bytes with {entry.sha256[:12]}…. Try again; "
             "if that fails, use another file or upload it again"
         )
-
-
-def _search(client: MlflowClient, run_name: str) -> Iterator[Run]:
-    quote = '"' if "'" in run_name else "'"
-    query = (
-        f"tags.`metaopt.run_name` = {quote}{run_name}{quote} and tags.`metaopt.phase` = 'target' "
-        "and attributes.status = 'FINISHED'"
-    )
-    newest_first = ["attributes.start_time DESC"]
-    with translate_errors(f"cannot search for runs named {shown(run_name)}", "check the name and the store"):
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        token: str | None = ""
-        while token is not None:
-            page = client.search_runs(experiments, query, order_by=newest_first, page_token=token or None)
-            yield from page
-            token = page.token or None
-
-
-def _seed_of(run: Run) -> int:
-    text = run.data.tags.get("metaopt.seed", "")
-    if not text.isdecimal():
-        raise TrackingError(
-            f"run {run.info.run_id} has the tag metaopt.seed = {shown(text)}; expected an integer: correct the tag"
-        )
-    return int(text)

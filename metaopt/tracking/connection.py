@@ -111,6 +111,19 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
         return client.get_run(run_id)
 
 
+def default_experiment_name() -> str:
+    """The name of the experiment of new runs: MLFLOW_EXPERIMENT_NAME, or "metaopt" if that is not set."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
+
+
+def default_experiment(client: MlflowClient) -> str | None:
+    """The ID of the experiment of new runs; None if it does not exist yet."""
+    name = default_experiment_name()
+    with translate_errors(f"cannot read the experiment {name!r}", "check the name and the store"):
+        found = client.get_experiment_by_name(name)
+    return None if found is None else str(found.experiment_id)
+
+
 def experiment_id(client: MlflowClient, name: str) -> str:
     """Get the ID of an experiment (MLflow's term for a group of runs), which is created if missing.
 

@@ -27,8 +27,12 @@ def version_link(name: str, version: int) -> str:
 
 
 def link_trajectories(tracker: MlflowTracker, run_ids: Sequence[str]) -> None:
-    """Link a phase-2 run with the phase-1 runs whose trajectories it used, in both directions."""
-    client, unique = tracker.client, list(dict.fromkeys(run_ids))
+    """Link a phase-2 run with the phase-1 runs whose trajectories it used, in both directions.
+
+    Runs that the store does not have, as for trajectories that were copied from another machine, are left out.
+    """
+    client = tracker.client
+    unique = [run_id for run_id in dict.fromkeys(run_ids) if tracker.has_run(run_id)]
     if not unique:
         return
     tracker.tags({TRAJECTORY_RUNS_TAG: ",".join(unique)})

@@ -19,7 +19,15 @@ from ..core.config import Config
 from ..core.signals import TERMINATED, terminable
 from ..core.text import shown
 from ..figures import rendered
-from .connection import connect, experiment_id, get_run, translate_errors, translate_store_errors
+from .artifacts import is_complete
+from .connection import (
+    connect,
+    default_experiment_name,
+    experiment_id,
+    get_run,
+    translate_errors,
+    translate_store_errors,
+)
 from .descriptions import Description, describe_experiment
 from .manifests import MANIFEST, manifest_of, to_json
 from .metrics import MetricBuffer
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
 # Limits that every MLflow store accepts:
 _MAX_DIGEST_LENGTH = 36  # [characters]
 _MAX_CONTEXT_LENGTH = 500  # [characters]
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
 _PARAMS_PER_BATCH = 100  # [count]
 
 log = logging.getLogger(__name__)
@@ -60,6 +69,11 @@ class MlflowTracker:
     def reference(self) -> RunReference:
         """The ID of the run and its tracking store."""
         return RunReference(self.run_id, self.client.tracking_uri)
+
+    @property
+    def experiment_id(self) -> str:
+        """The ID of the run's experiment."""
+        return str(get_run(self.client, self.run_id).info.experiment_id)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, except those that the run already has.
@@ -151,6 +165,20 @@ class MlflowTracker:
         for path in paths:
             self.client.log_artifact(self.run_id, str(path), folder)
         self.client.log_text(self.run_id, to_json(entries), f"{folder}/{MANIFEST}")
+
+    def has_files(self, run_id: str, folder: str) -> bool:
+        """Whether a run of this store has a complete folder of files; False for a run that the store does not have."""
+        return self.has_run(run_id) and is_complete(self.client, run_id, folder)
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether the store has a run with an ID."""
+        try:
+            self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == _MISSING:
+                return False
+            raise
+        return True
 
     @contextmanager
     def child(self, name: str) -> "Iterator[MlflowTracker]":
@@ -250,7 +278,7 @@ def _resume_run(client: MlflowClient, name: str) -> Run:
 
 
 def _create_run(client: MlflowClient, name: str, experiment: str | None, parent: str | None) -> Run:
-    experiment_name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
+    experiment_name = experiment or default_experiment_name()
     with translate_errors(f"cannot start run {shown(name)}", "check that the tracking store exists and responds"):
         run_experiment_id = (
             get_run(client, parent).info.experiment_id if parent else experiment_id(client, experiment_name)

@@ -14,13 +14,13 @@ from ..tracking import (
     MlflowTracker,
     RunReference,
     fetch_trajectories,
-    find_trajectory_runs,
     link_trajectories,
     register_optimizer,
     resolve_checkpoint,
     start_run,
     version_link,
 )
+from ..trajectories.recording import read_run_id
 from .evaluate_optimizer import Evaluation, evaluate
 
 _MOST_NAMES = 8  # in a description [count]
@@ -90,17 +90,15 @@ def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> Train
     """Train in a run: fetch missing trajectories and the checkpoint to resume from, and link the runs of both."""
     names = [] if config.rounds else config.run_names
     for name in names:
-        fetch_trajectories(name, config.trajectory_dir)
+        fetch_trajectories(name, config.trajectory_dir, tracker.experiment_id)
     resume = None
     if config.resume_from is not None:
         point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / ".downloads")
         resume = point.path
         tracker.tags({"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"})
     trained = train_optimizer(config, tracker, resume)
-    parents = {f"{name}/seed_{run.seed}": run.run_id for name in names for run in find_trajectory_runs(name)}
-    link_trajectories(
-        tracker, [parents[name] for name in [*trained.training_names, *trained.held_out_names] if name in parents]
-    )
+    folders = [config.trajectory_dir / name for name in [*trained.training_names, *trained.held_out_names]]
+    link_trajectories(tracker, [run_id for folder in folders if (run_id := read_run_id(folder)) is not None])
     return trained
 
 

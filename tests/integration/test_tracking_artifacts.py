@@ -1,4 +1,4 @@
-"""Checkpoints and trajectories are downloaded completely and verified, or not at all."""
+"""Checkpoints and other files are downloaded completely and verified, or not at all."""
 
 import json
 import signal
@@ -12,10 +12,8 @@ from torch import nn
 from metaopt.core.errors import CheckpointError, TrackingError, TrajectoryError
 from metaopt.tracking import (
     ResumePoint,
-    TrajectoryRun,
     download_files,
     fetch_trajectories,
-    find_trajectory_runs,
     resolve_checkpoint,
     start_run,
 )
@@ -150,71 +148,10 @@ def test_an_invalid_manifest_is_rejected(run, tmp_path, text):
         download_files(run.run_id, "folder", tmp_path / "into")
 
 
-@pytest.fixture
-def record(store, config):
-    """Create a phase-1 run with a trajectory of one snapshot."""
-
-    def make(run_name, seed, content="w", *, fail=False, finish_upload=True):
-        try:
-            with start_run(f"{run_name}-{seed}", config) as tracker:
-                tracker.tags({"metaopt.run_name": run_name, "metaopt.phase": "target", "metaopt.seed": seed})
-                Path("step_0.safetensors").write_text(content)
-                if finish_upload:
-                    tracker.files([Path("step_0.safetensors")], "trajectory")
-                else:
-                    tracker.text(content, "trajectory/step_0.safetensors")
-                if fail:
-                    raise RuntimeError("diverged")
-        except RuntimeError:
-            pass
-        return tracker.run_id
-
-    return make
-
-
-def test_the_newest_finished_run_of_each_seed_is_found(record):
-    record("cnn", 0, "old")
-    newest = record("cnn", 0, "new")
-    other = record("cnn", 1)
-    record("cnn", 1, fail=True)
-    record("cnn", 2, finish_upload=False)
-    record("mlp", 3)
-    assert find_trajectory_runs("cnn") == [TrajectoryRun(newest, 0), TrajectoryRun(other, 1)]
-    assert find_trajectory_runs("none") == []
-
-
-def test_missing_trajectories_are_downloaded_and_local_ones_kept(record, tmp_path):
-    record("it's", 0)
-    record("it's", 1, "downloaded")
-    local = tmp_path / "trajectories" / "it's" / "seed_0"
-    local.mkdir(parents=True)
-    fetched = fetch_trajectories("it's", tmp_path / "trajectories")
-    assert fetched == [local.parent / "seed_1"]
-    assert [path.name for path in fetched[0].iterdir()] == ["step_0.safetensors"]
-    assert sorted(path.name for path in local.parent.iterdir()) == ["seed_0", "seed_1"]
-    assert not list(local.iterdir())
-    assert fetch_trajectories("it's", tmp_path / "trajectories") == []
-
-
-def test_a_damaged_trajectory_leaves_no_folder(record, store, tmp_path):
-    run_id = record("cnn", 0)
-    stored(store, run_id, "trajectory/step_0.safetensors").write_text("x")
-    with pytest.raises(TrackingError, match="is damaged"):
-        fetch_trajectories("cnn", tmp_path / "trajectories")
-    assert not list((tmp_path / "trajectories" / "cnn").iterdir())
-
-
-@pytest.mark.parametrize("seed", ["../up", "-1", "one"])
-def test_a_seed_that_is_not_an_integer_is_an_error(record, seed):
-    record("cnn", seed)
-    with pytest.raises(TrackingError, match=r"metaopt\.seed"):
-        find_trajectory_runs("cnn")
-
-
 FETCH_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from metaopt.tracking import artifacts
+from metaopt.tracking import artifacts, fetch_trajectories
 
 verify = artifacts._verify
 
@@ -224,7 +161,7 @@ def verify_and_die(path, *rest):
         os.kill(os.getpid(), signal.SIGKILL)
 
 artifacts._verify = verify_and_die
-artifacts.fetch_trajectories("cnn", Path(sys.argv[1]))
+fetch_trajectories("cnn", Path(sys.argv[1]))
 """
 
 
