@@ -22,15 +22,31 @@ def generator(*numbers: int) -> torch.Generator:
 
 @contextmanager
 def isolated(seed: int | None = None) -> Iterator[None]:
-    """Restore the state of torch's CPU generator after the block: numbers drawn inside have no effect outside.
+    """Restore the global generators after the block: numbers drawn inside have no effect outside.
+
+    These are the generators of Python, NumPy and torch, on the CPU and on CUDA devices if CUDA is in use.
 
     Args:
-        seed: seed of the generator inside the block; by default it continues from its state.
+        seed: seed of the generators inside the block; by default they continue from their states.
     """
-    with torch.random.fork_rng(devices=[]):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        try:
+            if seed is not None:
+                _seed_in_use(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def _seed_in_use(seed: int) -> None:
+    """Seed the global generators, but not those of devices that are not in use: that would change their later start."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 def seed_torch(seed: int) -> None:

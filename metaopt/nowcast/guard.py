@@ -1,16 +1,19 @@
 """The guard of a nowcast: losses on held-out data that decide what is accepted."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.errors import InvalidConfig
-from ..core.rng import isolated
-from ..tasks.measure import in_evaluation_mode
+from ..core.rng import generator, isolated
+from ..tasks.measure import in_evaluation_mode, modes_restored
+from .advice import warned_of_training_mode
 from .distributed import broadcast_from_rank_0
 
 GuardFunction = Callable[[], Tensor | float]
@@ -20,17 +23,31 @@ GuardFunction = Callable[[], Tensor | float]
 class Guard:
     """Calls a guard function without gradients and counts the calls. All ranks get the losses of rank 0.
 
+    All calls of one nowcast draw the same random numbers, so that dropout or noise does not distinguish the proposals.
+    Afterwards the global generators and the mode of each module are as before.
+
     Args:
         function: None for no guard.
+        model: the network that the function measures.
         warn: called with a message when a loss is not finite.
     """
 
-    def __init__(self, function: GuardFunction | None, warn: Callable[[str], None]) -> None:
+    def __init__(self, function: GuardFunction | None, model: nn.Module, warn: Callable[[str], None]) -> None:
         self.function, self.calls = function, 0
-        self._warn = warn
+        self._model, self._warn = model, warn
+        self._seed, self._count, self._mode_is_known = 0, 0, False
 
     def __bool__(self) -> bool:
         return self.function is not None
+
+    def start(self, step: int) -> None:
+        """Begin a nowcast: new random numbers, and no calls so far.
+
+        Args:
+            step: the present training time [steps].
+        """
+        self.calls, self._count = 0, 0
+        self._seed = generator(torch.initial_seed(), step).initial_seed()
 
     @torch.no_grad()
     def losses(self, device: torch.device) -> Float[Tensor, " examples"] | None:
@@ -38,15 +55,42 @@ class Guard:
 
         Args:
             device: device of the network, on which the process group can communicate.
+        Raises:
+            InvalidConfig: the function returned no losses, or another number of them than before in this nowcast.
         """
         if self.function is None:
             return None
         self.calls += 1
-        measured = torch.as_tensor(self.function(), dtype=torch.float64).detach().cpu().flatten()
+        warned = nullcontext() if self._mode_is_known else warned_of_training_mode(self._model)
+        self._mode_is_known = True
+        with isolated(self._seed), modes_restored(self._model), warned:
+            measured = as_losses(self.function())
+        if self._count and len(measured) != self._count:
+            raise InvalidConfig(
+                f"the guard returned {len(measured)} losses, and {self._count} before in the same nowcast; expected "
+                "the losses of the same examples. Choose examples by optimizer.steps, which is constant meanwhile"
+            )
+        self._count = len(measured)
         losses = broadcast_from_rank_0(measured, device)
         if not bool(losses.isfinite().all()):
             self._warn("the guard's loss is not finite")
         return losses
+
+
+def as_losses(result: Any) -> Float[Tensor, " examples"]:
+    """The losses that a guard function returned, float64 on the CPU.
+
+    Raises:
+        InvalidConfig: it is not a floating-point number, tensor or array, or is empty.
+    """
+    array = isinstance(result, np.ndarray | np.floating)
+    losses = torch.as_tensor(result) if array or isinstance(result, Tensor | float) else None
+    if losses is None or not losses.is_floating_point() or not losses.numel():
+        kind = type(result).__name__ if losses is None else f"a tensor of shape {tuple(losses.shape)}, {losses.dtype}"
+        raise InvalidConfig(
+            f"the guard returned {kind}; expected the loss as a floating-point number, or a tensor with one per example"
+        )
+    return losses.detach().to("cpu", torch.float64).flatten()
 
 
 class BatchesGuard:

@@ -13,6 +13,7 @@ from ..core.errors import LayoutMismatch
 from ..core.rng import isolated
 from ..weights.layout import Layout
 from ..weights.selection import trainable
+from .buffers import SavedBuffers
 from .distributed import broadcast_in_place
 
 
@@ -20,7 +21,7 @@ class Saved(NamedTuple):
     """Copies of a network's trainable weights, in full precision, and of its buffers, such as running statistics."""
 
     weights: list[Tensor]
-    buffers: list[Tensor]
+    buffers: SavedBuffers
 
 
 class ModelState:
@@ -30,11 +31,13 @@ class ModelState:
         model: the network, or a wrapper of `torch.compile` or `DistributedDataParallel` around it. Names of weights are
             those of the network without the wrapper.
     Raises:
-        LayoutMismatch: the network has no trainable weights.
+        LayoutMismatch: the network has no trainable weights, or one that cannot be forecast; or its weights are sharded
+            over processes.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = _unwrapped(model)
+        self.model = unwrapped(model)
+        _check_present(self.model)
         self.layout = Layout.of(self.model)
         self.named = dict(trainable(self.model))
 
@@ -111,13 +114,13 @@ class ModelState:
         _copy(saved.weights, self.weights)
         self.restore_buffers(saved.buffers)
 
-    def save_buffers(self) -> list[Tensor]:
+    def save_buffers(self) -> SavedBuffers:
         """Copy the buffers."""
-        return [buffer.detach().clone() for buffer in self.model.buffers()]
+        return SavedBuffers(self.model)
 
-    def restore_buffers(self, saved: list[Tensor]) -> None:
+    def restore_buffers(self, saved: SavedBuffers) -> None:
         """Restore what `save_buffers` copied."""
-        _copy(saved, list(self.model.buffers()))
+        saved.restore()
 
     @contextmanager
     def restored_on_error(self) -> Iterator[Saved]:
@@ -130,7 +133,8 @@ class ModelState:
             raise
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside the wrappers of `torch.compile` and `DistributedDataParallel`."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
@@ -138,6 +142,25 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def moved_by(base: torch.optim.Optimizer) -> list[int]:
+    """The identities of the parameters of a base optimizer, in its order."""
+    return [id(parameter) for group in base.param_groups for parameter in group["params"]]
+
+
+def _check_present(model: nn.Module) -> None:
+    for name, parameter in trainable(model):
+        if parameter.is_meta:
+            raise LayoutMismatch(
+                f"{name} of {type(model).__name__} is on the meta device: it has no values. Move the network to a "
+                "device with to_empty(device=…) and initialise or load it before Nowcast is built"
+            )
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise LayoutMismatch(
+            f"the weights of {type(model).__name__} are sharded over processes (FSDP). A forecast needs whole weights: "
+            "use DistributedDataParallel"
+        )
 
 
 @torch.no_grad()

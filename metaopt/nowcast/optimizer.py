@@ -10,26 +10,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.errors import CheckpointError, InvalidConfig
+from ..core.errors import InvalidConfig
 from ..core.moved import renamed_keywords
 from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer
 from ..weights.averaging import SHORT_DECAY, ExponentialMovingAverage
+from .advice import warn_of_missing_functions
 from .distributed import verdict_of_rank_0
 from .guard import Guard, GuardFunction
 from .history import AverageOffset, History
-from .model_state import ModelState, Saved
+from .model_state import ModelState, Saved, moved_by
 from .policy import NowcastEvent, NowcastPolicy, as_horizons
 from .proposals import Proposal, Proposals
+from .state import shift_copies, split_state, with_nowcast_state
+from .wrapper import OptimizerWrapper
 
 log = logging.getLogger(__name__)
 
-_STATE_KEYS = ("steps", "events", "times", "history", "layout", "averages", "lead")
 _OLD_KEYWORDS = {"optimizer": "forecaster", "horizon": "horizons", "straight": "min_cosine"}
 
 
-class Nowcast(torch.optim.Optimizer):
+class Nowcast(OptimizerWrapper):
     """Wraps a base optimizer and periodically replaces the weights by a forecast of a generative optimizer.
 
     Use it in place of the base optimizer. It works with learning-rate schedulers, closures, parameter groups and
@@ -114,13 +116,12 @@ class Nowcast(torch.optim.Optimizer):
         self.policy = _make_policy(policy, every=every, stride=stride, **given)
         if moments not in ("keep", "reset"):
             raise InvalidConfig(f"moments is {shown(moments)}; expected 'keep' or 'reset'")
-        self._model_state = ModelState(model)
-        self._model_state.check_moved_by(base)
+        super().__init__(base)
+        ModelState(model).check_moved_by(base)
         own_average = None if ema is None else ExponentialMovingAverage(ema)
-        super().__init__(base.param_groups, base.defaults)
-        self.base, self.model, self.layout = base, model, self._model_state.layout
-        loaded = not isinstance(source, GenerativeOptimizer)
-        self.forecaster: GenerativeOptimizer = load_optimizer(source) if loaded else source
+        self.model = model
+        self._follow_device = not isinstance(source, GenerativeOptimizer)
+        self.forecaster: GenerativeOptimizer = load_optimizer(source) if self._follow_device else source
         decay = self.forecaster.averaging
         self._predicted_average = ExponentialMovingAverage(decay) if decay else None
         self._short_average = ExponentialMovingAverage(SHORT_DECAY) if decay and guard is not None else None
@@ -128,31 +129,28 @@ class Nowcast(torch.optim.Optimizer):
         self.moments = moments
         self.steps = 0
         self.events: list[NowcastEvent] = []
-        self._guard = Guard(guard, self._warn)
-        self._history = History(self.forecaster.history, self.layout)
-        self._offset = AverageOffset()
-        self._proposals = Proposals(
-            self.forecaster,
-            self._model_state,
-            self._history,
-            self._guard,
-            self.policy,
-            reestimate,
-            self._warn,
-            follow_device=loaded,
-        )
+        self._guard = Guard(guard, model, self._warn)
+        self._reestimate = reestimate
         self._warned = False
-        self._share_with_base()
+        self._start_history()
+        warn_of_missing_functions(model, guard=guard is not None, reestimate=reestimate is not None)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def __repr__(self) -> str:
+        guard = "with a guard" if self._guard else "without a guard"
+        parts = f"every={self.policy.every}, stride={self.policy.stride}, horizons={list(self.policy.all_horizons)}"
+        forecaster = type(self.forecaster).__name__
+        return f"Nowcast({parts}, forecaster={forecaster}, {guard}, after {self.steps} steps)\nbase: {self.base!r}"
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform a step of the base optimizer, then a nowcast if one is due.
 
-        Returns: the result of the base optimizer's step: the loss that the closure returned, or None without a closure.
         Raises:
-            LayoutMismatch: a nowcast is due, but since construction some of the model's parameters were added, removed,
-                replaced, frozen or unfrozen.
+            LayoutMismatch: the parameter groups are no longer the trainable parameters of the model; or a nowcast is
+                due, and some of these parameters were replaced, frozen or unfrozen.
         """
-        if not len(self._history):  # not in the constructor: weights may be loaded after construction
+        self._follow_groups()
+        # Not in the constructor: weights may be loaded after construction.
+        if not len(self._history) and self.policy.snapshot_due(self.steps):
             self._history.add(self.steps, self._model_state.weights)
         loss = self.base.step(closure)
         self.steps += 1
@@ -183,6 +181,7 @@ class Nowcast(torch.optim.Optimizer):
         """
         if self.average is None:
             raise InvalidConfig("there is no running average of the weights; set ema of Nowcast, for example ema=0.99")
+        self._follow_groups()
         saved = self._model_state.save()
         try:
             if self.average.updates:
@@ -193,11 +192,11 @@ class Nowcast(torch.optim.Optimizer):
         finally:
             self._model_state.restore(saved)
 
-    def state_dict(self) -> dict[str, Any]:
+    def _state_dict(self) -> dict[str, Any]:
         """The state of the base optimizer and, with the key `nowcast`, the state of the nowcasts.
 
-        Resumed training is bitwise identical to uninterrupted training. All values are tensors, numbers, strings, lists
-        or dicts (or None), so `torch.load(weights_only=True)` can load them.
+        Resumed training is bitwise identical to uninterrupted training. All values are tensors, numbers, strings,
+        lists, tuples or dicts (or None), so `torch.load(weights_only=True)` can load them.
         """
         nowcast = {
             "steps": self.steps,
@@ -206,30 +205,19 @@ class Nowcast(torch.optim.Optimizer):
             "averages": [average.state_dict() for average in self._averages],
             "lead": self._offset.state_dict(),
         }
-        return {**self.base.state_dict(), "nowcast": nowcast}
+        return with_nowcast_state(self.base.state_dict(), nowcast)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state that `state_dict` returned. If one of the errors below is raised, the optimizer is unchanged.
+    def _load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state.
 
         Raises:
             CheckpointError: the state is incomplete, or was not returned by `Nowcast.state_dict`.
             LayoutMismatch: the snapshots in the state belong to another network.
         """
-        if "nowcast" not in state_dict:
-            raise CheckpointError(
-                "this is not a state of Nowcast; expected the result of Nowcast.state_dict(). To load "
-                "the state of a base optimizer, load it into the base optimizer before wrapping it in Nowcast"
-            )
-        nowcast = state_dict["nowcast"]
-        if missing := [name for name in _STATE_KEYS if name not in nowcast]:
-            raise CheckpointError(
-                f"this optimizer state has no {', '.join(missing)}: another version of metaopt wrote it, or it is "
-                "damaged. Remove the key 'nowcast' and load the rest into the base optimizer; the history then starts "
-                "empty"
-            )
+        base_state, nowcast = split_state(state_dict)
+        self._follow_groups()
         self._history.check_state(nowcast)
-        self.base.load_state_dict({name: value for name, value in state_dict.items() if name != "nowcast"})
-        self._share_with_base()
+        self.base.load_state_dict(base_state)
         self.steps = nowcast["steps"]
         self.events = [NowcastEvent(*event) for event in nowcast["events"]]
         self._history.load_state_dict(nowcast)
@@ -239,20 +227,43 @@ class Nowcast(torch.optim.Optimizer):
             if average.decay in saved:
                 average.load_state_dict(saved[average.decay], self._model_state.weights)
 
-    def _share_with_base(self) -> None:
-        """Share these attributes with the base optimizer, because learning-rate schedulers read and change them."""
-        self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
-
     @property
     def _averages(self) -> list[ExponentialMovingAverage]:
         """All distinct running averages: that of `averaged_weights`, the predicted and the short-term average."""
         averages = dict.fromkeys([self.average, self._predicted_average, self._short_average])
         return [average for average in averages if average is not None]
 
+    def _start_history(self) -> None:
+        """Begin an empty history of the weights that the base optimizer moves now."""
+        self._model_state = ModelState(self.model)
+        self._model_state.check_moved_by(self.base)
+        self._moved = moved_by(self.base)
+        self.layout = self._model_state.layout
+        self._history = History(self.forecaster.history, self.layout)
+        self._offset = AverageOffset()
+        self._proposals = Proposals(
+            self.forecaster,
+            self._model_state,
+            self._history,
+            self._guard,
+            self.policy,
+            self._reestimate,
+            self._warn,
+            follow_device=self._follow_device,
+        )
+        for average in self._averages:
+            average.reset()
+
+    def _follow_groups(self) -> None:
+        """Begin a new history if the base optimizer moves other parameters than before, after `add_param_group`."""
+        if moved_by(self.base) != self._moved:
+            self._start_history()
+            log.info("the parameter groups changed; the history starts again, of %s weights", f"{self.layout.size:,}")
+
     def _nowcast(self) -> None:
         self._model_state.check_unchanged()
         self._offset.set(None, self.steps)
-        self._guard.calls = 0
+        self._guard.start(self.steps)
         if not verdict_of_rank_0(self._history.is_finite(), self._model_state.device):
             self._history.clear()
             for average in self._averages:
@@ -317,6 +328,7 @@ class Nowcast(torch.optim.Optimizer):
             self._history.shift(index, shift)
             for average in self._averages:
                 average.shift(index, shift)
+            shift_copies(self.base.state.get(self._model_state.weights[index], {}), shift)
         if self.moments == "reset":
             for weights in self._model_state.weights:
                 self.base.state.pop(weights, None)

@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.rng import isolated
 from ..generative.base import GenerativeOptimizer
+from ..tasks.measure import modes_restored
 from ..weights.layout import is_finite
+from .buffers import SavedBuffers
 from .distributed import broadcast_in_place, is_rank_0, verdict_of_rank_0
 from .guard import Guard
 from .history import History
@@ -30,7 +33,7 @@ class Proposal(NamedTuple):
 
     horizon: int
     weights: Float[Tensor, " weights"] | None
-    buffers: list[Tensor]
+    buffers: SavedBuffers
     losses: Float[Tensor, " examples"] | None
 
     @property
@@ -119,7 +122,9 @@ class Proposals:
     def update_buffers(self) -> None:
         """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks."""
         if self._reestimate is not None:
-            self._reestimate()
+            # A data loader that is opened draws a number, and BatchNorm is updated in training mode.
+            with isolated(), modes_restored(self._model_state.model):
+                self._reestimate()
         broadcast_in_place(self._model_state.model.buffers())
 
     def _finite_proposals(self, step: int, saved: Saved) -> Iterator[Proposal]:

@@ -51,8 +51,15 @@ def example_losses(model: nn.Module, task: Task, batches: Iterable[Batch]) -> Fl
 @contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode while the block runs, then restore the mode of each module."""
+    with modes_restored(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def modes_restored(model: nn.Module) -> Iterator[None]:
+    """Restore the mode of each module after the block: training or evaluation."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         yield
     finally:

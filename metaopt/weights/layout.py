@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
 from ..core.text import shown
-from .selection import trainable
+from .selection import check_trainable, trainable
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,13 @@ class Layout:
         """The layout of a network's trainable weights.
 
         Raises:
-            LayoutMismatch: the network has no trainable weights.
+            LayoutMismatch: the network has no trainable weights, or one that cannot be recorded (`check_trainable`).
         """
+        check_trainable(model)
         tensors = tuple(
             WeightTensor(name, tuple(parameter.shape), str(parameter.dtype).removeprefix("torch."))
             for name, parameter in trainable(model)
         )
-        if not tensors:
-            raise LayoutMismatch(f"{type(model).__name__} has no trainable weights; set requires_grad on some of them")
         return cls(tensors)
 
     @cached_property

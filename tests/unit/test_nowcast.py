@@ -168,7 +168,7 @@ def test_rejection_restores_weights_and_buffers_exactly(norm):
 def test_float64_weights_are_restored_in_full():
     model, alone = network().double(), network().double()
     inputs = torch.randn(8, 4, dtype=torch.float64)
-    guard = iter(range(10)).__next__  # rises, whatever the weights
+    guard = map(float, range(10)).__next__  # rises, whatever the weights
     for mover, net in (
         (Nowcast(adam(model), model, Shift(1.0), every=1, stride=1, horizons=1, guard=guard), model),
         (adam(alone), alone),
@@ -196,7 +196,7 @@ def test_proposal_that_is_not_finite_is_rejected_and_reported_once(bad, caplog):
     with caplog.at_level(logging.WARNING):
         train(model, Nowcast(adam(model), model, Shift(bad), every=2, stride=2), range(6))
     assert same_state(model, trained_alone(6))
-    assert [record.message for record in caplog.records] == [
+    assert [record.message for record in caplog.records if record.name == Nowcast.__module__] == [
         "a forecast of the weights is not finite at step 2; training continues. Further warnings are suppressed"
     ]
 
