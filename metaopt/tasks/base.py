@@ -97,6 +97,7 @@ class TaskConfig:
         metrics: names of the metrics besides the loss.
         loss_change_std: standard deviation of the change of the training loss from one step to the next, measured in
             phase 1; None before that.
+        notes: what was ignored or converted in the data, a line each.
     """
 
     kind: Kind
@@ -105,10 +106,11 @@ class TaskConfig:
     target_loss: float
     metrics: tuple[str, ...]
     loss_change_std: float | None = None
+    notes: tuple[str, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "metrics": list(self.metrics)}
+        return {**asdict(self), "metrics": list(self.metrics), "notes": list(self.notes)}
 
 
 class Task(ABC):
@@ -128,6 +130,8 @@ class Task(ABC):
     rows_at_once: int = 500
     """Batch size of evaluation [examples]; bounds memory."""
     splits: dict[Split, Examples]
+    notes: tuple[str, ...] = ()
+    """What was ignored or converted in the data, a line each."""
 
     @property
     @abstractmethod
@@ -167,6 +171,7 @@ class Task(ABC):
             baseline_loss=self.baseline_loss,
             target_loss=self.target_share * self.baseline_loss,
             metrics=self.metric_names,
+            notes=self.notes,
         )
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:

@@ -1,31 +1,30 @@
 """Image classification on a folder of image files: train/<class>/<image> and test/<class>/<image>."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import PIL
 import torch
-from jaxtyping import UInt8
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..core.config import option
 from ..core.errors import InvalidConfig, TaskDataError
 from .base import Batch, SplitConfig, error_source
 from .cache import CacheEntry, cache_key, cached
+from .data_files import Found, find_files, report
 from .image_augmentation import AugmentedClassification, standardised
+from .image_files import SUFFIXES, ImageFacts, Range, decode, inspect, value_range
 
 log = logging.getLogger(__name__)
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _SUMMED_AT_ONCE = 1024  # images; bounds memory
 _VALUES_AT_ONCE = 2**21  # numbers in the inputs of one forward pass; bounds memory
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _EXPECTED = "expected train/<class>/<image> and test/<class>/<image>"
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L")  # convert() would clip them at 255
 
 
 class ImageFolderConfig(SplitConfig):
@@ -54,11 +53,12 @@ class ImageFolder(AugmentedClassification):
     Config = ImageFolderConfig
 
     def __init__(self, config: ImageFolderConfig) -> None:
-        train, test = (find_images(config.data_dir / part) for part in ("train", "test"))
+        train, test, notes = find_images(config.data_dir)
         with error_source(config.data_dir):
             self.class_names = class_names(train, test)
         stored, facts = cached("images", _key(config, [*train, *test]), partial(_decode_all, config, train, test))
         _report_skipped(facts["broken"], config)
+        self.notes = report([*notes, *facts["notes"]])
         with error_source(config.data_dir):
             super().__init__(
                 Batch(stored["train"], stored["train_labels"]),
@@ -78,17 +78,32 @@ class ImageFile(NamedTuple):
     class_name: str
 
 
-def find_images(folder: Path) -> list[ImageFile]:
-    """The images below each class folder, sorted by path.
+def find_images(folder: Path) -> tuple[list[ImageFile], list[ImageFile], list[str]]:
+    """The training images and the test images, sorted by path, and what a user must know of the search.
 
     Raises:
-        TaskDataError: the folder or the images are missing.
+        TaskDataError: a folder or its images are missing, or train/ and test/ overlap.
     """
-    if not folder.is_dir():
-        raise TaskDataError(f"there is no folder {folder}; {_EXPECTED}. Check data_dir")
-    images = [ImageFile(path, inside.name) for inside in _class_folders(folder) for path in _images_below(inside)]
+    parts = [folder / name for name in ("train", "test")]
+    found = dict(zip(parts, find_files([part for part in parts if part.is_dir()], SUFFIXES), strict=False))
+    train, test = (_by_class(part, found.get(part)) for part in parts)
+    return train, test, [note for part in parts for note in found[part].notes(str(part))]
+
+
+def _by_class(part: Path, found: Found | None) -> list[ImageFile]:
+    """The images that are inside class folders; others are counted as ignored."""
+    if found is None:
+        raise TaskDataError(f"there is no folder {part}; {_EXPECTED}. Check data_dir")
+    inside = [path for path in found.files if path.parent != part]
+    if outside := len(found.files) - len(inside):
+        found.ignored["images outside of class folders"] += outside
+    images = [ImageFile(path, path.relative_to(part).parts[0]) for path in inside]
     if not images:
-        raise TaskDataError(f"{folder} holds no images in folders; {_EXPECTED}, with names that end in {_suffixes()}")
+        raise TaskDataError(f"{part} holds no images in folders; {_EXPECTED}, with names that end in {_suffixes()}")
+    if empty := sorted({folder.name for folder in found.folders} - {image.class_name for image in images}):
+        raise TaskDataError(  # most likely a mistake, so not just a class without examples
+            f"{part / empty[0]} holds no images; fill it with files that end in {_suffixes()}, or remove it"
+        )
     return images
 
 
@@ -109,76 +124,62 @@ def class_names(train: Sequence[ImageFile], test: Sequence[ImageFile]) -> list[s
     return names
 
 
-def decode(path: Path, size: int, channels: int) -> UInt8[Tensor, "channels size size"]:
-    """Read an image, rotate it upright, and resize and crop its centre to a square.
-
-    Transparent pixels become white; 16-bit values become 8-bit.
-
-    Raises:
-        TaskDataError: the file cannot be read as an image.
-    """
-    try:
-        with Image.open(path) as file:
-            image = _opaque(ImageOps.exif_transpose(file)).convert("L" if channels == 1 else "RGB")
-        if image.size != (size, size):
-            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    except Exception as error:  # decoders raise many types on invalid bytes
-        raise TaskDataError(f"{path} cannot be read as an image ({type(error).__name__}: {error})") from error
-    return torch.from_numpy(np.array(image)).reshape(size, size, channels).movedim(-1, 0)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """The image without transparency, with at most 8 bits per value."""
-    if image.mode in _SIXTEEN_BIT_MODES:
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image
-    transparent = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
-
-
-def _class_folders(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-
-
-def _images_below(folder: Path) -> list[Path]:
-    images = [path for path in folder.rglob("[!.]*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
-    if not images:  # most likely a mistake, so not just a class without examples
-        raise TaskDataError(f"{folder} holds no images; fill it with files that end in {_suffixes()}, or remove it")
-    return sorted(images, key=Path.as_posix)
-
-
 def _suffixes() -> str:
-    return ", ".join(_SUFFIXES)
+    return ", ".join(SUFFIXES)
 
 
 def _key(config: ImageFolderConfig, files: Sequence[ImageFile]) -> str:
-    """A cache key of the files, their paths in the folder, and the size and channels of the decoded images."""
+    """A cache key of the files, their paths in the folder, the size and channels of the decoded images, and Pillow."""
     stats = [(path.relative_to(config.data_dir).as_posix(), path.stat()) for path, _ in files]
-    versions = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    return cache_key(_CACHE_VERSION, config.image_size, config.channels, *versions)
+    versions = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
+    return cache_key(_CACHE_VERSION, PIL.__version__, config.image_size, config.channels, *versions)
 
 
 def _decode_all(config: ImageFolderConfig, train: Sequence[ImageFile], test: Sequence[ImageFile]) -> CacheEntry:
     log.info("decoding %d images in %s", len(train) + len(test), config.data_dir)
     names = class_names(train, test)
+    inspected = _inspect_all([*train, *test])
+    values = value_range([facts.extremes for facts in inspected if facts.extremes])
     tensors, broken = {}, []
     for part, files in (("train", train), ("test", test)):
-        tensors[part], readable, reasons = _decode_part(config, files)
+        tensors[part], readable, reasons = _decode_part(config, files, values)
         tensors[f"{part}_labels"] = torch.tensor([names.index(file.class_name) for file in readable], dtype=torch.int64)
         broken += reasons
     tensors["mean"], tensors["std"] = _statistics(tensors["train"])
-    return CacheEntry(tensors, {"broken": broken})
+    return CacheEntry(tensors, {"broken": broken, "notes": _notes(config, inspected, values)})
 
 
-def _decode_part(config: ImageFolderConfig, files: Sequence[ImageFile]) -> tuple[Tensor, list[ImageFile], list[str]]:
+def _inspect_all(files: Sequence[ImageFile]) -> list[ImageFacts]:
+    """The facts of all readable files; the others are reported when they are decoded."""
+    found: list[ImageFacts] = []
+    for file in files:
+        with suppress(TaskDataError):
+            found.append(inspect(file.path))
+    return found
+
+
+def _notes(config: ImageFolderConfig, inspected: Sequence[ImageFacts], values: Range | None) -> list[str]:
+    several = sum(facts.several for facts in inspected)
+    notes = [f"{config.data_dir}: {several} files hold several images; the first of each is read"] if several else []
+    if values:
+        count = sum(facts.extremes is not None for facts in inspected)
+        notes.append(
+            f"{config.data_dir}: {count} images have more than 8 bits; {values.low:g} becomes black and "
+            f"{values.high:g} white, the usual range that contains all their values"
+        )
+    return notes
+
+
+def _decode_part(
+    config: ImageFolderConfig, files: Sequence[ImageFile], values: Range | None
+) -> tuple[Tensor, list[ImageFile], list[str]]:
     """The decoded images, their files, and the errors of unreadable files."""
     images = torch.empty(len(files), config.channels, config.image_size, config.image_size, dtype=torch.uint8)
     readable: list[ImageFile] = []
     broken: list[str] = []
     for file in files:
         try:
-            images[len(readable)] = decode(file.path, config.image_size, config.channels)
+            images[len(readable)] = decode(file.path, config.image_size, config.channels, values)
             readable.append(file)
         except TaskDataError as error:
             broken.append(str(error))

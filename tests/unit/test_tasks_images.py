@@ -8,7 +8,7 @@ from PIL import Image
 
 from metaopt.core.errors import InvalidConfig, TaskDataError
 from metaopt.tasks import load_task
-from metaopt.tasks.image_folder import decode
+from metaopt.tasks.image_files import decode
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +138,103 @@ def test_an_invalid_folder_is_an_error(folder, corrupt, message):
     with pytest.raises(TaskDataError, match=message) as caught:
         load(folder)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir", "__MACOSX"])
+@pytest.mark.parametrize("inside", ["train", "train/dog", "train/dog/deep"])
+def test_hidden_and_system_folders_are_no_data(folder, caplog, name, inside):
+    before = load(folder).digest()
+    hidden = folder / inside / name / "deeper"
+    hidden.mkdir(parents=True)
+    shutil.copy(folder / "train" / "dog" / "0.png", hidden)
+    for _ in range(2):  # also where the images come from the cache
+        caplog.clear()
+        task = load(folder)
+        assert task.digest() == before
+        assert task.class_names == ["cat", "dog"]
+        assert f"{folder / 'train'}: ignored 1 hidden or system folders" in caplog.text
+        assert task.describe().to_mapping()["notes"] == list(task.notes)
+        assert "ignored 1 hidden" in task.notes[0]
+
+
+def test_ignored_files_are_counted(folder):
+    shutil.copy(folder / "train" / "dog" / "0.png", folder / "train" / "outside.png")
+    (folder / "train" / "dog" / "notes.txt").write_text("")
+    (folder / "train" / "dog" / "Thumbs.db").write_text("")
+    (folder / "train" / "dog" / "link.png").symlink_to("0.png")
+    assert load(folder).notes == (
+        f"{folder / 'train'}: ignored 1 hidden or system files, 1 images outside of class folders, 1 links to what is "
+        "read already, 1 files with other endings (.txt 1)",
+    )
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".avif", ".JPG", ".Png", ".pnm"])
+def test_more_endings_are_images(folder, ending):
+    with Image.open(folder / "train" / "dog" / "0.png") as image:
+        kind = {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF", ".JPG": "JPEG", ".pnm": "PPM"}.get(ending, "PNG")
+        image.save(folder / "train" / "dog" / f"more{ending}", format=kind)
+    task = load(folder)
+    assert sum(map(len, task.splits.values())) == 33
+    assert task.notes == ()
+
+
+def test_test_images_that_are_links_to_training_images_are_not_used(folder):
+    for path in (folder / "test" / "cat").iterdir():
+        path.unlink()
+        path.symlink_to(folder / "train" / "cat" / path.name)
+    with pytest.raises(TaskDataError, match=r"test/cat holds no images"):
+        load(folder)
+    shutil.rmtree(folder / "test")
+    (folder / "test").symlink_to("train")
+    with pytest.raises(TaskDataError, match="overlap"):
+        load(folder)
+
+
+def test_classes_may_be_links_out_of_the_folder(folder, tmp_path):
+    before = load(folder).digest()
+    for part in ("train", "test"):
+        (folder / part / "dog").rename(tmp_path / f"dogs of {part}")
+        (folder / part / "dog").symlink_to(tmp_path / f"dogs of {part}")
+    task = load(folder)
+    assert task.digest() == before
+    assert task.notes == tuple(f"{folder / part}: 1 links out of it are followed" for part in ("train", "test"))
+
+
+def test_images_of_12_bits_are_scaled_alike(folder):
+    for brightness, path in enumerate(sorted(folder.rglob("*.png"))):
+        path.unlink()
+        pixels = np.full((6, 6), 100 * brightness + 900, np.uint16)
+        Image.fromarray(pixels).save(path.with_suffix(".tif"))
+    task = load(folder, channels=1)
+    assert task.notes == (
+        f"{folder}: 32 images have more than 8 bits; 0 becomes black and 4095 white, the usual range "
+        "that contains all their values",
+    )
+    assert task.splits["validation"][:].inputs.unique().numel() == 8
+    Image.fromarray(np.full((6, 6), -1.5, np.float32)).save(folder / "train" / "dog" / "float.tif")
+    with pytest.raises(TaskDataError, match=r"float\.tif has floats, .* whole numbers"):
+        load(folder, channels=1)
+
+
+def test_files_of_several_images_are_counted(folder):
+    frames = [Image.new("L", (6, 6), grey) for grey in (0, 255)]
+    frames[0].save(folder / "train" / "dog" / "moves.gif", save_all=True, append_images=frames[1:])
+    for _ in range(2):
+        assert load(folder).notes == (f"{folder}: 1 files hold several images; the first of each is read",)
+
+
+def test_a_replaced_image_with_the_same_size_and_time_is_decoded_again(folder):
+    path = folder / "train" / "cat" / "0.png"
+    times, before = path.stat(), load(folder).digest()
+    data = path.read_bytes()
+    for other in sorted(folder.glob("train/*/*.png")):
+        if other != path and other.stat().st_size == len(data):
+            path.write_bytes(other.read_bytes())
+            break
+    else:
+        pytest.skip("all files differ in size")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert load(folder).digest() != before
 
 
 def test_two_channels_are_an_error(folder):
