@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..core.config import Config, default_text, is_switch, read_config_file, read_value
+from ..core.config import Config, default_text, is_switch, read_config_file
 from ..core.errors import UnknownName
 from ..core.registry import Registry, suggest
 from ..core.text import shown
+from ..core.values import coerce
+from ..core.yaml_values import read_value
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..targets import TARGETS
 from ..tasks import TASKS
@@ -42,13 +44,13 @@ def config_command(
 
     def callback(config: Path | None, **flags: Any) -> None:
         context = click.get_current_context()
-        values = read_config_file(config) if config else {}
         given = {
             flag: value
             for flag, value in flags.items()
             if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
         }
-        settings = kind.from_mapping(with_plugin_flags(kind, {**values, **given}, context.args))
+        values = {**_file_values(kind, config, given, context.args), **given}
+        settings = kind.from_mapping(with_plugin_flags(kind, values, context.args))
         with redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             returned = workflow(settings)
         show(to_result(returned, settings), name)
@@ -66,6 +68,26 @@ def config_command(
             "allow_extra_args": True,
         },
     )
+
+
+def _file_values(
+    kind: type[Config], path: Path | None, given: Mapping[str, Any], words: Sequence[str]
+) -> dict[str, Any]:
+    """The parameters in the file of `--config` that no flag overrides; names of code only if the user trusts them.
+
+    Args:
+        given: flags that are parameters, with their values.
+        words: the rest of the command line, which may contain old names of parameters.
+    """
+    if path is None:
+        return {}
+    flags = {kind.renamed.get(name, name): value for name, value in (*_flags(words), *given.items())}
+    values = {
+        name: value for name, value in read_config_file(path).items() if kind.renamed.get(name, name) not in flags
+    }
+    if not coerce("trust_config", flags.get("trust_config", False), bool):
+        kind.refuse_code(values, path, flags=True)
+    return values
 
 
 def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[str]:
@@ -131,6 +153,7 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
     merged = dict(values)
     config = kind.from_mapping(values)
     plug_ins = [each for each in _PLUG_INS if {each.options, each.name} <= set(kind.names())]
+    added: dict[str, dict[str, Any]] = {plug_in.options: {} for plug_in in plug_ins}
     for flag, text in _flags(words):
         if flag in kind.renamed:
             merged[flag] = text
@@ -138,12 +161,11 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
         for plug_in in plug_ins:
             known = _parameters(plug_in.registry, getattr(config, plug_in.name))
             if known is None or flag in known:
-                options = merged.get(plug_in.options) or getattr(config, plug_in.options)
-                merged[plug_in.options] = {**options, flag: read_value(text) if known is None else text}
+                added[plug_in.options][flag] = read_value(text) if known is None else text
                 break
         else:
             raise click.UsageError(f"unknown flag --{flag.replace('_', '-')}: {_nearest(flag, kind, config, plug_ins)}")
-    return merged
+    return merged | {name: {**getattr(config, name), **options} for name, options in added.items() if options}
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -13,25 +13,21 @@ parameter have its name, its default and its help text.
 
 import dataclasses
 import json
-import math
-import re
-import types
+import shlex
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, dataclass_transform
 
-import yaml
-
-from .errors import InvalidConfig
+from .errors import InvalidConfig, UntrustedCode
 from .moved import warn_renamed
 from .registry import suggest
 from .text import shown
-
-Options = Mapping[str, Any]
-"""Keyword arguments of a plug-in: a mapping in YAML, or text such as `"hidden=64 widths=[16,32]"` in a flag."""
+from .values import Options as Options
+from .values import Range as Range
+from .values import check_rule, coerce
+from .yaml_values import read_values_file
 
 
 def option(
@@ -40,8 +36,10 @@ def option(
     help: str,
     above: float | None = None,
     at_least: float | None = None,
+    at_most: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
+    runs_code: Callable[[Any], bool] | None = None,
 ) -> Any:
     """Declare a parameter of a configuration.
 
@@ -50,36 +48,28 @@ def option(
         help: its help text, a sentence.
         above: exclusive lower bound of a number, and of each number of a range or a tuple.
         at_least: inclusive lower bound.
+        at_most: inclusive upper bound.
         below: exclusive upper bound.
         choices: the only valid values.
+        runs_code: tells the values that let code run. A file may give them only if the user trusts it (decision 0024).
     """
-    metadata = {"help": help, "above": above, "at_least": at_least, "below": below, "choices": choices}
+    metadata = {
+        "help": help, "above": above, "at_least": at_least, "at_most": at_most, "below": below, "choices": choices,
+        "runs_code": runs_code,
+    }  # fmt: skip
     if isinstance(default, Mapping):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True)
-class Range:
-    """A positive value, or a range from which each run draws a value log-uniformly."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def parse(cls, value: Any) -> Self:
-        """Read `0.001` or `"5e-4:3e-3"`."""
-        if isinstance(value, Range):
-            return cls(value.low, value.high)
-        low, _, high = str(value).partition(":")
-        return cls(float(low), float(high or low))
-
-    def at(self, fraction: float) -> float:
-        """The value at a fraction (0 to 1) between low and high on a log scale: low · (high / low)^fraction."""
-        return self.low if self.low == self.high else self.low * (self.high / self.low) ** fraction
-
-    def __str__(self) -> str:
-        return repr(self.low) if self.low == self.high else f"{self.low!r}:{self.high!r}"
+def trust_option() -> Any:
+    """Declare the parameter `trust_config`, the user's permission that files name code to import."""
+    return option(
+        default=False,
+        help="Import code that a file names (package.module:build in a configuration, mixture, case or trajectory); "
+        "only for files that are your own.",
+        runs_code=bool,
+    )
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option,))
@@ -101,7 +91,7 @@ class Config:
         types_of = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = coerce(field.name, getattr(self, field.name), types_of[field.name])
-            _check_rule(field.name, value, field.metadata)
+            check_rule(field.name, value, field.metadata)
             object.__setattr__(self, field.name, value)
 
     @classmethod
@@ -122,8 +112,44 @@ class Config:
                 warn_renamed(f"the parameter {shown(name)} of {cls.__name__}", repr(cls.renamed[name]))
             elif name not in cls.names():
                 raise InvalidConfig(f"unknown parameter {shown(name)} for {cls.__name__}: {suggest(name, cls.names())}")
-            known[cls.renamed.get(name, name)] = value
+            new = cls.renamed.get(name, name)
+            if new in known:
+                raise InvalidConfig(f"{name} and another name of the same parameter are given; give {new} only")
+            known[new] = value
         return cls(**known)
+
+    @classmethod
+    def from_file_values(cls, values: Mapping[str, Any], source: object, *, trusted: bool) -> Self:
+        """Build a configuration from names and values that a file contains.
+
+        Args:
+            source: the file, for messages.
+            trusted: whether the user permits the file to name code.
+        Raises:
+            UntrustedCode: a value lets code run, and the file is not trusted.
+            InvalidConfig: an unknown name, or an invalid value.
+        """
+        if not trusted:
+            cls.refuse_code(values, source)
+        return cls.from_mapping(values)
+
+    @classmethod
+    def refuse_code(cls, values: Mapping[str, Any], source: object, flags: bool = False) -> None:
+        """Raise if a value that a file contains lets code run: it may be the file of somebody else.
+
+        Args:
+            flags: whether the parameters are flags of the command, so that the user can give the value there.
+        Raises:
+            UntrustedCode: states the value and how to permit it.
+            InvalidConfig: such a parameter has an invalid value.
+        """
+        types_of = typing.get_type_hints(cls)
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for given, value in values.items():
+            name = cls.renamed.get(given, given)
+            runs_code = fields[name].metadata["runs_code"] if name in fields else None
+            if runs_code and runs_code(coerced := coerce(name, value, types_of[name])):
+                raise untrusted_code(source, given, coerced, flags)
 
     def to_mapping(self) -> dict[str, Any]:
         """Names and values as JSON and YAML can store them; `from_mapping` restores an equal configuration."""
@@ -137,136 +163,33 @@ class Config:
 def read_config_file(path: Path) -> dict[str, Any]:
     """Read parameters from a YAML or JSON file.
 
+    Pass the result to `Config.from_file_values`, which refuses names of code.
+
     Raises:
         InvalidConfig: the file cannot be read, is not YAML, or contains something else than names with values.
     """
-    try:
-        values = read_value(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidConfig(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} is not YAML: {error}") from error
+    values = read_values_file(path)
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise InvalidConfig(f"{path} contains a {kind}; expected names with values, such as `epochs: 10`")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
+    return {name.replace("-", "_"): value for name, value in values.items()}
 
 
-def coerce(name: str, value: Any, kind: Any) -> Any:
-    """Convert a value from a flag, a file or Python to the declared type of a parameter.
+def untrusted_code(source: object, name: str, value: object, flags: bool = False) -> UntrustedCode:
+    """The error that a file names code.
 
-    Raises:
-        InvalidConfig: the value cannot be converted.
+    Args:
+        source: the file.
+        name: the parameter that names code.
+        value: its value.
+        flags: whether the parameter is a flag of the command.
     """
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        if value is None or (isinstance(value, str) and value.lower() in ("", "none", "null")):
-            return None
-        kind = next(member for member in typing.get_args(kind) if member is not types.NoneType)
-    try:
-        return _reader(kind)(value)
-    except (TypeError, ValueError, yaml.YAMLError) as error:
-        raise InvalidConfig(f"{name} is {shown(value)}; expected {_type_name(kind)}") from error
-
-
-def _reader(kind: Any) -> Callable[[Any], Any]:
-    if typing.get_origin(kind) is tuple:
-        return partial(_read_tuple, _READERS[typing.get_args(kind)[0]])
-    return _READERS.get(typing.get_origin(kind) or kind, kind)
-
-
-def _read_int(value: Any) -> int:
-    if isinstance(value, bool) or float(value) != int(float(value)):
-        raise ValueError(value)
-    return int(float(value))
-
-
-def _read_float(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    return float(value)
-
-
-def _read_bool(value: Any) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if str(value).lower() not in words:
-        raise ValueError(value)
-    return words[str(value).lower()]
-
-
-def _read_str(value: Any) -> str:
-    if isinstance(value, Mapping | list | tuple) or value is None:
-        raise ValueError(value)
-    return str(value)
-
-
-def _read_tuple(read_part: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        return ()
-    if isinstance(value, str):
-        value = value.strip("[]()").replace(",", " ").split()
-    return tuple(read_part(part) for part in ([value] if isinstance(value, int | float) else value))
-
-
-def _read_options(value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if value is None or str(value).lower() in ("", "none"):
-        return {}
-    pairs = [part.partition("=") for part in str(value).split()]
-    if any(not name or not separator for name, separator, _ in pairs):
-        raise ValueError(value)
-    return {name: read_value(text) for name, _, text in pairs}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with 1e-3 as a number; in YAML 1.1 it is text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def read_value(text: str) -> Any:
-    """Parse a YAML value; `1e-3` is a number."""
-    return yaml.load(text, _Loader)
-
-
-_READERS: dict[Any, Any] = {
-    int: _read_int,
-    float: _read_float,
-    bool: _read_bool,
-    str: _read_str,
-    Range: Range.parse,
-    typing.get_origin(Options): _read_options,
-}
-
-
-def _type_name(kind: Any) -> str:
-    if typing.get_origin(kind) is typing.get_origin(Options):
-        return 'names and values such as "hidden=64 depth=2"'
-    if typing.get_origin(kind) is tuple:
-        return "numbers such as 0.001,0.01" if float in typing.get_args(kind) else "whole numbers such as 16,32"
-    return {int: "a whole number", float: "a number", bool: "true or false", Range: "a number or low:high"}.get(
-        kind, getattr(kind, "__name__", str(kind))
+    flag = f"--{name.replace('_', '-')}"
+    typed = f"give {flag} {shlex.quote(value)} on the command line, or " if flags and isinstance(value, str) else ""
+    return UntrustedCode(
+        f"{source} sets {name} to {shown(value)}, and a file must not run code, because it may be somebody else's. If "
+        f"you trust that code, {typed}give --trust-config true (in Python trust_config=True)"
     )
-
-
-def _check_rule(name: str, value: Any, rule: Mapping[str, Any]) -> None:
-    if rule.get("choices") and value not in rule["choices"]:
-        raise InvalidConfig(f"{name} is {shown(value)}: {suggest(str(value), rule['choices'])}")
-    bounds = (value.low, value.high) if isinstance(value, Range) else value if isinstance(value, tuple) else (value,)
-    for number in (bound for bound in bounds if isinstance(bound, int | float)):
-        if not math.isfinite(number):
-            raise InvalidConfig(f"{name} is {value}; expected a finite number")
-        if rule.get("above") is not None and number <= rule["above"]:
-            raise InvalidConfig(f"{name} is {value}; expected more than {rule['above']}")
-        if rule.get("at_least") is not None and number < rule["at_least"]:
-            raise InvalidConfig(f"{name} is {value}; expected {rule['at_least']} or more")
-        if rule.get("below") is not None and number >= rule["below"]:
-            raise InvalidConfig(f"{name} is {value}; expected less than {rule['below']}")
-    if isinstance(value, Range) and value.high < value.low:
-        raise InvalidConfig(f"{name} is {value}; expected low:high with low ≤ high")
 
 
 def _plain(value: Any) -> Any:

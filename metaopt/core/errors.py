@@ -17,6 +17,10 @@ class InvalidConfig(MetaoptError):
     """A value of a configuration that breaks the rule of its parameter."""
 
 
+class UntrustedCode(InvalidConfig):
+    """A file that names code to import, without the user's permission."""
+
+
 class RunNameError(MetaoptError):
     """A run name that is no valid folder name, is taken, is in use, or does not exist."""
 

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.config import Options, Range, option
+from ..core.config import Options, Range, option, trust_option
 from ..core.errors import InvalidConfig
 from ..nowcast.policy import NowcastPolicy, PolicyConfig
+from ..targets import names_code
 
 DELAYS = (0, 50, 200)
 """Delays after a nowcast at which the loss is compared with hold's [steps]."""
@@ -27,7 +28,7 @@ class EvaluateConfig(PolicyConfig):
     task: str = option(default="digits", help="Task of the training runs.")
     data_dir: Path | None = option(default=None, help="Folder of the data, for tasks that read files.")
     task_options: Options = option(default={}, help="Further parameters of the task.")
-    target_model: str = option(default="TargetCNN", help="Network to train.")
+    target_model: str = option(default="TargetCNN", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Further parameters of the network.")
     base_optimizer: str = option(default="Adam", help="Base optimizer: a class of torch.optim.")
     base_optimizer_options: Options = option(default={}, help="Further keyword arguments of the base optimizer.")
@@ -74,6 +75,7 @@ class EvaluateConfig(PolicyConfig):
     promote: bool = option(
         default=False, help="Assign the alias champion to the evaluated version if it beats the present champion."
     )
+    trust_config: bool = trust_option()
     output: Path | None = option(default=None, help="JSON file for the result.")
 
     def __post_init__(self) -> None:

@@ -1,9 +1,10 @@
 """Configuration of phase 2."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ..core.config import Options, option
+from ..core.config import Options, option, trust_option
 from ..core.errors import InvalidConfig
 from ..core.text import counted
 from ..nowcast.policy import PolicyConfig
@@ -14,6 +15,8 @@ from .objectives import OBJECTIVES
 
 class TrainOptimizerConfig(PolicyConfig):
     """Configuration of phase 2: the data, the generative optimizer, its training and the folder of its checkpoints."""
+
+    renamed: ClassVar[Mapping[str, str]] = {**PolicyConfig.renamed, "trust_code": "trust_config"}
 
     run_name: str = option(
         default="target", help="Trajectories to train on: one or several run names of phase 1, separated by commas."
@@ -66,9 +69,7 @@ class TrainOptimizerConfig(PolicyConfig):
     )
     seed: int = option(default=0, help="Random seed.", at_least=0)
     data_dir: Path | None = option(default=None, help="Folder of the task's data, if it has moved since phase 1.")
-    trust_code: bool = option(
-        default=False, help="Import networks that trajectories name by a dotted path; only for your own trajectories."
-    )
+    trust_config: bool = trust_option()
     resume_from: str | None = option(default=None, help="Checkpoint to resume from: a run ID, a runs:/ URI or a file.")
     overwrite: bool = option(default=False, help="Replace checkpoints of the same name.")
     checkpoint_every: int = option(

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ..core.config import Config, Options, Range, option, read_config_file
-from ..core.errors import InvalidConfig, MetaoptError
+from ..core.errors import InvalidConfig, MetaoptError, UntrustedCode
 from ..core.rng import generator
 from ..core.text import shown
 from ..nowcast.policy import NowcastPolicy
-from ..targets import target_config
+from ..targets import names_code, target_config
 from ..tasks import Task, load_task, task_config
 from .inner_loop import InnerTrainings
 from .problem import InnerProblem
@@ -24,7 +24,7 @@ class ComponentConfig(Config):
     task: str = option(default="digits", help="Task to train on.")
     task_options: Options = option(default={}, help="Further parameters of the task.")
     data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
-    target_model: str = option(default="MLP", help="Network to train.")
+    target_model: str = option(default="MLP", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Parameters of the network.")
     lr: Range = option(
         default=Range(3e-4, 6e-3), help="Learning rates low:high of Adam; each training draws one.", above=0.0
@@ -42,27 +42,37 @@ class MixtureComponent:
     problem: InnerProblem
 
 
-def read_mixture(path: Path, data_dir: Path | None = None) -> list[MixtureComponent]:
+def read_mixture(path: Path, data_dir: Path | None = None, *, trusted: bool = False) -> list[MixtureComponent]:
     """Read the components of a mixture, one per line `name: {task: …, target_model: …, lr: low:high, …}`.
 
     Args:
         path: a YAML file.
         data_dir: base of relative data folders in the file; the working folder by default.
+        trusted: whether the file may name networks by dotted paths, whose code is imported.
     Raises:
+        UntrustedCode: the file names such a network, and `trusted` is false.
         InvalidConfig: the file is missing, or a component is invalid; the message names the component.
         UnknownName, TaskDataError: the task or the network of a component is unknown, or its data is missing.
     """
     tasks: dict[str, Task] = {}
-    return [_component(name, values, tasks, data_dir) for name, values in read_config_file(path).items()]
+    components = {name: _configuration(path, name, values, trusted) for name, values in read_config_file(path).items()}
+    return [_component(name, config, tasks, data_dir) for name, config in components.items()]
 
 
-def _component(name: str, values: Any, tasks: dict[str, Task], data_dir: Path | None) -> MixtureComponent:
+def _configuration(path: Path, name: str, values: Any, trusted: bool) -> ComponentConfig:
+    source = f"{name} in the mixture"
     if not isinstance(values, Mapping):
-        raise InvalidConfig(
-            f"{name} in the mixture is {shown(values)}; expected names with values, such as `task: digits`"
-        )
+        raise InvalidConfig(f"{source} is {shown(values)}; expected names with values, such as `task: digits`")
     try:
-        config = ComponentConfig.from_mapping(values)
+        return ComponentConfig.from_file_values(values, f"{source} {path}", trusted=trusted)
+    except UntrustedCode:
+        raise
+    except MetaoptError as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _component(name: str, config: ComponentConfig, tasks: dict[str, Task], data_dir: Path | None) -> MixtureComponent:
+    try:
         folder = data_dir / config.data_dir if data_dir and config.data_dir else config.data_dir
         options = task_config(config.task, config.task_options, folder)
         key = repr((config.task, options))

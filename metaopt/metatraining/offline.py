@@ -174,7 +174,7 @@ def _problems(trajectories: list[Trajectory], config: TrainOptimizerConfig) -> d
     problems: dict[str, InnerProblem] = {}
     for trajectory in trajectories:
         if (key := problem_key(trajectory)) not in problems:
-            problems[key] = InnerProblem.from_trajectory(trajectory, config.data_dir, trust_code=config.trust_code)
+            problems[key] = InnerProblem.from_trajectory(trajectory, config.data_dir, trusted=config.trust_config)
     return problems
 
 

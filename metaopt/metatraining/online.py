@@ -31,7 +31,7 @@ class OnlineSource:
 
     def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
         assert config.mixture is not None
-        self.components = read_mixture(config.mixture, config.data_dir)
+        self.components = read_mixture(config.mixture, config.data_dir, trusted=config.trust_config)
         self.warm_up = config.warm_up
         self.validate_every = config.checkpoint_every
         self.inner = OnlineSettings(config.inner_steps, config.policy, history, averaging, config.task_batch)

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import replace_all_batch_norm_modules_
 
-from ..core.errors import InvalidConfig, MetaoptError, TrajectoryError
+from ..core.config import untrusted_code
+from ..core.errors import MetaoptError, TrajectoryError, UntrustedCode
 from ..core.rng import isolated
-from ..core.text import shown
 from ..recording.functional import network_losses
 from ..targets import get_target_model, names_code
 from ..tasks import Batch, Task, load_task
@@ -66,25 +66,22 @@ class InnerProblem:
         self._constant = {name: value for name, value in constant.items() if name in kept}
 
     @classmethod
-    def from_trajectory(cls, trajectory: Trajectory, data_dir: Path | None = None, *, trust_code: bool = False) -> Self:
+    def from_trajectory(cls, trajectory: Trajectory, data_dir: Path | None = None, *, trusted: bool = False) -> Self:
         """Rebuild the problem of a trajectory from the facts in its snapshots.
 
         Args:
             data_dir: folder of the task's data, if it has moved since the trajectory was recorded.
-            trust_code: whether to import a network that the trajectory names by a dotted path.
+            trusted: whether to import a network that the trajectory names by a dotted path.
         Raises:
-            InvalidConfig: the trajectory names such a network, and `trust_code` is false.
+            UntrustedCode: the trajectory names such a network, and `trusted` is false.
             TrajectoryError: the snapshots lack a fact of the problem.
             UnknownName, LayoutMismatch: the task or the network is unknown here, or its weights have other shapes.
             TaskDataError: the task's data is missing.
         """
         run = trajectory.run
         try:
-            if names_code(run["target_model"]) and not trust_code:
-                raise InvalidConfig(
-                    f"the target {shown(run['target_model'])} is code outside metaopt, which a file must not run "
-                    "without permission. If the trajectory is your own, give --trust-code true"
-                )
+            if names_code(run["target_model"]) and not trusted:
+                raise untrusted_code(trajectory.folder, "target_model", run["target_model"])
             task = load_task(run["task"], **_task_config(run, data_dir))
             constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}
             problem = cls(task, run["target_model"], run["target_config"], constant)
@@ -94,6 +91,8 @@ class InnerProblem:
             raise TrajectoryError(
                 f"{trajectory.folder} does not state its {error}; use the objective `weights`"
             ) from error
+        except UntrustedCode:
+            raise
         except MetaoptError as error:
             raise type(error)(
                 f"cannot measure the loss of networks like {trajectory.folder}: {error}. The objective `weights` needs "

@@ -4,9 +4,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.config import Config, Options, Range, option
+from ..core.config import Config, Options, Range, option, trust_option
 from ..core.errors import InvalidConfig
 from ..core.text import shown
+from ..targets import names_code
 from ..tasks import Task, load_task, task_config
 from ..trajectories.recorder import SNAPSHOT_DTYPES
 
@@ -20,7 +21,7 @@ class TrainTargetConfig(Config):
     task: str = option(default="digits", help="Task to train on.")
     data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
     task_options: Options = option(default={}, help="Further parameters of the task.")
-    target_model: str = option(default="TargetCNN", help="Network to train.")
+    target_model: str = option(default="TargetCNN", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Parameters of the network.")
     base_optimizer: str = option(default="Adam", help="Any optimizer of torch.optim.")
     base_optimizer_options: Options = option(default={}, help="Its keyword arguments, apart from lr.")
@@ -55,6 +56,7 @@ class TrainTargetConfig(Config):
     )
     trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
     checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
+    trust_config: bool = trust_option()
     device: str = option(default="cpu", help="Device to train on.", choices=("cpu", "cuda", "auto"))
 
     def __post_init__(self) -> None:

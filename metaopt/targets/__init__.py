@@ -55,8 +55,8 @@ def get_target_model(name: str, model_facts: Mapping[str, Any] | None = None, /,
         model = metaopt.get_target_model("MLP", task.model_facts, widths=(32, 32))
         resnet = metaopt.get_target_model("torchvision:resnet18", classes=100)
 
-    A name such as `package.module:build` imports and runs that code. Check names from untrusted files with
-    `names_code`.
+    A name such as `package.module:build` imports and runs that code, so it must not come from a file of somebody else:
+    check such names with `names_code`.
 
     Args:
         model_facts: properties of a task's data, which set the options of the same name; `config` overrides them.

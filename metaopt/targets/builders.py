@@ -10,7 +10,8 @@ from torch import nn
 from ..core.config import Config
 from ..core.errors import InvalidConfig
 from ..core.registry import load_path, suggest
-from ..core.text import shown
+from ..core.text import shortened, shown
+from .imported import check_makes_networks
 
 
 class Builder(Protocol):
@@ -54,9 +55,10 @@ def code_builder(path: str) -> Builder:
 
     Raises:
         UnknownName: nothing can be imported from the path.
-        InvalidConfig: the object at the path cannot be called.
+        InvalidConfig: the object at the path is neither a `torch.nn.Module` class nor a function that may return one.
     """
     imported = load_path(path)
+    check_makes_networks(path, imported)
     config = getattr(imported, "Config", None)
     if isinstance(config, type) and issubclass(config, Config):
         return ConfiguredBuilder(imported)
@@ -69,13 +71,7 @@ class _CallableBuilder:
     def __init__(self, path: str, make: Callable[..., nn.Module]) -> None:
         self._path = path
         self._make = make
-        try:
-            self._signature = inspect.signature(make)
-        except (TypeError, ValueError) as error:
-            raise InvalidConfig(
-                f"{shown(path)} is {type(make).__name__}; expected a torch.nn.Module class or a function with "
-                "parameters"
-            ) from error
+        self._signature = inspect.signature(make)
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """The facts that are named like parameters, overridden by the options."""
@@ -86,7 +82,14 @@ class _CallableBuilder:
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """The result of the call."""
         self._check(config)
-        return self._make(**config)
+        try:
+            return self._make(**config)
+        except Exception as error:  # code of the user
+            reason = f"{type(error).__name__}: {shortened(str(error))}"
+            raise InvalidConfig(
+                f"{shown(self._path)} with {shown(dict(config))} fails ({reason}); correct its options or its code. "
+                "--debug shows where"
+            ) from error
 
     def _check(self, config: Mapping[str, Any]) -> None:
         parameters = self._signature.parameters

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.config import Config, Options, Range, option
+from ..core.config import Config, Options, Range, option, trust_option
 from ..evaluation.config import EvaluateConfig
 from ..evaluation.results import Comparison
 from ..evaluation.summary import Summary, at_best_rates
@@ -11,6 +11,7 @@ from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig
 from ..recording.record import TrainTargetConfig, train_targets
 from ..reporting.publish import log_candidate
 from ..reporting.report import report_markdown
+from ..targets import names_code
 from ..tracking import MlflowTracker, RunReference, link_version, promote, run_link, start_run, version_link
 from .evaluate_optimizer import compare_tracked
 from .train_optimizer import register, train_tracked
@@ -23,7 +24,7 @@ class MainConfig(Config):
     task: str = option(default="digits", help="Task to train on.")
     data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
     task_options: Options = option(default={}, help="Further parameters of the task.")
-    target_model: str = option(default="MLP", help="Network to train.")
+    target_model: str = option(default="MLP", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Parameters of the network.")
     lr: Range = option(default=Range(5e-4, 6e-3), help="Learning rates of the recorded runs, low:high.", above=0.0)
     runs: int = option(default=16, help="Trajectories to record [count]; a quarter is held out.", at_least=2)
@@ -50,6 +51,7 @@ class MainConfig(Config):
     seed: int = option(default=0, help="Random seed.", at_least=0)
     model_name: str = option(default="metaopt-perceiver", help="Name in the model registry.")
     overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
+    trust_config: bool = trust_option()
 
     def target(self) -> TrainTargetConfig:
         """Configuration of phase 1."""
@@ -79,6 +81,7 @@ class MainConfig(Config):
             pairs_per_epoch=self.pairs_per_epoch,
             seed=self.seed,
             model_name=self.model_name,
+            trust_config=self.trust_config or names_code(self.target_model),  # phase 1 has run that code already
             overwrite=self.overwrite,
         )
 

@@ -78,7 +78,8 @@ def _promotion_case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
             f"promote_on is {config.promote_on}, but model_name is none, so that no version is registered; give a "
             "model_name, or leave promote_on out"
         )
-    case = EvaluateConfig.from_mapping({**read_config_file(config.promote_on), "promote": True})
+    values = {**read_config_file(config.promote_on), "promote": True}
+    case = EvaluateConfig.from_file_values(values, config.promote_on, trusted=config.trust_config)
     if config.data_dir is not None and "data_dir" in TASKS.get(case.task).Config.names():
         case = replace(case, data_dir=config.data_dir / (case.data_dir or ""))
     task = load_task(case.task, **task_config(case.task, case.task_options, case.data_dir))

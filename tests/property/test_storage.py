@@ -142,19 +142,20 @@ class Settings(Config):
     on: bool = option(default=False, help="A switch.")
 
 
+whole = st.integers(-(2**63) + 1, 2**63 - 1)
 positive = st.floats(1e-30, 1e30)
-plain = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.text("abc=é", max_size=5)
+plain = whole | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.text("abc=é", max_size=5)
 
 
 @QUICK
 @given(
     values=st.builds(
         Settings,
-        count=st.integers(),
+        count=whole,
         rate=st.tuples(positive, positive).map(lambda pair: Range(*sorted(pair))),
-        widths=st.lists(st.integers()).map(tuple),
+        widths=st.lists(whole).map(tuple),
         folder=st.none() | st.sampled_from([Path("data"), Path("a/b c")]),
-        further=st.dictionaries(st.text("abc"), plain, max_size=3),
+        further=st.dictionaries(st.text("abc", min_size=1), plain, max_size=3),
         on=st.booleans(),
     )
 )

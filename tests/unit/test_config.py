@@ -45,6 +45,19 @@ def test_a_small_number_in_a_file_is_a_number(tmp_path, text):
         ({"epochs": 0}, "epochs is 0; expected 1 or more"),
         ({"epochs": 1.5}, r"epochs is 1\.5; expected a whole number"),
         ({"epochs": True}, "expected a whole number"),
+        ({"epochs": "inf"}, "expected a whole number"),
+        ({"epochs": "1e400"}, "expected a whole number"),
+        ({"epochs": 10**400}, "epochs is a whole number of 1,329 bits"),
+        ({"epochs": "1e30"}, "expected a whole number of at most 64 bits"),
+        ({"lr": 10**400}, "expected a finite number"),
+        ({"widths": "1,inf"}, "expected whole numbers"),
+        ({"note": {"a": 1}}, "expected a text"),
+        ({"note": "a\0b"}, "expected a text"),
+        ({"note": "\udcff"}, "expected a text"),
+        ({"options": {1: 2}}, "expected names and values"),
+        ({"options": "a=1 a=2"}, "expected names and values"),
+        ({"options": "a=[1"}, "expected names and values"),
+        ({"options": "a=" + "[" * 1000}, "expected names and values"),
         ({"lr": "fast"}, "expected a number or low:high"),
         ({"lr": "0"}, "expected more than 0"),
         ({"lr": "inf"}, "expected a finite number"),
@@ -72,3 +85,16 @@ def test_a_file_without_names_and_values_raises(tmp_path, text):
 
 def test_a_range_has_a_log_scale():
     assert [Range(1e-4, 1e-2).at(fraction) for fraction in (0, 0.5, 1)] == pytest.approx([1e-4, 1e-3, 1e-2])
+
+
+def test_a_whole_number_in_text_is_exact():
+    assert Settings(epochs=str(2**63 - 1)).epochs == 2**63 - 1
+
+
+def test_both_names_of_a_renamed_parameter_are_an_error():
+    class Renamed(Config):
+        renamed = {"old": "new"}  # noqa: RUF012
+        new: int = option(default=1, help="A number.")
+
+    with pytest.warns(DeprecationWarning, match="old"), pytest.raises(InvalidConfig, match="give new only"):
+        Renamed.from_mapping({"new": 1, "old": 2})

@@ -70,3 +70,10 @@ def test_an_unknown_plugin_raises_when_it_is_built():
     values = resolved("--widths 3", target_model="MPL")
     with pytest.raises(UnknownName, match="did you mean MLP"):
         target_config("MPL", {}, values["target_options"])
+
+
+@pytest.mark.parametrize("options", ["widths=[8]", {"widths": [8]}])
+def test_a_flag_is_added_to_options_in_text(options):
+    values = resolved("--shift 2 --classes 7", target_options=options, task_options="meta_fraction=0.2")
+    assert values["target_options"] == {"widths": [8], "classes": "7"}
+    assert values["task_options"] == {"meta_fraction": 0.2, "shift": "2"}

@@ -180,10 +180,10 @@ def outside(tmp_path, monkeypatch):
 def test_code_named_by_a_file_runs_only_if_trusted(outside, tmp_path):
     model, run = build(outside)
     trajectory = record(tmp_path / "run", model, run)
-    with pytest.raises(InvalidConfig, match="--trust-code true"):
+    with pytest.raises(InvalidConfig, match="--trust-config true"):
         InnerProblem.from_trajectory(trajectory)
     assert (
-        InnerProblem.from_trajectory(trajectory, trust_code=True)
+        InnerProblem.from_trajectory(trajectory, trusted=True)
         .losses(trajectory.weights(0).unsqueeze(0), examples())
         .isfinite()
     )
@@ -195,7 +195,7 @@ def test_constant_buffers_are_those_of_the_recording(outside, tmp_path):
     batch = examples()
     expected = nn.functional.cross_entropy(model(batch.inputs), batch.labels).detach()
     measured = (
-        InnerProblem.from_trajectory(trajectory, trust_code=True)
+        InnerProblem.from_trajectory(trajectory, trusted=True)
         .losses(trajectory.weights(0).unsqueeze(0), batch)
         .detach()
     )
