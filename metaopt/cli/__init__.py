@@ -1,6 +1,7 @@
 """The command line: each command parses its flags, calls a workflow and prints the result."""
 
 import logging
+import os
 import sys
 
 import click
@@ -33,6 +34,8 @@ class _Commands(click.Group):
             return None
         if ctx.resilient_parsing:  # shell completion must not wait for imports
             return outline(name, self._global_flags())
+        # Threads that wait for others sleep: in a loop they would take the cores from them. OpenMP reads it at import.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from .commands import BUILDERS  # torch takes seconds to import
 
         return BUILDERS[name](COMMANDS[name])

@@ -30,7 +30,7 @@ def isolated(seed: int | None = None) -> Iterator[None]:
         seed: seed of the generators inside the block; by default they continue from their states.
     """
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+    with torch.random.fork_rng(_used_cuda_devices()):
         try:
             if seed is not None:
                 _seed_in_use(seed)
@@ -68,15 +68,23 @@ def random_states() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device) for device in _used_cuda_devices()],
     }
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Restore the states that `random_states` returned."""
+    """Restore the states that `random_states` returned, also on a machine with fewer devices."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for device, state in zip(_used_cuda_devices(), states["cuda"], strict=False):
+        torch.cuda.set_rng_state(state, device)
+
+
+def _used_cuda_devices() -> range:
+    """The CUDA devices, or none if this process does not use CUDA: their states are then those of their seed.
+
+    Reading the states would start CUDA, which takes seconds and memory of each device.
+    """
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)

@@ -63,7 +63,7 @@ class ProbedRun:
         self.horizon = max(config.horizon // config.stride, 1) * config.stride
         sample = setup.task.sample("validation", self.detail.examples, generator(setup.seed, 3))
         self.examples = len(sample.inputs)
-        self._batches = list(Examples(*sample).in_order(setup.task.rows_at_once))
+        self._batches = [batch.to(setup.device) for batch in Examples(*sample).in_order(setup.task.rows_at_once)]
         with isolated():
             self._model = setup.build()
 

@@ -116,12 +116,12 @@ def rna_coefficients(
         residuals: R, the differences of successive snapshots.
         regularisation: λ; the larger it is, the closer the coefficients are to equal.
     """
-    products = (residuals @ residuals.T).double()
+    products = (residuals @ residuals.T).cpu().double()  # some accelerators have no float64
     system = products / torch.linalg.matrix_norm(products, 2).clamp(min=torch.finfo(torch.float64).tiny)
     solution = torch.linalg.solve(
         system + regularisation * torch.eye(len(system), dtype=torch.float64), torch.ones(len(system)).double()
     )
-    return (solution / solution.sum()).float()
+    return (solution / solution.sum()).to(residuals)
 
 
 def cosine(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.config import Options, Range, option, trust_option
+from ..core.devices import ComputeConfig
 from ..core.errors import InvalidConfig
 from ..nowcast.policy import NowcastPolicy, PolicyConfig
 from ..targets import names_code
@@ -12,7 +13,7 @@ DELAYS = (0, 50, 200)
 """Delays after a nowcast at which the loss is compared with hold's [steps]."""
 
 
-class EvaluateConfig(PolicyConfig):
+class EvaluateConfig(PolicyConfig, ComputeConfig):
     """One case: a task, a network, a base optimizer, a budget, and held-out random seeds.
 
         config = EvaluateConfig(optimizer="builtin", target_model="MLP", learning_rates="3e-4,1e-3,3e-3", seeds=5)

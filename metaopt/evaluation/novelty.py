@@ -169,7 +169,7 @@ class SeenWeights:
         This check is necessary because other networks can have the tensor shapes of a sequential network.
         """
         layers = hidden_layers(self._layout)
-        weights = self._layout.read(self._setup.build())
+        weights = self._layout.read(self._setup.build()).cpu()
         before = self._setup.validation_loss(weights)
         for layer in layers or []:
             weights = permute_units(weights, self._layout, layer, torch.arange(layer.units).flip(0))

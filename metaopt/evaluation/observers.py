@@ -41,7 +41,7 @@ class HoldObserver:
             self._average.update([weights])
         snapshot = self._policy.snapshot_due(step)
         if snapshot:
-            self.snapshots[step] = self._average.tensors[0].clone() if step else weights
+            self.snapshots[step] = (self._average.tensors[0] if step else weights).to("cpu", copy=True)
         for name, derived in self._derived.items():
             derived.update(weights, snapshot)
             if self._setup.config.measured_at(step):

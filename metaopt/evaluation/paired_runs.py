@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.config import Range
+from ..core.devices import find_device
 from ..core.errors import Diverged
 from ..core.progress import NO_PROGRESS, Progress
 from ..core.rng import generator, isolated, seed_torch
@@ -52,7 +53,7 @@ class Observer(Protocol):
 class RunSetup:
     """The setup shared by paired runs with the same random seed and the same learning rate.
 
-    It defines the initial weights, the batches and the measurements.
+    It defines the initial weights, the batches, the measurements and the device.
 
         setup = RunSetup(config, load_task(config.task), seed=1000)
         curve = train_contender(setup, "hold")
@@ -63,21 +64,25 @@ class RunSetup:
     """
 
     def __init__(self, config: EvaluateConfig, task: Task, seed: int, rate: Range | None = None) -> None:
-        self.config, self.task, self.seed = config, task, seed
+        self.config, self.task, self.seed, self.device = config, task, seed, find_device(config.device)
         self.rate = config.rates[0] if rate is None else rate
         self.lr = self.rate.at(float(torch.rand((), generator=generator(seed))))
         self.batchnorm_batches = [
-            task.sample("train", config.batch_size, generator(seed, 2, k)) for k in range(_BATCHNORM_BATCHES)
+            task.sample("train", config.batch_size, generator(seed, 2, k)).to(self.device)
+            for k in range(_BATCHNORM_BATCHES)
         ]
         with isolated():
             self._model = self.build()
         self.layout = Layout.of(self._model)
 
     def build(self) -> nn.Module:
-        """Build the network with the initial weights of this random seed. Seeds PyTorch's global random generators."""
+        """Build the network with the initial weights of this random seed, which are equal on every device.
+
+        Seeds PyTorch's global random generators.
+        """
         options = target_config(self.config.target_model, self.task.model_facts, self.config.target_options)
         seed_torch(self.seed)
-        return get_target_model(self.config.target_model, **options)
+        return get_target_model(self.config.target_model, **options).to(self.device)
 
     def batches(self) -> Iterator[Batch]:
         """Yield training batches, epoch by epoch. The iterator is infinite."""
@@ -195,7 +200,7 @@ def _timed_steps(
     setup: RunSetup, model: nn.Module, optimizer: torch.optim.Optimizer, bar: Progress
 ) -> Iterator[tuple[int, float]]:
     """Yield the number of completed steps, from 0 to the last step, and the training time so far [s]."""
-    training = train_steps(model, optimizer, setup.task, setup.batches(), torch.device("cpu"))
+    training = train_steps(model, optimizer, setup.task, setup.batches(), setup.device)
     seconds = 0.0
     yield 0, seconds
     for step in range(1, setup.config.steps + 1):

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.devices import CPU, move
 from ..core.progress import NO_PROGRESS, Progress
 from ..generative.base import GenerativeOptimizer
 from ..weights.layout import Layout
@@ -24,16 +25,17 @@ _TIME_COMPRESSION = 10
 
 
 class State(NamedTuple):
-    """The input of an optimizer at one nowcast: snapshots, their steps, and the step to predict."""
+    """The input of an optimizer at one nowcast: snapshots, their steps, and the step to predict, on the CPU."""
 
     history: Float[Tensor, "snapshots weights"]
     times: Float[Tensor, " snapshots"]
     t_end: float
 
     def predict(self, optimizer: GenerativeOptimizer, layout: Layout) -> Float[Tensor, " weights"]:
-        """The predicted weights at `t_end` [raw units]."""
-        t_end = torch.tensor([self.t_end])
-        return optimizer.predict(self.history.unsqueeze(0), self.times.unsqueeze(0), t_end, layout)[0]
+        """The predicted weights at `t_end`, computed on the device of the optimizer, on the CPU [raw units]."""
+        device = next((parameter.device for parameter in optimizer.parameters()), CPU)
+        history, times, t_end = (move(each, device) for each in (self.history, self.times, torch.tensor([self.t_end])))
+        return optimizer.predict(history.unsqueeze(0), times.unsqueeze(0), t_end, layout)[0].cpu()
 
 
 def state_at(setup: RunSetup, optimizer: GenerativeOptimizer, snapshots: Snapshots, step: int) -> State:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ..core.config import Range
+from ..core.devices import CPU, device_name, find_device
 from ..core.errors import Diverged
 from ..core.progress import NO_PROGRESS, Progress, progress, sub_progress
 from ..generative.base import GenerativeOptimizer
@@ -50,7 +51,8 @@ class PairedEvaluation:
             comparison = evaluation.compare()
 
     Args:
-        learned: the optimizers to evaluate beside the baselines, by contender name; the last one is the candidate.
+        learned: the optimizers to evaluate beside the baselines, by contender name; the last one is the candidate. They
+            are moved to the device of the configuration.
     Raises:
         TrajectoryError: no trajectory in `seen` has the layout of the network.
     """
@@ -63,7 +65,12 @@ class PairedEvaluation:
         self._predictors = {**baselines, **learned}
         self._trained = TRAINED_BASELINES if config.baselines == "all" else {}
         settings = config.to_mapping()
+        device = find_device(config.device)
+        for optimizer in learned.values():
+            optimizer.to(device)
         facts = {**{name: settings[name] for name in _SHARED}, "data": task.digest(), "measured": config.measured_steps}
+        if device != CPU:
+            facts["device"] = device_name(device)
         self._cache = RunCache(config.cache_dir, facts)
         self._seen_weights = (
             SeenWeights(RunSetup(config, task, config.seed), config.seen) if config.seen is not None else None

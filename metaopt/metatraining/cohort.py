@@ -67,7 +67,7 @@ class Cohort:
 
     def draw_examples(self) -> Batch:
         """Random examples of the split that is held out from inner training."""
-        return self.component.problem.task.sample("meta", self.settings.examples, self.random)
+        return self.component.problem.sample("meta", self.settings.examples, self.random)
 
 
 class WarmUpTrainings:
@@ -90,8 +90,9 @@ class WarmUpTrainings:
         runs, snapshots, _ = self._snapshots.shape
         rows = torch.randint(runs, (_WARM_UP_BATCH,), generator=random)
         ends = torch.randint(1, snapshots, (_WARM_UP_BATCH, 1), generator=random)
-        indices = (ends + torch.arange(1 - self._settings.history, 1)).clamp(min=0)
-        return self._snapshots[rows.unsqueeze(1), indices], (indices * self._settings.policy.stride).float()
+        device = self._snapshots.device
+        indices = (ends + torch.arange(1 - self._settings.history, 1)).clamp(min=0).to(device)
+        return self._snapshots[rows.unsqueeze(1).to(device), indices], (indices * self._settings.policy.stride).float()
 
     def _run(self, random: torch.Generator) -> Float[Tensor, "runs snapshots weights"]:
         """The snapshots of a cohort, without the trainings that diverged."""

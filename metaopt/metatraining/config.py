@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..core.config import Options, option, trust_option
+from ..core.devices import ComputeConfig
 from ..core.errors import InvalidConfig
 from ..core.text import counted
 from ..nowcast.policy import PolicyConfig
@@ -13,7 +14,7 @@ from ..trajectories.dataset import MODES
 from .objectives import OBJECTIVES
 
 
-class TrainOptimizerConfig(PolicyConfig):
+class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
     """Configuration of phase 2: the data, the generative optimizer, its training and the folder of its checkpoints."""
 
     renamed: ClassVar[Mapping[str, str]] = {**PolicyConfig.renamed, "trust_code": "trust_config"}

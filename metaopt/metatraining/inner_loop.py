@@ -29,6 +29,8 @@ class InnerTrainings:
     Adam is implemented here because `torch.optim.Adam` does not support a learning rate for each row of a tensor. A
     test compares both implementations. Training is deterministic: the same arguments give bitwise equal weights.
 
+    All state is on the device of the weights; batches are drawn on the CPU and moved.
+
     Args:
         problem: the task and the network architecture.
         weights: initial weights of each network.
@@ -58,12 +60,12 @@ class InnerTrainings:
         self.average = ExponentialMovingAverage(averaging)
         self.short_average = ExponentialMovingAverage(SHORT_DECAY)
         self.step = 0
-        self.diverged = torch.zeros(len(weights), dtype=torch.bool)
+        self.diverged = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
         self._lr = lr.unsqueeze(1)
         self._exp_avg, self._exp_avg_sq = torch.zeros_like(weights), torch.zeros_like(weights)
         self._batches = _infinite_batches(problem.task, batch_size, seed)
         self._history = self.weights.unsqueeze(1).repeat(1, history, 1)
-        self._times = torch.zeros(len(weights), history)
+        self._times = weights.new_zeros(len(weights), history)
 
     @property
     def averaged(self) -> Float[Tensor, "rows weights"]:
@@ -80,7 +82,8 @@ class InnerTrainings:
             self._take_step()
             if self.policy.snapshot_due(self.step):
                 self._history = torch.cat([self._history[:, 1:], self.averaged.unsqueeze(1)], 1)
-                self._times = torch.cat([self._times[:, 1:], torch.full((len(self.weights), 1), float(self.step))], 1)
+                now = self._times.new_full((len(self.weights), 1), float(self.step))
+                self._times = torch.cat([self._times[:, 1:], now], 1)
 
     def accept(self, forecast: Float[Tensor, "rows weights"], examples: Batch) -> Bool[Tensor, " rows"]:
         """Decide with the guard which forecasts are accepted. Forecasts of diverged networks are never accepted.
@@ -138,14 +141,14 @@ class InnerTrainings:
 
     def _take_step(self) -> None:
         batches = [next(self._batches) for _ in range(len(self.weights))]
-        inputs, labels = (torch.stack(each) for each in zip(*batches, strict=True))
+        stacked = Batch(*(torch.stack(each) for each in zip(*batches, strict=True))).to(self.problem.device)
         weights = self.weights.requires_grad_()
-        losses = self.problem.losses_each(weights, Batch(inputs, labels))
+        losses = self.problem.losses_each(weights, stacked)
         (gradient,) = torch.autograd.grad(losses.sum(), weights)
         self.weights = weights.detach()
         limit = _MAX_LOSS * self.problem.task.baseline_loss
         self.diverged |= ~(losses.detach() < limit) | ~gradient.isfinite().all(1)
-        gradient[self.diverged] = 0.0
+        gradient = gradient.masked_fill(self.diverged.unsqueeze(1), 0.0)
         self.step += 1
         self._exp_avg.lerp_(gradient, 1 - _BETAS[0])
         self._exp_avg_sq.lerp_(gradient.square(), 1 - _BETAS[1])

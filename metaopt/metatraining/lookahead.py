@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..generative import GenerativeOptimizer
@@ -19,13 +19,13 @@ _LATER_SHARE = 0.8  # of the gradient some steps later; the rest is the gradient
 
 
 class Update(NamedTuple):
-    """One update: an objective to differentiate, and metrics of the nowcasts.
+    """One update: an objective to differentiate, and metrics of the nowcasts, all on the device.
 
     The value of the objective has no meaning; its gradient with respect to a forecast is the look-ahead gradient.
     """
 
     objective: Tensor
-    metrics: dict[str, float]
+    metrics: dict[str, Tensor]
 
 
 def lookahead_update(model: GenerativeOptimizer, cohort: Cohort) -> Update:
@@ -57,13 +57,12 @@ def lookahead_update(model: GenerativeOptimizer, cohort: Cohort) -> Update:
     loss_later, gradient_later = _loss_and_gradient(problem, trainings.averaged, cohort.draw_examples())
     blended = gradient_now.lerp(gradient_later, _LATER_SHARE * followed.float().unsqueeze(1))
     used = accepted & ~trainings.diverged & blended.isfinite().all(1)
-    gradient = torch.where(used.unsqueeze(1), blended, 0) / max(int(used.sum()), 1)
-    any_used = bool(used.any())
+    gradient = torch.where(used.unsqueeze(1), blended, 0) / used.sum().clamp(min=1)
     metrics = {
-        "log_loss_change": float((loss_now - loss_before)[used].mean()) if any_used else 0.0,
-        "kept": float(accepted.float().mean()),
-        "followed": float(followed.float().mean()),
-        "later_log_loss": float(loss_later[used].mean()) if any_used else 0.0,
+        "log_loss_change": _mean_of(loss_now - loss_before, used),
+        "kept": accepted.float().mean(),
+        "followed": followed.float().mean(),
+        "later_log_loss": _mean_of(loss_later, used),
     }
     return Update((predicted * gradient).sum(), metrics)
 
@@ -82,17 +81,21 @@ def forecast_at_best_horizon(
     Training on the horizon that a guard would choose lets the optimizer specialise by horizon; training on all of them
     would compromise between them. The random horizons keep forecasts useful when a single horizon is requested.
     """
-    last, horizons = times[:, -1], torch.tensor(policy.all_horizons, dtype=times.dtype)
+    last, horizons = times[:, -1], times.new_tensor(policy.all_horizons)
     longest = policy.longest(last)
     with torch.no_grad():
         forecasts = [model.generate(history, times, last + horizon, problem.layout) for horizon in horizons]
         losses = torch.stack([rank(problem.example_losses(weights, examples)) for weights in forecasts])
-    losses[horizons.unsqueeze(1) > longest] = math.inf
-    best = horizons[losses.argmin(0)]
+    best = horizons[losses.masked_fill(horizons.unsqueeze(1) > longest, math.inf).argmin(0)]
     shortest = horizons.min()
-    use_random = torch.rand(best.shape, generator=random) < _RANDOM_HORIZON_SHARE
-    random_horizon = shortest * (longest / shortest) ** torch.rand(best.shape, generator=random)
+    use_random = torch.rand(best.shape, generator=random).to(best.device) < _RANDOM_HORIZON_SHARE
+    random_horizon = shortest * (longest / shortest) ** torch.rand(best.shape, generator=random).to(best.device)
     return model.generate(history, times, last + torch.where(use_random, random_horizon, best), problem.layout)
+
+
+def _mean_of(values: Float[Tensor, " rows"], used: Bool[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """The mean over some rows; 0 without any."""
+    return torch.where(used, values, 0.0).sum() / used.sum().clamp(min=1)
 
 
 def _loss_and_gradient(

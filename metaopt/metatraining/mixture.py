@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..core.config import Config, Options, Range, option, read_config_file
+from ..core.devices import CPU
 from ..core.errors import InvalidConfig, MetaoptError, UntrustedCode
 from ..core.rng import generator
 from ..core.text import shown
@@ -42,13 +43,16 @@ class MixtureComponent:
     problem: InnerProblem
 
 
-def read_mixture(path: Path, data_dir: Path | None = None, *, trusted: bool = False) -> list[MixtureComponent]:
+def read_mixture(
+    path: Path, data_dir: Path | None = None, *, trusted: bool = False, device: torch.device = CPU
+) -> list[MixtureComponent]:
     """Read the components of a mixture, one per line `name: {task: …, target_model: …, lr: low:high, …}`.
 
     Args:
         path: a YAML file.
         data_dir: base of relative data folders in the file; the working folder by default.
         trusted: whether the file may name networks by dotted paths, whose code is imported.
+        device: device of the inner trainings.
     Raises:
         UntrustedCode: the file names such a network, and `trusted` is false.
         InvalidConfig: the file is missing, or a component is invalid; the message names the component.
@@ -56,7 +60,7 @@ def read_mixture(path: Path, data_dir: Path | None = None, *, trusted: bool = Fa
     """
     tasks: dict[str, Task] = {}
     components = {name: _configuration(path, name, values, trusted) for name, values in read_config_file(path).items()}
-    return [_component(name, config, tasks, data_dir) for name, config in components.items()]
+    return [_component(name, config, tasks, data_dir, device) for name, config in components.items()]
 
 
 def _configuration(path: Path, name: str, values: Any, trusted: bool) -> ComponentConfig:
@@ -71,7 +75,9 @@ def _configuration(path: Path, name: str, values: Any, trusted: bool) -> Compone
         raise type(error)(f"{source}: {error}") from error
 
 
-def _component(name: str, config: ComponentConfig, tasks: dict[str, Task], data_dir: Path | None) -> MixtureComponent:
+def _component(
+    name: str, config: ComponentConfig, tasks: dict[str, Task], data_dir: Path | None, device: torch.device
+) -> MixtureComponent:
     try:
         folder = data_dir / config.data_dir if data_dir and config.data_dir else config.data_dir
         options = task_config(config.task, config.task_options, folder)
@@ -79,7 +85,8 @@ def _component(name: str, config: ComponentConfig, tasks: dict[str, Task], data_
         if key not in tasks:
             tasks[key] = load_task(config.task, **options)
         network = target_config(config.target_model, tasks[key].model_facts, config.target_options)
-        return MixtureComponent(name, config, InnerProblem(tasks[key], config.target_model, network))
+        problem = InnerProblem(tasks[key], config.target_model, network, device=device)
+        return MixtureComponent(name, config, problem)
     except MetaoptError as error:
         raise type(error)(f"{name} in the mixture: {error}") from error
 
@@ -101,7 +108,7 @@ def start_trainings(
     return InnerTrainings(
         component.problem,
         torch.stack([component.problem.initial_weights(each) for each in seeds]),
-        torch.tensor([config.lr.at(position) for position in positions]),
+        torch.tensor([config.lr.at(position) for position in positions], device=component.problem.device),
         batch_size=config.batch_size,
         policy=policy,
         history=history,

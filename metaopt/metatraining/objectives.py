@@ -78,7 +78,7 @@ def relative_error(
     It is 0 for a perfect prediction and 1 for a copy of W_t. Tensors that did not change, such as those of an unused
     layer, are left out.
     """
-    sums, changed = torch.zeros(len(predicted)), torch.zeros(len(predicted))
+    sums, changed = predicted.new_zeros(2, len(predicted)).unbind()
     for ours, true, copied in zip(layout.split(predicted), layout.split(end), layout.split(start), strict=True):
         copy_error = (copied - true).square().sum(-1)
         counts = copy_error > _UNCHANGED * true.square().sum(-1)

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..core.devices import CPU, move
 from ..core.errors import TrajectoryError
 from ..core.progress import Progress
 from ..core.rng import generator
 from ..core.tracker import Tracker
 from ..generative import GenerativeOptimizer
 from ..trajectories import Trajectory, WeightTrajectoryDataset, find_trajectories, split_by_run
+from ..trajectories.dataset import WeightPair
 from .config import TrainOptimizerConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
@@ -32,6 +34,7 @@ class OfflineSource:
         config: specifies the trajectories, the pairs and the objective.
         history: length of the optimizer's history [count].
         averaging: EMA decay with which the snapshots must have been recorded; 0 without averaging.
+        device: device of the optimizer, to which pairs and examples are moved batch by batch.
     Raises:
         TrajectoryError: a trajectory is missing, has only one snapshot, or was recorded with another EMA decay than
             `averaging`; or no trajectory is left for training.
@@ -39,7 +42,9 @@ class OfflineSource:
             network of a trajectory cannot be loaded.
     """
 
-    def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
+    def __init__(
+        self, config: TrainOptimizerConfig, history: int, averaging: float, device: torch.device = CPU
+    ) -> None:
         trajectories = [
             trajectory for name in config.run_names for trajectory in find_trajectories(config.trajectory_dir / name)
         ]
@@ -47,11 +52,11 @@ class OfflineSource:
             _check_averaging(trajectory, averaging)
         held_out_count = len(trajectories) // 4 if config.held_out is None else config.held_out
         training, held_out = split_by_run(trajectories, held_out_count, config.seed)
-        self.config = config
+        self.config, self.device = config, device
         self.coefficients = OBJECTIVES[config.objective]
         self.training = WeightTrajectoryDataset(training, config.training_mode, history)  # type: ignore[arg-type]
         self.held_out = WeightTrajectoryDataset(held_out, config.training_mode, history)  # type: ignore[arg-type]
-        self.problems = _problems(trajectories, config) if self.coefficients.task else {}
+        self.problems = _problems(trajectories, config, device) if self.coefficients.task else {}
         self.training_names, self.held_out_names = [each.name for each in training], [each.name for each in held_out]
         problem_names = (f"{each.run['target_model']} on {each.run['task']}" for each in trajectories)
         self.problem_names = list(dict.fromkeys(problem_names))
@@ -125,11 +130,11 @@ class OfflineSource:
         example_count: int,
         random: torch.Generator,
     ) -> PredictionScores:
-        pairs = dataset.batch(batch.indices)
+        pairs = WeightPair(*(move(field, self.device) for field in dataset.batch(batch.indices)))
         layout = dataset.trajectories[dataset.pairs[batch.indices[0]].trajectory].layout
         predicted = model.generate(pairs.history, pairs.t_history, pairs.t_end, layout)
         problem = self.problems.get(batch.problem)
-        examples = problem.task.sample("meta", example_count, random) if problem else None
+        examples = problem.sample("meta", example_count, random) if problem else None
         return score_predictions(predicted, pairs, layout, self.coefficients, problem, examples)
 
 
@@ -170,11 +175,15 @@ def _check_averaging(trajectory: Trajectory, averaging: float) -> None:
         )
 
 
-def _problems(trajectories: list[Trajectory], config: TrainOptimizerConfig) -> dict[str, InnerProblem]:
+def _problems(
+    trajectories: list[Trajectory], config: TrainOptimizerConfig, device: torch.device
+) -> dict[str, InnerProblem]:
     problems: dict[str, InnerProblem] = {}
     for trajectory in trajectories:
         if (key := problem_key(trajectory)) not in problems:
-            problems[key] = InnerProblem.from_trajectory(trajectory, config.data_dir, trusted=config.trust_config)
+            problems[key] = InnerProblem.from_trajectory(
+                trajectory, config.data_dir, trusted=config.trust_config, device=device
+            )
     return problems
 
 

@@ -4,6 +4,9 @@ from collections import defaultdict
 from statistics import fmean
 from typing import Any
 
+import torch
+
+from ..core.devices import CPU
 from ..core.progress import Progress, progress
 from ..core.rng import generator
 from ..core.tracker import Tracker
@@ -23,15 +26,18 @@ class OnlineSource:
         config: the mixture and the settings of the inner trainings.
         history: length of the optimizer's history [count].
         averaging: EMA decay of the weights in the snapshots; 0 without averaging.
+        device: device of the optimizer and of the inner trainings.
     Raises:
         InvalidConfig, UnknownName, TaskDataError: a component of the mixture is invalid, or its data is missing.
     """
 
     held_out_names: list[str]
 
-    def __init__(self, config: TrainOptimizerConfig, history: int, averaging: float) -> None:
+    def __init__(
+        self, config: TrainOptimizerConfig, history: int, averaging: float, device: torch.device = CPU
+    ) -> None:
         assert config.mixture is not None
-        self.components = read_mixture(config.mixture, config.data_dir, trusted=config.trust_config)
+        self.components = read_mixture(config.mixture, config.data_dir, trusted=config.trust_config, device=device)
         self.warm_up = config.warm_up
         self.validate_every = config.checkpoint_every
         self.inner = OnlineSettings(config.inner_steps, config.policy, history, averaging, config.task_batch)
@@ -90,8 +96,9 @@ class OnlineSource:
             cohort = min(running, key=lambda each: each.round_step)
             update = lookahead_update(state.model, cohort)
             state.update(update.objective)
-            bar.update(loss=update.metrics["log_loss_change"])
-            for name, value in update.metrics.items():
+            metrics = {name: float(value) for name, value in update.metrics.items()}
+            bar.update(loss=metrics["log_loss_change"])
+            for name, value in metrics.items():
                 values[f"train_{name}"].append(value)
                 values[f"train_{name}/{cohort.component.name}"].append(value)
         return {name: fmean(each) for name, each in values.items()}
@@ -106,7 +113,7 @@ class OnlineSource:
             trainings = self._warm_up_trainings[index % len(self._warm_up_trainings)]
             problem = trainings.component.problem
             history, times = trainings.draw(random)
-            examples = problem.task.sample("meta", self.inner.examples, random)
+            examples = problem.sample("meta", self.inner.examples, random)
             predicted = forecast_at_best_horizon(
                 state.model, history, times, self.inner.policy, problem, examples, random
             )

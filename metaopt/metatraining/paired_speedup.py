@@ -38,7 +38,7 @@ def paired_speedup(
     problem = component.problem
     decay = optimizer.averaging
     alone, nowcast = (start_trainings(component, policy, optimizer.history, decay, seed) for _ in range(2))
-    guard, validation = (problem.task.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
+    guard, validation = (problem.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
     curves: list[list[Tensor]] = [[], [], []]
     accepted_shares: list[float] = []
     offset = torch.zeros_like(nowcast.averaged)  # of the EMA, from accepted forecasts that the weights did not follow
@@ -85,7 +85,7 @@ def apply_nowcast(
     losses = torch.stack([problem.example_losses(each, guard) for each in forecasts])
     best, accepted = policy.choose(problem.example_losses(averaged, guard), losses)
     accepted = accepted & ~trainings.diverged
-    chosen = torch.stack(forecasts)[best, torch.arange(len(best))]
+    chosen = torch.stack(forecasts)[best, torch.arange(len(best), device=best.device)]
     change = torch.where(accepted.unsqueeze(1), chosen - averaged, 0.0)
     followed = trainings.follow(accepted, change, guard)
     return float(accepted.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)

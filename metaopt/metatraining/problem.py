@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.func import replace_all_batch_norm_modules_
 
 from ..core.config import untrusted_code
+from ..core.devices import CPU
 from ..core.errors import MetaoptError, TrajectoryError, UntrustedCode
 from ..core.rng import isolated
 from ..recording.functional import network_losses
 from ..targets import get_target_model, names_code
-from ..tasks import Batch, Task, load_task
+from ..tasks import Batch, Split, Task, load_task
 from ..trajectories import Trajectory
 from ..weights.files import digest_of
 from ..weights.layout import Layout
@@ -32,7 +33,7 @@ class InnerProblem:
         trajectory = Trajectory.open("trajectories/digits/seed_0")
         problem = InnerProblem.from_trajectory(trajectory)
         weights = torch.stack([trajectory.weights(0), trajectory.weights(-1)])
-        losses = problem.losses(weights, problem.task.sample("meta", 128, generator(0)))  # one per weight vector
+        losses = problem.losses(weights, problem.sample("meta", 128, generator(0)))  # one per weight vector
 
     The network runs in evaluation mode. BatchNorm uses the statistics of the batch: running statistics belong to
     recorded weights, not to generated ones.
@@ -42,6 +43,7 @@ class InnerProblem:
         target_model: name of the network.
         target_config: full configuration of the network.
         constant: weights and buffers that all weight vectors share, by name.
+        device: device of the weight vectors, to which examples are moved.
     Raises:
         UnknownName, InvalidConfig: the network is unknown, or its configuration is invalid.
     """
@@ -52,11 +54,13 @@ class InnerProblem:
         target_model: str,
         target_config: Mapping[str, Any],
         constant: Mapping[str, Tensor] | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.task = task
+        self.device = device
         self._build = partial(get_target_model, target_model, **target_config)
-        self._model = self._build()
-        constant = constant or {}
+        self._model = self._build().to(device)
+        constant = {name: tensor.to(device) for name, tensor in (constant or {}).items()}
         for name, parameter in self._model.named_parameters():
             parameter.requires_grad_(name not in constant)
         self.layout = Layout.of(self._model)
@@ -66,12 +70,20 @@ class InnerProblem:
         self._constant = {name: value for name, value in constant.items() if name in kept}
 
     @classmethod
-    def from_trajectory(cls, trajectory: Trajectory, data_dir: Path | None = None, *, trusted: bool = False) -> Self:
+    def from_trajectory(
+        cls,
+        trajectory: Trajectory,
+        data_dir: Path | None = None,
+        *,
+        trusted: bool = False,
+        device: torch.device = CPU,
+    ) -> Self:
         """Rebuild the problem of a trajectory from the facts in its snapshots.
 
         Args:
             data_dir: folder of the task's data, if it has moved since the trajectory was recorded.
             trusted: whether to import a network that the trajectory names by a dotted path.
+            device: device of the weight vectors.
         Raises:
             UntrustedCode: the trajectory names such a network, and `trusted` is false.
             TrajectoryError: the snapshots lack a fact of the problem.
@@ -84,7 +96,7 @@ class InnerProblem:
                 raise untrusted_code(trajectory.folder, "target_model", run["target_model"])
             task = load_task(run["task"], **_task_config(run, data_dir))
             constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}
-            problem = cls(task, run["target_model"], run["target_config"], constant)
+            problem = cls(task, run["target_model"], run["target_config"], constant, device)
             trajectory.layout.check_model(problem._model)
             return problem
         except KeyError as error:
@@ -100,9 +112,13 @@ class InnerProblem:
             ) from error
 
     def initial_weights(self, seed: int) -> Float[Tensor, " weights"]:
-        """The initial weights of a random seed; torch's generator keeps its state."""
+        """The initial weights of a random seed, equal on all devices; torch's generator keeps its state."""
         with isolated(seed):
-            return self.layout.flatten(dict(self._build().named_parameters()))
+            return self.layout.flatten(dict(self._build().named_parameters())).to(self.device)
+
+    def sample(self, split: Split, size: int, random: torch.Generator) -> Batch:
+        """A random batch of a split of the task, on the device."""
+        return self.task.sample(split, size, random).to(self.device)
 
     def losses(self, weights: Float[Tensor, "batch weights"], examples: Batch) -> Float[Tensor, " batch"]:
         """The loss of each network on the same examples, differentiable in the weights."""

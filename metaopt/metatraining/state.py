@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.devices import CPU
 from ..core.errors import CheckpointError, Diverged, InvalidConfig
 from ..core.rng import random_states, restore_random_states, seed_all
 from ..generative import GenerativeOptimizer, get_optimizer_model
@@ -38,13 +39,22 @@ class MetaTrainingState:
         seed: random seed.
         lr, weight_decay: of AdamW.
         ema_decay: decay of the EMA of the weights.
+        device: device to train on. The initial weights are drawn on the CPU.
     """
 
     def __init__(
-        self, name: str, options: Mapping[str, Any], *, seed: int, lr: float, weight_decay: float, ema_decay: float
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        *,
+        seed: int,
+        lr: float,
+        weight_decay: float,
+        ema_decay: float,
+        device: torch.device = CPU,
     ) -> None:
         seed_all(seed)
-        self.model: GenerativeOptimizer = get_optimizer_model(name, **options)
+        self.model: GenerativeOptimizer = get_optimizer_model(name, **options).to(device)
         parameters = list(self.model.parameters())
         self.predictor: GenerativeOptimizer = deepcopy(self.model).requires_grad_(False).eval()
         self._ema = ExponentialMovingAverage(ema_decay, list(self.predictor.parameters()))
@@ -84,8 +94,11 @@ class MetaTrainingState:
             self._skip(objective)
             return
         self._skipped = 0
-        self._adamw.param_groups[0]["lr"] = self._lr * min(1.0, self.step / _WARMUP_UPDATES)
-        self._adamw.step()
+        self._take_step(self._adamw)
+
+    def _take_step(self, adamw: torch.optim.AdamW) -> None:
+        adamw.param_groups[0]["lr"] = self._lr * min(1.0, self.step / _WARMUP_UPDATES)
+        adamw.step()
         self._ema.update(list(self.model.parameters()))
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -111,7 +124,7 @@ class MetaTrainingState:
         save_checkpoint(path, state, {"optimizer": optimizer_facts(self.model), "settings": dict(settings)})
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Restore a checkpoint. A resumed training gives the same bits as an uninterrupted one.
+        """Restore a checkpoint, also one of another device. On the CPU, a resumed training gives the same bits.
 
         Raises:
             FileFormatError: the file is damaged.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..core.devices import device_name, find_device, threads_for
 from ..core.progress import Progress, progress
 from ..core.rng import seed_all
 from ..core.text import counted
@@ -108,6 +109,8 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
         Diverged: many gradients in a row are not finite; the last checkpoint is kept.
     """
     tracker.describe(purpose=config.purpose)
+    device = find_device(config.device)
+    tracker.tags({"metaopt.device": device_name(device)})
     start = load_optimizer(config.start_from) if config.start_from else None
     state = MetaTrainingState(
         config.optimizer_model,
@@ -116,17 +119,20 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
         lr=config.lr,
         weight_decay=config.weight_decay,
         ema_decay=config.average,
+        device=device,
     )
     if start is not None:
         state.start_from(start)
     source_class = OnlineSource if config.rounds else OfflineSource
-    source: MetaTrainingSource = source_class(config, state.model.history, state.model.averaging)
+    source: MetaTrainingSource = source_class(config, state.model.history, state.model.averaging, device)
     seed_all(config.seed)  # the first import of a task's modules may have drawn random numbers
     if resume is not None:
         state.load(resume, source.settings)
     owned = f"{config.optimizer_model}_epoch_*"
     keep = resume is not None and any(config.checkpoint_folder.glob(owned))
-    with claim_run_folder(config.checkpoint_folder, owned, resume=keep, overwrite=config.overwrite and not keep):
+    claimed = claim_run_folder(config.checkpoint_folder, owned, resume=keep, overwrite=config.overwrite and not keep)
+    batch_weights = config.batch_size * max(layout.size for layout in source.layouts)
+    with claimed, threads_for(batch_weights, config.threads):
         return _MetaTraining(config, state, source, tracker).run()
 
 

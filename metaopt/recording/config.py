@@ -4,7 +4,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.config import Config, Options, Range, option, trust_option
+from ..core.config import Options, Range, option, trust_option
+from ..core.devices import ComputeConfig
 from ..core.errors import InvalidConfig
 from ..core.text import shown
 from ..targets import names_code
@@ -14,7 +15,7 @@ from ..trajectories.recorder import SNAPSHOT_DTYPES
 ENGINES = ("local", "ray")
 
 
-class TrainTargetConfig(Config):
+class TrainTargetConfig(ComputeConfig):
     """Configuration of phase 1: which network to train, how, and where to store the trajectories."""
 
     run_name: str = option(default="target", help="Name of the trajectory folder; must be new.")
@@ -57,7 +58,6 @@ class TrainTargetConfig(Config):
     trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
     checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
     trust_config: bool = trust_option()
-    device: str = option(default="cpu", help="Device to train on.", choices=("cpu", "cuda", "auto"))
 
     def __post_init__(self) -> None:
         """Check each value, and that `space` is a regular expression.

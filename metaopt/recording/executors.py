@@ -63,11 +63,17 @@ def run_on_ray(jobs: Sequence[Job], workers: int) -> Outcomes:
     if started:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=0)(_record_job_in)
+        remote = ray.remote(num_cpus=1, num_gpus=_gpus_per_worker(ray, jobs, workers), max_retries=0)(_record_job_in)
         yield from _with_progress(jobs, _ray_results(ray, {remote.remote(Path.cwd(), job): job for job in jobs}))
     finally:
         if started:
             ray.shutdown()
+
+
+def _gpus_per_worker(ray: Any, jobs: Sequence[Job], workers: int) -> float:
+    """The share of a GPU that each worker reserves: Ray hides all GPUs from workers that reserve none."""
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    return 0.0 if jobs[0].configs[0].device == "cpu" else min(gpus / workers, 1.0)
 
 
 def _record_job(job: Job) -> list[Outcome]:

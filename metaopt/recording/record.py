@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from ..core.devices import CPU, find_device, threads_for
 from ..core.errors import RunsFailed
 from ..core.text import counted
 from ..core.tracker import Parent, SameRun, Tracker
@@ -42,17 +43,25 @@ def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
     """
     task = config.load_task()
     configs = config.single_runs()
-    TargetTrainingState.from_config(configs[0], task)  # an invalid configuration must not overwrite anything
+    weights = _first_state(configs[0], task).layout.size * config.vectorize
     folder = config.trajectory_dir / check_run_name(config.run_name)
     with claim_run_folder(folder, "seed_*", resume=config.resume, overwrite=config.overwrite):
         if len(configs) > 1:
             _describe(config, tracker)
-        outcomes = {each.seed: outcome for each, outcome in _logged(_run(configs, task, tracker), len(configs))}
+        with threads_for(weights, config.threads):
+            outcomes = {each.seed: outcome for each, outcome in _logged(_run(configs, task, tracker), len(configs))}
         _log_recording(folder, tracker)
         folders = _folders([outcomes[each.seed] for each in configs], configs)
         if len(configs) > 1:
             _describe_result(folders, tracker)
     return folders
+
+
+def _first_state(config: TrainTargetConfig, task: Task) -> TargetTrainingState:
+    """The first training, on the CPU, before anything is written: an invalid configuration must not overwrite files."""
+    if config.engine == "local":  # the machines of a Ray cluster may have other devices
+        find_device(config.device)
+    return TargetTrainingState.from_config(config, task, CPU)
 
 
 def _describe(config: TrainTargetConfig, tracker: Tracker) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from time import monotonic
 
+from ..core.devices import device_name, find_device
 from ..core.errors import Diverged
 from ..core.progress import Progress, sub_progress
 from ..core.text import counted
@@ -60,7 +61,7 @@ class _TargetRun:
     def __init__(self, config: TrainTargetConfig, task: Task, tracker: Tracker) -> None:
         self.config = config
         self.tracker = tracker
-        self.state = TargetTrainingState.from_config(config, task)
+        self.state = TargetTrainingState.from_config(config, task, find_device(config.device))
         self.folder = config.trajectory_dir / config.run_folder
         self.checkpoint = config.checkpoint_dir / config.run_folder / "checkpoint.safetensors"
         self.data_digest = task.digest()
@@ -120,6 +121,7 @@ class _TargetRun:
             {**config.to_mapping(), "lr_drawn": facts["lr"], "trainable_weights": self.state.layout.size}
         )
         self.tracker.tags({"metaopt.phase": "target", "metaopt.run_name": config.run_name, "metaopt.seed": config.seed})
+        self.tracker.tags({"metaopt.device": device_name(self.state.device)})
         self.tracker.text(replace(config, resume=False, overwrite=False).to_json(), "config.json")
         source = str(facts["task_config"].get("data_dir", "part of the installed packages"))
         # One call for all splits: trackers ignore repeated calls with the same digest.

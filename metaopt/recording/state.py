@@ -18,13 +18,13 @@ from ..weights.averaging import ExponentialMovingAverage
 from ..weights.layout import Layout
 from ..weights.selection import train_only, trainable
 from .config import TrainTargetConfig
-from .training import check_loss, pick_device, train_step
+from .training import check_loss, train_step
 
 
 class TargetTrainingState:
     """A network in training. The facts, the data and the number of steps determine its weights.
 
-    The constructor seeds all random generators of the process.
+    The constructor seeds all random generators of the process, and draws the initial weights on the CPU.
 
     Args:
         facts: network and hyperparameters ("task", "target_model", "target_config", "base_optimizer",
@@ -53,9 +53,11 @@ class TargetTrainingState:
         self.step = 0
 
     @classmethod
-    def from_config(cls, config: TrainTargetConfig, task: Task) -> Self:
+    def from_config(cls, config: TrainTargetConfig, task: Task, device: torch.device) -> Self:
         """Create the training state of one run before its first step.
 
+        Args:
+            device: the device to train on.
         Raises:
             UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value.
         """
@@ -72,7 +74,7 @@ class TargetTrainingState:
             "seed": config.seed,
             "averaging": config.averaging,
         }
-        return cls(facts, task, pick_device(config.device))
+        return cls(facts, task, device)
 
     @property
     def title(self) -> str:
@@ -126,7 +128,7 @@ class TargetTrainingState:
         save_checkpoint(path, state, {"run": dict(self.facts), **settings})
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Restore a checkpoint. A resumed run gives the same bits as an uninterrupted one.
+        """Restore a checkpoint, also one of another device. On the CPU, a resumed run gives the same bits.
 
         Raises:
             FileFormatError: the file is damaged.

@@ -4,24 +4,11 @@ import math
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from ..core.errors import Diverged, InvalidConfig
-from ..core.text import shown
+from ..core.errors import Diverged
 from ..tasks import Batch, Task
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name: "cpu", "cuda", or "auto" for CUDA where it is available.
-
-    Raises:
-        InvalidConfig: CUDA is not available.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InvalidConfig(f"device is {shown(name)}, but this torch finds no CUDA device; give cpu or auto")
-    return torch.device(name)
 
 
 def train_steps(
@@ -52,13 +39,17 @@ def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch, device: torch.device
 ) -> float:
     """Train on one batch; returns the loss before the step."""
-    model.train()
-    batch = batch.to(device)
+    return float(take_step(model, optimizer, task, batch.to(device)))
 
-    def closure() -> float:  # some optimizers, such as LBFGS, evaluate the loss several times per step
+
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch) -> Float[Tensor, ""]:
+    """Train on a batch on the device of the network, without waiting for the device; returns the loss before it."""
+    model.train()
+
+    def closure() -> Tensor:  # some optimizers, such as LBFGS, evaluate the loss several times per step
         optimizer.zero_grad()
         loss = task.loss(model(batch.inputs), batch.labels)
         loss.backward()
-        return loss.item()
+        return loss.detach()
 
-    return optimizer.step(closure)
+    return optimizer.step(closure)  # type: ignore[arg-type,return-value]  # typed for closures that return floats

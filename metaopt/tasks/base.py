@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from ..core.config import Config, option
+from ..core.devices import move
 from ..core.errors import TaskDataError
 from ..core.rng import generator
 
@@ -37,7 +38,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
-        return self._replace(inputs=self.inputs.to(device), labels=self.labels.to(device))
+        return self._replace(inputs=move(self.inputs, device), labels=move(self.labels, device))
 
 
 class Examples:

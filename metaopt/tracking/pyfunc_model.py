@@ -19,6 +19,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import torch
+from mlflow.environment_variables import MLFLOW_DEFAULT_PREDICTION_DEVICE
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, PythonModel, PythonModelContext
 from safetensors import SafetensorError
@@ -38,14 +39,20 @@ class NextWeights(PythonModel):
     """Predicts the weights at `t_end` [1, weights] from a history [snapshots, weights]. Thread-safe."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the optimizer with the code in the model."""
+        """Build the optimizer with the code in the model.
+
+        It runs on the device that the environment variable MLFLOW_DEFAULT_PREDICTION_DEVICE names, as for models of
+        `mlflow.pytorch`; by default on the accelerator if there is one.
+        """
         facts = json.loads(Path(context.artifacts["layouts"]).read_text(encoding="utf-8"))
         package = _import_all(facts["package"])
         self.layout_type = importlib.import_module(f"{package.__name__}.weights.layout").Layout
         self.layouts = [self.layout_type.from_list(layout) for layout in facts["layouts"]]
         self.stride = float(facts["stride"])
         load_file = importlib.import_module(f"{package.__name__}.generative.files").load_optimizer_file
-        self.optimizer = load_file(Path(context.artifacts["optimizer"]))
+        find_device = importlib.import_module(f"{package.__name__}.core.devices").find_device
+        self.device = find_device(MLFLOW_DEFAULT_PREDICTION_DEVICE.get() or "auto")
+        self.optimizer = load_file(Path(context.artifacts["optimizer"])).to(self.device)
         if self.optimizer.averaging:
             log.warning(
                 "this optimizer was trained on snapshots of an exponential moving average of the weights (decay %g): "
@@ -96,7 +103,8 @@ class NextWeights(PythonModel):
         times = t_start - stride * torch.arange(len(rows) - 1, -1, -1, dtype=torch.float32)
         end = torch.tensor([t_end], dtype=torch.float32)
         history = torch.from_numpy(np.require(rows, requirements=["C", "W"]))
-        predicted: np.ndarray = self.optimizer.predict(history[None], times[None], end, layout).numpy()
+        history, times, end = (each.to(self.device) for each in (history[None], times[None], end))
+        predicted: np.ndarray = self.optimizer.predict(history, times, end, layout).cpu().numpy()
         return predicted
 
     def _all_param_names(self) -> set[str]:

@@ -1,6 +1,6 @@
 """Layouts: the names, shapes and dtypes of the trainable weights in a flat vector."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -79,11 +79,11 @@ class Layout:
         """Concatenate named tensors into a float32 vector.
 
         Args:
-            out: the vector to write to; a new one by default.
+            out: the vector to write to; by default a new one, on the device of the tensors.
         Raises:
             LayoutMismatch: a tensor is missing or has another shape.
         """
-        flat = torch.empty(self.size) if out is None else out
+        flat = self._empty(weights.values()) if out is None else out
         for tensor, piece in zip(self.tensors, self.split(flat), strict=True):
             if tensor.name not in weights:
                 raise LayoutMismatch(f"no tensor named {shown(tensor.name)}; the layout expects {_describe(self)}")
@@ -99,14 +99,17 @@ class Layout:
         """Concatenate tensors in the order of the layout into a float32 vector: the inverse of `split`.
 
         Args:
-            out: the vector to write to; a new one by default.
+            out: the vector to write to; by default a new one, on the device of the tensors.
         Raises:
             LayoutMismatch: `out` has another number of weights.
         """
-        flat = torch.empty(self.size) if out is None else out
+        flat = self._empty(tensors) if out is None else out
         for tensor, piece in zip(tensors, self.split(flat), strict=True):
             piece.copy_(tensor.detach().reshape(-1))
         return flat
+
+    def _empty(self, like: Iterable[Tensor]) -> Float[Tensor, " weights"]:
+        return torch.empty(self.size, device=next((tensor.device for tensor in like), None))
 
     def unflatten(self, flat: Float[Tensor, "*batch weights"]) -> dict[str, Tensor]:
         """The tensors of a flat vector by name: float32 views of it.

@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from ..core.config import Range
+from ..core.devices import device_name, find_device, threads_for
 from ..core.tracker import Tracker
 from ..diagnostics import ProbedRun, diagnose
 from ..evaluation.config import EvaluateConfig
@@ -101,12 +102,14 @@ def compare(
     name = contender_name(optimizer)
     setting = describe_case(config.to_mapping(), [str(rate) for rate in config.rates])
     tracker.describe(purpose=f"Evaluates {name}: {setting}. Each child run is one contender.")
+    tracker.tags({"metaopt.device": device_name(find_device(config.device))})
     current = {CHAMPION_CONTENDER: champion} if champion is not None else {}
-    paired = PairedEvaluation(config, task, {**current, name: optimizer})
-    with paired.progress_bar():
-        comparison = paired.compare()
-        setup = RunSetup(config, task, config.seed, Range.parse(best_rate(comparison, name)))
-        diagnostics = diagnose(ProbedRun(setup, paired.hold_run(setup).snapshots), optimizer)
+    with threads_for(RunSetup(config, task, config.seed).layout.size, config.threads):
+        paired = PairedEvaluation(config, task, {**current, name: optimizer})
+        with paired.progress_bar():
+            comparison = paired.compare()
+            setup = RunSetup(config, task, config.seed, Range.parse(best_rate(comparison, name)))
+            diagnostics = diagnose(ProbedRun(setup, paired.hold_run(setup).snapshots), optimizer)
     publish(comparison, diagnostics, config, task, tracker)
     return comparison
 

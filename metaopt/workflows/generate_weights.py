@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.config import Config, option
+from ..core.config import option
+from ..core.devices import ComputeConfig, find_device, move, threads_for
 from ..core.errors import InvalidConfig
 from ..generative import GenerativeOptimizer
 from ..generative.files import load_optimizer
@@ -19,7 +20,7 @@ from ..weights.layout import is_finite
 log = logging.getLogger(__name__)
 
 
-class GenerateConfig(Config):
+class GenerateConfig(ComputeConfig):
     """Settings of a generation: the optimizer, the trajectory, the times and the output file."""
 
     optimizer: str = option(
@@ -88,10 +89,11 @@ def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Gen
 
     Raises:
         TrajectoryError, FileFormatError: the trajectory is missing, empty or damaged.
-        InvalidConfig: no snapshot at `t_start`, a `t_end` before it, predicted weights that are not finite, or a file
-            that exists.
+        InvalidConfig: no such device, no snapshot at `t_start`, a `t_end` before it, predicted weights that are not
+            finite, or a file that exists.
         StorageError: the file could not be written.
     """
+    device = find_device(config.device)
     trajectory = Trajectory.open(config.trajectory)
     index = _snapshot_at(trajectory, config.t_start)
     t_start = float(trajectory.steps[index])
@@ -108,22 +110,23 @@ def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Gen
             type(optimizer).__name__,
             optimizer.averaging,
         )
-    tensors = _predict(trajectory, index, t_end, optimizer)
+    with threads_for(trajectory.segment(index).layout.size, config.threads):
+        tensors = _predict(trajectory, index, t_end, optimizer, device)
     facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
     write_tensors(config.output, {**trajectory.frozen(), **trajectory.buffers(index), **tensors}, "weights", facts)
     return GeneratedFile(config.output, t_start, t_end)
 
 
-def _predict(trajectory: Trajectory, index: int, t_end: float, optimizer: GenerativeOptimizer) -> dict[str, Tensor]:
+def _predict(
+    trajectory: Trajectory, index: int, t_end: float, optimizer: GenerativeOptimizer, device: torch.device
+) -> dict[str, Tensor]:
     """The predicted weights by name, in the dtypes of the network."""
     segment = trajectory.segment(index)
     indices = range(max(segment.start, index + 1 - optimizer.history), index + 1)
-    weights = optimizer.predict(
-        torch.stack([trajectory.weights(each) for each in indices])[None],
-        torch.tensor([[float(trajectory.steps[each]) for each in indices]]),
-        torch.tensor([t_end]),
-        segment.layout,
-    )[0]
+    history = torch.stack([trajectory.weights(each) for each in indices])[None]
+    times = torch.tensor([[float(trajectory.steps[each]) for each in indices]])
+    history, times, end = (move(each, device) for each in (history, times, torch.tensor([t_end])))
+    weights = optimizer.to(device).predict(history, times, end, segment.layout)[0].cpu()
     if not is_finite(weights):
         raise InvalidConfig(
             f"the weights that {type(optimizer).__name__} predicts for t_end {t_end:g} are not finite; give a t_end "

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.config import Config, Options, Range, option, trust_option
+from ..core.config import Options, Range, option, trust_option
+from ..core.devices import ComputeConfig
 from ..evaluation.config import EvaluateConfig
 from ..evaluation.results import Comparison
 from ..evaluation.summary import Summary, at_best_rates
@@ -17,7 +18,7 @@ from .evaluate_optimizer import compare_tracked
 from .train_optimizer import register, train_tracked
 
 
-class MainConfig(Config):
+class MainConfig(ComputeConfig):
     """Settings of the main job: the task, the target, and the size of each phase."""
 
     run_name: str = option(default="digits", help="Name of the trajectories and checkpoints.")
@@ -70,6 +71,8 @@ class MainConfig(Config):
             checkpoint_every=self.target_epochs,
             seed=self.seed,
             overwrite=self.overwrite,
+            device=self.device,
+            threads=self.threads,
         )
 
     def optimizer(self) -> TrainOptimizerConfig:
@@ -83,6 +86,8 @@ class MainConfig(Config):
             model_name=self.model_name,
             trust_config=self.trust_config or names_code(self.target_model),  # phase 1 has run that code already
             overwrite=self.overwrite,
+            device=self.device,
+            threads=self.threads,
         )
 
     def evaluation(self, checkpoint: Path) -> EvaluateConfig:
@@ -101,6 +106,8 @@ class MainConfig(Config):
             stride=self.snapshot_every,
             seed=self.seed + 1000,
             seeds=self.seeds,
+            device=self.device,
+            threads=self.threads,
         )
 
 
