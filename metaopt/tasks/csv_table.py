@@ -1,27 +1,26 @@
 """Tabular data: predict one column of a CSV file from the other columns."""
 
-import csv
 import math
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..core.config import option
 from ..core.errors import TaskDataError
-from ..core.registry import suggest
 from ..core.text import shown
 from .base import Batch, SplitConfig, Task, error_source, hold_out
+from .csv_file import Table, classes_of, label_notes, number, read_table
+from .data_files import report
 from .supervised import Classification, Regression
 
 _MIN_ROWS = 10
 _CONSTANT_TOLERANCE = 1e-12  # a column is constant if its standard deviation is at most this fraction of |mean|
-_MISSING_VALUES = ("", "na", "n/a", "nan", "null", "none")
-_EXPECTED_FORMAT = "expected comma-separated values in UTF-8 with column names in the first line"
+_LARGEST_DEVIATION = 1e30  # of labels; errors in their unit are float32
 
 
 class CSVTableConfig(SplitConfig):
@@ -51,6 +50,8 @@ class CSVTable(Task):
 
     def __init__(self, config: CSVTableConfig) -> None:
         table = read_table(config.data_dir, config.label)
+        notes = label_notes(table.labels) if config.predict == "classification" else []
+        self.notes = report([*table.notes, *(f"{config.data_dir}: {note}" for note in notes)])
         with error_source(config.data_dir):
             if len(table.labels) < _MIN_ROWS:
                 raise TaskDataError(f"{len(table.labels)} rows are too few to split; expected {_MIN_ROWS} or more")
@@ -80,40 +81,8 @@ class CSVTable(Task):
         return self._task.metrics_of_loss(loss)
 
 
-class Table(NamedTuple):
-    """The data rows of a CSV file."""
-
-    features: Float[Tensor, "rows features"]
-    labels: list[str]
-    lines: list[int]
-    """Line number of each row in the file, counted from 1."""
-
-
-def read_table(path: Path, label: str) -> Table:
-    """Read a CSV file in which all columns except the label column are numeric.
-
-    Raises:
-        TaskDataError: the file cannot be read or is not a CSV file, column names are not unique, there is no label
-            column or no feature column, a line has a wrong number of cells, a value is missing, or a feature is not a
-            finite number.
-    """
-    rows = _rows(path)
-    _, header = next(rows, (1, []))
-    label_index = _label_index(label, header, path)
-    feature_names = header[:label_index] + header[label_index + 1 :]
-    values, table = array("d"), Table(torch.empty(0), [], [])
-    for line, cells in rows:
-        location = f"{path}, line {line}"
-        _check_cells(cells, header, location)
-        table.labels.append(cells.pop(label_index).strip())
-        table.lines.append(line)
-        values.extend(_number(cell, name, location) for cell, name in zip(cells, feature_names, strict=True))
-    features = torch.tensor(values, dtype=torch.float64).reshape(len(table.labels), len(header) - 1)
-    return table._replace(features=features)
-
-
 def _classification(table: Table, config: CSVTableConfig) -> Task:
-    classes = sorted(set(table.labels))
+    classes, indices = classes_of(table.labels)
     if len(classes) < 2:
         raise TaskDataError(f"column {shown(config.label)} has {len(classes)} classes; expected two or more")
     if 2 * len(classes) > len(table.labels):
@@ -121,76 +90,63 @@ def _classification(table: Table, config: CSVTableConfig) -> Task:
             f"column {shown(config.label)} has {len(classes)} classes in {len(table.labels)} rows; expected at "
             "least two rows per class on average. If the labels are numeric, set predict=regression"
         )
-    indices = {name: index for index, name in enumerate(classes)}
-    train, validation = _split(table, torch.tensor([indices[label] for label in table.labels]), config)
+    train, validation = _split(table, torch.tensor(indices), config)
     return Classification(train, validation, len(classes), config)
 
 
 def _regression(table: Table, config: CSVTableConfig) -> Task:
     rows = zip(table.labels, table.lines, strict=True)
-    labels = torch.tensor([_number(label, config.label, f"line {line}") for label, line in rows], dtype=torch.float64)
+    labels = torch.tensor([number(label, config.label, f"line {line}") for label, line in rows], dtype=torch.float64)
     train, validation = _split(table, labels, config)
-    mean, std = train.labels.mean(), float(train.labels.std(correction=0)) or 1.0
-    train, validation = (batch._replace(labels=((batch.labels - mean) / std).float()) for batch in (train, validation))
-    return Regression(train, validation, std, config)
+    mean, std, unit = _statistics(train.labels)
+    deviation = float(unit * std) or 1.0
+    if not 1 / _LARGEST_DEVIATION < deviation < _LARGEST_DEVIATION:
+        raise TaskDataError(
+            f"column {shown(config.label)} has a standard deviation of {deviation:g}, in which float32 cannot hold an "
+            "error; scale the column"
+        )
+    train, validation = (
+        batch._replace(labels=_standardised(batch.labels, mean, std or 1.0, unit, [config.label]))
+        for batch in (train, validation)
+    )
+    return Regression(train, validation, deviation, config)
 
 
 def _split(table: Table, labels: Tensor, config: CSVTableConfig) -> tuple[Batch, Batch]:
     """Split the rows into training and validation, and standardise the features with the training statistics."""
     train, validation = hold_out(Batch(table.features, labels), config.validation_fraction, config.split_seed)
-    mean, std = train.inputs.mean(0), train.inputs.std(0, correction=0)
-    scale = torch.where(std > _CONSTANT_TOLERANCE * mean.abs(), 1 / std, 0.0)
+    mean, std, unit = _statistics(train.inputs)
+    deviation = torch.where(std > _CONSTANT_TOLERANCE * mean.abs(), std, math.inf)
     return (
-        train._replace(inputs=((train.inputs - mean) * scale).float()),
-        validation._replace(inputs=((validation.inputs - mean) * scale).float()),
+        train._replace(inputs=_standardised(train.inputs, mean, deviation, unit, table.names)),
+        validation._replace(inputs=_standardised(validation.inputs, mean, deviation, unit, table.names)),
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number and the cells of each line that is not empty."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            yield from ((reader.line_num, cells) for cells in reader if cells)
-    except OSError as error:
-        raise TaskDataError(f"cannot read {path}: {error.strerror}; {_EXPECTED_FORMAT}. Check data_dir") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TaskDataError(f"{path} is not a valid CSV file ({error}); {_EXPECTED_FORMAT}") from error
+def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation of each column in a unit of its own, and that unit.
+
+    The unit is the power of two at or below the largest value. So the square of 1e300 does not overflow, that of
+    1e-300 does not vanish, and no bit of usual values changes.
+    """
+    exponent = torch.frexp(values.abs().amax(0)).exponent - 1
+    unit = torch.as_tensor(np.ldexp(1.0, exponent.numpy()))  # torch.ldexp would compute in float32
+    scaled = values / unit
+    return scaled.mean(0), scaled.std(0, correction=0), unit
 
 
-def _label_index(label: str, header: Sequence[str], path: Path) -> int:
-    if duplicates := {name for name in header if header.count(name) > 1}:
+def _standardised(values: Tensor, mean: Tensor, std: Tensor | float, unit: Tensor, names: Sequence[str]) -> Tensor:
+    """Values with mean 0 and standard deviation 1 in the training rows, as float32.
+
+    Raises:
+        TaskDataError: a value is so far from those of the training rows that float32 does not hold it.
+    """
+    result = ((values / unit - mean) * (1 / torch.as_tensor(std))).float()
+    if not (finite := result.isfinite()).all():
+        row, column = (*map(int, (~finite).nonzero()[0]), 0)[:2]
+        value = float(values.reshape(len(values), -1)[row, column])
         raise TaskDataError(
-            f"{path} has several columns named {shown(sorted(duplicates)[0])}; expected unique column names"
+            f"column {shown(names[column])} contains {value:g}, which is too far from the other values to be "
+            "standardised in float32. Correct or remove the row"
         )
-    if len(header) < 2:
-        raise TaskDataError(
-            f"{path} has {len(header)} columns; expected a label column and at least one feature column, separated by "
-            "commas"
-        )
-    if label not in header:
-        raise TaskDataError(f"{path} has no column {shown(label)} for the labels: {suggest(label, header)}")
-    return list(header).index(label)
-
-
-def _check_cells(cells: Sequence[str], header: Sequence[str], location: str) -> None:
-    if len(cells) != len(header):
-        raise TaskDataError(f"{location}: {len(cells)} cells; expected {len(header)}, one per column. Correct the line")
-    for column, cell in zip(header, cells, strict=True):
-        if cell.strip().lower() in _MISSING_VALUES:
-            raise TaskDataError(
-                f"{location}: column {shown(column)} has a missing value ({shown(cell)}). Fill in the value, or "
-                "remove the row or the column"
-            )
-
-
-def _number(cell: str, column: str, location: str) -> float:
-    try:
-        if math.isfinite(value := float(cell)):
-            return value
-    except ValueError:
-        pass
-    raise TaskDataError(
-        f"{location}: column {shown(column)} contains {shown(cell)}; expected a finite number. Correct the cell, "
-        "encode text as numbers, or remove the column"
-    )
+    return result

@@ -10,6 +10,7 @@ from ..core.dependencies import import_extra
 from ..core.errors import TaskDataError
 from .base import error_source
 from .cache import CacheEntry, cache_key, cached
+from .data_files import find_files, open_text, report
 from .language_model import CorpusConfig, LanguageModel
 
 _EXPECTED = "expected a text file in UTF-8, or a folder of *.txt files"
@@ -26,13 +27,19 @@ class TextConfig(CorpusConfig):
 class Text(LanguageModel):
     """Next-token prediction on any text: a UTF-8 file or a folder of *.txt files.
 
-    The files of a folder are joined in the order of their names.
+    The files of a folder are joined in the order of their names; folders in it are not searched. A byte order mark may
+    state UTF-16 or UTF-32.
     """
 
     Config = TextConfig
 
     def __init__(self, config: TextConfig) -> None:
-        text = "\n".join(_read(path) for path in _files(config.data_dir))
+        files, notes = _files(config.data_dir)
+        parts = list(map(_read, files))
+        text = "\n".join(parts)
+        if len(parts) > 1 and (empty := sum(not part.strip() for part in parts)):
+            notes.append(f"{config.data_dir}: {empty} of {len(parts)} files are empty")
+        self.notes = report(notes)
         with error_source(config.data_dir):
             if not text.strip():
                 raise TaskDataError(f"no text in it; {_EXPECTED}")
@@ -60,25 +67,33 @@ class TinyStories(LanguageModel):
             super().__init__(stored["text"].numpy().tobytes().decode(), config)
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> tuple[list[Path], list[str]]:
+    """The files to read, and what a user must know of the search."""
     if not path.is_dir():
-        return [path]
-    files = sorted(each for each in path.glob("*.txt") if each.is_file())
-    if not files:
+        return [path], []
+    (found,) = find_files([path], [".txt"], deep=False)
+    if not found.files:
         raise TaskDataError(f"{path} holds no *.txt files; {_EXPECTED}. Check data_dir")
-    return files
+    return found.files, found.notes(str(path))
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode().removeprefix("\ufeff")
+        with open_text(path, _EXPECTED) as file:
+            text = file.read()
     except UnicodeDecodeError as error:
         raise TaskDataError(
-            f"{path} is not UTF-8: byte {error.start} (0x{error.object[error.start]:02x}) cannot be decoded; "
-            f"{_EXPECTED}. Convert it, for example with iconv"
+            f"{path} is not {error.encoding.upper()}: byte {error.start} (0x{error.object[error.start]:02x}) cannot be "
+            f"decoded; {_EXPECTED}. Convert it, for example with iconv"
         ) from error
     except OSError as error:
         raise TaskDataError(f"cannot read {path}: {error.strerror}; {_EXPECTED}. Check data_dir") from error
+    if (position := text.find("\0")) >= 0:
+        raise TaskDataError(
+            f"{path} contains a NUL character (number {position}): it is no text, or UTF-16 without a byte order mark; "
+            f"{_EXPECTED}. Convert it, for example with iconv"
+        )
+    return text
 
 
 def _download_stories(stories: int) -> CacheEntry:

@@ -104,6 +104,40 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path, file):
     assert load(folder).decode(load(folder).splits["train"][:1].inputs[0]) == TEXT.encode()[:128].decode()
 
 
+def test_endings_in_upper_case_are_read_and_other_files_are_counted(tmp_path, file, caplog):
+    before = load(file)
+    folder = tmp_path / "texts"
+    (folder / "deep").mkdir(parents=True)
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / "1.TXT").write_text(TEXT[:1000])
+    (folder / "2.Txt").write_text(TEXT[1000:])
+    for name in ("notes.md", "deep/3.txt", ".ipynb_checkpoints/1.txt", ".DS_Store"):
+        (folder / name).write_text("not this")
+    (folder / "4.txt").symlink_to("nowhere")
+    (folder / "5.txt").write_text(" \n")
+    task = load(folder)
+    assert sum(map(len, task.splits.values())) == pytest.approx(sum(map(len, before.splits.values())), abs=1)
+    first, second = task.notes
+    assert first == (
+        f"{folder}: ignored 1 broken links, 1 folders, 1 hidden or system files, 1 hidden or system folders, "
+        "1 files with other endings (.md 1)"
+    )
+    assert second == f"{folder}: 1 of 3 files are empty"
+    assert first in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_states_the_encoding(tmp_path, file, encoding):
+    (tmp_path / "other.txt").write_bytes(TEXT.encode(encoding))
+    assert load(tmp_path / "other.txt").digest() == load(file).digest()
+
+
+def test_one_enormous_line_is_a_text(tmp_path, file):
+    (tmp_path / "line.txt").write_bytes(TEXT.replace("\n", " ").encode() * 20)
+    task = load(tmp_path / "line.txt", tokenizer="sentencepiece", vocab_size=400)
+    assert task.describe().notes == ()
+
+
 def test_a_text_that_is_too_short_is_an_error_with_a_possible_block_size(file):
     with pytest.raises(TaskDataError, match=r"guard \d+.*block_size=\d+ or less") as caught:
         load(file, block_size=10000)
@@ -119,6 +153,10 @@ def test_a_text_that_is_too_short_is_an_error_with_a_possible_block_size(file):
         (b" \n", "no text in it"),
         (b"abc", "too short for blocks of 128 tokens"),
         (b"abc\xffdef", r"text\.txt is not UTF-8: byte 3 \(0xff\)"),
+        ("für".encode("latin-1"), r"text\.txt is not UTF-8: byte 1 \(0xfc\).*iconv"),
+        (b"\xff\xfea\0b", r"text\.txt is not UTF-16"),
+        (b"abc\0def", r"text\.txt contains a NUL character \(number 3\)"),
+        (TEXT.replace("ö", "o").encode("utf-16-le"), r"NUL character.* UTF-16 without a byte order mark"),
     ],
 )
 def test_an_invalid_file_is_an_error(tmp_path, content, message):
