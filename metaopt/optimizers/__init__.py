@@ -5,7 +5,7 @@ them.
 """
 
 from ..core.moved import moved_names
-from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode
+from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_step
 
 __getattr__ = moved_names(
     __name__,
@@ -17,4 +17,4 @@ __getattr__ = moved_names(
     },
 )
 
-__all__ = ["BASE_OPTIMIZERS", "build_optimizer", "evaluation_mode"]
+__all__ = ["BASE_OPTIMIZERS", "build_optimizer", "evaluation_mode", "optimizer_step"]

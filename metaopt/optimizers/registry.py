@@ -1,19 +1,25 @@
 """Registry of base optimizers: the optimizers of `torch.optim`, Schedule-Free optimizers, and plug-ins."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from ..core.errors import InvalidConfig
+from ..core.errors import InvalidConfig, MetaoptError
 from ..core.registry import Registry
-from ..core.text import shown
+from ..core.rng import isolated
+from ..core.text import shortened, shown
 
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")  # Defazio et al. 2024, arXiv:2405.15682
+
+
+L = TypeVar("L")
+
+_Class = Callable[..., torch.optim.Optimizer]
 
 
 def _table() -> dict[str, str]:
@@ -62,15 +68,71 @@ def build_optimizer(
         InvalidConfig: an unknown option, or an invalid value.
     """
     kind = BASE_OPTIMIZERS.get(name)
+    is_optimizer = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    if not is_optimizer:
+        raise InvalidConfig(f"{name} is {shown(kind)}; expected a subclass of torch.optim.Optimizer")
+    parameters = list(parameters)
     try:
+        _try_a_step(kind, parameters[0] if parameters else torch.empty(0), lr, options)
         optimizer: torch.optim.Optimizer = kind(parameters, lr=lr, **options)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # the exception types differ between optimizers
         raise InvalidConfig(
-            f"{name} does not take lr={shown(lr)} with {shown(dict(options))}: {error}. Check base_optimizer_options"
+            f"{name} does not take lr={shown(lr)} with {shown(dict(options))}: {shortened(str(error))}. "
+            "Check base_optimizer_options"
         ) from error
     if hasattr(optimizer, "train"):
         optimizer.train()
     return optimizer
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, closure: Callable[[], L]) -> L:
+    """Take a step; returns the loss that the closure measured before it.
+
+    Args:
+        closure: computes the gradients, and returns the loss.
+    Raises:
+        InvalidConfig: the optimizer cannot work with these gradients, as SparseAdam with dense ones.
+    """
+    losses: list[L] = []
+
+    def measured() -> L:
+        losses.append(closure())
+        return losses[-1]
+
+    try:
+        return optimizer.step(measured)  # type: ignore[arg-type,return-value]  # typed for closures that return floats
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        if not losses or isinstance(error, MetaoptError | torch.OutOfMemoryError):  # not an error of the step
+            raise
+        raise InvalidConfig(
+            f"{type(optimizer).__name__} cannot take a step ({shortened(str(error))}); choose another base optimizer, "
+            "or other options"
+        ) from error
+
+
+def _try_a_step(kind: _Class, like: torch.Tensor, lr: float, options: Mapping[str, Any]) -> None:
+    """Take a step on four weights: some invalid options, such as `betas=[0.9]`, are noticed at the first step only.
+
+    Args:
+        like: a weight of the device and the dtype to use.
+    Raises:
+        Exception: the step fails for dense gradients, and for sparse ones.
+    """
+    gradient = torch.ones(2, 2, dtype=like.dtype, device=like.device)
+    with isolated():
+        try:
+            _step_on(gradient, kind, lr, options)
+        except RuntimeError:  # SparseAdam
+            _step_on(gradient.to_sparse(), kind, lr, options)
+
+
+def _step_on(gradient: torch.Tensor, kind: _Class, lr: float, options: Mapping[str, Any]) -> None:
+    weights = nn.Parameter(torch.zeros_like(gradient, layout=torch.strided))
+    optimizer = kind([weights], lr=lr, **options)
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    weights.grad = gradient
+    optimizer.step(lambda: 0.0)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ that are recorded separately.
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.progress import Progress
 from ..core.tracker import Parent
+from ..optimizers import optimizer_step
 from ..tasks import Batch, Task
 from .config import TrainTargetConfig
 from .functional import network_losses
@@ -98,11 +100,12 @@ def take_steps(steps: Sequence[Step]) -> list[float]:
     buffers = _stacked([dict(state.model.named_buffers()) for state in states])
     losses = _losses(steps, buffers)
     losses.sum().backward()
-    for state, *values in zip(states, *(buffer.unbind() for buffer in buffers.values()), strict=True):
+    measured = losses.tolist()
+    for state, loss, *values in zip(states, measured, *(buffer.unbind() for buffer in buffers.values()), strict=True):
         for name, value in zip(buffers, values, strict=True):
             state.model.get_buffer(name).copy_(value)
-        state.optimizer.step()
-    return losses.tolist()
+        optimizer_step(state.optimizer, partial(float, loss))
+    return measured
 
 
 def _losses(steps: Sequence[Step], buffers: dict[str, Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.errors import Diverged
+from ..optimizers import optimizer_step
 from ..tasks import Batch, Task
 
 
@@ -52,4 +53,4 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, ba
         loss.backward()
         return loss.detach()
 
-    return optimizer.step(closure)  # type: ignore[arg-type,return-value]  # typed for closures that return floats
+    return optimizer_step(optimizer, closure)

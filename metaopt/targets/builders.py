@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..core.config import Config
-from ..core.errors import InvalidConfig
+from ..core.errors import InvalidConfig, MetaoptError
 from ..core.registry import load_path, suggest
 from ..core.text import shortened, shown
 from .imported import check_makes_networks
@@ -46,7 +46,14 @@ class ConfiguredBuilder:
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """An instance of the class."""
-        network: nn.Module = self.kind(self.kind.Config.from_mapping(config))
+        settings = self.kind.Config.from_mapping(config)
+        try:
+            network: nn.Module = self.kind(settings)
+        except MetaoptError:
+            raise
+        except Exception as error:  # from torch, such as for sizes beyond the memory
+            reason = f"{type(error).__name__}: {shortened(str(error))}"
+            raise InvalidConfig(f"cannot build {self.kind.__name__} with {shown(dict(config))} ({reason})") from error
         return network
 
 

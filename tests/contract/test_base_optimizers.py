@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from metaopt.core.errors import InvalidConfig, UnknownName
-from metaopt.optimizers import BASE_OPTIMIZERS, build_optimizer, evaluation_mode
+from metaopt.optimizers import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_step
 from metaopt.trajectories.checkpoint import load_checkpoint, save_checkpoint
 
 LR = 1e-3
@@ -141,6 +141,43 @@ def test_an_unknown_option_is_an_error(name):
 def test_an_invalid_value_is_an_error(name):
     with pytest.raises(InvalidConfig, match=f"{name} does not take lr"):
         build_optimizer(name, Matrices().parameters(), LR, {"lr": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Adam", {"betas": [0.9]}),
+        ("Adam", {"betas": "ab"}),
+        ("Adam", {"capturable": True}),
+        ("SGD", {"momentum": "fast"}),
+        ("Rprop", {"etas": [0.5]}),
+        ("LBFGS", {"line_search_fn": "quick"}),
+    ],
+)
+def test_an_option_that_fails_at_the_first_step_is_an_error_before_it(name, options):
+    with pytest.raises(InvalidConfig, match=f"{name} does not take lr"):
+        build_optimizer(name, Matrices().parameters(), LR, options)
+
+
+def test_an_optimizer_for_other_gradients_is_an_error():
+    network = Matrices()
+    optimizer = build_optimizer("SparseAdam", network.parameters(), LR, {})
+
+    def closure():
+        network.loss().backward()
+        return 0.0
+
+    with pytest.raises(InvalidConfig, match=r"SparseAdam cannot take a step .*dense"):
+        optimizer_step(optimizer, closure)
+
+
+def test_an_error_of_the_loss_is_not_one_of_the_optimizer():
+    with pytest.raises(RuntimeError, match="my own"):
+        optimizer_step(build_optimizer("Adam", Dense().parameters(), LR, {}), fail)
+
+
+def fail():
+    raise RuntimeError("my own")
 
 
 @pytest.mark.parametrize(
