@@ -18,6 +18,25 @@ def _one_thread_and_known_randomness():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def fake_cuda():
+    """The name of a device without memory: tensors have shapes and devices, but no values.
+
+    Operations on tensors of two devices and values that the host asks for raise errors, as far as PyTorch knows them.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from metaopt.weights import scales, tokens
+
+    kept = (tokens.token_grid, scales._sample)
+    for cache in kept:
+        cache.cache_clear()  # fake and real tensors do not mix
+    with FakeTensorMode():
+        yield "cuda"
+    for cache in kept:
+        cache.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """Gives the folder of public data that holds some file, where the machine has it."""

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from ..core import config as configuration
 from ..core.errors import LayoutMismatch
 from ..weights.layout import Layout
+from ..weights.snapshots import Snapshots
+
+_SPAN = 2**22
+"""Weights of each snapshot that `forecast` of an elementwise optimizer reads at a time; bounds memory."""
 
 
 class SnapshotConfig(configuration.Config):
@@ -35,9 +39,10 @@ class GenerativeOptimizer(nn.Module):
         optimizer: GenerativeOptimizer = get_optimizer_model("Line")
         predicted = optimizer.predict(history, t_history, torch.tensor([120.0]), layout)  # [1, 3]
 
-    An optimizer is pure: it has no target, no data and no step counter. It works on any layout. A subclass is final; it
-    names its `Config` and defines `extrapolate`. Call `generate` to train it, `predict` to use it; there is no
-    `forward`.
+    An optimizer is pure: it has no target, no data and no step counter. It works on any layout and on any device: that
+    of its arguments, which must also be the device of its parameters. A subclass is final; it names its `Config` and
+    defines `extrapolate`. Call `generate` to train it, `predict` to use it, and `forecast` for several horizons of one
+    history that may be in other memory; there is no `forward`.
 
     Histories of a batch can differ in length. A missing snapshot is a copy of the last snapshot with its time, placed
     before the others; `present_snapshots` gives the mask.
@@ -45,6 +50,10 @@ class GenerativeOptimizer(nn.Module):
 
     Config: ClassVar[type[configuration.Config]]
     config: configuration.Config
+
+    elementwise: ClassVar[bool] = False
+    """Whether the forecast of each weight depends on the history of that weight alone. `forecast` then calls
+    `extrapolate` with parts of the flat vector, so that no more of the history is on the device at once."""
 
     @property
     def history(self) -> int:
@@ -100,6 +109,47 @@ class GenerativeOptimizer(nn.Module):
     ) -> Float[Tensor, "batch weights"]:
         """Forecast the weights at `t_end`, without gradients; otherwise like `generate`."""
         return self.generate(history, t_history, t_end, layout)
+
+    @final
+    @torch.no_grad()
+    def forecast(
+        self,
+        snapshots: Snapshots,
+        t_history: Float[Tensor, " snapshots"],
+        t_end: Float[Tensor, " horizons"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons weights"]:
+        """Forecast the weights at several times from one history, which may be in other memory and precision.
+
+        The values are those of `predict`.
+
+        Args:
+            snapshots: the history; each row is [weights] [raw units].
+            t_history: training times of the snapshots, not decreasing, on `snapshots.device` [optimizer steps].
+            t_end: times of the forecasts, not before the last snapshot, on `snapshots.device` [optimizer steps].
+            layout: names and shapes of the weights.
+        Returns: the forecasts, on `snapshots.device` [raw units].
+        Raises:
+            LayoutMismatch: the number of weights differs from that of the layout.
+        """
+        layout.check_size(snapshots.rows[-1])
+        return self.extrapolate_snapshots(snapshots, t_history, t_end, layout)
+
+    def extrapolate_snapshots(
+        self,
+        snapshots: Snapshots,
+        t_history: Float[Tensor, " snapshots"],
+        t_end: Float[Tensor, " horizons"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons weights"]:
+        """The forecasts of `forecast`. By default `extrapolate`, on the whole history or on parts of it."""
+        size = _SPAN if self.elementwise else layout.size
+        count, times = len(t_end), t_history.expand(len(t_end), -1)
+        forecasts = t_end.new_empty(count, layout.size, dtype=snapshots.dtype)
+        for begin in range(0, layout.size, size):
+            history = snapshots.read(begin, min(begin + size, layout.size)).expand(count, -1, -1)
+            forecasts[:, begin : begin + size] = self.extrapolate(history, times, t_end, layout)
+        return forecasts
 
     def _check(self, history: Tensor, t_history: Tensor, t_end: Tensor, layout: Layout) -> None:
         if history.ndim != 3 or history.shape[1] < 1:

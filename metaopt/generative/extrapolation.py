@@ -1,5 +1,7 @@
 """Generative optimizers without parameters: Hold, Average, Line and Slopes. They are the baselines of learned ones."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +24,7 @@ class Hold(GenerativeOptimizer):
     """Keep the present weights: W_{t+h} = W_t, the baseline of every optimizer."""
 
     Config = HoldConfig
+    elementwise = True
 
     def __init__(self, config: HoldConfig | None = None) -> None:
         super().__init__()
@@ -42,6 +45,7 @@ class Average(GenerativeOptimizer):
     """Mean of the last snapshots, independent of the horizon: LAWA (Kaddour 2022, arXiv:2209.14981)."""
 
     Config = AverageConfig
+    elementwise = True
 
     def __init__(self, config: AverageConfig | None = None) -> None:
         super().__init__()
@@ -70,6 +74,7 @@ class Line(GenerativeOptimizer):
     """
 
     Config = LineConfig
+    elementwise = True
 
     def __init__(self, config: LineConfig | None = None) -> None:
         super().__init__()
@@ -116,6 +121,7 @@ class Slopes(GenerativeOptimizer):
     """
 
     Config = SlopesConfig
+    elementwise = True
 
     def __init__(self, config: SlopesConfig | None = None) -> None:
         super().__init__()
@@ -124,7 +130,7 @@ class Slopes(GenerativeOptimizer):
     def extrapolate(self, history: History, t_history: Times, t_end: EndTimes, layout: Layout) -> Weights:
         """The formula of the class; W_t if no older snapshot is present."""
         indices = snapshot_indices(doubling_ages(self.config.history), history.shape[1])
-        times = t_history[:, indices]
+        times = select(t_history, indices)
         coefficients = slopes_coefficients(times, t_end - times[:, -1])
         generated = history[:, -1].clone()
         for index, coefficient in zip(indices[:-1], coefficients.unbind(1), strict=True):
@@ -140,6 +146,11 @@ def doubling_ages(history: int) -> list[int]:
 def snapshot_indices(ages: list[int], count: int) -> list[int]:
     """The indices of snapshots of these ages in a history of `count`; that of the last one for missing snapshots."""
     return [count - 1 - age if age < count else count - 1 for age in ages]
+
+
+def select(times: Times, indices: Sequence[int]) -> Times:
+    """The times of the snapshots with some indices. Indexing with a list would make the host wait for the device."""
+    return torch.stack([times[:, index] for index in indices], 1)
 
 
 def slopes_coefficients(times: Times, horizon: EndTimes) -> Float[Tensor, "batch snapshots-1"]:

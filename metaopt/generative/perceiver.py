@@ -1,5 +1,7 @@
 """PerceiverOptimizer: the learned generative optimizer, a Perceiver IO over weight tokens."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from perceiver_pytorch import PerceiverIO
@@ -8,15 +10,18 @@ from torch import Tensor, nn
 from ..core.config import option
 from ..core.errors import InvalidConfig
 from ..weights.layout import Layout
-from ..weights.tokens import POSITION_FEATURES, TokenGrid, tensor_scales, token_grid
+from ..weights.scales import tensor_scales
+from ..weights.snapshots import Snapshots
+from ..weights.tokens import POSITION_FEATURES, Places, TokenGrid, token_grid
 from .base import GenerativeOptimizer, SnapshotConfig, present_snapshots
-from .extrapolation import doubling_ages, slopes_coefficients, snapshot_indices
+from .extrapolation import doubling_ages, select, slopes_coefficients, snapshot_indices
 from .slices import in_slices
 
 _EPSILON = 1e-12
 _LARGEST_FACTOR = 2.0  # sigmoid(0) = 1/2, so an untrained network multiplies the slopes by 1
 _WEIGHT_SCALE = 0.1  # a coefficient of 1 changes W_t by a tenth at most: all coefficients then learn at similar rates
 _WEIGHT_HORIZON = 100  # steps
+_DEVICE_SLICE = 2**28  # bytes of a slice on an accelerator
 
 
 class PerceiverConfig(SnapshotConfig):
@@ -46,7 +51,11 @@ class PerceiverConfig(SnapshotConfig):
     encoded_tokens: int = option(
         default=1024, help="Tokens to encode; a longer sequence is sampled evenly [count].", at_least=1
     )
-    slice_tokens: int = option(default=4096, help="Tokens to decode at a time; bounds memory [count].", at_least=1)
+    slice_tokens: int = option(
+        default=4096,
+        help="Tokens to decode at a time on the CPU, where it bounds memory; accelerators decode more [count].",
+        at_least=1,
+    )
 
     def __post_init__(self) -> None:
         """Check each value, then that they are consistent.
@@ -133,96 +142,129 @@ class PerceiverOptimizer(GenerativeOptimizer):
         layout: Layout,
     ) -> Float[Tensor, "batch weights"]:
         """The formula of the class."""
-        inputs = _Inputs(history, t_history, t_end, self._ages, token_grid(layout, self.config.token_size))
-        sample = inputs.grid.evenly_spaced(self.config.encoded_tokens)
-        encoded = self._embed(inputs.gather(sample), sample, inputs)
-        slices = list(inputs.grid.slices(self.config.slice_tokens))
-        if len(slices) == 1 or history.requires_grad:
-            return torch.cat([self._decode(encoded, inputs, *tokens) for tokens in slices], -1)
+        return self._forecasts(_Inputs(Snapshots.of(history), t_history, t_end, self._ages, self._grid(layout)))
+
+    def extrapolate_snapshots(
+        self,
+        snapshots: Snapshots,
+        t_history: Float[Tensor, " snapshots"],
+        t_end: Float[Tensor, " horizons"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons weights"]:
+        """The formula of the class. What does not depend on the horizon is computed once for all of them."""
+        batch = Snapshots([row.unsqueeze(0) for row in snapshots.rows], snapshots.device, snapshots.dtype)
+        return self._forecasts(_Inputs(batch, t_history.unsqueeze(0), t_end, self._ages, self._grid(layout)))
+
+    def _grid(self, layout: Layout) -> TokenGrid:
+        return token_grid(layout, self.config.token_size)
+
+    def _forecasts(self, inputs: "_Inputs") -> Float[Tensor, "batch weights"]:
+        encoded, _ = self._embed(inputs.sampled(self.config.encoded_tokens), inputs)
+        latents = self.perceiver(encoded)
+        slices = list(inputs.grid.slices(self._slice_size(inputs)))
+        if len(slices) == 1 or inputs.differentiable:
+            return torch.cat([self._decode(latents, inputs, *tokens) for tokens in slices], -1)
         spans = [inputs.grid.span(*tokens) for tokens in slices]
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return in_slices(
-            lambda encoded, number: self._decode(encoded, inputs, *slices[number]), spans, encoded, learning
+            lambda latents, number: self._decode(latents, inputs, *slices[number]), spans, latents, learning
         )
 
-    def _decode(self, encoded: Tensor, inputs: "_Inputs", first: int, last: int) -> Float[Tensor, "batch weights"]:
+    def _slice_size(self, inputs: "_Inputs") -> int:
+        """How many tokens to decode at a time: more where each operation costs the time to start it on a device."""
+        if inputs.device.type == "cpu":
+            return self.config.slice_tokens
+        channels, config = len(self._ages), self.config
+        of_history = 2 * channels * (config.token_size + channels)  # values alive at once, measured
+        of_forecast = 6 * config.dim + config.hidden
+        size = 4 * (len(inputs.size) * of_history + len(inputs.horizon) * of_forecast)  # [bytes per token]
+        return max(_DEVICE_SLICE // size, config.slice_tokens)
+
+    def _decode(self, latents: Tensor, inputs: "_Inputs", first: int, last: int) -> Float[Tensor, "batch weights"]:
         """The forecast of the tokens in the range `first` to `last`."""
-        snapshots = inputs.cut(first, last)
-        queries = self._embed(snapshots, torch.arange(first, last), inputs)
-        decoded = self.perceiver(encoded, queries=queries)
+        tokens = inputs.cut(first, last)
+        queries, directions = self._embed(tokens, inputs)
+        decoded = self.perceiver.to_logits(self.perceiver.decoder_cross_attn(queries, context=latents))
         coefficients = self.coefficients(self.read_answer(torch.cat([decoded, queries], -1)))
-        changes = snapshots[:, -1:] - snapshots[:, :-1]
         if self.config.start == "slopes":
-            coefficients = inputs.slopes.unsqueeze(1) * _LARGEST_FACTOR * torch.sigmoid(coefficients)
-            moved = torch.einsum("btk,bktw->btw", coefficients, changes)
+            coefficients = inputs.slopes.unsqueeze(1) * torch.sigmoid(coefficients)
+            directions = directions[..., :-1, :]
         else:
-            coefficients = inputs.damping.unsqueeze(1) * coefficients
-            moved = torch.einsum("btk,bktw->btw", coefficients[..., :-1], changes)
-            moved = moved + _WEIGHT_SCALE * coefficients[..., -1:] * snapshots[:, -1]
-        return inputs.grid.join(snapshots[:, -1] + moved, first, last)
+            coefficients = inputs.limits.unsqueeze(1) * coefficients
+        moved = torch.einsum("btk,btkw->btw", coefficients, directions)
+        return inputs.grid.join(tokens.weights[:, :, -1] + moved, first, last)
 
     def _embed(
-        self, snapshots: Float[Tensor, "batch channels tokens width"], tokens: Tensor, inputs: "_Inputs"
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """The input of the Perceiver for each token: inner products, energies, scales, position and times."""
-        tensor = inputs.grid.tensor_index(tokens)
-        movement, size = inputs.movement[:, tensor], inputs.size[:, tensor]
-        values = torch.cat(
-            [
-                (snapshots[:, -1:] - snapshots[:, :-1]) / movement[:, None, :, None],
-                (snapshots[:, -1] / size[..., None]).unsqueeze(1),
-            ],
-            1,
-        ).transpose(1, 2)
-        gram = values @ values.transpose(-1, -2) / self.config.token_size
-        gram = gram.sign() * torch.log1p(4 * gram.abs())
-        energy = 0.25 * (values.square().mean(-1) + 1e-6).log()
-        scale = 0.25 * torch.stack([movement.log(), size.log()], -1)
-        position = inputs.grid.position_features(tokens).expand(len(values), -1, -1)
-        facts = torch.cat([gram.flatten(-2), energy, scale, position], -1)
-        return self.embed_facts(facts) + self.embed_time(inputs.time_features).unsqueeze(1)
+        self, tokens: "_Tokens", inputs: "_Inputs"
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "histories tokens channels width"]]:
+        """The input of the Perceiver for each token, and the token's directions: its changes, and W_t.
+
+        The input has inner products, energies, scales, position and times.
+        """
+        last = tokens.weights[:, :, -1:]
+        directions = torch.cat([last - tokens.weights[:, :, :-1], last], 2)
+        values = directions / inputs.scales[:, tokens.places.tensor].unsqueeze(-1)
+        gram = values @ values.mT / self.config.token_size
+        energy = 0.25 * (gram.diagonal(dim1=-2, dim2=-1) + 1e-6).log()
+        gram = torch.copysign(torch.log1p(4 * gram.abs()), gram)
+        position = tokens.places.features.expand(len(values), -1, -1)
+        facts = torch.cat([gram.flatten(-2), energy, inputs.scale_features[:, tokens.places.tensor], position], -1)
+        return self.embed_facts(facts) + self.embed_time(inputs.time_features).unsqueeze(1), directions
+
+
+class _Tokens(NamedTuple):
+    """Some tokens of the snapshots to use, and their places."""
+
+    weights: Float[Tensor, "histories tokens snapshots width"]
+    places: Places
 
 
 class _Inputs:
-    """A history, and the features that all slices share.
+    """Histories, and the features that all slices share.
+
+    There is one history per time of a forecast, or one for all of them.
 
     Args:
         ages: the snapshots to use, each as the number of snapshots after it; in order of time, the last one is 0.
 
     Attributes:
-        size, movement: scale of each tensor in W_t, and of its changes.
-        damping: h / (h + a_k) for each change, then h / (h + 100) for W_t.
-        slopes: coefficients of `Slopes`.
+        scales: scale of each tensor in its changes, and in W_t.
+        limits: h / (h + a_k) for each change, then 0.1 · h / (h + 100) for W_t.
+        slopes: largest coefficients with `start` = slopes: twice those of `Slopes`.
     """
 
-    def __init__(self, history: Tensor, t_history: Tensor, t_end: Tensor, ages: list[int], grid: TokenGrid) -> None:
-        indices = snapshot_indices(ages, history.shape[1])
-        self.grid = grid
-        self._history, self._indices = history, indices
-        times = t_history[:, indices]
-        size, movement = tensor_scales(grid.layout, history, indices)
-        self.size, self.movement = size + _EPSILON, movement + _EPSILON
+    def __init__(
+        self, snapshots: Snapshots, t_history: Tensor, t_end: Tensor, ages: list[int], grid: TokenGrid
+    ) -> None:
+        self._indices = snapshot_indices(ages, len(snapshots))
+        self.grid, self._snapshots, self.device = grid, snapshots, snapshots.device
+        self.differentiable = any(row.requires_grad for row in snapshots.rows)
+        times = select(t_history, self._indices)
+        self.size, movement = (scale + _EPSILON for scale in tensor_scales(grid.layout, snapshots, self._indices))
+        self.scale_features = 0.25 * torch.stack([movement, self.size], -1).log()
+        changes = movement.unsqueeze(-1).expand(-1, -1, len(ages) - 1)
+        self.scales = torch.cat([changes, self.size.unsqueeze(-1)], -1)
         elapsed = times[:, -1:] - times[:, :-1]
-        horizon = (t_end - times[:, -1]).unsqueeze(1).clamp(min=0)
+        self.horizon = horizon = (t_end - times[:, -1]).unsqueeze(1).clamp(min=0)
         present = present_snapshots(times)[:, :-1].to(times.dtype)
-        damping = present * horizon / (horizon + elapsed).clamp(min=1)
-        self.damping = torch.cat([damping, horizon / (horizon + _WEIGHT_HORIZON)], 1)
-        self.slopes = slopes_coefficients(times, horizon.squeeze(1))
-        self.time_features = torch.cat(
-            [
-                0.25 * torch.log1p(elapsed),
-                present,
-                0.25 * torch.log1p(times[:, -1:]),
-                0.25 * torch.log1p(horizon),
-                self.damping,
-            ],
-            1,
+        damping = torch.cat(
+            [present * horizon / (horizon + elapsed).clamp(min=1), horizon / (horizon + _WEIGHT_HORIZON)], 1
         )
+        self.limits = torch.cat([damping[:, :-1], _WEIGHT_SCALE * damping[:, -1:]], 1)
+        self.slopes = _LARGEST_FACTOR * slopes_coefficients(times, horizon.squeeze(1))
+        of_history = torch.cat([0.25 * torch.log1p(elapsed), present, 0.25 * torch.log1p(times[:, -1:])], 1)
+        of_history = of_history.expand(len(horizon), -1)
+        self.time_features = torch.cat([of_history, 0.25 * torch.log1p(horizon), damping], 1)
 
-    def cut(self, first: int, last: int) -> Float[Tensor, "batch channels tokens width"]:
-        """The tokens in the range `first` to `last` of the snapshots to use."""
-        return self.grid.cut(self._history, first, last)[:, self._indices]
+    def cut(self, first: int, last: int) -> _Tokens:
+        """The tokens in the range `first` to `last`."""
+        span = self._snapshots.read(*self.grid.span(first, last), self._indices)
+        weights = self.grid.cut_span(span, first, last).transpose(1, 2)
+        return _Tokens(weights, self.grid.places_in(first, last, self.device))
 
-    def gather(self, tokens: Tensor) -> Float[Tensor, "batch channels tokens width"]:
-        """The tokens with the given indices of the snapshots to use."""
-        return self.grid.gather(self._history, tokens)[:, self._indices]
+    def sampled(self, limit: int) -> _Tokens:
+        """All tokens, or an even sample of at most `limit`."""
+        positions = self.grid.sample_positions(limit, self._snapshots.memory)
+        weights = self._snapshots.gather(positions.indices, self._indices)
+        mask = self.grid.sample_positions(limit, self.device).mask
+        return _Tokens((weights * mask).transpose(1, 2), self.grid.sample_places(limit, self.device))

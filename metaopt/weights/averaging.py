@@ -49,7 +49,8 @@ class ExponentialMovingAverage:
         self.updates += 1
         if not self.tensors:
             self.tensors = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in tensors]
-        values = [tensor.detach().to(torch.float32) for tensor in tensors]  # a copy only where the precision differs
+        # A copy only where the precision differs. One operation for all tensors: this runs at every step.
+        values = [tensor if tensor.dtype is torch.float32 else tensor.float() for tensor in tensors]
         torch._foreach_lerp_(self.tensors, values, (1 - self.decay) / (1 - self.decay**self.updates))
 
     def reset(self) -> None:

@@ -1,6 +1,6 @@
 """Layouts: the names, shapes and dtypes of the trainable weights in a flat vector."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -49,6 +49,13 @@ class Layout:
 
     tensors: tuple[WeightTensor, ...]
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # computed once: every forecast looks a layout up
+        return hash(self.tensors)
+
     @classmethod
     def of(cls, model: nn.Module) -> Self:
         """The layout of a network's trainable weights.
@@ -79,37 +86,31 @@ class Layout:
         """Concatenate named tensors into a float32 vector.
 
         Args:
-            out: the vector to write to; by default a new one, on the device of the tensors.
+            out: the vector to write to; by default a new one on the device of the first tensor.
         Raises:
             LayoutMismatch: a tensor is missing or has another shape.
         """
-        flat = self._empty(weights.values()) if out is None else out
-        for tensor, piece in zip(self.tensors, self.split(flat), strict=True):
+        for tensor in self.tensors:
             if tensor.name not in weights:
                 raise LayoutMismatch(f"no tensor named {shown(tensor.name)}; the layout expects {_describe(self)}")
-            value = weights[tensor.name]
-            if tuple(value.shape) != tensor.shape:
-                raise LayoutMismatch(f"{tensor.name} has shape {tuple(value.shape)}; expected {tensor.shape}")
-            piece.copy_(value.detach().reshape(-1))
-        return flat
+            if (shape := tuple(weights[tensor.name].shape)) != tensor.shape:
+                raise LayoutMismatch(f"{tensor.name} has shape {shape}; expected {tensor.shape}")
+        return self.join([weights[tensor.name] for tensor in self.tensors], out)
 
+    @torch.no_grad()
     def join(
         self, tensors: Sequence[Tensor], out: Float[Tensor, " weights"] | None = None
     ) -> Float[Tensor, " weights"]:
         """Concatenate tensors in the order of the layout into a float32 vector: the inverse of `split`.
 
         Args:
-            out: the vector to write to; by default a new one, on the device of the tensors.
+            out: the vector to write to; by default a new one on the device of the first tensor.
         Raises:
             LayoutMismatch: `out` has another number of weights.
         """
-        flat = self._empty(tensors) if out is None else out
-        for tensor, piece in zip(tensors, self.split(flat), strict=True):
-            piece.copy_(tensor.detach().reshape(-1))
+        flat = torch.empty(self.size, device=tensors[0].device) if out is None else out
+        torch._foreach_copy_(list(self.split(flat)), [tensor.reshape(-1) for tensor in tensors])
         return flat
-
-    def _empty(self, like: Iterable[Tensor]) -> Float[Tensor, " weights"]:
-        return torch.empty(self.size, device=next((tensor.device for tensor in like), None))
 
     def unflatten(self, flat: Float[Tensor, "*batch weights"]) -> dict[str, Tensor]:
         """The tensors of a flat vector by name: float32 views of it.
@@ -157,8 +158,8 @@ class Layout:
             LayoutMismatch: the network has other weights, which stay unchanged.
         """
         self.check_model(model)
-        for (_, parameter), piece in zip(trainable(model), self.split(flat), strict=True):
-            parameter.copy_(piece.reshape(parameter.shape))
+        parameters: list[Tensor] = [parameter for _, parameter in trainable(model)]
+        torch._foreach_copy_(parameters, list(self.unflatten(flat).values()))
 
     def check_model(self, model: nn.Module) -> None:
         """Check that a network has the trainable weights of this layout.

@@ -1,24 +1,60 @@
-"""Weight tokens: blocks of consecutive weights, their position features, and the scale of each tensor.
+"""Weight tokens: blocks of consecutive weights, and their position features.
 
 The Perceiver reads a flat weight vector as a sequence of weight tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import log, prod
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .device_tables import DeviceTables
 from .layout import Layout, WeightTensor
 
 POSITION_FEATURES = 8
 """Number of position features of a token; see `TokenGrid.position_features`."""
 
-_MAX_SCALE_SAMPLE = 16_384
-"""Maximum number of weights per tensor that `tensor_scales` reads; a larger sample changes the RMS by less than 1 %."""
+_KEPT_TOKENS = 65_536
+"""Largest number of tokens whose places are kept on each device (3 MB); those of more tokens are computed each time."""
+
+
+class Places(NamedTuple):
+    """Where tokens are.
+
+    Attributes:
+        tensor: index in the layout of the tensor of each token.
+        features: position features; see `TokenGrid.position_features`.
+    """
+
+    tensor: Int[Tensor, " tokens"]
+    features: Float[Tensor, "tokens features"]
+
+
+class Positions(NamedTuple):
+    """Where the weights of tokens are in the flat vector.
+
+    Attributes:
+        indices: index of each weight; for padding, that of the last weight of the tensor.
+        mask: False for padding.
+    """
+
+    indices: Int[Tensor, "tokens width"]
+    mask: Bool[Tensor, "tokens width"]
+
+
+class _Piece(NamedTuple):
+    """Consecutive weights of a flat vector, and the number of padding zeros after them."""
+
+    begin: int
+    end: int
+    padding: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +62,8 @@ class TokenGrid:
     """Splits the flat vector of a layout into tokens of `width` consecutive weights.
 
     A token contains weights of one tensor only; the last token of a tensor is padded with zeros. In all methods,
-    [first, last) is a half-open range of token indices, so that a long sequence can be processed in slices.
+    [first, last) is a half-open range of token indices, so that a long sequence can be processed in slices. No method
+    waits for the device of its arguments.
 
         import torch
         from metaopt import Layout
@@ -49,63 +86,77 @@ class TokenGrid:
         """Total number of tokens."""
         return sum(self.counts)
 
-    @cached_property
-    def _first_tokens(self) -> Int[Tensor, " tensors"]:
-        """Index of the first token of each tensor."""
-        counts = torch.tensor(self.counts)
-        return counts.cumsum(0) - counts
-
     def slices(self, limit: int) -> Iterator[tuple[int, int]]:
         """Consecutive ranges [first, last) of at most `limit` tokens that cover all tokens."""
         return ((first, min(first + limit, self.count)) for first in range(0, self.count, limit))
 
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """The half-open range of indices in the flat vector that the tokens in the range [first, last) cover."""
+        pieces = self._pieces(first, last)
+        return pieces[0].begin, pieces[-1].end
+
     def cut(self, flat: Float[Tensor, "*batch weights"], first: int, last: int) -> Float[Tensor, "*batch tokens width"]:
         """The tokens in the range [first, last) of a flat vector."""
-        padded = []
-        for begin, end, padding in self._spans(first, last):
-            padded.append(torch.nn.functional.pad(flat[..., begin:end], (0, padding)))
-        return torch.cat(padded, -1).unflatten(-1, (last - first, self.width))
+        begin, end = self.span(first, last)
+        return self.cut_span(flat[..., begin:end], first, last)
+
+    def cut_span(
+        self, span: Float[Tensor, "*batch span"], first: int, last: int
+    ) -> Float[Tensor, "*batch tokens width"]:
+        """The tokens in the range [first, last), from the weights that they cover. A view if nothing is padded."""
+        pieces = self._pieces(first, last)
+        if any(piece.padding for piece in pieces):
+            zeros, parts = span.new_zeros(1).expand(*span.shape[:-1], self.width), []
+            for piece in pieces:
+                parts.append(span[..., piece.begin - pieces[0].begin : piece.end - pieces[0].begin])
+                parts.append(zeros[..., : piece.padding])
+            span = torch.cat(parts, -1)
+        return span.unflatten(-1, (last - first, self.width))
 
     def join(
         self, tokens: Float[Tensor, "*batch tokens width"], first: int, last: int
     ) -> Float[Tensor, "*batch weights"]:
         """The weights of the tokens in the range [first, last), without padding: the inverse of `cut`."""
-        padded, weights, position = tokens.flatten(-2), [], 0
-        for begin, end, padding in self._spans(first, last):
-            weights.append(padded[..., position : position + end - begin])
-            position += end - begin + padding
+        padded, pieces = tokens.flatten(-2), self._pieces(first, last)
+        if not any(piece.padding for piece in pieces):
+            return padded
+        weights, position = [], 0
+        for piece in pieces:
+            size = piece.end - piece.begin
+            weights.append(padded[..., position : position + size])
+            position += size + piece.padding
         return torch.cat(weights, -1)
-
-    def span(self, first: int, last: int) -> tuple[int, int]:
-        """The half-open range of indices in the flat vector that the tokens in the range [first, last) cover."""
-        spans = list(self._spans(first, last))
-        return spans[0][0], spans[-1][1]
 
     def gather(
         self, flat: Float[Tensor, "*batch weights"], tokens: Int[Tensor, " tokens"]
     ) -> Float[Tensor, "*batch tokens width"]:
         """The tokens of a flat vector with the given token indices."""
-        tensor = self.tensor_index(tokens)
-        offsets, sizes = torch.tensor(self.layout.offsets), torch.tensor([each.size for each in self.layout.tensors])
-        indices = ((tokens - self._first_tokens[tensor]) * self.width).unsqueeze(1) + torch.arange(self.width)
-        mask = indices < sizes[tensor].unsqueeze(1)  # False for padding
-        return flat[..., torch.where(mask, indices + offsets[tensor].unsqueeze(1), 0)] * mask
+        positions = self.positions(tokens)
+        return flat[..., positions.indices] * positions.mask
 
-    def evenly_spaced(self, limit: int) -> Int[Tensor, " tokens"]:
+    def positions(self, tokens: Int[Tensor, " tokens"]) -> Positions:
+        """Where the weights of some tokens are in the flat vector."""
+        tensor, device = self.tensor_index(tokens), tokens.device
+        first, size, offset = (self._table(name, device)[tensor] for name in ("_first_tokens", "_sizes", "_offsets"))
+        within = ((tokens - first) * self.width).unsqueeze(1) + torch.arange(self.width, device=device)
+        size = size.unsqueeze(1)
+        return Positions(torch.minimum(within, size - 1) + offset.unsqueeze(1), within < size)
+
+    def evenly_spaced(self, limit: int, device: torch.device | None = None) -> Int[Tensor, " tokens"]:
         """Sorted indices of all tokens, or of a sample if there are more than `limit` tokens.
 
         The sample has at most `limit` tokens: the first token of each tensor, as far as `limit` allows, and evenly
         spaced tokens.
         """
         if self.count <= limit:
-            return torch.arange(self.count)
+            return torch.arange(self.count, device=device)
         steps = max(limit - len(self.counts), 1)
-        spaced = torch.linspace(0, self.count - 1, steps, dtype=torch.float64).long()
-        return torch.cat([self._first_tokens[:limit], spaced])[:limit].unique()
+        spaced = np.arange(steps) * (self.count - 1) // max(steps - 1, 1)
+        return torch.tensor(np.unique(np.concatenate([self._first_tokens[:limit], spaced])[:limit]), device=device)
 
     def tensor_index(self, tokens: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
         """Index in the layout of the tensor that each token belongs to."""
-        return torch.searchsorted(self._first_tokens, tokens, right=True) - 1
+        return torch.searchsorted(self._table("_first_tokens", tokens.device), tokens, right=True) - 1
 
     def position_features(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens features"]:
         """Position features of each token.
@@ -118,53 +169,83 @@ class TokenGrid:
 
         Feature 8 is the relative position of the token in the tensor, in [0, 1).
         """
-        tensor = self.tensor_index(tokens)
-        counts = torch.tensor(self.counts)
-        position = (tokens - self._first_tokens[tensor]) / counts[tensor]
-        return torch.cat([self._tensor_features[tensor], position.unsqueeze(1)], 1)
+        return self.places(tokens).features
+
+    def places(self, tokens: Int[Tensor, " tokens"]) -> Places:
+        """Tensor and position features of some tokens."""
+        tensor, device = self.tensor_index(tokens), tokens.device
+        position = (tokens - self._table("_first_tokens", device)[tensor]) / self._table("_counts", device)[tensor]
+        return Places(tensor, torch.cat([self._table("_tensor_features", device)[tensor], position.unsqueeze(1)], 1))
+
+    def places_in(self, first: int, last: int, device: torch.device) -> Places:
+        """Tensor and position features of the tokens in the range [first, last)."""
+        if self.count > _KEPT_TOKENS:
+            return self.places(torch.arange(first, last, device=device))
+        places = self._tables.get("places", device, lambda: self.places(torch.arange(self.count, device=device)))
+        return Places(places.tensor[first:last], places.features[first:last])
+
+    def sample_places(self, limit: int, device: torch.device) -> Places:
+        """Tensor and position features of the tokens of `evenly_spaced`."""
+        make = lambda: self.places(self.evenly_spaced(limit, device))  # noqa: E731
+        return self._tables.get(("sample places", limit), device, make)
+
+    def sample_positions(self, limit: int, device: torch.device) -> Positions:
+        """Where the weights of the tokens of `evenly_spaced` are in the flat vector."""
+        make = lambda: self.positions(self.evenly_spaced(limit, device))  # noqa: E731
+        return self._tables.get(("sample positions", limit), device, make)
 
     @cached_property
-    def _tensor_features(self) -> Float[Tensor, "tensors features-1"]:
-        count = len(self.layout.tensors)
-        return torch.tensor([_features(tensor, index, count) for index, tensor in enumerate(self.layout.tensors)])
+    def _tables(self) -> DeviceTables:
+        return DeviceTables()
 
-    def _spans(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
-        """For each tensor with tokens in the range: begin and end in the flat vector, and number of padding zeros."""
-        first_tokens = self._first_tokens.tolist()
-        index = int(torch.searchsorted(self._first_tokens, first, right=True)) - 1
-        while index < len(first_tokens) and first_tokens[index] < last:
-            offset, size = self.layout.offsets[index], self.layout.tensors[index].size
-            begin = (max(first, first_tokens[index]) - first_tokens[index]) * self.width
-            end = (min(last, first_tokens[index] + self.counts[index]) - first_tokens[index]) * self.width
-            yield offset + begin, offset + min(end, size), max(end - size, 0)
+    def _table(self, name: str, device: torch.device) -> Tensor:
+        """One of the arrays below, on a device."""
+        return self._tables.get(name, device, lambda: torch.tensor(getattr(self, name), device=device))
+
+    @cached_property
+    def _first_tokens(self) -> Int[np.ndarray, " tensors"]:
+        """Index of the first token of each tensor."""
+        counts = np.array(self.counts, dtype=np.int64)
+        return counts.cumsum() - counts
+
+    @cached_property
+    def _counts(self) -> Int[np.ndarray, " tensors"]:
+        return np.array(self.counts, dtype=np.int64)
+
+    @cached_property
+    def _sizes(self) -> Int[np.ndarray, " tensors"]:
+        return np.array([tensor.size for tensor in self.layout.tensors], dtype=np.int64)
+
+    @cached_property
+    def _offsets(self) -> Int[np.ndarray, " tensors"]:
+        return np.array(self.layout.offsets, dtype=np.int64)
+
+    @cached_property
+    def _tensor_features(self) -> Float[np.ndarray, "tensors features-1"]:
+        count = len(self.layout.tensors)
+        features = [_features(tensor, index, count) for index, tensor in enumerate(self.layout.tensors)]
+        return np.array(features, dtype=np.float32)
+
+    def _pieces(self, first: int, last: int) -> list[_Piece]:
+        """The weights of the tokens in the range, divided where there is padding."""
+        pieces: list[_Piece] = []
+        index = bisect_right(self._first_tokens, first) - 1
+        while index < len(self.counts) and self._first_tokens[index] < last:
+            offset, size, start = self.layout.offsets[index], self.layout.tensors[index].size, self._first_tokens[index]
+            begin = int(max(first, start) - start) * self.width
+            end = int(min(last, start + self.counts[index]) - start) * self.width
+            piece = _Piece(offset + begin, offset + min(end, size), max(end - size, 0))
+            if pieces and not pieces[-1].padding:
+                piece = piece._replace(begin=pieces.pop().begin)
+            pieces.append(piece)
             index += 1
+        return pieces
 
 
 @lru_cache(maxsize=32)
 def token_grid(layout: Layout, width: int) -> TokenGrid:
     """The `TokenGrid` of a layout, cached because every prediction needs it."""
     return TokenGrid(layout, width)
-
-
-def tensor_scales(
-    layout: Layout, snapshots: Float[Tensor, "batch snapshots weights"], rows: Sequence[int] | slice = slice(None)
-) -> tuple[Float[Tensor, "batch tensors"], Float[Tensor, "batch tensors"]]:
-    """Root mean square (RMS) per tensor of the last snapshot, and of its differences from the earlier snapshots.
-
-    Large tensors are subsampled: every k-th weight is used. Snapshots that equal the last one, such as missing
-    snapshots, are excluded from the RMS of the differences.
-
-    Args:
-        rows: indices of the snapshots to use, oldest first.
-    Returns: RMS of the last snapshot, RMS of the differences.
-    """
-    weight_rms, change_rms = [], []
-    for tensor, weights in zip(layout.tensors, layout.split(snapshots), strict=True):
-        sample = weights[..., :: -(-tensor.size // _MAX_SCALE_SAMPLE)][:, rows]
-        weight_rms.append(sample[:, -1].square().mean(1).sqrt())
-        mean_squares = (sample[:, -1:] - sample[:, :-1]).square().mean(2)
-        change_rms.append((mean_squares.sum(1) / (mean_squares > 0).sum(1).clamp(min=1)).sqrt())
-    return torch.stack(weight_rms, 1), torch.stack(change_rms, 1)
 
 
 def _features(tensor: WeightTensor, index: int, count: int) -> list[float]:

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaopt.core.errors import LayoutMismatch
 from metaopt.generative import GENERATIVE_OPTIMIZERS, get_optimizer_model
 from metaopt.generative.files import load_optimizer_file, save_optimizer
 from metaopt.weights.layout import Layout, WeightTensor
+from metaopt.weights.snapshots import Snapshots
 
 SHAPES = {
     "a scalar": [()],
@@ -16,6 +18,21 @@ SHAPES = {
     "many tensors": [(2, 5)] * 40,
 }
 SNAPSHOTS = 7
+
+
+class CopiesToTheHost(TorchDispatchMode):
+    """Counts operations that bring values of another device to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        devices = [each.device.type for each in (*args, result) if isinstance(each, torch.Tensor)]
+        self.count += len(devices) > 1 and devices[-1] == "cpu" != devices[0]
+        return result
+
 
 every = pytest.mark.parametrize("name", GENERATIVE_OPTIMIZERS.names())
 
@@ -168,3 +185,43 @@ def test_inputs_are_neither_changed_nor_returned(name):
 def test_a_configuration_round_trips_through_plain_values(name):
     config = get_optimizer_model(name).config
     assert type(config).from_mapping(config.to_mapping()) == config
+
+
+@every
+@pytest.mark.parametrize("slice_tokens", [4, 4096])
+def test_a_forecast_on_another_device_neither_mixes_devices_nor_waits_for_it(name, slice_tokens, fake_cuda):
+    """Mixed devices and values that the host asks for are errors of fake tensors; copies to the host are counted."""
+    options = {"slice_tokens": slice_tokens} if name == "PerceiverOptimizer" else {}
+    with torch.device(fake_cuda):
+        optimizer = get_optimizer_model(name, **options)
+    history, times, t_end = (each.to(fake_cuda) for each in inputs())
+    with CopiesToTheHost() as copies:
+        predicted = optimizer.predict(history, times, t_end, LAYOUT)
+        forecast = optimizer.forecast(Snapshots.of(history[0]), times[0], t_end, LAYOUT)
+    assert predicted.device == forecast.device == torch.device(fake_cuda, 0)
+    assert copies.count == 0
+    assert optimizer.generate(history.requires_grad_(), times, t_end, LAYOUT).device == history.device
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_history_in_main_memory_gives_a_forecast_on_the_device(name, dtype, fake_cuda):
+    with torch.device(fake_cuda):
+        optimizer = get_optimizer_model(name)
+    rows = [torch.randn(LAYOUT.size, dtype=dtype) for _ in range(SNAPSHOTS)]
+    times = 20.0 * torch.arange(SNAPSHOTS, device=fake_cuda)
+    forecast = optimizer.forecast(Snapshots(rows, times.device), times, times[-1:] + 40, LAYOUT)
+    assert (forecast.device, forecast.dtype) == (times.device, torch.float32)
+
+
+@every
+@pytest.mark.parametrize("span", [100, 2**22])
+def test_forecasts_of_one_history_equal_predictions_of_its_copies(name, span, monkeypatch):
+    monkeypatch.setattr("metaopt.generative.base._SPAN", span)
+    optimizer, (history, times, _) = build(name), inputs(batch=1)
+    ends = times[0, -1] + torch.tensor([0.0, 20.0, 300.0])
+    expected = optimizer.predict(history.expand(3, -1, -1), times.expand(3, -1), ends, LAYOUT)
+    rows = [row.clone() for row in history[0]]
+    torch.testing.assert_close(optimizer.forecast(Snapshots(rows, history.device), times[0], ends, LAYOUT), expected)
+    with pytest.raises(LayoutMismatch, match="got 7 weights"):
+        optimizer.forecast(Snapshots([torch.zeros(7)], history.device), times[0, :1], ends, LAYOUT)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaopt.weights.layout import Layout, WeightTensor
-from metaopt.weights.tokens import POSITION_FEATURES, TokenGrid, tensor_scales, token_grid
+from metaopt.weights.scales import tensor_scales
+from metaopt.weights.snapshots import Snapshots
+from metaopt.weights.tokens import POSITION_FEATURES, TokenGrid, token_grid
 
 QUICK = settings(max_examples=80, deadline=None)
 
@@ -121,23 +123,23 @@ def reference_scales(layout, snapshots):
 @given(layout=layouts, snapshots=st.integers(1, 4), absent=st.integers(0, 3))
 def test_scales_equal_the_reference_and_ignore_absent_snapshots(layout, snapshots, absent):
     history = weights_of(layout, 2, snapshots)
-    sizes, movements = tensor_scales(layout, history)
+    sizes, movements = tensor_scales(layout, Snapshots.of(history))
     expected = reference_scales(layout, history)
     torch.testing.assert_close((sizes, movements), expected)
     filled = torch.cat([history[:, -1:].expand(-1, absent, -1), history], 1)
-    torch.testing.assert_close(tensor_scales(layout, filled), (sizes, movements))
+    torch.testing.assert_close(tensor_scales(layout, Snapshots.of(filled)), (sizes, movements))
 
 
 @QUICK
 @given(layout=layouts, factor=st.sampled_from([0.01, 3.0, 1000.0]))
 def test_scales_are_absolutely_homogeneous(layout, factor):
     history = weights_of(layout, 2, 3)
-    expected = tuple(factor * scale for scale in tensor_scales(layout, history))
-    torch.testing.assert_close(tensor_scales(layout, -factor * history), expected, rtol=1e-5, atol=1e-5)
+    expected = tuple(factor * scale for scale in tensor_scales(layout, Snapshots.of(history)))
+    torch.testing.assert_close(tensor_scales(layout, Snapshots.of(-factor * history)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scales_of_a_large_tensor_are_accurate():
     layout, random = layout_of([(300_000,)]), torch.Generator().manual_seed(0)
     history = torch.randn(1, 2, layout.size, generator=random)
-    for scale, expected in zip(tensor_scales(layout, history), (1.0, 2**0.5), strict=True):
+    for scale, expected in zip(tensor_scales(layout, Snapshots.of(history)), (1.0, 2**0.5), strict=True):
         assert scale.item() == pytest.approx(expected, rel=0.02)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from metaopt.core.errors import LayoutMismatch
+from metaopt.weights.averaging import ExponentialMovingAverage
 from metaopt.weights.layout import Layout
 
 
@@ -77,3 +78,14 @@ def test_a_network_without_trainable_weights_is_rejected():
 def test_invalid_values_are_rejected(values):
     with pytest.raises(LayoutMismatch, match="not a layout"):
         Layout.from_list(values)
+
+
+def test_weights_are_read_and_averaged_on_their_device(fake_cuda):
+    with torch.device(fake_cuda):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, dtype=torch.bfloat16))
+    layout, average = Layout.of(model), ExponentialMovingAverage(0.9)
+    average.update(list(model.parameters()))
+    average.update(list(model.parameters()))
+    flat = layout.join(average.tensors)
+    assert flat.device == layout.read(model).device == model[0].weight.device
+    layout.write(model, flat)
