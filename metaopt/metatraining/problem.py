@@ -165,4 +165,6 @@ def _task_config(run: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any
     config = dict(run["task_config"])
     if data_dir is not None and "data_dir" in config:
         config["data_dir"] = data_dir
+    elif "download" in config:
+        config["download"] = False  # the file states the folder, and a file does not decide where something is written
     return config

@@ -1,6 +1,9 @@
 """Public image data sets: MNIST, Fashion-MNIST, CIFAR-10 and scikit-learn's digits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +13,9 @@ from torch import Tensor
 from ..core.config import option
 from ..core.dependencies import import_torchvision
 from ..core.errors import TaskDataError
+from ..core.text import shortened
 from .base import Batch, SplitConfig, hold_out
+from .data_files import open_file
 from .image_augmentation import AugmentedClassification, resized, standardised
 
 
@@ -37,18 +42,34 @@ class TorchvisionDataset(AugmentedClassification):
     """Of each channel of the training images [0 to 1]."""
 
     def __init__(self, config: TorchvisionConfig) -> None:
-        load = getattr(import_torchvision().datasets, type(self).__name__)
-        try:
-            train, test = (load(str(config.data_dir), train=part, download=config.download) for part in (True, False))
-        except (RuntimeError, OSError) as error:
-            raise TaskDataError(
-                f"no readable {load.__name__} files in {config.data_dir / self.folder}, and downloading them failed "
-                f"({error}). Connect to a network, or give the folder that contains {self.folder} as --data-dir"
-            ) from error
+        train, test = self._load(config)
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         train, test = (_batch(part, config.image_size) for part in (train, test))
         super().__init__(train, test, 10, config, prepare=partial(standardised, mean=mean, std=std))
         self.shift, self.flip = config.shift, config.flip
+
+    def _load(self, config: TorchvisionConfig) -> list[Any]:
+        """The training and the test images. Folders are made only for a download, and not left empty where it fails."""
+        load = getattr(import_torchvision().datasets, type(self).__name__)
+        folder = config.data_dir / self.folder
+        _check_files(folder)
+        parts = [partial(load, str(config.data_dir), train=train) for train in (True, False)]
+        try:
+            return [part(download=False) for part in parts]
+        except Exception as error:  # torchvision raises many types on invalid files
+            if not config.download:
+                raise TaskDataError(
+                    f"no readable {load.__name__} files in {folder} ({_reason(error)}), and download is false. Give "
+                    f"the folder that contains {self.folder} as --data-dir, or set download=true"
+                ) from error
+        with _without_empty_folders(folder):
+            try:
+                return [part(download=True) for part in parts]
+            except Exception as error:
+                raise TaskDataError(
+                    f"no readable {load.__name__} files in {folder}, and downloading them failed ({_reason(error)}). "
+                    f"Connect to a network, or give the folder that contains {self.folder} as --data-dir"
+                ) from error
 
 
 class MNIST(TorchvisionDataset):
@@ -102,6 +123,35 @@ class Digits(AugmentedClassification):
         digits = Batch(inputs, torch.tensor(labels, dtype=torch.int64))
         train, validation = hold_out(digits, config.validation_fraction, config.split_seed)
         super().__init__(train, validation, classes=10, config=config)
+
+
+def _check_files(folder: Path) -> None:
+    """Check that torchvision would open nothing but regular files.
+
+    Raises:
+        TaskDataError: the folder holds a device, a pipe or a socket.
+    """
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if not path.is_dir():
+                open_file(path, "expected a file of the data set").close()
+
+
+@contextmanager
+def _without_empty_folders(folder: Path) -> Iterator[None]:
+    """If the block fails, remove the folders that it made and left empty."""
+    missing = list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {shortened(' '.join(str(error).split()))}"
 
 
 def _batch(dataset: Any, image_size: int) -> Batch:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import vmap
 
+from metaopt.core.errors import TaskDataError
 from metaopt.tasks import TASKS, load_task, task_config
 from metaopt.tasks.cache import CacheEntry, cache_key, cached
 
@@ -244,6 +248,60 @@ def test_digest_is_stable_short_and_covers_every_split(task):
 def test_a_configuration_round_trips_through_json(case, built):
     name, config, _ = built(case)
     assert task_config(name, json.loads(json.dumps(config))) == config
+
+
+@each
+def test_works_on_another_device(task):
+    """A fake GPU: an operation on tensors of two devices raises."""
+    labels = task.splits["train"][:8].labels
+    outputs = outputs_for(task, labels)
+    with FakeTensorMode() as mode:
+        outputs, labels = (mode.from_tensor(each).to("cuda") for each in (outputs, labels))
+        found = [task.loss(outputs, labels), task.losses(outputs, labels), *task.metrics(outputs, labels).values()]
+    assert {each.device.type for each in found} == {"cuda"}
+
+
+reads_files = pytest.mark.parametrize("case", [case for case in CASES if case not in ("digits", "tinystories")])
+
+
+@reads_files
+def test_whatever_else_a_data_folder_holds_is_ignored_or_refused(case, built, tmp_path, monkeypatch):
+    name, config, task = built(case)
+    source = Path(config["data_dir"])
+    if "real" in case or source.is_file():
+        pytest.skip("a file, or data that must stay as it is")
+    copy = tmp_path / "copy"
+    shutil.copytree(source, copy)
+    folders = [copy, *(path for path in sorted(copy.rglob("*")) if path.is_dir())]
+    for folder in folders:
+        (folder / ".ipynb_checkpoints").mkdir()
+        (folder / "@eaDir").mkdir()
+        (folder / "loop").symlink_to(copy)
+        for path in [each for each in folder.iterdir() if each.is_file()][:1]:
+            for hidden in (".ipynb_checkpoints", "@eaDir"):
+                shutil.copy(path, folder / hidden)
+    other = load_task(name, **config | {"data_dir": copy})
+    assert other.digest() == task.digest()
+    for folder in folders:
+        os.mkfifo(folder / f"pipe{next((path.suffix for path in folder.iterdir() if path.is_file()), '')}")
+    try:
+        assert load_task(name, **config | {"data_dir": copy}).digest() == task.digest()
+    except TaskDataError as error:
+        assert "a named pipe" in str(error)  # noqa: PT017 - one of two right answers
+
+
+@reads_files
+@pytest.mark.parametrize("kind", ["pipe", "device", "nothing"])
+def test_what_is_no_regular_file_is_refused_as_data(case, built, tmp_path, kind):
+    name, config, _ = built(case)
+    if kind == "pipe":
+        os.mkfifo(tmp_path / kind)
+    elif kind == "device":
+        (tmp_path / kind).symlink_to("/dev/zero")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(TaskDataError):
+        load_task(name, **config | {"data_dir": tmp_path / kind})
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.fixture(scope="module")

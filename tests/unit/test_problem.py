@@ -8,7 +8,7 @@ from metaopt.core.errors import InvalidConfig, LayoutMismatch, MetaoptError, Tas
 from metaopt.core.rng import generator
 from metaopt.metatraining.problem import InnerProblem, problem_key
 from metaopt.targets import get_target_model, target_config
-from metaopt.tasks import load_task
+from metaopt.tasks import load_task, task_config
 from metaopt.trajectories import Recorder, Trajectory
 from metaopt.weights.layout import Layout
 
@@ -75,6 +75,25 @@ def test_the_gradient_equals_that_of_training(tmp_path):
     nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
     gradients = {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
     torch.testing.assert_close(weights.grad[0], trajectory.layout.flatten(gradients))
+
+
+@pytest.mark.parametrize("task", ["mnist", "fashion-mnist", "cifar10"])
+def test_a_trajectory_does_not_decide_where_data_is_downloaded(tmp_path, task):
+    model, run = build()
+    run |= {"task": task, "task_config": task_config(task, {"data_dir": str(tmp_path / "somewhere"), "download": True})}
+    trajectory = record(tmp_path / "trajectory", model, run)
+    with pytest.raises(TaskDataError, match=r"download is false.*--data-dir"):
+        InnerProblem.from_trajectory(trajectory)
+    assert not (tmp_path / "somewhere").exists()
+
+
+@pytest.mark.parametrize("task", ["text", "csv", "mnist", "image-folder"])
+@pytest.mark.parametrize("data_dir", ["/dev/zero", "/proc/kmsg"])
+def test_a_trajectory_that_names_a_device_as_data_is_refused(tmp_path, task, data_dir):
+    model, run = build()
+    trajectory = record(tmp_path, model, run | {"task": task, "task_config": {"data_dir": data_dir}})
+    with pytest.raises(TaskDataError):
+        InnerProblem.from_trajectory(trajectory)
 
 
 def test_a_loss_does_not_depend_on_the_other_weight_vectors(tmp_path):
