@@ -16,6 +16,7 @@ COMMANDS = {
     "train-target": "Phase 1: train targets, record their weight trajectories.",
     "train-optimizer": "Phase 2: train a generative optimizer on trajectories.",
     "evaluate": "Compare a generative optimizer with its baselines.",
+    "register": "Register a checkpoint of phase 2 as a version.",
     "generate": "Generate the weights of a later step into a file.",
     "list": "Every task, target and optimizer by name, and its options.",
 }

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .next_commands import evaluate_words
 from .options import config_command
 from .output import Result, plain
 
 if TYPE_CHECKING:
     from ..evaluation.results import Comparison
+    from ..metatraining.trained import TrainedOptimizer
     from ..workflows.evaluate_optimizer import Evaluation
     from ..workflows.generate_weights import GeneratedWeights
     from ..workflows.main_job import MainResult
     from ..workflows.record_trajectories import RecordedTrajectories
+    from ..workflows.register_optimizer import Registered
     from ..workflows.train_optimizer import TrainedVersion
 
 
@@ -29,9 +32,8 @@ def main_command(summary: str) -> click.Command:
     def to_result(result: "MainResult", config: MainConfig) -> Result:
         from ..trajectories import Trajectory
 
-        champion = f"models:/{config.model_name}@champion"
         t_end = Trajectory.open(result.folders[0]).steps[-1] + config.every
-        generate = ["metaopt", "generate", "--optimizer", champion, "--trajectory", str(result.folders[0])]
+        generate = ["metaopt", "generate", "--optimizer", result.model_uri, "--trajectory", str(result.folders[0])]
         return Result(
             {
                 "run_id": result.run.run_id,
@@ -39,11 +41,13 @@ def main_command(summary: str) -> click.Command:
                 "checkpoint": result.trained.checkpoint,
                 "version": result.version,
                 "model_uri": result.model_uri,
+                "promotion": result.promotion,
                 **_measured(result.comparison),
             },
             {
                 "result": _sentence(result.comparison),
-                "registered": f"{result.model_uri}, now {champion}",
+                "registered": result.model_uri,
+                "promotion": result.promotion,
                 "report": str(result.run),
             },
             [["mlflow", "ui"], [*generate, "--t-end", str(t_end), "--output", "next.safetensors"]],
@@ -79,7 +83,6 @@ def train_target_command(summary: str) -> click.Command:
 def train_optimizer_command(summary: str) -> click.Command:
     """`metaopt train-optimizer`."""
     from ..metatraining.config import TrainOptimizerConfig
-    from ..metatraining.trainer import describe_validation
     from ..workflows import train
 
     def to_result(result: "TrainedVersion", config: TrainOptimizerConfig) -> Result:
@@ -89,6 +92,7 @@ def train_optimizer_command(summary: str) -> click.Command:
             "checkpoint": trained.checkpoint,
             "version": None if uri is None else int(uri.rpartition("/")[2]),
             "model_uri": uri,
+            "promotion": result.promotion,
             "figures": trained.metrics,
         }
         lines = {"checkpoint": str(trained.checkpoint), "run": str(result.run)}
@@ -96,12 +100,34 @@ def train_optimizer_command(summary: str) -> click.Command:
             lines |= {"registered": uri, **_lines(evaluation)}
             facts["evaluation"] = _facts(evaluation)
             return Result(facts, lines, [["mlflow", "ui"]], _table(evaluation.comparison))
-        lines["result"] = plain(describe_validation(trained.metrics)) or "nothing was held out to validate on"
-        if uri is not None:
-            lines["registered"] = f"{uri}, now models:/{config.model_name}@champion"
-        return Result(facts, lines, [["metaopt", "evaluate", "--optimizer", uri or str(trained.checkpoint)]])
+        lines["result"] = _validation(trained)
+        if uri is not None and result.promotion is not None:
+            lines |= {"registered": uri, "promotion": result.promotion}
+        words = evaluate_words(uri or str(trained.checkpoint), trained, config.trajectory_dir)
+        return Result(facts, lines, [words, *_comparing(words, result.promotion)])
 
     return config_command("train-optimizer", summary, TrainOptimizerConfig, train, to_result)
+
+
+def register_command(summary: str) -> click.Command:
+    """`metaopt register`."""
+    from ..workflows import register
+    from ..workflows.register_optimizer import RegisterConfig
+
+    def to_result(result: "Registered", config: RegisterConfig) -> Result:
+        uri, trained = result.candidate.uri, result.trained
+        facts = {
+            "run_id": result.run.run_id,
+            "version": result.candidate.version,
+            "model_uri": uri,
+            "promotion": result.promotion,
+            "figures": trained.metrics,
+        }
+        lines = {"result": _validation(trained), "registered": uri, "promotion": result.promotion}
+        words = evaluate_words(uri, trained, Path("trajectories"))
+        return Result(facts, {**lines, "run": str(result.run)}, [words, *_comparing(words, result.promotion)])
+
+    return config_command("register", summary, RegisterConfig, register, to_result, argument="checkpoint")
 
 
 def evaluate_command(summary: str) -> click.Command:
@@ -146,10 +172,24 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "train-target": train_target_command,
     "train-optimizer": train_optimizer_command,
     "evaluate": evaluate_command,
+    "register": register_command,
     "generate": generate_command,
     "list": list_command,
 }
 """Builder of each command; its argument is the summary of the command."""
+
+
+def _validation(trained: "TrainedOptimizer") -> str:
+    """How a trained optimizer scored on held-out data."""
+    from ..metatraining.trained import describe_validation
+
+    found = describe_validation(trained.metrics) or "nothing was held out to validate on"
+    return plain(f"{found}; {trained.setback}" if trained.setback else found)
+
+
+def _comparing(words: list[str], promotion: str | None) -> list[list[str]]:
+    """The command that compares a version that is not champion with the champion."""
+    return [[*words, "--promote", "true"]] if promotion and "not promoted" in promotion else []
 
 
 def _lines(evaluation: "Evaluation") -> dict[str, str]:

@@ -18,7 +18,7 @@ TABLE = Path(__file__).with_name("completion.json")
 """Flags of each command, and valid names and entry-point groups of some flags."""
 
 _FOLDERS = ("data-dir", "trajectory-dir", "checkpoint-dir", "cache-dir", "seen", "trajectory")
-_FILES = ("config", "mixture", "promote-on", "output", "resume-from", "start-from", "optimizer")
+_FILES = ("config", "mixture", "promote-on", "output", "resume-from", "start-from", "optimizer", "checkpoint")
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

@@ -28,7 +28,12 @@ EPILOG = "The flags of `metaopt --help` (--quiet, --json, --debug) are accepted 
 
 
 def config_command(
-    name: str, summary: str, kind: type[C], workflow: Callable[[C], R], to_result: Callable[[R, C], Result]
+    name: str,
+    summary: str,
+    kind: type[C],
+    workflow: Callable[[C], R],
+    to_result: Callable[[R, C], Result],
+    argument: str | None = None,
 ) -> click.Command:
     """Make the command of a workflow.
 
@@ -40,6 +45,7 @@ def config_command(
         summary: help text of the command.
         kind: the configuration; each field becomes a flag.
         to_result: converts the returned value of the workflow for output.
+        argument: field that can also be given as the first word, without its flag.
     """
 
     def callback(config: Path | None, **flags: Any) -> None:
@@ -49,8 +55,11 @@ def config_command(
             for flag, value in flags.items()
             if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
         }
-        values = {**_file_values(kind, config, given, context.args), **given}
-        settings = kind.from_mapping(with_plugin_flags(kind, values, context.args))
+        words = list(context.args)
+        if argument and words and not words[0].startswith("-"):
+            given[argument] = words.pop(0)
+        values = {**_file_values(kind, config, given, words), **given}
+        settings = kind.from_mapping(with_plugin_flags(kind, values, words))
         with redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             returned = workflow(settings)
         show(to_result(returned, settings), name)
@@ -60,6 +69,7 @@ def config_command(
         callback=callback,
         help=summary,
         epilog=EPILOG,
+        options_metavar=f"[{argument.upper()}] [OPTIONS]" if argument else "[OPTIONS]",
         params=[*map(_flag, dataclasses.fields(kind)), _config_flag()],  # type: ignore[arg-type]
         context_settings={
             "token_normalize_func": lambda token: token.replace("_", "-"),

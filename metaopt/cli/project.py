@@ -20,6 +20,7 @@ from ..targets import TARGETS
 from ..tasks import TASKS
 from ..workflows.generate_weights import GenerateConfig
 from ..workflows.main_job import MainConfig
+from ..workflows.register_optimizer import RegisterConfig
 from .completion import TABLE
 from .list import KINDS
 
@@ -28,6 +29,7 @@ CONFIGS: Mapping[str, type[Config]] = {
     "train-target": TrainTargetConfig,
     "train-optimizer": TrainOptimizerConfig,
     "evaluate": EvaluateConfig,
+    "register": RegisterConfig,
     "generate": GenerateConfig,
 }
 """Configuration of each command that is an entry point of the MLflow project."""

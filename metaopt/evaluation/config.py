@@ -23,8 +23,8 @@ class EvaluateConfig(PolicyConfig, ComputeConfig):
     """
 
     optimizer: str = option(
-        default="models:/metaopt-perceiver@champion",
-        help="Optimizer to evaluate: `builtin`, a model URI, a run ID or a file.",
+        default="champion",
+        help="Optimizer to evaluate: `champion` of the task and network, `builtin`, a model URI, a run ID or a file.",
     )
     task: str = option(default="digits", help="Task of the training runs.")
     data_dir: Path | None = option(default=None, help="Folder of the data, for tasks that read files.")

@@ -41,7 +41,7 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
         help="Objective: error of the predicted weights, loss of the predicted network, or both.",
         choices=tuple(OBJECTIVES),
     )
-    epochs: int = option(default=20, help="Epochs to train; after a resume, further epochs.", at_least=1)
+    epochs: int = option(default=20, help="Epochs to train; after a resume, further epochs.", at_least=0)
     rounds: int = option(
         default=0,
         help="Rounds of online meta-training, instead of epochs on recorded trajectories; needs a mixture.",
@@ -81,11 +81,13 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
     trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
     checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
     model_name: str | None = option(
-        default="metaopt-perceiver", help="Name in the model registry; none to register nothing."
+        default="auto",
+        help="Name in the model registry; auto is metaopt-<task>-<network>, none registers nothing.",
     )
     promote_on: Path | None = option(
         default=None,
-        help="Case of `metaopt evaluate` that decides whether the new version becomes champion; by default it does.",
+        help="Case of `metaopt evaluate` that decides whether the new version becomes champion; by default it becomes "
+        "champion only if there is none.",
     )
 
     def __post_init__(self) -> None:
@@ -107,6 +109,10 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
                 f"rounds is {self.rounds} and mixture is {self.mixture}: give both for online meta-training, or "
                 "neither to train on recorded trajectories"
             )
+        if not (self.epochs or self.rounds or self.resume_from):
+            raise InvalidConfig(
+                "epochs is 0; expected 1 or more. 0 is for resume_from: it registers a checkpoint without more training"
+            )
         if self.rounds:
             _ = self.policy  # its constructor checks every, stride and min_cosine
 
@@ -114,6 +120,13 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
     def run_names(self) -> list[str]:
         """The run names of phase 1, without duplicates."""
         return list(dict.fromkeys(name.strip() for name in self.run_name.split(",")))
+
+    @property
+    def data_names(self) -> dict[str, str]:
+        """What the training data is, by name: the run name, the objective and the mode, or the mixture."""
+        if self.mixture is not None:
+            return {"mixture": self.mixture.name}
+        return {"run_name": self.run_name, "objective": self.objective, "training_mode": self.training_mode}
 
     @property
     def checkpoint_folder(self) -> Path:

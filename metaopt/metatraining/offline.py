@@ -1,5 +1,6 @@
 """Offline meta-training: the generative optimizer is trained on pairs of recorded snapshots."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -20,6 +21,8 @@ from .config import TrainOptimizerConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
 from .state import MetaTrainingState
+
+log = logging.getLogger(__name__)
 
 _VALIDATION_PAIRS = 96  # maximum number; enough for smooth validation curves at low cost
 _VALIDATION_EXAMPLES = 512  # examples on which validation losses are measured
@@ -79,7 +82,13 @@ class OfflineSource:
         return len(list(pair_batches(self.training, self._order(epoch), self.config.batch_size)))
 
     def prepare(self, state: MetaTrainingState) -> None:
-        """Do nothing: the trajectories are already recorded."""
+        """Say what the progress bar shows; the trajectories are already recorded."""
+        log.info(
+            "objective `%s`: %g × squared error of a prediction, relative to keeping the weights, + %g × change of the "
+            "log-loss by it; lower is better, and below 0 the loss falls",
+            self.config.objective,
+            *self.coefficients,
+        )
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
         """Train for one epoch.
@@ -89,7 +98,7 @@ class OfflineSource:
         means = _Means()
         for number, batch in enumerate(pair_batches(self.training, self._order(state.epoch), self.config.batch_size)):
             random = generator(self.config.seed, state.epoch, number)
-            bar.update(loss=self._update(state, batch, random, means))
+            bar.update(objective=self._update(state, batch, random, means))
         return means.metrics("train")
 
     @torch.no_grad()

@@ -97,7 +97,7 @@ class OnlineSource:
             update = lookahead_update(state.model, cohort)
             state.update(update.objective)
             metrics = {name: float(value) for name, value in update.metrics.items()}
-            bar.update(loss=metrics["log_loss_change"])
+            bar.update(log_loss_change=metrics["log_loss_change"])
             for name, value in metrics.items():
                 values[f"train_{name}"].append(value)
                 values[f"train_{name}/{cohort.component.name}"].append(value)

@@ -101,13 +101,14 @@ class MetaTrainingState:
         adamw.step()
         self._ema.update(list(self.model.parameters()))
 
-    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def save(self, path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint.
 
         Call it between epochs only: the order of pairs depends on the epoch, so a resumed training starts a new epoch.
 
         Args:
             settings: further values that must be equal when the training is resumed.
+            facts: further facts of the training, as JSON values.
         Raises:
             StorageError: the disk is full; an older checkpoint at this path is kept.
         """
@@ -121,7 +122,8 @@ class MetaTrainingState:
             "step": self.step,
             "skipped": self._skipped,
         }
-        save_checkpoint(path, state, {"optimizer": optimizer_facts(self.model), "settings": dict(settings)})
+        own = {"optimizer": optimizer_facts(self.model), "settings": dict(settings)}
+        save_checkpoint(path, state, {**(facts or {}), **own})
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Restore a checkpoint, also one of another device. On the CPU, a resumed training gives the same bits.

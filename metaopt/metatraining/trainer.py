@@ -1,8 +1,8 @@
 """Phase 2: trains a generative optimizer and writes its checkpoints."""
 
+import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from ..core.rng import seed_all
 from ..core.text import counted
 from ..core.tracker import Tracker
 from ..figures import line_chart
-from ..generative import GENERATIVE_OPTIMIZERS, GenerativeOptimizer
+from ..generative import GENERATIVE_OPTIMIZERS
 from ..generative.base import SnapshotConfig
 from ..generative.files import load_optimizer
 from ..trajectories import claim_run_folder
@@ -22,6 +22,9 @@ from .config import TrainOptimizerConfig
 from .offline import OfflineSource, recorded_averaging
 from .online import OnlineSource
 from .state import MetaTrainingState
+from .trained import FACTS, TrainedOptimizer, describe_validation, stored_metrics, validation_speedups
+
+log = logging.getLogger(__name__)
 
 _ONLINE_AVERAGING = 0.98
 """Default decay of the average of the weights in online rounds: about the last 50 steps."""
@@ -62,31 +65,6 @@ class MetaTrainingSource(Protocol):
         """Validation metrics of the averaged weights, on held-out data."""
 
 
-@dataclass(frozen=True)
-class TrainedOptimizer:
-    """The result of a meta-training.
-
-    Attributes:
-        optimizer: the trained optimizer, with averaged weights.
-        checkpoint: the last checkpoint.
-        layouts: layouts of the target networks, without duplicates.
-        stride: steps between the snapshots of a history [steps].
-        training_names: names of the trajectories, or of the components of a mixture, that trained the optimizer.
-        held_out_names: names of the trajectories that only validated it.
-        problem_names: target and task of each inner problem, without duplicates ("MLP on digits").
-        metrics: the last value of each metric.
-    """
-
-    optimizer: GenerativeOptimizer
-    checkpoint: Path
-    layouts: list[Layout]
-    stride: float
-    training_names: list[str]
-    held_out_names: list[str]
-    problem_names: list[str]
-    metrics: dict[str, float]
-
-
 def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path | None = None) -> TrainedOptimizer:
     """Train a generative optimizer, offline on recorded trajectories or online on the inner trainings of a mixture.
 
@@ -99,6 +77,7 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
 
     Args:
         resume: checkpoint to resume from; adds `config.epochs` epochs, or `config.rounds` rounds, to those it has.
+            With no epochs it is validated, stored and returned again.
     Raises:
         UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value; nothing was written.
         TrackingError, FileFormatError: the optimizer to start from cannot be loaded.
@@ -125,15 +104,37 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
         state.start_from(start)
     source_class = OnlineSource if config.rounds else OfflineSource
     source: MetaTrainingSource = source_class(config, state.model.history, state.model.averaging, device)
+    if not (config.rounds or source.held_out_names) and config.held_out is None:
+        _warn_without_held_out(len(source.training_names))
+    batch_weights = config.batch_size * max(layout.size for layout in source.layouts)
+    with threads_for(batch_weights, config.threads):
+        untrained = source.validate(state) if source.held_out_names else {}
     seed_all(config.seed)  # the first import of a task's modules may have drawn random numbers
+    metrics: dict[str, float] = {}
     if resume is not None:
         state.load(resume, source.settings)
+        metrics = stored_metrics(resume)
     owned = f"{config.optimizer_model}_epoch_*"
     keep = resume is not None and any(config.checkpoint_folder.glob(owned))
-    claimed = claim_run_folder(config.checkpoint_folder, owned, resume=keep, overwrite=config.overwrite and not keep)
-    batch_weights = config.batch_size * max(layout.size for layout in source.layouts)
+    claimed = claim_run_folder(
+        config.checkpoint_folder,
+        owned,
+        resume=keep,
+        overwrite=config.overwrite and not keep,
+        resume_flag="--resume-from and its last checkpoint",
+    )
     with claimed, threads_for(batch_weights, config.threads):
-        return _MetaTraining(config, state, source, tracker).run()
+        return _MetaTraining(config, state, source, tracker, untrained).run(metrics)
+
+
+def _warn_without_held_out(count: int) -> None:
+    """Say before the training, which can take hours, that its result will not be measured."""
+    log.warning(
+        "nothing is held out for validation, because there %s: a quarter is held out, so four or more are needed. The "
+        "training will not show whether it helps. Stop it and record four with `metaopt train-target --runs 4`, "
+        "or evaluate its result with `metaopt evaluate`",
+        "is only 1 trajectory" if count == 1 else f"are only {count} trajectories",
+    )
 
 
 def _optimizer_options(config: TrainOptimizerConfig) -> dict[str, Any]:
@@ -148,37 +149,53 @@ class _MetaTraining:
     """The loop over epochs: training, validation, metrics and checkpoints."""
 
     def __init__(
-        self, config: TrainOptimizerConfig, state: MetaTrainingState, source: MetaTrainingSource, tracker: Tracker
+        self,
+        config: TrainOptimizerConfig,
+        state: MetaTrainingState,
+        source: MetaTrainingSource,
+        tracker: Tracker,
+        untrained: dict[str, float],
     ) -> None:
         self.config = config
         self.state = state
         self.source = source
         self.tracker = tracker
+        self.untrained = untrained
         self._minutes = 0.0
         self._speedups: dict[float, dict[str, float]] = {}
 
-    def run(self) -> TrainedOptimizer:
-        """Train for the epochs or rounds of the configuration, from the epoch of the state."""
+    def run(self, metrics: dict[str, float]) -> TrainedOptimizer:
+        """Train for the epochs or rounds of the configuration, from the epoch of the state.
+
+        Args:
+            metrics: those of the checkpoint to resume from.
+        """
         self._log_configuration()
         epochs = range(self.state.epoch, self.state.epoch + (self.config.rounds or self.config.epochs))
         self.source.prepare(self.state)
         updates = sum(map(self.source.updates, epochs))
         with progress(updates, f"{self.config.optimizer_model} on {self.config.data_title}", "update") as bar:
-            metrics: dict[str, float] = {}
             for _ in epochs:
                 metrics |= self._run_epoch(bar)  # online, an epoch validates one component of the mixture
                 if self.state.epoch % self.config.checkpoint_every == 0 or self.state.epoch == epochs.stop:
-                    checkpoint = self._save()
-        self._describe_result(metrics)
+                    trained = self._save(metrics)
+        if not epochs:
+            trained = self._save({**metrics, **self.source.validate(self.state)})
+        self._describe_result(trained)
+        return trained
+
+    def _trained(self, checkpoint: Path, metrics: dict[str, float]) -> TrainedOptimizer:
         return TrainedOptimizer(
-            optimizer=self.state.predictor.eval(),
+            optimizer=self.state.predictor,
             checkpoint=checkpoint,
             layouts=self.source.layouts,
             stride=self.source.stride,
             training_names=self.source.training_names,
             held_out_names=self.source.held_out_names,
             problem_names=self.source.problem_names,
-            metrics=metrics,
+            data=self.config.data_names,
+            metrics=dict(metrics),
+            untrained=self.untrained,
         )
 
     def _log_configuration(self) -> None:
@@ -217,39 +234,19 @@ class _MetaTraining:
         )
         self.tracker.figure(figure, "learning_curve")
 
-    def _save(self) -> Path:
+    def _save(self, metrics: dict[str, float]) -> TrainedOptimizer:
         last = self.state.epoch - 1
         path = self.config.checkpoint_folder / f"{self.config.optimizer_model}_epoch_{last}.safetensors"
-        self.state.save(path, self.source.settings)
+        trained = self._trained(path, metrics)
+        self.state.save(path, self.source.settings, {FACTS: trained.facts()})
         self.tracker.files(files_of(path), f"checkpoints/epoch_{last:04d}")
-        return path
+        return trained
 
-    def _describe_result(self, metrics: dict[str, float]) -> None:
-        validation = describe_validation(metrics) or "no data was held out for validation"
+    def _describe_result(self, trained: TrainedOptimizer) -> None:
+        validation = describe_validation(trained.metrics) or "no data was held out for validation"
+        validation += f"; {trained.setback}" if trained.setback else ""
         epochs = counted(self.state.epoch, "round" if self.config.rounds else "epoch")
         self.tracker.describe(result=f"{validation}; {epochs}, {counted(self.state.step, 'update')} in all.")
-
-
-def describe_validation(metrics: Mapping[str, float]) -> str:
-    """The validation metrics of a generative optimizer, in Markdown; empty if nothing was held out.
-
-    Args:
-        metrics: the last value of each metric of meta-training.
-    """
-    parts = []
-    if values := validation_speedups(metrics):
-        listed = ", ".join(f"{name} **{value:.3g}**" for name, value in values.items())
-        parts.append(f"speed-up over Adam alone in short paired runs: {listed}")
-    if (error := metrics.get("val_relative_error")) is not None:
-        parts.append(f"squared error of a prediction **{error:.3g}** times that of keeping the weights")
-    if (change := metrics.get("val_log_loss_change")) is not None:
-        parts.append(f"change of the log-loss by a prediction **{change:+.3g}** (below 0 is better)")
-    return "; ".join(parts)
-
-
-def validation_speedups(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The speed-ups of paired inner trainings, by component of the mixture."""
-    return {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith("val_speedup/")}
 
 
 __all__ = ["TrainOptimizerConfig", "TrainedOptimizer", "train_optimizer"]

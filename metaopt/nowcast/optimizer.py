@@ -65,7 +65,7 @@ class Nowcast(OptimizerWrapper):
             parameters of the model.
         model: the network to train.
         forecaster: a generative optimizer, or an argument of `load_optimizer`: a file, `builtin`, or an MLflow URI such
-            as `models:/metaopt-perceiver@champion`. A forecaster loaded by `Nowcast` is moved to the model's device.
+            as `models:/metaopt-digits-MLP@champion`. A forecaster loaded by `Nowcast` is moved to the model's device.
         policy: when to nowcast, which horizons to propose, what to accept, and when to move the weights. Given in place
             of `every`, `stride`, `horizons` and `min_cosine`.
         every: interval between nowcasts, a multiple of `stride`; 40 by default [steps].

@@ -10,8 +10,9 @@ from .artifacts import (
 from .connection import connect, silence_mlflow
 from .lineage import link_evaluation, link_trajectories, link_version, log_evaluation_metrics, run_link, version_link
 from .model_registry import (
+    CANDIDATE,
     CHAMPION,
-    MODEL_NAME,
+    OLD_MODEL_NAME,
     add_evaluation,
     champion_version,
     is_registered,
@@ -25,10 +26,11 @@ from .runs import MlflowTracker, RunReference, start_run
 from .tags import ERROR_TAG
 
 __all__ = [
+    "CANDIDATE",
     "CHAMPION",
     "CHECKPOINTS",
     "ERROR_TAG",
-    "MODEL_NAME",
+    "OLD_MODEL_NAME",
     "TRAJECTORY",
     "MlflowTracker",
     "Recording",

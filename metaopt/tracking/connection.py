@@ -21,6 +21,9 @@ _ACCESS_ERRORS = {
 }
 """What was expected and what to do, by error code of MLflow, for servers with users."""
 
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+"""Error code of MLflow for a run, model or experiment that does not exist."""
+
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 

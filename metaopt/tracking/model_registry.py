@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from ..core.errors import TrackingError
@@ -21,14 +22,17 @@ from ..generative.files import load_optimizer_file, save_optimizer
 from ..weights.layout import Layout
 from .artifacts import CHECKPOINTS, resolve_checkpoint
 from .cards import describe_champion, describe_version, version_card, with_evaluation
-from .connection import connect, translate_errors
+from .connection import MISSING, connect, translate_errors
 from .lineage import run_link
 from .runs import MlflowTracker
 from .shipping import copy_package, requirements
 from .signature import example, metadata, signature
 
-MODEL_NAME = "metaopt-perceiver"
-"""Default name of the registered model."""
+OLD_MODEL_NAME = "metaopt-perceiver"
+"""Name of the registered model of metaopt 0.1, for all tasks and networks."""
+
+CANDIDATE = "candidate"
+"""Alias of the newest version."""
 
 CHAMPION = "champion"
 """Alias of the version that users load by default."""
@@ -46,12 +50,12 @@ def register_optimizer(
     optimizer: GenerativeOptimizer,
     layouts: Sequence[Layout],
     *,
-    name: str = MODEL_NAME,
+    name: str,
     description: str,
     tags: Mapping[str, Any],
     stride: float,
     facts: Mapping[str, Any],
-    alias: str | None = CHAMPION,
+    alias: str | None = CANDIDATE,
 ) -> int:
     """Log an optimizer as a model of the run and register it as a new version.
 
@@ -140,13 +144,18 @@ def registered_version(source: str) -> tuple[str, int]:
 
 
 def champion_version(name: str, alias: str = CHAMPION) -> int | None:
-    """The version of an alias; None if the alias is not set.
+    """The version of an alias; None if the alias is not set, or there is no registered model of this name.
 
     Raises:
-        TrackingError: the registered model does not exist.
+        TrackingError: the store cannot be read.
     """
     with translate_errors(f"cannot read the aliases of {name}", "find the name in `mlflow ui`"):
-        version = connect().get_registered_model(name).aliases.get(alias)
+        try:
+            version = connect().get_registered_model(name).aliases.get(alias)
+        except MlflowException as error:
+            if error.error_code != MISSING:
+                raise
+            return None
     return None if version is None else int(version)
 
 

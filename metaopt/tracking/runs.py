@@ -21,6 +21,7 @@ from ..core.text import shown
 from ..figures import rendered
 from .artifacts import is_complete
 from .connection import (
+    MISSING,
     connect,
     default_experiment_name,
     experiment_id,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 # Limits that every MLflow store accepts:
 _MAX_DIGEST_LENGTH = 36  # [characters]
 _MAX_CONTEXT_LENGTH = 500  # [characters]
-_MISSING = "RESOURCE_DOES_NOT_EXIST"
 _PARAMS_PER_BATCH = 100  # [count]
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class MlflowTracker:
         try:
             self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code == _MISSING:
+            if error.error_code == MISSING:
                 return False
             raise
         return True

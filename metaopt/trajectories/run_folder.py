@@ -35,7 +35,9 @@ def check_run_name(name: str) -> str:
 
 
 @contextmanager
-def claim_run_folder(folder: Path, owned: str, *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
+def claim_run_folder(
+    folder: Path, owned: str, *, resume: bool = False, overwrite: bool = False, resume_flag: str = "--resume"
+) -> Iterator[Path]:
     """Lock the folder of a run for this process during the block; a killed process releases it.
 
     Args:
@@ -44,6 +46,7 @@ def claim_run_folder(folder: Path, owned: str, *, resume: bool = False, overwrit
             both phases may use one run name.
         resume: keep existing entries.
         overwrite: remove existing entries.
+        resume_flag: the flag of the command that resumes, for messages.
     Raises:
         RunNameError: the name is invalid, in use by another process or taken (without a flag), or there is nothing to
             resume.
@@ -60,7 +63,7 @@ def claim_run_folder(folder: Path, owned: str, *, resume: bool = False, overwrit
         if present and not (resume or overwrite):
             raise RunNameError(
                 f"run name {shown(folder.name)} is taken: {folder} holds {len(present)} entries. Choose another run "
-                "name, or give --resume to continue it or --overwrite to replace it"
+                f"name, or give {resume_flag} to continue it or --overwrite to replace it"
             )
         if resume and not present:
             raise RunNameError(f"nothing to resume in {folder}; check the run name, or start it without --resume")

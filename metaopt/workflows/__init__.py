@@ -22,18 +22,22 @@ if TYPE_CHECKING:
     from .main_job import MainConfig as MainConfig
     from .main_job import main as main
     from .record_trajectories import record as record
+    from .register_optimizer import RegisterConfig as RegisterConfig
+    from .register_optimizer import register as register
     from .train_optimizer import train as train
 
 _MODULES = {
     "EvaluateConfig": "evaluate_optimizer",
     "GenerateConfig": "generate_weights",
     "MainConfig": "main_job",
+    "RegisterConfig": "register_optimizer",
     "TrainOptimizerConfig": "train_optimizer",
     "TrainTargetConfig": "record_trajectories",
     "evaluate": "evaluate_optimizer",
     "generate": "generate_weights",
     "main": "main_job",
     "record": "record_trajectories",
+    "register": "register_optimizer",
     "train": "train_optimizer",
 }
 

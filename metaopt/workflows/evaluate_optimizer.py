@@ -1,8 +1,7 @@
 """Evaluation: compares a generative optimizer with baselines in an MLflow run, and promotes it if it is better."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import NamedTuple
 
 from ..core.config import Range
 from ..core.devices import device_name, find_device, threads_for
@@ -10,7 +9,6 @@ from ..core.tracker import Tracker
 from ..diagnostics import ProbedRun, diagnose
 from ..evaluation.config import EvaluateConfig
 from ..evaluation.paired_runs import RunSetup
-from ..evaluation.promotion import PromotionDecision, compare_with_champion
 from ..evaluation.results import CHAMPION as CHAMPION_CONTENDER
 from ..evaluation.results import Comparison
 from ..evaluation.runner import PairedEvaluation, contender_name
@@ -21,20 +19,19 @@ from ..reporting.findings import describe_case, describe_evaluation
 from ..reporting.publish import contender_metrics, publish
 from ..tasks import load_task, task_config
 from ..tracking import (
-    CHAMPION,
     MlflowTracker,
     RunReference,
     add_evaluation,
-    champion_version,
     is_registered,
     link_evaluation,
     log_evaluation_metrics,
-    promote,
     registered_version,
     run_link,
     start_run,
     version_link,
 )
+from .model_names import CHAMPION_OF_CASE, champion_uri
+from .promotion import Candidate
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     Raises:
         MetaoptError: as for `load_optimizer` and `compare`; or the tracking store cannot be used.
     """
-    candidate = _candidate(config.optimizer) if config.promote else None
+    if config.optimizer == CHAMPION_OF_CASE:
+        config = replace(config, optimizer=champion_uri(config.task, config.target_model))
+    candidate = Candidate.of(*registered_version(config.optimizer)) if config.promote else None
     optimizer = load_optimizer(config.optimizer)
     champion = candidate.load_champion() if candidate else None
     version = registered_version(config.optimizer) if is_registered(config.optimizer) else None
@@ -135,36 +134,3 @@ def compare_tracked(
         metrics = contender_metrics(Summary(at_best_rates(comparison)).candidate)
         log_evaluation_metrics(tracker, *version, metrics, config.steps)
     return comparison
-
-
-class _Candidate(NamedTuple):
-    """A registered version that may become champion, and the version of the current champion."""
-
-    name: str
-    version: int
-    champion: int | None
-
-    def load_champion(self) -> GenerativeOptimizer | None:
-        """Load the current champion if it is another version."""
-        return None if self.champion in (None, self.version) else load_optimizer(f"models:/{self.name}/{self.champion}")
-
-    def decide(self, comparison: Comparison) -> str:
-        """Promote the candidate if it beats the champion; return the decision as a sentence."""
-        decided = self._verdict(comparison)
-        candidate = f"version {self.version} of {self.name}"
-        if not decided.better:
-            return f"{candidate} is not promoted: {decided.reason}"
-        promote(self.name, self.version)
-        return f"{candidate} is now {CHAMPION}: {decided.reason}"
-
-    def _verdict(self, comparison: Comparison) -> PromotionDecision:
-        if self.champion is None:
-            return PromotionDecision(True, "there was no champion yet")
-        if self.champion == self.version:
-            return PromotionDecision(False, "it is the champion already")
-        return compare_with_champion(comparison)
-
-
-def _candidate(source: str) -> _Candidate:
-    name, version = registered_version(source)
-    return _Candidate(name, version, champion_version(name))

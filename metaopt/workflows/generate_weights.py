@@ -1,6 +1,7 @@
 """Generation: predicts future weights from a recorded trajectory and writes them to a file."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from ..tracking import RunReference, start_run
 from ..trajectories import Trajectory
 from ..weights.files import files_of, write_tensors
 from ..weights.layout import is_finite
+from .model_names import CHAMPION_OF_CASE, champion_uri
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +26,9 @@ class GenerateConfig(ComputeConfig):
     """Settings of a generation: the optimizer, the trajectory, the times and the output file."""
 
     optimizer: str = option(
-        default="models:/metaopt-perceiver@champion",
-        help="Optimizer to use: `builtin`, a model URI, a run ID or a file.",
+        default="champion",
+        help="Optimizer to use: `champion` of the trajectory's task and network, `builtin`, a model URI, a run ID or a "
+        "file.",
     )
     trajectory: Path = option(default=Path("trajectories/target/seed_0"), help="Folder of the trajectory to continue.")
     t_start: int | None = option(
@@ -72,6 +75,9 @@ def generate(config: GenerateConfig) -> GeneratedWeights:
     Raises:
         MetaoptError: as for `load_optimizer` and `generate_file`; or the tracking store cannot be used.
     """
+    if config.optimizer == CHAMPION_OF_CASE:
+        run = Trajectory.open(config.trajectory).run
+        config = replace(config, optimizer=champion_uri(str(run.get("task")), str(run.get("target_model"))))
     optimizer = load_optimizer(config.optimizer)
     purpose = f"Generates future weights from {config.trajectory} with {config.optimizer}."
     tags = {"metaopt.phase": "generation"}

@@ -8,14 +8,17 @@ from ..core.devices import ComputeConfig
 from ..evaluation.config import EvaluateConfig
 from ..evaluation.results import Comparison
 from ..evaluation.summary import Summary, at_best_rates
-from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig
+from ..metatraining.trained import TrainedOptimizer
+from ..metatraining.trainer import TrainOptimizerConfig
 from ..recording.record import TrainTargetConfig, train_targets
 from ..reporting.publish import log_candidate
 from ..reporting.report import report_markdown
 from ..targets import names_code
-from ..tracking import MlflowTracker, RunReference, link_version, promote, run_link, start_run, version_link
+from ..tracking import MlflowTracker, RunReference, link_version, run_link, start_run, version_link
 from .evaluate_optimizer import compare_tracked
-from .train_optimizer import register, train_tracked
+from .model_names import AUTO
+from .register_optimizer import register_version
+from .train_optimizer import train_tracked
 
 
 class MainConfig(ComputeConfig):
@@ -50,7 +53,7 @@ class MainConfig(ComputeConfig):
         at_least=1,
     )
     seed: int = option(default=0, help="Random seed.", at_least=0)
-    model_name: str = option(default="metaopt-perceiver", help="Name in the model registry.")
+    model_name: str = option(default=AUTO, help="Name in the model registry; auto is metaopt-<task>-<network>.")
     overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
     trust_config: bool = trust_option()
 
@@ -119,8 +122,9 @@ class MainResult:
         run: the MLflow run, parent of the three phases.
         folders: folders of the recorded trajectories.
         trained: the optimizer and its last checkpoint.
-        version: number of the registered version, the new champion.
+        version: number of the registered version.
         model_uri: URI of that version.
+        promotion: which version is champion, and why, as a sentence.
         comparison: the evaluation on held-out random seeds.
     """
 
@@ -129,11 +133,14 @@ class MainResult:
     trained: TrainedOptimizer
     version: int
     model_uri: str
+    promotion: str
     comparison: Comparison
 
 
 def main(config: MainConfig) -> MainResult:
-    """Record trajectories, train an optimizer on them, evaluate it on held-out random seeds, make it champion.
+    """Record trajectories, train an optimizer on them, register it and evaluate it on held-out random seeds.
+
+    It becomes champion of its task and network if there is no champion, or if it beats the champion in the evaluation.
 
         from metaopt import workflows
 
@@ -151,16 +158,17 @@ def main(config: MainConfig) -> MainResult:
             folders = train_targets(target, phase)
         with tracker.child("phase 2: train the optimizer") as phase:
             trained = train_tracked(optimizer, phase)
-            number = register(optimizer, trained, phase, alias=None)
-        assert number is not None, "the main job has a name to register"
-        version = (config.model_name, number)
+            candidate = register_version(trained, config.model_name, phase)
+        version = (candidate.name, candidate.version)
+        champion = candidate.load_champion()
         with tracker.child("phase 3: evaluate on held-out random seeds") as phase:
             phase.describe(links=f"Evaluated: {version_link(*version)}")
-            comparison = compare_tracked(config.evaluation(trained.checkpoint), trained.optimizer, phase, version)
-        promote(*version)
+            case = config.evaluation(trained.checkpoint)
+            comparison = compare_tracked(case, trained.optimizer, phase, version, champion)
+            promotion = candidate.decide(comparison)
+            phase.describe(links=promotion)
         _conclude(tracker, comparison, phase, version)
-    uri = f"models:/{config.model_name}/{number}"
-    return MainResult(tracker.reference, folders, trained, number, uri, comparison)
+    return MainResult(tracker.reference, folders, trained, candidate.version, candidate.uri, promotion, comparison)
 
 
 def _description(config: MainConfig) -> str:

@@ -1,29 +1,25 @@
 """Phase 2: trains a generative optimizer in an MLflow run and registers it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..core.config import read_config_file
 from ..core.errors import InvalidConfig
 from ..evaluation.config import EvaluateConfig
-from ..metatraining.trainer import TrainedOptimizer, TrainOptimizerConfig, describe_validation, train_optimizer
+from ..metatraining.trained import TrainedOptimizer
+from ..metatraining.trainer import TrainOptimizerConfig, train_optimizer
 from ..targets import target_config
 from ..tasks import TASKS, load_task, task_config
 from ..tracking import (
-    CHAMPION,
     MlflowTracker,
     RunReference,
     fetch_trajectories,
     link_trajectories,
-    register_optimizer,
     resolve_checkpoint,
     start_run,
-    version_link,
 )
 from ..trajectories.recording import read_run_id
 from .evaluate_optimizer import Evaluation, evaluate
-
-_MOST_NAMES = 8  # in a description [count]
+from .register_optimizer import register_version
 
 
 @dataclass(frozen=True)
@@ -34,19 +30,22 @@ class TrainedVersion:
         run: the MLflow run.
         trained: the optimizer, its last checkpoint and its last metrics.
         model_uri: URI of the registered version; None if `model_name` is None.
+        promotion: which version is champion, and why, as a sentence; None if `model_name` is None.
         evaluation: evaluation that decided about promotion; None without `promote_on`.
     """
 
     run: RunReference
     trained: TrainedOptimizer
     model_uri: str | None
+    promotion: str | None
     evaluation: Evaluation | None
 
 
 def train(config: TrainOptimizerConfig) -> TrainedVersion:
     """Train a generative optimizer on recorded trajectories or online, and register it.
 
-    The new version becomes champion. With `promote_on`, it must first beat the current champion in that evaluation.
+    The new version is `candidate`. It becomes champion if there is no champion, or if it beats the champion in the
+    evaluation that `promote_on` names.
 
         from metaopt import workflows
 
@@ -60,10 +59,15 @@ def train(config: TrainOptimizerConfig) -> TrainedVersion:
     case = _promotion_case(config)
     with start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker:
         trained = train_tracked(config, tracker)
-        version = register(config, trained, tracker, None if case else CHAMPION)
-    uri = None if version is None else f"models:/{config.model_name}/{version}"
-    evaluation = evaluate(replace(case, optimizer=uri)) if case is not None and uri is not None else None
-    return TrainedVersion(tracker.reference, trained, uri, evaluation)
+        if config.model_name is None:
+            return TrainedVersion(tracker.reference, trained, None, None, None)
+        candidate = register_version(trained, config.model_name, tracker)
+        if case is None:
+            promotion = candidate.decide_without_comparison()
+            tracker.describe(links=promotion)
+            return TrainedVersion(tracker.reference, trained, candidate.uri, promotion, None)
+    evaluation = evaluate(replace(case, optimizer=candidate.uri))
+    return TrainedVersion(tracker.reference, trained, candidate.uri, evaluation.promotion, evaluation)
 
 
 def _promotion_case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
@@ -101,51 +105,3 @@ def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> Train
     folders = [config.trajectory_dir / name for name in [*trained.training_names, *trained.held_out_names]]
     link_trajectories(tracker, [run_id for folder in folders if (run_id := read_run_id(folder)) is not None])
     return trained
-
-
-def register(
-    config: TrainOptimizerConfig, trained: TrainedOptimizer, tracker: MlflowTracker, alias: str | None = CHAMPION
-) -> int | None:
-    """Register a trained optimizer as a new version; return its number, or None if `model_name` is None."""
-    if config.model_name is None:
-        return None
-    version = register_optimizer(
-        tracker,
-        trained.optimizer,
-        trained.layouts,
-        name=config.model_name,
-        description=_description(config, trained),
-        tags={
-            "trained_on": ", ".join(trained.problem_names),
-            "averaging": trained.optimizer.averaging,
-            **_data_tags(config),
-        },
-        stride=trained.stride,
-        facts={"learned_from": trained.training_names, "held_out": trained.held_out_names, "figures": trained.metrics},
-        alias=alias,
-    )
-    tracker.describe(links=f"Registered as {version_link(config.model_name, version)}")
-    return version
-
-
-def _data_tags(config: TrainOptimizerConfig) -> dict[str, str]:
-    if config.mixture is not None:
-        return {"mixture": config.mixture.name}
-    return {"run_name": config.run_name, "objective": config.objective, "training_mode": config.training_mode}
-
-
-def _description(config: TrainOptimizerConfig, trained: TrainedOptimizer) -> str:
-    """The data of a training and its validation metrics, in Markdown."""
-    how = "online trainings" if config.rounds else "recorded trajectories"
-    names = _first_names(trained.training_names)
-    held_out = f"; held out: {_first_names(trained.held_out_names)}" if trained.held_out_names else ""
-    validation = describe_validation(trained.metrics) or "nothing was held out"
-    return (
-        f"**Task and data:** {', '.join(trained.problem_names)}; {how}: {names}{held_out}.\n"
-        f"**Validation in meta-training:** {validation}."
-    )
-
-
-def _first_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"{', '.join(names[:_MOST_NAMES])}{more}"

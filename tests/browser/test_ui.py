@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-MODEL = "metaopt-perceiver"
+MODEL = "metaopt-digits-MLP"
 
 
 @pytest.fixture(scope="module")

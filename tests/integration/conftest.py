@@ -24,6 +24,7 @@ SMALLER = {
     "train-optimizer": "--epochs 1 --pairs-per-epoch 8 --objective weights "
     "--optimizer-options 'dim=16 num_latents=2 latent_dim=16 heads=2'",
     "evaluate": "--steps 40 --every 20 --seeds 1 --learning-rates 0.001 --controls false --baselines quick",
+    "register": "",
     "generate": "",
     "list": "",
 }

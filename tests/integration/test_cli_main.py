@@ -26,7 +26,8 @@ def printed(command_line):
 def test_it_prints_a_table_and_the_next_commands(printed):
     for contender in ("hold", "EMA", "line", "average", "perceiver"):
         assert f"\n{contender} " in printed
-    assert "models:/metaopt-perceiver/1, now models:/metaopt-perceiver@champion" in printed
+    assert "registered:  models:/metaopt-digits-MLP/1\n" in printed
+    assert "promotion:   version 1 of metaopt-digits-MLP is now champion: there was no champion yet\n" in printed
     assert "\n  mlflow ui\n" in printed
 
 
@@ -92,7 +93,7 @@ def test_runs_of_one_kind_have_the_same_metrics(printed):
 
 def test_the_version_describes_its_training_and_its_evaluation(printed):
     client = mlflow.MlflowClient()
-    version = client.get_model_version_by_alias("metaopt-perceiver", "champion")
+    version = client.get_model_version_by_alias("metaopt-digits-MLP", "champion")
     runs = {run.info.run_id: run.info.run_name for run in client.search_runs(["1"])}
     assert runs[version.run_id] == "phase 2: train the optimizer"
     assert version.tags["trained_on"] == "MLP on digits"
@@ -104,10 +105,10 @@ def test_pyfunc_predicts_the_same_weights(printed):
     trajectory = metaopt.Trajectory.open(Path("trajectories/digits/seed_0"))
     steps = trajectory.steps[-2:]
     history = torch.stack([trajectory.weights(index) for index in (-2, -1)])
-    optimizer = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
+    optimizer = metaopt.load_optimizer("models:/metaopt-digits-MLP@champion")
     times = torch.tensor([list(map(float, steps))])
     expected = optimizer.predict(history[None], times, torch.tensor([99.0]), trajectory.layout)
-    served = mlflow.pyfunc.load_model("models:/metaopt-perceiver@champion").predict(
+    served = mlflow.pyfunc.load_model("models:/metaopt-digits-MLP@champion").predict(
         history.numpy(), params={"t_start": float(steps[1]), "t_end": 99.0, "stride": float(steps[1] - steps[0])}
     )
     assert served.dtype == np.float32

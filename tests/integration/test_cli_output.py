@@ -44,10 +44,12 @@ def test_json_has_trajectories_and_losses(recorded):
 
 
 def test_json_has_the_version_the_checkpoint_and_the_figures(trained):
-    assert trained["model_uri"] == f"models:/metaopt-perceiver/{trained['version']}"
+    assert trained["model_uri"] == f"models:/metaopt-digits-MLP/{trained['version']}"
+    assert trained["promotion"] == "version 1 of metaopt-digits-MLP is now champion: there was no champion yet"
     assert Path(trained["checkpoint"]).is_file()
     assert trained["figures"]["train_relative_error"] > 0
-    assert trained["next"] == [f"metaopt evaluate --optimizer {trained['model_uri']}"]
+    case = "--task digits --target-model MLP --target-options 'widths=[8]'"
+    assert trained["next"] == [f"metaopt evaluate --optimizer {trained['model_uri']} {case}"]
 
 
 def test_json_has_the_result_of_an_evaluation(command_line, trained):

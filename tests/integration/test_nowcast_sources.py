@@ -27,11 +27,12 @@ def champion(store, config):
             tracker,
             get_optimizer_model("Line"),
             [Layout.of(nn.Linear(4, 3))],
-            name="metaopt-perceiver",
+            name="metaopt-digits-MLP",
             description="for tests",
             tags={},
             stride=10.0,
             facts={},
+            alias="champion",
         )
 
 
@@ -41,10 +42,10 @@ def adam(model):
 
 def test_an_address_takes_the_place_of_an_optimizer(champion):
     model = nn.Linear(4, 3)
-    optimizer = metaopt.Nowcast(adam(model), model, "models:/metaopt-perceiver@champion")
+    optimizer = metaopt.Nowcast(adam(model), model, "models:/metaopt-digits-MLP@champion")
     assert type(optimizer.forecaster).__name__ == "Line"
-    with pytest.raises(TrackingError, match="cannot load an optimizer from models:/metaopt-perceiver@nobody"):
-        metaopt.Nowcast(adam(model), model, "models:/metaopt-perceiver@nobody")
+    with pytest.raises(TrackingError, match="cannot load an optimizer from models:/metaopt-digits-MLP@nobody"):
+        metaopt.Nowcast(adam(model), model, "models:/metaopt-digits-MLP@nobody")
     with pytest.raises(TrackingError, match=r"no optimizer at 'nowhere\.safetensors'"):
         metaopt.Nowcast(adam(model), model, "nowhere.safetensors")
 

@@ -71,7 +71,7 @@ def test_the_resumed_run_continues_epochs_and_loss(runs):
 
 
 def test_the_registered_optimizer_lowers_the_loss_of_an_unseen_run(runs, mnist):
-    optimizer = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
+    optimizer = metaopt.load_optimizer("models:/metaopt-mnist-TargetCNN@champion")
     trajectory = metaopt.Trajectory.open(Path("trajectories/unseen/seed_100"))
     model = metaopt.get_target_model("TargetCNN", mnist.model_facts)
     losses = []

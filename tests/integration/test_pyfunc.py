@@ -50,7 +50,9 @@ def optimizer():
 def uri(module_store, config, optimizer):
     with start_run("meta", config) as tracker:
         layouts = [LAYOUT, *SAME_SIZE]
-        register_optimizer(tracker, optimizer, layouts, description="", tags={}, stride=10, facts={}, name="served")
+        register_optimizer(
+            tracker, optimizer, layouts, description="", tags={}, stride=10, facts={}, name="served", alias="champion"
+        )
     return "models:/served@champion"
 
 

@@ -43,8 +43,8 @@ from metaopt.tracking import fetch_trajectories
 trajectory = metaopt.Trajectory.open(fetch_trajectories("digits", Path("trajectories"))[0])
 t_start, stride = float(trajectory.steps[-1]), float(trajectory.steps[-1] - trajectory.steps[-2])
 history = trajectory.weights(-1)[None]
-learned = metaopt.load_optimizer("models:/metaopt-perceiver@champion")
-model = mlflow.pyfunc.load_model("models:/metaopt-perceiver@champion")
+learned = metaopt.load_optimizer("models:/metaopt-digits-MLP@champion")
+model = mlflow.pyfunc.load_model("models:/metaopt-digits-MLP@champion")
 direct = learned.predict(history[None], torch.tensor([[t_start]]), torch.tensor([t_start + stride]), trajectory.layout)
 served = model.predict(history.numpy(), params={"t_start": t_start, "t_end": t_start + stride})
 numpy.testing.assert_allclose(served, direct.numpy(), rtol=1e-5, atol=1e-7)
@@ -222,7 +222,7 @@ def client(server, monkeypatch):
 
 
 def test_the_main_job_registers_and_every_run_ends(main, client):
-    assert "models:/metaopt-perceiver/1, now models:/metaopt-perceiver@champion" in main
+    assert "version 1 of metaopt-digits-MLP is now champion" in main
     assert "View run" not in main
     runs = client.search_runs([client.get_experiment_by_name("metaopt").experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}

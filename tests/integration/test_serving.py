@@ -57,7 +57,7 @@ def registered(module_store, config):
     layouts = [Layout.of(nn.Linear(4, 3))]
     with start_run("meta", config) as tracker:
         register_optimizer(tracker, model.eval(), layouts, description="", tags={}, stride=20, facts={})
-    return "models:/metaopt-perceiver@champion"
+    return "models:/metaopt-digits-MLP@champion"
 
 
 @pytest.fixture(scope="module")

@@ -156,6 +156,7 @@ def version(store):
             tags={"trained_on": "MLP on digits"},
             stride=20.0,
             facts={},
+            alias="champion",
         )
     return number, tracker
 

@@ -25,6 +25,7 @@ def register(store, config):
             "stride": 10.0,
             "facts": {"runs": 3},
             "name": "tiny",
+            "alias": "champion",
         }
         with start_run("meta", config) as tracker:
             version = register_optimizer(tracker, optimizer, [LAYOUT, LAYOUT], **{**defaults, **options})
@@ -115,8 +116,9 @@ def test_errors_of_files_and_runs_keep_their_types(store, config, tmp_path):
 
 
 def test_an_optimizer_needs_a_layout(store, config):
+    given = {"name": "tiny", "description": "", "tags": {}, "stride": 1, "facts": {}}
     with pytest.raises(TrackingError, match="no layout"), start_run("meta", config) as tracker:
-        register_optimizer(tracker, get_optimizer_model("Hold"), [], description="", tags={}, stride=1, facts={})
+        register_optimizer(tracker, get_optimizer_model("Hold"), [], **given)
 
 
 def test_the_requirements_of_a_model_have_exact_versions_and_no_index(register, store):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,9 +19,11 @@ from metaopt.core.errors import (
 )
 from metaopt.core.tracker import SilentTracker
 from metaopt.generative.files import load_optimizer_file
+from metaopt.metatraining.trained import TrainedOptimizer
 from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
 from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.trajectories import Trajectory
+from metaopt.trajectories.checkpoint import load_checkpoint, save_checkpoint
 
 
 class RecordingTracker(SilentTracker):
@@ -187,6 +190,60 @@ def test_a_single_trajectory_is_not_held_out(config, recorded):
     trained = train_optimizer(one, tracker)
     assert (trained.training_names, trained.held_out_names) == (["mlp/seed_0"], [])
     assert {name for name in tracker.steps[0][1] if name.startswith("val")} == set()
+    assert trained.untrained == {}
+
+
+def test_what_cannot_be_validated_is_said_before_the_training(config, recorded, caplog):
+    caplog.set_level("INFO")
+    one = replace(config, run_name="seed_0", trajectory_dir=recorded / "mlp", epochs=1)
+    train_optimizer(one, SilentTracker())
+    warning = next(index for index, each in enumerate(caplog.records) if "nothing is held out" in each.getMessage())
+    assert "there is only 1 trajectory" in caplog.records[warning].getMessage()
+    assert "--runs 4" in caplog.records[warning].getMessage()
+    assert warning < next(index for index, each in enumerate(caplog.records) if "objective" in each.getMessage())
+    caplog.clear()
+    train_optimizer(replace(config, epochs=1), SilentTracker())
+    train_optimizer(replace(config, epochs=1, held_out=0, checkpoint_name="none held out"), SilentTracker())
+    assert "nothing is held out" not in caplog.text
+
+
+def test_a_training_that_makes_the_optimizer_worse_says_so(config):
+    class Described(SilentTracker):
+        result = ""
+
+        def describe(self, *, purpose=None, result=None, links=None):
+            self.result = result or self.result
+
+    tracker = Described()
+    worse = train_optimizer(replace(config, epochs=1, lr=10.0, checkpoint_name="worse"), tracker)
+    assert worse.metrics["val_objective"] > worse.untrained["val_objective"] == pytest.approx(0.3)
+    assert "worse than before its training" in worse.setback
+    assert worse.setback in tracker.result
+    assert TrainedOptimizer.from_checkpoint(worse.checkpoint).setback == worse.setback
+    assert train_optimizer(config, SilentTracker()).setback == ""
+
+
+def test_a_checkpoint_contains_what_is_known_about_its_training(config):
+    trained = train_optimizer(config, SilentTracker())
+    read = TrainedOptimizer.from_checkpoint(trained.checkpoint)
+    assert read.facts() == trained.facts()
+    assert read.layouts == trained.layouts
+    assert read.data == {"run_name": "mlp", "objective": "mix", "training_mode": "permutation"}
+
+
+def test_a_checkpoint_of_metaopt_0_1_does_not_say_what_it_was_trained_on():
+    old = Path(__file__).parents[1] / "golden/v0_1_0/checkpoints/old/PerceiverOptimizer_epoch_0.safetensors"
+    with pytest.raises(CheckpointError, match="--epochs 0 --resume-from"):
+        TrainedOptimizer.from_checkpoint(old)
+
+
+def test_invalid_facts_of_a_training_are_rejected(config, tmp_path):
+    trained = train_optimizer(config, SilentTracker())
+    state, facts = load_checkpoint(trained.checkpoint)
+    for change in ({"layouts": 3}, {"stride": "x"}, {"data": []}, {"training_names": [1]}, {"metrics": {"a": None}}):
+        save_checkpoint(tmp_path / "changed", state, {**facts, "training": {**facts["training"], **change}})
+        with pytest.raises(FileFormatError, match="invalid facts of its training"):
+            TrainedOptimizer.from_checkpoint(tmp_path / "changed")
 
 
 def test_a_resumed_training_gives_the_bytes_of_an_uninterrupted_one(config, tmp_path):

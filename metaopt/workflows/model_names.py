@@ -1,0 +1,58 @@
+"""Names of registered optimizers: by default one for each task and network.
+
+Versions of one name are for the same problem, so that the champion of one problem never replaces that of another.
+"""
+
+import re
+from collections.abc import Sequence
+
+from ..core.errors import TrackingError
+from ..tracking import CHAMPION, OLD_MODEL_NAME, champion_version
+
+AUTO = "auto"
+"""Value of `model_name` for the default name."""
+
+CHAMPION_OF_CASE = "champion"
+"""Value of `optimizer` for the champion of the task and the network."""
+
+
+def model_name(task: str, target_model: str) -> str:
+    """The default name for optimizers of a task and a network, such as `metaopt-digits-MLP`."""
+    return f"metaopt-{_plain(task)}-{_plain(target_model)}"
+
+
+def chosen_name(given: str, problem_names: Sequence[str], data_name: str) -> str:
+    """The name to register an optimizer under.
+
+    Args:
+        given: the name that the user chose, or `auto`.
+        problem_names: the problems of its training ("MLP on digits").
+        data_name: name of the training data, used if there are several problems.
+    """
+    if given != AUTO:
+        return given
+    if len(problem_names) > 1:
+        return f"metaopt-{_plain(data_name)}"
+    target_model, _, task = problem_names[0].rpartition(" on ")
+    return model_name(task, target_model)
+
+
+def champion_uri(task: str, target_model: str) -> str:
+    """The URI of the champion of a task and a network; that of metaopt 0.1, which had one name for all, if it has none.
+
+    Raises:
+        TrackingError: there is no champion.
+    """
+    name = model_name(task, target_model)
+    for each in (name, OLD_MODEL_NAME):
+        if champion_version(each) is not None:
+            return f"models:/{each}@{CHAMPION}"
+    raise TrackingError(
+        f"no optimizer for {target_model} on {task} is registered; expected a champion of {name}: train one with "
+        "`metaopt train-optimizer` or `metaopt main`, or choose another with --optimizer, such as `builtin`"
+    )
+
+
+def _plain(name: str) -> str:
+    """A name with only characters that registries accept."""
+    return re.sub(r"[^\w.-]+", "-", name)
