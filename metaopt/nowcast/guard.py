@@ -1,8 +1,7 @@
 """The guard of a nowcast: losses on held-out data that decide what is accepted."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InvalidConfig
 from ..core.rng import generator, isolated
-from ..tasks.measure import in_evaluation_mode, modes_restored
+from ..tasks.measure import modes_restored
 from .advice import warned_of_training_mode
 from .distributed import broadcast_from_rank_0
 
@@ -63,8 +62,10 @@ class Guard:
         self.calls += 1
         warned = nullcontext() if self._mode_is_known else warned_of_training_mode(self._model)
         self._mode_is_known = True
+        torch.clear_autocast_cache()  # inside autocast it has the weights of before
         with isolated(self._seed), modes_restored(self._model), warned:
             measured = as_losses(self.function())
+        torch.clear_autocast_cache()
         if self._count and len(measured) != self._count:
             raise InvalidConfig(
                 f"the guard returned {len(measured)} losses, and {self._count} before in the same nowcast; expected "
@@ -91,38 +92,3 @@ def as_losses(result: Any) -> Float[Tensor, " examples"]:
             f"the guard returned {kind}; expected the loss as a floating-point number, or a tensor with one per example"
         )
     return losses.detach().to("cpu", torch.float64).flatten()
-
-
-class BatchesGuard:
-    """A guard function: the losses of a network, in evaluation mode, on the first batches of held-out data.
-
-    Args:
-        model: its mode is restored after each call.
-        batches: opens the data; called once, with the random numbers of the training left untouched.
-        count: how many batches to use and keep in memory [count].
-        loss: the loss of a batch.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        batches: Callable[[], Iterable[Any]],
-        count: int,
-        loss: Callable[[Any], Tensor],
-    ) -> None:
-        self._model, self._open, self._count, self._loss = model, batches, count, loss
-        self._batches: list[Any] = []
-
-    def __call__(self) -> Float[Tensor, " batches"]:
-        """Measure one loss per batch.
-
-        Raises:
-            InvalidConfig: there is no held-out data.
-        """
-        if not self._batches:
-            with isolated():  # a data loader draws a number when it is opened
-                self._batches = list(islice(self._open(), self._count))
-        if not self._batches:
-            raise InvalidConfig("no batch of held-out data to guard nowcasts with; give some, or a guard of your own")
-        with in_evaluation_mode(self._model):
-            return torch.tensor([float(self._loss(batch)) for batch in self._batches], dtype=torch.float64)

@@ -88,7 +88,7 @@ def test_hugging_face_without_held_out_data_is_told_what_to_give(tmp_path):
     trainer.eval_dataset = None
     from metaopt.nowcast.integrations.huggingface import add_nowcast
 
-    with pytest.raises(InvalidConfig, match="no eval_dataset to guard nowcasts with"):
+    with pytest.raises(InvalidConfig, match="no eval_dataset: there is no held-out data to guard nowcasts with"):
         add_nowcast(trainer, get_optimizer_model("Line"))
 
 
@@ -150,7 +150,7 @@ def test_lightning_nowcasts_and_resumes_from_its_own_checkpoint(tmp_path):
 
 
 def test_lightning_module_that_returns_no_loss_is_told_what_to_give(tmp_path):
-    with pytest.raises(InvalidConfig, match="validation_step returned NoneType"):
+    with pytest.raises(InvalidConfig, match=r"loss to guard nowcasts with is NoneType.*Return it from validation_step"):
         fit(tmp_path, 1, returns=False)
     trainer, _ = fit(tmp_path, 1, returns=False, loss=lambda module, batch: module.network(**batch)["loss"])
     assert len(trainer.optimizers[0].events) == 1
