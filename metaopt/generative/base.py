@@ -15,6 +15,9 @@ from ..weights.snapshots import Snapshots
 _SPAN = 2**22
 """Weights of each snapshot that `forecast` of an elementwise optimizer reads at a time; bounds memory."""
 
+HISTORY_LIMIT = 10_000
+"""Snapshots of a history are fewer; configurations are also read from files [count]."""
+
 
 class SnapshotConfig(configuration.Config):
     """The weights that the snapshots of a history contain."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.config import Config, option
 from ..weights.layout import Layout
-from .base import GenerativeOptimizer, SnapshotConfig, present_snapshots
+from .base import HISTORY_LIMIT, GenerativeOptimizer, SnapshotConfig, present_snapshots
 
 History = Float[Tensor, "batch snapshots weights"]
 Times = Float[Tensor, "batch snapshots"]
@@ -38,7 +38,9 @@ class Hold(GenerativeOptimizer):
 class AverageConfig(Config):
     """Number of averaged snapshots."""
 
-    history: int = option(default=5, help="Snapshots to average, including the last [count].", at_least=1)
+    history: int = option(
+        default=5, help="Snapshots to average, including the last [count].", at_least=1, below=HISTORY_LIMIT
+    )
 
 
 class Average(GenerativeOptimizer):
@@ -61,7 +63,9 @@ class Average(GenerativeOptimizer):
 class LineConfig(SnapshotConfig):
     """Number of snapshots that the line is fitted to."""
 
-    history: int = option(default=5, help="Snapshots to fit the line to, including the last [count].", at_least=1)
+    history: int = option(
+        default=5, help="Snapshots to fit the line to, including the last [count].", at_least=1, below=HISTORY_LIMIT
+    )
 
 
 class Line(GenerativeOptimizer):
@@ -101,7 +105,10 @@ class SlopesConfig(SnapshotConfig):
     """Age of the oldest snapshot."""
 
     history: int = option(
-        default=9, help="Snapshots, including the last [count]; slopes start 1, 2, 4, 8 … before it.", at_least=1
+        default=9,
+        help="Snapshots, including the last [count]; slopes start 1, 2, 4, 8 … before it.",
+        at_least=1,
+        below=HISTORY_LIMIT,
     )
 
 
@@ -140,7 +147,8 @@ class Slopes(GenerativeOptimizer):
 
 def doubling_ages(history: int) -> list[int]:
     """The ages …, 8, 4, 2, 1, 0 below `history`; the age of a snapshot is the number of snapshots after it."""
-    return [*(age for age in reversed(range(1, history)) if age.bit_count() == 1), 0]
+    powers = [1 << power for power in range((history - 1).bit_length())]
+    return [*reversed(powers), 0]
 
 
 def snapshot_indices(ages: list[int], count: int) -> list[int]:

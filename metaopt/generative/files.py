@@ -5,6 +5,7 @@ The file contains no code and no pickled objects.
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..core.errors import FileFormatError, MetaoptError, UnknownName
 from ..core.registry import load_path
 from ..core.rng import isolated
+from ..weights.building import build_as_listed, check_finite
 from ..weights.files import kind_of, read_tensors, write_tensors
 from . import get_optimizer_model
 from .base import GenerativeOptimizer
@@ -96,21 +98,22 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
     if kind == "checkpoint":
         averaged = {name: tensor for name, tensor in tensors.items() if name.startswith(CHECKPOINT_PREFIX)}
         tensors = {name.removeprefix(CHECKPOINT_PREFIX): tensor for name, tensor in averaged.items()}
-    optimizer_description = facts.get("optimizer")
-    if not isinstance(optimizer_description, dict):
+    if "optimizer" not in facts:
         raise FileFormatError(f"{path} describes no optimizer; expected an optimizer or a checkpoint of phase 2")
-    return _build(path, optimizer_description, tensors)
+    return _build(path, facts["optimizer"], tensors)
 
 
 def _build(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GenerativeOptimizer:
     written_with, installed = description.get("perceiver_pytorch"), version("perceiver-pytorch")
     if written_with != installed:
         log.warning("%s was written with perceiver-pytorch %s, but %s is installed", path, written_with, installed)
+    build = partial(get_optimizer_model, description["name"], **description["config"])
     try:
+        check_finite(tensors)
         with isolated():  # random initialisation must not change the caller's random state
-            optimizer = get_optimizer_model(description["name"], **description["config"])
+            optimizer = build_as_listed(build, tensors)
         optimizer.load_state_dict(dict(tensors))
-    except (KeyError, TypeError, RuntimeError, MetaoptError) as error:
+    except (LookupError, TypeError, RuntimeError, ArithmeticError, MetaoptError) as error:
         raise FileFormatError(f"cannot build the optimizer that {path} describes: {error}") from error
     return optimizer.eval().requires_grad_(False)
 

@@ -13,7 +13,7 @@ from ..weights.layout import Layout
 from ..weights.scales import tensor_scales
 from ..weights.snapshots import Snapshots
 from ..weights.tokens import POSITION_FEATURES, Places, TokenGrid, token_grid
-from .base import GenerativeOptimizer, SnapshotConfig, present_snapshots
+from .base import HISTORY_LIMIT, GenerativeOptimizer, SnapshotConfig, present_snapshots
 from .extrapolation import doubling_ages, select, slopes_coefficients, snapshot_indices
 from .slices import in_slices
 
@@ -32,13 +32,15 @@ class PerceiverConfig(SnapshotConfig):
         help="Forecast before any training, to which corrections are learned: that of Hold or of Slopes.",
         choices=("hold", "slopes"),
     )
-    history: int = option(default=5, help="Snapshots of the history, including the last [count].", at_least=1)
+    history: int = option(
+        default=5, help="Snapshots of the history, including the last [count].", at_least=1, below=HISTORY_LIMIT
+    )
     spacing: str = option(
         default="even",
         help="Snapshots of the history to use: all, or the last and those 1, 2, 4, 8 … before it.",
         choices=("even", "doubling"),
     )
-    token_size: int = option(default=32, help="Consecutive weights per token [count].", at_least=1)
+    token_size: int = option(default=32, help="Consecutive weights per token [count].", at_least=1, below=100_000)
     dim: int = option(default=96, help="Width of an embedded token.", at_least=8)
     depth: int = option(default=2, help="Self-attention blocks over the latents [count].", at_least=1)
     num_latents: int = option(default=32, help="Latents [count].", at_least=1)

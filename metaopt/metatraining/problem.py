@@ -18,7 +18,10 @@ from ..recording.functional import network_losses
 from ..targets import get_target_model, names_code
 from ..tasks import Batch, Split, Task, load_task
 from ..trajectories import Trajectory
-from ..weights.files import digest_of
+from ..trajectories.recorder import SNAPSHOT
+from ..weights.building import build_on_meta
+from ..weights.facts import TARGET_RUN, first_violation
+from ..weights.files import digest_of, read_listed
 from ..weights.layout import Layout
 
 
@@ -92,21 +95,21 @@ class InnerProblem:
         """
         run = trajectory.run
         try:
+            if violation := first_violation(run, TARGET_RUN):
+                raise TrajectoryError(f"the facts of the run do not describe it: {violation}")
             if names_code(run["target_model"]) and not trusted:
                 raise untrusted_code(trajectory.folder, "target_model", run["target_model"])
-            task = load_task(run["task"], **_task_config(run, data_dir))
             constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}
+            _check_size(trajectory, constant)
+            task = load_task(run["task"], **_task_config(run, data_dir))
             problem = cls(task, run["target_model"], run["target_config"], constant, device)
             trajectory.layout.check_model(problem._model)
             return problem
-        except KeyError as error:
-            raise TrajectoryError(
-                f"{trajectory.folder} does not state its {error}; use the objective `weights`"
-            ) from error
         except UntrustedCode:
             raise
-        except MetaoptError as error:
-            raise type(error)(
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+            kind = type(error) if isinstance(error, MetaoptError) else TrajectoryError  # a file can state anything
+            raise kind(
                 f"cannot measure the loss of networks like {trajectory.folder}: {error}. The objective `weights` needs "
                 "neither task nor target"
             ) from error
@@ -159,6 +162,22 @@ def fixed_buffers(trajectory: Trajectory) -> dict[str, Tensor]:
     """The buffers that training did not change, such as random features, by name."""
     first, last = trajectory.buffers(0), trajectory.buffers(-1)
     return {name: value for name, value in first.items() if torch.equal(value, last[name])}
+
+
+def _check_size(trajectory: Trajectory, constant: Mapping[str, Tensor]) -> None:
+    """Build the network of a trajectory without memory, and compare its weights before it is built.
+
+    Raises:
+        LayoutMismatch: it has other weights than the snapshots.
+    """
+    run = trajectory.run
+    listed, _ = read_listed(trajectory.snapshots[0].path, SNAPSHOT)
+    build = partial(get_target_model, run["target_model"], **run["target_config"])
+    network = build_on_meta(build, {**listed, **constant})
+    if network is not None:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name not in constant)
+        trajectory.layout.check_model(network)
 
 
 def _task_config(run: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any]:

@@ -14,14 +14,29 @@ from ..core.errors import CheckpointError, Diverged, InvalidConfig
 from ..core.rng import random_states, restore_random_states, seed_all
 from ..generative import GenerativeOptimizer, get_optimizer_model
 from ..generative.files import CHECKPOINT_PREFIX, optimizer_facts
+from ..optimizers.state import check_optimizer_state
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from ..weights.averaging import ExponentialMovingAverage
+from ..weights.building import check_finite, check_state
+from ..weights.facts import COUNT, MAPPING, check_fields
 
 log = logging.getLogger(__name__)
 
 _MAX_GRADIENT_NORM = 1.0
 _WARMUP_UPDATES = 20
 _MAX_SKIPPED = 20  # updates in a row
+_AVERAGED = CHECKPOINT_PREFIX.rstrip("/")
+
+_STATE = {
+    "model": MAPPING,
+    _AVERAGED: MAPPING,
+    "base_optimizer": MAPPING,
+    "random": MAPPING,
+    "epoch": COUNT,
+    "step": COUNT,
+    "skipped": COUNT,
+}
+"""The state in a checkpoint."""
 
 
 class MetaTrainingState:
@@ -114,7 +129,7 @@ class MetaTrainingState:
         """
         state = {
             "model": self.model.state_dict(),
-            CHECKPOINT_PREFIX.rstrip("/"): self.predictor.state_dict(),
+            _AVERAGED: self.predictor.state_dict(),
             "averaged_count": torch.tensor(self._ema.updates),
             "base_optimizer": self._adamw.state_dict() if self._adamw else {},
             "random": random_states(),
@@ -141,14 +156,20 @@ class MetaTrainingState:
             )
         expect_same(facts, {"optimizer": optimizer_facts(self.model), "settings": dict(settings)}, path)
         try:
+            check_fields(state, _STATE)
+            for name in ("model", _AVERAGED):
+                check_state(type(self.model).__name__, self.model.state_dict(), state[name])
+                check_finite(state[name])
+            if self._adamw:
+                check_optimizer_state(self._adamw, state["base_optimizer"])
             self.model.load_state_dict(state["model"])
-            self.predictor.load_state_dict(state[CHECKPOINT_PREFIX.rstrip("/")])
+            self.predictor.load_state_dict(state[_AVERAGED])
             self._ema.updates = int(state["averaged_count"])
             if self._adamw:
                 self._adamw.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
             self.epoch, self.step, self._skipped = state["epoch"], state["step"], state["skipped"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of {type(self.model).__name__} ({error}); train again without --resume-from"
             ) from error

@@ -11,14 +11,33 @@ from torch import Tensor
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
 from ..optimizers import build_optimizer
+from ..optimizers.state import check_optimizer_state
 from ..targets import get_target_model, target_config
 from ..tasks import Batch, Task, task_config
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from ..weights.averaging import ExponentialMovingAverage
+from ..weights.building import check_finite, check_state
+from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
 from ..weights.layout import Layout
 from ..weights.selection import train_only, trainable
 from .config import TrainTargetConfig
 from .training import check_loss, train_step
+
+_STATISTICS = Rule(
+    "four numbers or null",
+    lambda value: isinstance(value, list) and len(value) == 4 and all(x is None or is_number(x) for x in value),
+)
+_AVERAGE = Rule("an average", MAPPING.holds, fields={"updates": COUNT})
+_STATE = {
+    "model": MAPPING,
+    "base_optimizer": MAPPING,
+    "random": MAPPING,
+    "loss_changes": _STATISTICS,
+    "average": _AVERAGE,
+    "epoch": COUNT,
+    "step": COUNT,
+}
+"""The state in a checkpoint."""
 
 
 class TargetTrainingState:
@@ -137,13 +156,17 @@ class TargetTrainingState:
         state, facts = load_checkpoint(path)
         expect_same(facts, {"run": self.facts, **settings}, path)
         try:
+            check_fields(state, _STATE)
+            check_state(type(self.model).__name__, self.model.state_dict(), state["model"])
+            check_finite({name: state["model"][name] for name, _ in self.model.named_parameters()})
+            check_optimizer_state(self.optimizer, state["base_optimizer"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
             self.loss_changes = LossChanges(*state["loss_changes"])
             self._ema.load_state_dict(state["average"], [parameter for _, parameter in trainable(self.model)])
             self.epoch, self.step = state["epoch"], state["step"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of {self.title} ({error}); start the run again with --overwrite"
             ) from error

@@ -3,7 +3,8 @@
 from .dataset import WeightPair, WeightTrajectoryDataset, split_by_run
 from .recorder import SNAPSHOT_DTYPES, Recorder
 from .run_folder import check_run_name, claim_run_folder
-from .trajectory import TASK_FILE, Segment, Snapshot, Trajectory, find_trajectories
+from .snapshots import Segment, Snapshot
+from .trajectory import TASK_FILE, Trajectory, find_trajectories
 
 __all__ = [
     "SNAPSHOT_DTYPES",

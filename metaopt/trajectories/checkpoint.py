@@ -56,7 +56,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     tensors, facts = read_tensors(path, KIND)
     try:
         state = _assemble(facts.pop(_SKELETON), tensors)
-    except (KeyError, TypeError, ValueError) as error:
+        if tensors or not isinstance(state, dict):
+            raise ValueError(f"it does not use the tensors {shown(list(tensors))}")
+    except (LookupError, TypeError, ValueError) as error:
         raise FileFormatError(
             f"{path} has an invalid description of its state ({shown(error)}); copy it again"
         ) from error
@@ -77,7 +79,7 @@ def expect_same(facts: Mapping[str, Any], expected: Mapping[str, Any], path: Pat
     if difference is not None:
         field, found, wanted = difference
         raise CheckpointError(
-            f"{path} belongs to another training: its {field} is {found!r:.200}, expected {wanted!r:.200}. Resume with "
+            f"{path} belongs to another training: its {field} is {shown(found)}, expected {shown(wanted)}. Resume with "
             "the original settings, or start a new training under another run name"
         )
 
@@ -103,18 +105,19 @@ def _disassemble(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def _assemble(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _assemble(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value of a skeleton; takes each tensor out of `tensors`, so that none is copied twice."""
     if isinstance(skeleton, list):
         return [_assemble(item, tensors) for item in skeleton]
     if not isinstance(skeleton, dict):
         return skeleton
     ((tag, content),) = skeleton.items()
     if tag == "tensor":
-        return tensors[content].clone()  # the tensors read are memory-mapped
+        return tensors.pop(content).clone()  # the tensors read are memory-mapped
     if tag == "tuple":
         return tuple(_assemble(item, tensors) for item in content)
     if tag == "dict":
-        return {key: _assemble(item, tensors) for key, item in content}
+        return {_key(key, "a key"): _assemble(item, tensors) for key, item in content}
     raise ValueError(f"unknown tag {shown(tag)}")
 
 

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import re
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,44 +14,15 @@ from torch import Tensor
 from ..core.errors import FileFormatError, LayoutMismatch, TrajectoryError
 from ..core.registry import suggest
 from ..core.text import shown
-from ..weights.files import digest_of, files_of, read_digest, read_facts, read_tensors
+from ..weights.building import check_finite
+from ..weights.files import digest_of, files_of, read_digest, read_tensors
 from ..weights.layout import Layout
+from ..weights.regular import read_text
 from .recorder import FROZEN, SNAPSHOT
+from .snapshots import SNAPSHOT_FILES, Segment, Snapshot, natural_sort_key, read_snapshots
 
 TASK_FILE = "task.json"
 """Name of the file in a trajectory folder that describes the task."""
-
-_FILES = "step_*.safetensors"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The description of a snapshot: its file, step, epoch and losses, without the weights.
-
-    Args:
-        path: file of the snapshot.
-        segment: index of the segment in the trajectory.
-        step: number of optimizer steps before the snapshot [steps].
-        epoch: number of completed epochs [count].
-        losses: losses by name.
-        previous: step of the snapshot that was recorded before it [steps]; None for the first one, and in files of
-            metaopt 0.1.
-    """
-
-    path: Path
-    segment: int
-    step: int
-    epoch: int
-    losses: dict[str, float]
-    previous: int | None = None
-
-
-class Segment(NamedTuple):
-    """Consecutive snapshots with the same layout; their indices are range(start, stop)."""
-
-    layout: Layout
-    start: int
-    stop: int
 
 
 class Trajectory:
@@ -87,15 +56,8 @@ class Trajectory:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise TrajectoryError(f"no trajectory {folder}: no such folder; expected a folder with files {_FILES}")
-        paths = sorted(folder.glob(_FILES), key=_natural_sort_key)
-        if not paths:
-            raise TrajectoryError(f"no snapshots in {folder}; expected files {_FILES}, as written by train-target")
-        facts = [read_facts(path, SNAPSHOT) for path in paths]
-        _check_one_run(paths, facts)
-        snapshots = [_snapshot(path, each) for path, each in zip(paths, facts, strict=True)]
-        _check_none_missing(snapshots)
-        return cls(folder, facts[0].get("run", {}), snapshots, _segments(snapshots, facts))
+            raise TrajectoryError(f"no trajectory {folder}: no such folder; expected one with files {SNAPSHOT_FILES}")
+        return cls(folder, *read_snapshots(folder))
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -143,15 +105,9 @@ class Trajectory:
         Args:
             out: output tensor; a new tensor by default.
         Raises:
-            FileFormatError: the file is damaged, or its tensors do not match its layout.
+            FileFormatError: the file is damaged, its tensors do not match its layout, or a weight is not finite.
         """
-        try:
-            return self.segment(index).layout.flatten(self._tensors(index), out)
-        except LayoutMismatch as error:
-            path = self.snapshots[index].path
-            raise FileFormatError(
-                f"the tensors of {path} do not match its layout: {error}; record the run again"
-            ) from error
+        return self.segment(index).layout.flatten(self._tensors(index), out)
 
     def buffers(self, index: int) -> dict[str, Tensor]:
         """Read the persistent buffers of a snapshot by name, such as the running statistics of BatchNorm.
@@ -167,8 +123,15 @@ class Trajectory:
 
         Raises:
             FileFormatError: the file of the frozen weights is damaged.
+            TrajectoryError: it belongs to another run.
         """
-        return read_tensors(self._frozen_path, FROZEN)[0] if self._frozen_path.exists() else {}
+        path = self._frozen_path
+        if not os.path.lexists(path):
+            return {}
+        tensors, facts = read_tensors(path, FROZEN)
+        if facts["run"] != self.run:
+            raise TrajectoryError(f"{path} belongs to another run than the snapshots beside it; copy all files again")
+        return tensors
 
     @cached_property
     def task(self) -> dict[str, Any] | None:
@@ -178,7 +141,7 @@ class Trajectory:
             FileFormatError: the file is damaged.
         """
         path = self.folder / TASK_FILE
-        return _json_object(path) if path.exists() else None
+        return _json_object(path) if os.path.lexists(path) else None
 
     def files(self) -> list[Path]:
         """The paths of all files of the trajectory, including shards, in a fixed order.
@@ -187,8 +150,8 @@ class Trajectory:
             FileFormatError: a file is truncated or was not written by metaopt.
         """
         frozen, task = self._frozen_path, self.folder / TASK_FILE
-        stored = [snapshot.path for snapshot in self.snapshots] + ([frozen] if frozen.exists() else [])
-        return [path for each in stored for path in files_of(each)] + ([task] if task.exists() else [])
+        stored = [snapshot.path for snapshot in self.snapshots] + ([frozen] if os.path.lexists(frozen) else [])
+        return [path for each in stored for path in files_of(each)] + ([task] if os.path.lexists(task) else [])
 
     @cached_property
     def frozen_digest(self) -> str:
@@ -210,10 +173,20 @@ class Trajectory:
         return self.folder / f"{FROZEN}.safetensors"
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
-        """The memory-mapped tensors of a snapshot. The first access verifies the checksum of the file."""
+        """The memory-mapped tensors of a snapshot. The first access verifies the checksum and the weights."""
         path = self.snapshots[index].path
-        tensors, _ = read_tensors(path, SNAPSHOT, verify=path not in self._verified)
-        self._verified.add(path)
+        first = path not in self._verified
+        tensors, _ = read_tensors(path, SNAPSHOT, verify=first)
+        if first:
+            try:
+                layout = self.segment(index).layout
+                layout.check_tensors(tensors)
+                check_finite({tensor.name: tensors[tensor.name] for tensor in layout.tensors})
+            except LayoutMismatch as error:
+                raise FileFormatError(
+                    f"the tensors of {path} are not those of a snapshot: {error}; record the run again"
+                ) from error
+            self._verified.add(path)
         return tensors
 
 
@@ -227,9 +200,9 @@ def find_trajectories(folder: Path | str) -> list[Trajectory]:
         FileFormatError: a file is truncated or is not a snapshot.
     """
     folder = Path(folder)
-    folders = sorted({path.parent for path in _visible(folder, f"**/{_FILES}")}, key=_natural_sort_key)
+    folders = sorted({path.parent for path in _visible(folder, f"**/{SNAPSHOT_FILES}")}, key=natural_sort_key)
     if not folders:
-        paths = _visible(folder.parent, f"*/**/{_FILES}")
+        paths = _visible(folder.parent, f"*/**/{SNAPSHOT_FILES}")
         others = sorted({path.relative_to(folder.parent).parts[0] for path in paths})
         hint = suggest(folder.name, others) if others else "record one with train-target"
         raise TrajectoryError(f"no trajectory {shown(folder.name)} in {folder.parent}: {hint}")
@@ -243,93 +216,13 @@ def _visible(folder: Path, pattern: str) -> Iterator[Path]:
             yield path
 
 
-def _natural_sort_key(path: Path) -> list[list[int | str]]:
-    """The key for natural sort order: seed_2 comes before seed_10."""
-    return [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in path.parts]
-
-
-def _check_one_run(paths: list[Path], facts: list[dict[str, Any]]) -> None:
-    for path, each in zip(paths, facts, strict=True):
-        if each.get("run") != facts[0].get("run"):
-            raise TrajectoryError(
-                f"{path} and {paths[0].name} belong to different runs ({_differences(each, facts[0])}). A folder must "
-                "contain one run: move the other snapshots to another folder, or record the run again with --overwrite"
-            )
-
-
-def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
-    first, second = one.get("run") or {}, other.get("run") or {}
-    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
-    return ", ".join(f"{name} is {shown(first.get(name))} and {shown(second.get(name))}" for name in names)
-
-
-def _check_none_missing(snapshots: list[Snapshot]) -> None:
-    """Check that the predecessor of each snapshot is there, apart from the first one's: the oldest may be removed."""
-    steps = {snapshot.step for snapshot in snapshots}
-    for snapshot in snapshots[1:]:
-        if snapshot.previous is not None and snapshot.previous not in steps:
-            raise TrajectoryError(
-                f"the snapshot of step {snapshot.previous} is missing in {snapshot.path.parent}. It was recorded "
-                f"before {snapshot.path.name}. Copy or download the trajectory again, or record it again"
-            )
-
-
-def _snapshot(path: Path, facts: dict[str, Any]) -> Snapshot:
-    try:
-        snapshot = Snapshot(
-            path,
-            int(facts["segment"]),
-            int(facts["step"]),
-            int(facts["epoch"]),
-            dict(facts["losses"]),
-            facts.get("previous"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(
-            f"{path} has a missing or invalid field ({shown(error)}); expected a snapshot. Record the run again"
-        ) from error
-    if path.stem != f"step_{snapshot.step:08d}":
-        raise TrajectoryError(
-            f"{path} is the snapshot of step {snapshot.step}; rename it to step_{snapshot.step:08d}.safetensors"
-        )
-    return snapshot
-
-
-def _segments(snapshots: list[Snapshot], facts: list[dict[str, Any]]) -> list[Segment]:
-    """Group snapshots by segment; segment numbers must not decrease, and each segment has one layout."""
-    for before, after in pairwise(snapshots):
-        if after.segment < before.segment:
-            raise TrajectoryError(
-                f"{after.path} is in segment {after.segment}, but the previous snapshot is in segment "
-                f"{before.segment}; expected increasing segment numbers. Record the run again"
-            )
-    segments: list[Segment] = []
-    for _, members in groupby(range(len(snapshots)), key=lambda index: snapshots[index].segment):
-        first, *rest = members
-        for index in rest:
-            if facts[index]["layout"] != facts[first]["layout"]:
-                raise TrajectoryError(
-                    f"{snapshots[index].path} and {snapshots[first].path.name} have different layouts; expected one "
-                    "layout per segment. Record the run again"
-                )
-        segments.append(Segment(_layout(snapshots[first].path, facts[first]), first, first + 1 + len(rest)))
-    return segments
-
-
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_text(path, "a JSON object"))
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"cannot read {path}: {error}; copy the file again, or record the run again") from error
     if not isinstance(value, dict):
         raise FileFormatError(
             f"{path} contains a JSON {type(value).__name__}; expected a JSON object. Copy the file again"
         )
     return value
-
-
-def _layout(path: Path, facts: dict[str, Any]) -> Layout:
-    try:
-        return Layout.from_list(facts.get("layout"))
-    except LayoutMismatch as error:
-        raise FileFormatError(f"{path} is not a valid snapshot: {error}") from error

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,10 @@ from torch import Tensor
 from ..core.errors import FileFormatError, StorageError
 from ..core.moved import moved_names
 from .atomic import replacing
-from .shards import SHARD_SIZE, are_digests, divide, shard_path, shard_paths, shards_beside
+from .header import COPY_AGAIN, KEY, SCHEMA, Header, ListedTensor, canonical, check_bounds, read_header
+from .shards import SHARD_SIZE, divide, shard_path, shard_paths, shards_beside
 
-SCHEMA = 1
-_KEY = "metaopt"
 _SHARD = "shard"
-_COPY_AGAIN = "copy or download it again"
 
 
 def write_tensors(
@@ -48,8 +45,10 @@ def write_tensors(
             file, which is written after them.
     Raises:
         StorageError: the disk is full or not writable; an older file is kept.
+        FileFormatError: the facts are nested too deeply or too large to be read again; nothing is written.
     """
     description: dict[str, Any] = {"kind": kind, "facts": dict(facts)}
+    check_bounds(path, description, len(tensors))
     parts = divide(tensors, shard_size)
     try:
         if len(parts) > 1:
@@ -72,15 +71,14 @@ def read_tensors(path: Path, kind: str, *, verify: bool = True) -> tuple[dict[st
         FileFormatError: the file or a shard is missing, truncated, damaged, of another kind or schema, or not
             safetensors; or a shard is not the listed one.
     """
-    tensors, header = _read(path, kind, verify)
-    digests = header.get("shards", [])
-    for number, digest in enumerate(digests, 1):
-        shard = shard_path(path, digest, number, len(digests))
-        part = _read_shard(path, shard, digest, verify)
-        if not tensors.keys().isdisjoint(part):
-            raise FileFormatError(f"{path} is damaged: a tensor of {shard.name} is stored twice; {_COPY_AGAIN}")
-        tensors.update(part)
-    return tensors, header["facts"]
+    header = read_header(path, kind)
+    tensors = _read(path, header, verify)
+    for shard, part in _shards(path, header):
+        try:
+            tensors |= _read(shard, part, verify)
+        except FileFormatError as error:
+            raise FileFormatError(f"{path} lacks a shard: {error}") from error
+    return tensors, header.facts
 
 
 def files_of(path: Path) -> list[Path]:
@@ -89,8 +87,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         FileFormatError: as for `read_facts`.
     """
-    with _opened(path) as file:
-        return [path, *shard_paths(path, _read_header(path, file.metadata(), None).get("shards", []))]
+    return [path, *shard_paths(path, read_header(path).shards)]
 
 
 def remove_file(path: Path) -> None:
@@ -112,8 +109,20 @@ def read_facts(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         FileFormatError: as for `read_tensors`, apart from damage to the tensors.
     """
-    with _opened(path) as file:
-        return _read_header(path, file.metadata(), kind)["facts"]
+    return read_header(path, kind).facts
+
+
+def read_listed(path: Path, kind: str) -> tuple[dict[str, ListedTensor], dict[str, Any]]:
+    """Read shapes and dtypes of the tensors of a file and its shards, and the facts, quickly and without verification.
+
+    Raises:
+        FileFormatError: as for `read_tensors`, apart from damage to the tensors.
+    """
+    header = read_header(path, kind)
+    listed = header.tensors(path)
+    for shard, part in _shards(path, header):
+        listed |= part.tensors(shard)
+    return listed, header.facts
 
 
 def read_digest(path: Path, kind: str) -> str:
@@ -122,8 +131,7 @@ def read_digest(path: Path, kind: str) -> str:
     Raises:
         FileFormatError: as for `read_facts`.
     """
-    with _opened(path) as file:
-        return str(_read_header(path, file.metadata(), kind).get("sha256"))
+    return read_header(path, kind).sha256
 
 
 def kind_of(path: Path) -> str:
@@ -132,8 +140,7 @@ def kind_of(path: Path) -> str:
     Raises:
         FileFormatError: the file was not written by metaopt.
     """
-    with _opened(path) as file:
-        return str(_read_header(path, file.metadata(), None)["kind"])
+    return read_header(path).kind
 
 
 def _write_shards(path: Path, parts: Sequence[Mapping[str, Tensor]]) -> list[str]:
@@ -150,34 +157,45 @@ def _write_shard(path: Path, part: Mapping[str, Tensor], number: int, count: int
 
 def _header(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, Any]:
     """The description as JSON returns it, with the schema and the digest."""
-    header: dict[str, Any] = json.loads(_canonical({**description, "schema": SCHEMA}))
+    header: dict[str, Any] = json.loads(canonical({**description, "schema": SCHEMA}))
     return {**header, "sha256": digest_of(tensors, header)}
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: _canonical(header)})
+        save_file(tensors, temporary, metadata={KEY: canonical(header)})
 
 
-def _read(path: Path, kind: str, verify: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of one file, without its shards."""
-    with _opened(path) as file:
-        header = _read_header(path, file.metadata(), kind)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    digest = header.pop("sha256", None)
-    if verify and digest_of(tensors, header) != digest:
-        raise FileFormatError(f"{path} is damaged: its contents do not match the sha256 in its header; {_COPY_AGAIN}")
-    return tensors, {**header, "sha256": digest}
-
-
-def _read_shard(path: Path, shard: Path, digest: str, verify: bool) -> dict[str, Tensor]:
+def _read(path: Path, header: Header, verify: bool) -> dict[str, Tensor]:
+    """The tensors of one file, without its shards."""
     try:
-        tensors, header = _read(shard, _SHARD, verify)
-    except FileFormatError as error:
-        raise FileFormatError(f"{path} lacks a shard: {error}") from error
-    if header["sha256"] != digest:
-        raise FileFormatError(f"{shard} is not the shard that {path.name} lists; copy both again")
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in header.listed}
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(f"{path} is truncated, damaged or not safetensors ({error}); {COPY_AGAIN}") from error
+    if verify and digest_of(tensors, header.described()) != header.sha256:
+        raise FileFormatError(f"{path} is damaged: its contents do not match the sha256 in its header; {COPY_AGAIN}")
     return tensors
+
+
+def _shards(path: Path, header: Header) -> Iterator[tuple[Path, Header]]:
+    """The shards of a file and their headers.
+
+    Raises:
+        FileFormatError: a shard is missing or damaged, or is not the listed one; or two have a tensor in common.
+    """
+    names = set(header.listed)
+    for shard, digest in zip(shard_paths(path, header.shards), header.shards, strict=True):
+        try:
+            part = read_header(shard, _SHARD)
+        except FileFormatError as error:
+            raise FileFormatError(f"{path} lacks a shard: {error}") from error
+        if part.sha256 != digest:
+            raise FileFormatError(f"{shard} is not the shard that {path.name} lists; copy both again")
+        if not names.isdisjoint(part.listed):
+            raise FileFormatError(f"{path} is damaged: a tensor of {shard.name} is stored twice; {COPY_AGAIN}")
+        names.update(part.listed)
+        yield shard, part
 
 
 def _remove_unlisted_shards(path: Path) -> None:
@@ -187,49 +205,6 @@ def _remove_unlisted_shards(path: Path) -> None:
             listed = files_of(path) if path.exists() else []
             for shard in set(beside) - set(listed):
                 shard.unlink(missing_ok=True)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        raise FileFormatError(f"cannot read {path}: {error.strerror}; expected a safetensors file") from error
-    if start.startswith((b"PK\x03\x04", b"\x80")) and start[8:9] != b"{":
-        raise FileFormatError(
-            f"{path} is a pickle (a torch.save file?), which can run any code when loaded; metaopt loads none. "
-            "Expected safetensors: save the weights again with save_model_weights"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise FileFormatError(f"{path} is truncated, damaged or not safetensors ({error}); {_COPY_AGAIN}") from error
-
-
-def _read_header(path: Path, metadata: Mapping[str, str] | None, kind: str | None) -> dict[str, Any]:
-    try:
-        text = (metadata or {})[_KEY]
-        header: dict[str, Any] = json.loads(text)
-        found, schema, facts = header["kind"], header["schema"], header["facts"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(
-            f"{path} is safetensors but has no metaopt header; expected a {kind or 'metaopt'} file"
-        ) from error
-    if schema != SCHEMA:
-        raise FileFormatError(
-            f"{path} has schema {schema}; this metaopt reads schema {SCHEMA}: use the version that wrote it"
-        )
-    if kind is not None and found != kind:
-        raise FileFormatError(f"{path} is a {found} file; expected a {kind} file")
-    if not isinstance(facts, dict):
-        raise FileFormatError(f"{path} is damaged: its facts are {type(facts).__name__}")
-    if not are_digests(header.get("shards", [])):
-        raise FileFormatError(f"{path} is damaged: its list of shards does not hold sha256 digests; {_COPY_AGAIN}")
-    if _canonical(header) != text:  # the digest covers the parsed values, and 1E-05 parses like 1e-05
-        raise FileFormatError(f"{path} is damaged: its header is not in the form that metaopt writes; {_COPY_AGAIN}")
-    return header
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -244,16 +219,12 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def digest_of(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     """The sha256 of tensors, their names and a JSON value."""
-    digest = hashlib.sha256(_canonical(header).encode())
+    digest = hashlib.sha256(canonical(header).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(_canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
 

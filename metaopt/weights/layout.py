@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
 from ..core.text import shown
+from .header import ListedTensor
 from .selection import check_trainable, trainable
 
 
@@ -161,6 +162,23 @@ class Layout:
         parameters: list[Tensor] = [parameter for _, parameter in trainable(model)]
         torch._foreach_copy_(parameters, list(self.unflatten(flat).values()))
 
+    def check_tensors(self, tensors: Mapping[str, Tensor | ListedTensor]) -> None:
+        """Check that there are tensors, such as those of a file, with the names and shapes of this layout.
+
+        Their precision may differ: snapshots can be narrower, and running averages wider than the weights.
+
+        Raises:
+            LayoutMismatch: a tensor is missing, has another shape, or does not hold floating-point numbers.
+        """
+        for tensor in self.tensors:
+            found = tensors.get(tensor.name)
+            if found is None:
+                raise LayoutMismatch(f"no tensor named {tensor.name!r}; the layout expects {_describe(self)}")
+            if tuple(found.shape) != tensor.shape:
+                raise LayoutMismatch(f"{tensor.name} has shape {tuple(found.shape)}; expected {tensor.shape}")
+            if not found.dtype.is_floating_point:
+                raise LayoutMismatch(f"{tensor.name} is {found.dtype}; expected floating-point weights")
+
     def check_model(self, model: nn.Module) -> None:
         """Check that a network has the trainable weights of this layout.
 
@@ -190,14 +208,22 @@ class Layout:
             LayoutMismatch: the values do not describe a layout.
         """
         try:
-            tensors = tuple(WeightTensor(str(name), tuple(map(int, shape)), str(kind)) for name, shape, kind in values)
+            tensors = tuple(WeightTensor(name, tuple(shape), kind) for name, shape, kind in values)
+            if not all(map(_is_described, tensors)):
+                raise TypeError
         except (TypeError, ValueError) as error:
-            raise LayoutMismatch(f"not a layout: expected [name, shape, dtype] entries, got {values!r:.200}") from error
+            raise LayoutMismatch(f"not a layout: expected [name, shape, dtype] entries, got {shown(values)}") from error
         if not tensors or any(not _can_exist(tensor) for tensor in tensors):
-            raise LayoutMismatch(f"not a layout: a tensor without weights or of an unknown dtype in {values!r:.200}")
+            raise LayoutMismatch(f"not a layout: a tensor without weights or of an unknown dtype in {shown(values)}")
         if len({tensor.name for tensor in tensors}) != len(tensors):
-            raise LayoutMismatch(f"not a layout: a name occurs twice in {values!r:.200}")
+            raise LayoutMismatch(f"not a layout: a name occurs twice in {shown(values)}")
         return cls(tensors)
+
+
+def _is_described(tensor: WeightTensor) -> bool:
+    """Whether name, shape and dtype have the types that they need; values of a file can have any."""
+    sizes = all(type(size) is int for size in tensor.shape)
+    return isinstance(tensor.name, str) and isinstance(tensor.dtype, str) and sizes
 
 
 def _can_exist(tensor: WeightTensor) -> bool:

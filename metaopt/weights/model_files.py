@@ -5,9 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import LayoutMismatch
+from ..core.errors import FileFormatError, LayoutMismatch
 from ..core.text import shown
+from .building import check_finite, check_state
 from .files import kind_of, read_tensors, write_tensors
+
+_KINDS = ("weights", "snapshot", "optimizer")
 
 
 def save_model_weights(model: nn.Module, filepath: Path | str) -> None:
@@ -35,21 +38,21 @@ def load_model_weights(model: nn.Module, filepath: Path | str) -> None:
         load_model_weights(model, trajectory.snapshots[-1].path)
 
     Raises:
-        FileFormatError: the file is damaged or is not safetensors.
-        LayoutMismatch: names or shapes differ from the network's; the network is then unchanged.
+        FileFormatError: the file is damaged, is not safetensors, or is a checkpoint.
+        LayoutMismatch: names, shapes or kinds of numbers differ from the network's, or a weight is not finite; the
+            network is then unchanged.
     """
     path = Path(filepath)
-    tensors, _ = read_tensors(path, kind_of(path))
+    kind = kind_of(path)
+    if kind not in _KINDS:
+        raise FileFormatError(f"{path} is a {shown(kind)} file; expected one of {', '.join(_KINDS)}")
+    tensors, _ = read_tensors(path, kind)
     state = unique_state(model)
-    for name in [*state, *tensors]:
-        if name not in state or name not in tensors:
-            where = "the file" if name not in tensors else type(model).__name__
-            raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {where} has no {shown(name)}")
-        if state[name].shape != tensors[name].shape:
-            raise LayoutMismatch(
-                f"{path} does not fit {type(model).__name__}: {name} has shape {tuple(tensors[name].shape)}, "
-                f"the network expects {tuple(state[name].shape)}"
-            )
+    try:
+        check_state(type(model).__name__, state, tensors)
+        check_finite({name: tensors[name] for name, _ in model.named_parameters() if name in tensors})
+    except LayoutMismatch as error:
+        raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {error}") from error
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(tensors[name])

@@ -85,7 +85,7 @@ def test_foreign_safetensors_and_other_kinds_and_schemas_are_rejected(path, monk
     write_tensors(path, {"w": torch.ones(2)}, "snapshot", {})
     with pytest.raises(FileFormatError, match="is a snapshot file; expected a checkpoint file"):
         read_tensors(path, "checkpoint")
-    monkeypatch.setattr("metaopt.weights.files.SCHEMA", 2)
+    monkeypatch.setattr("metaopt.weights.header.SCHEMA", 2)
     with pytest.raises(FileFormatError, match="schema 1"):
         read_facts(path, "snapshot")
 

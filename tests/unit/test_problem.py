@@ -128,7 +128,7 @@ def test_a_problem_that_cannot_be_rebuilt_raises_with_a_remedy(tmp_path, monkeyp
 def test_a_trajectory_without_the_facts_of_its_problem_is_rejected(tmp_path, fact):
     model, run = build(options={"widths": [12]})
     del run[fact]
-    with pytest.raises(TrajectoryError, match=f"does not state its '{fact}'; use the objective `weights`"):
+    with pytest.raises(TrajectoryError, match=f"has no {fact};.*The objective `weights` needs"):
         InnerProblem.from_trajectory(record(tmp_path, model, run))
 
 

@@ -1,0 +1,133 @@
+"""Networks that a file describes: built without memory first, and compared with the tensors in the file.
+
+A configuration in a file can ask for any size. A network on PyTorch's meta device has shapes and no memory, and its
+construction ends when it has more tensors than the file, so that a wrong configuration costs neither memory nor time.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+
+from ..core.errors import LayoutMismatch
+from .header import ListedTensor
+from .layout import is_finite
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_SPARE_TENSORS = 64  # that a constructor may make and replace, as for tied weights, beyond twice those in the file
+_SPARE_BYTES = 2**28  # of buffers that are computed and not stored, such as masks
+
+
+def build_as_listed(build: Callable[[], Network], listed: Mapping[str, Tensor | ListedTensor]) -> Network:
+    """Build a network if its state has the names, shapes and kinds of dtypes of the listed tensors.
+
+    Raises:
+        LayoutMismatch: it has others; it was not built.
+        Exception: whatever `build` raises for its configuration.
+    """
+    skeleton = build_on_meta(build, listed)
+    if skeleton is not None:
+        check_state(type(skeleton).__name__, skeleton.state_dict(), listed)
+    return build()
+
+
+def build_on_meta(build: Callable[[], Network], listed: Mapping[str, Tensor | ListedTensor]) -> Network | None:
+    """Build a network on the meta device, with no more tensors and bytes than a file can explain.
+
+    Returns: the network without memory; None if its construction needs values and so is impossible there.
+    Raises:
+        LayoutMismatch: it has many more tensors or bytes than the listed ones.
+        Exception: whatever `build` raises for its configuration.
+    """
+    try:
+        with _at_most(2 * len(listed) + _SPARE_TENSORS), torch.device("meta"), _NoRandomNumbers():
+            network = build()
+    except NotImplementedError:  # of operations without an implementation for the meta device
+        return None
+    except RuntimeError as error:
+        if "meta tensor" not in str(error):
+            raise
+        return None
+    size = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
+    limit = 8 * sum(_bytes(tensor) for tensor in listed.values()) + _SPARE_BYTES  # the file may be narrower
+    if size > limit:
+        raise LayoutMismatch(f"it describes a network of {size:,} bytes; with the tensors listed, at most {limit:,}")
+    return network
+
+
+def check_state(owner: str, state: Mapping[str, Any], found: Mapping[str, Tensor | ListedTensor]) -> None:
+    """Check that tensors of a file have the names, shapes and kinds of dtypes of a network's state.
+
+    Args:
+        owner: the network, for messages.
+    Raises:
+        LayoutMismatch: they do not; the message has the first difference.
+    """
+    for name in [*state, *found]:
+        if name not in state or name not in found:
+            raise LayoutMismatch(f"{'the file' if name not in found else owner} has no {name!r}")
+        expected, tensor = state[name], found[name]
+        if not isinstance(expected, Tensor):  # extra state of a module
+            continue
+        if tuple(tensor.shape) != tuple(expected.shape):
+            raise LayoutMismatch(f"{name} has shape {tuple(tensor.shape)}, {owner} expects {tuple(expected.shape)}")
+        if _kind(tensor.dtype) != _kind(expected.dtype):
+            raise LayoutMismatch(f"{name} is {tensor.dtype}, {owner} expects {expected.dtype}")
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Check that all weights are finite.
+
+    Raises:
+        LayoutMismatch: one is NaN or infinite.
+    """
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise LayoutMismatch(f"{name} holds NaN or infinity; expected finite weights")
+
+
+def _kind(dtype: torch.dtype) -> str:
+    """The kind of number: values are copied between precisions, but not between kinds."""
+    return "floating-point" if dtype.is_floating_point else "complex" if dtype.is_complex else str(dtype)
+
+
+def _bytes(tensor: Tensor | ListedTensor) -> int:
+    return int(torch.Size(tensor.shape).numel()) * tensor.dtype.itemsize
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Makes empty tensors in place of random ones, whose meta implementation takes a second to import."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, or `torch.empty`."""
+        kwargs = kwargs or {}
+        if func not in (torch.randn, torch.rand):
+            return func(*args, **kwargs)
+        return torch.empty(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Let this thread register at most `count` parameters in modules during the block."""
+    thread, registered = threading.get_ident(), 0
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal registered
+        if threading.get_ident() == thread and parameter is not None:
+            registered += 1
+            if registered > count:
+                raise LayoutMismatch(f"it describes a network of more than {count:,} tensors, the file lists fewer")
+
+    handle = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        handle.remove()

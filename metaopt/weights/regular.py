@@ -1,0 +1,52 @@
+"""Opening of files that somebody else may have prepared: regular files only, and no more of them than expected."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..core.errors import FileFormatError
+
+MAX_TEXT = 32 * 2**20
+"""Largest JSON text or header that is read [bytes]."""
+
+
+@contextmanager
+def opened(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file, or a link to one, to read bytes.
+
+    Args:
+        expected: the expected file, for messages ("a safetensors file").
+    Returns: the file and its size [bytes].
+    Raises:
+        FileFormatError: the file cannot be opened, or is a folder, a device, a pipe or a socket.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # opening a pipe must not wait
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileFormatError(f"cannot read {path}: {reason}; expected {expected}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, a pipe or a socket"
+        raise FileFormatError(f"cannot read {path}: it is {kind}; expected {expected}")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file, status.st_size
+
+
+def read_text(path: Path, expected: str, limit: int = MAX_TEXT) -> str:
+    """Read a text file of UTF-8.
+
+    Raises:
+        FileFormatError: as for `opened`; or the file is larger than `limit` [bytes] or not UTF-8.
+    """
+    with opened(path, expected) as (file, size):
+        if size > limit:
+            raise FileFormatError(f"{path} has {size:,} bytes; expected {expected} of at most {limit:,} bytes")
+        try:
+            return file.read(limit).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileFormatError(f"cannot read {path}: {error}; expected {expected}") from error
