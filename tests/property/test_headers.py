@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metaopt.core.devices import CPU
 from metaopt.core.errors import MetaoptError
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.files import load_optimizer_file, save_optimizer
@@ -51,7 +52,7 @@ def seal(path: Path, tensors: dict[str, torch.Tensor], description: dict[str, An
 
 def target_state(task) -> TargetTrainingState:
     config = TrainTargetConfig(run_name="x", target_model="MLP", target_options={"widths": [4]}, averaging=0.9)
-    return TargetTrainingState.from_config(config, task)
+    return TargetTrainingState.from_config(config, task, CPU)
 
 
 def meta_state() -> MetaTrainingState:
@@ -67,6 +68,10 @@ def read_trajectory(path: Path) -> None:
     assert trajectory.averaging < 1
     assert WeightTrajectoryDataset([trajectory], history=3).batch([0]).end.isfinite().all()
     InnerProblem.from_trajectory(trajectory)
+
+
+def read_weights(path: Path) -> None:
+    load_model_weights(get_target_model("MLP", **TARGET), path)
 
 
 def read_optimizer(path: Path) -> None:
@@ -104,7 +109,7 @@ def files(tmp_path_factory) -> dict[str, tuple[Path, Callable[[Path], object]]]:
         "frozen": (last.with_name("frozen.safetensors"), read_trajectory),
         "weights": (
             folder / "weights.safetensors",
-            lambda path: load_model_weights(get_target_model("MLP", **TARGET), path),
+            read_weights,
         ),
         "optimizer": (folder / "optimizer.safetensors", read_optimizer),
         "Slopes": (folder / "Slopes.safetensors", read_optimizer),
@@ -118,35 +123,9 @@ def files(tmp_path_factory) -> dict[str, tuple[Path, Callable[[Path], object]]]:
 DEEP = json.loads("[" * 90 + "]" * 90)
 TOO_DEEP = json.loads("[" * 300 + "]" * 300)
 VALUES = [
-    *(
-        None,
-        True,
-        -1,
-        0,
-        7,
-        1.5,
-        -0.0,
-        float("nan"),
-        float("inf"),
-        10**6,
-        10**9,
-        10**30,
-        "",
-        "x",
-        "os:system",
-        "a" * 999,
-    ),
-    *(
-        [],
-        {},
-        [7],
-        {"x": 1},
-        [["x", [2], "float32"]],
-        [["x", [10**9], "float32"]],
-        {"tensor": "model/x"},
-        DEEP,
-        TOO_DEEP,
-    ),
+    *(None, True, -1, 0, 7, 1.5, -0.0, float("nan"), float("inf"), 10**6, 10**9, 10**30),
+    *("", "x", "os:system", "a" * 999, [], {}, [7], {"x": 1}, {"tensor": "model/x"}, DEEP, TOO_DEEP),
+    *([["x", [2], "float32"]], [["x", [10**9], "float32"]]),
 ]
 
 
