@@ -13,7 +13,8 @@ from ..core.registry import Registry
 from ..core.text import aligned
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..optimizers import BASE_OPTIMIZERS
-from ..targets import PATTERNS, TARGETS
+from ..targets import PATTERNS, TARGETS, describe_target
+from ..targets.builders import first_line
 from ..tasks import TASKS
 from .options import EPILOG
 from .output import Result
@@ -33,7 +34,8 @@ KINDS: Mapping[str, Registry] = {
 def command(kind: str | None, name: str | None) -> None:
     """List tasks, targets, base optimizers and generative optimizers, including those of installed plug-ins.
 
-    KIND (such as `targets`) lists one kind. KIND and NAME (such as `targets GPT`) list the options of one name.
+    KIND (such as `targets`) lists one kind. KIND and NAME (such as `targets GPT`) list the options of one name. A
+    target may also be one of a library, such as `transformers:GPT2Config`, or a dotted path of your own.
     """
     kinds = [kind] if kind else list(KINDS)
     if click.get_current_context().find_root().params.get("as_json"):
@@ -50,8 +52,9 @@ def _all_facts(known: Registry) -> list[dict[str, Any]]:
 
 
 def _facts(known: Registry, name: str) -> dict[str, Any]:
-    options = [dict(zip(("name", "default", "help"), each, strict=True)) for each in _options(known.get(name))]
-    return {"name": name, "origin": known.origin(name), "summary": _summary(known, name), "options": options}
+    origin, summary, rows = _described(known, name)
+    options = [dict(zip(("name", "default", "help"), each, strict=True)) for each in rows]
+    return {"name": name, "origin": origin, "summary": summary, "options": options}
 
 
 def _section(kind: str) -> str:
@@ -65,18 +68,22 @@ def _section(kind: str) -> str:
 def _summary(known: Registry, name: str) -> str:
     """First line of the docstring, or the reason why a plug-in cannot be imported."""
     try:
-        return _first_line(known.get(name))
+        return first_line(known.get(name))
     except MetaoptError as error:
         return f"unusable: {error}"
 
 
-def _first_line(registered: Any) -> str:
-    return (registered.__doc__ or "").strip().partition("\n")[0]
-
-
 def _description(known: Registry, name: str) -> str:
+    origin, summary, options = _described(known, name)
+    return f"{name} ({origin}): {summary}\n{_table(options)}"
+
+
+def _described(known: Registry, name: str) -> tuple[str, str, Sequence[tuple[str, str, str]]]:
+    """The package, the summary and the options of one name."""
+    if known is TARGETS:
+        return describe_target(name)
     registered = known.get(name)
-    return f"{name} ({known.origin(name)}): {_first_line(registered)}\n{_table(_options(registered))}"
+    return known.origin(name), first_line(registered), _options(registered)
 
 
 def _options(registered: Any) -> list[tuple[str, str, str]]:

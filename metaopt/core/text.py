@@ -35,6 +35,11 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
+def reason_of(error: BaseException) -> str:
+    """The type and the message of an error of another library, on one line."""
+    return f"{type(error).__name__}: {shortened(' '.join(str(error).split()))}"
+
+
 class _Short(reprlib.Repr):
     """`repr` with limits that also hold for subclasses, for mappings of any kind and for long numbers."""
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..core.errors import InvalidConfig
 from ..core.registry import Registry
 from ..core.text import shown
-from .builders import Builder, ConfiguredBuilder, code_builder
+from .builders import Builder, ConfiguredBuilder, TargetDescription, code_builder
 from .convolutional import TargetCNN
 from .libraries import TorchvisionBuilder, TransformersBuilder
 from .taps import Tap, read_taps, tapped, taps
@@ -82,6 +82,18 @@ def target_config(name: str, model_facts: Mapping[str, Any], options: Mapping[st
     return _builder(name).configure(model_facts, options)
 
 
+def describe_target(name: str) -> TargetDescription:
+    """The package, the summary and the options of a target of any kind of name; imports a dotted path.
+
+        describe_target("transformers:GPT2Config").options[0]  # TargetOption(name='vocab_size', default='50257', …)
+
+    Raises:
+        UnknownName: there is no such network; the message lists the nearest names.
+        InvalidConfig: the library of the network is not installed.
+    """
+    return _builder(name).describe()
+
+
 def names_code(name: str) -> bool:
     """Whether a name is an import path, whose code runs when the network is built."""
     scheme, colon, _ = name.partition(":")
@@ -91,7 +103,7 @@ def names_code(name: str) -> bool:
 def _builder(name: str) -> Builder:
     scheme, colon, rest = name.partition(":")
     if not colon:
-        return ConfiguredBuilder(TARGETS.get(name))
+        return ConfiguredBuilder(TARGETS.get(name), TARGETS.origin(name))
     return code_builder(name) if names_code(name) else SCHEMES[scheme](rest)
 
 
@@ -100,6 +112,8 @@ __all__ = [
     "TARGETS",
     "Tap",
     "TargetCNN",
+    "TargetDescription",
+    "describe_target",
     "get_target_model",
     "names_code",
     "read_taps",

@@ -1,21 +1,41 @@
 """Builders: the two steps from the name of a target to a network, its configuration and its construction."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
-from ..core.config import Config
+from ..core.config import Config, default_text
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.registry import load_path, suggest
-from ..core.text import shortened, shown
+from ..core.text import reason_of, shown
 from .imported import check_makes_networks
+
+
+class TargetOption(NamedTuple):
+    """An option of a target: its name, its default as a user types it, and what it means."""
+
+    name: str
+    default: str = ""
+    help: str = ""
+
+
+class TargetDescription(NamedTuple):
+    """A target for people: the package that defines it, one line about it, and its options."""
+
+    origin: str
+    summary: str
+    options: list[TargetOption]
 
 
 class Builder(Protocol):
     """Builds the networks of one name."""
+
+    def describe(self) -> TargetDescription:
+        """What `metaopt list targets NAME` shows."""
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration that `build` takes: the facts of a task that the network uses, overridden by the options.
@@ -37,6 +57,13 @@ class ConfiguredBuilder:
     """Builds a class that has a `Config`, such as those of metaopt and of plug-ins."""
 
     kind: Any
+    origin: str
+
+    def describe(self) -> TargetDescription:
+        """The first line of the docstring, and the fields of the `Config`."""
+        fields = dataclasses.fields(self.kind.Config)
+        options = [TargetOption(field.name, default_text(field), field.metadata.get("help", "")) for field in fields]
+        return TargetDescription(self.origin, first_line(self.kind), options)
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """The facts that are fields of the `Config`, overridden by the options."""
@@ -52,9 +79,25 @@ class ConfiguredBuilder:
         except MetaoptError:
             raise
         except Exception as error:  # from torch, such as for sizes beyond the memory
-            reason = f"{type(error).__name__}: {shortened(str(error))}"
-            raise InvalidConfig(f"cannot build {self.kind.__name__} with {shown(dict(config))} ({reason})") from error
+            raise InvalidConfig(
+                f"cannot build {self.kind.__name__} with {shown(dict(config))} ({reason_of(error)})"
+            ) from error
         return network
+
+
+def signature_options(signature: inspect.Signature) -> list[TargetOption]:
+    """The parameters that can be given by name; one without a default has an empty one."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [
+        TargetOption(each.name, "" if each.default is each.empty else shown(each.default).strip("'"))
+        for each in signature.parameters.values()
+        if each.kind in named
+    ]
+
+
+def first_line(documented: object) -> str:
+    """The first line of a docstring."""
+    return (documented.__doc__ or "").strip().partition("\n")[0]
 
 
 def code_builder(path: str) -> Builder:
@@ -68,7 +111,7 @@ def code_builder(path: str) -> Builder:
     check_makes_networks(path, imported)
     config = getattr(imported, "Config", None)
     if isinstance(config, type) and issubclass(config, Config):
-        return ConfiguredBuilder(imported)
+        return ConfiguredBuilder(imported, path.partition(":")[0])
     return _CallableBuilder(path, imported)
 
 
@@ -79,6 +122,11 @@ class _CallableBuilder:
         self._path = path
         self._make = make
         self._signature = inspect.signature(make)
+
+    def describe(self) -> TargetDescription:
+        """The first line of the docstring, and the parameters."""
+        options = signature_options(self._signature)
+        return TargetDescription(self._path.partition(":")[0], first_line(self._make), options)
 
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """The facts that are named like parameters, overridden by the options."""
@@ -92,10 +140,9 @@ class _CallableBuilder:
         try:
             return self._make(**config)
         except Exception as error:  # code of the user
-            reason = f"{type(error).__name__}: {shortened(str(error))}"
             raise InvalidConfig(
-                f"{shown(self._path)} with {shown(dict(config))} fails ({reason}); correct its options or its code. "
-                "--debug shows where"
+                f"{shown(self._path)} with {shown(dict(config))} fails ({reason_of(error)}); correct its options or "
+                "its code. --debug shows where"
             ) from error
 
     def _check(self, config: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ The networks are randomly initialised; no pretrained weights are downloaded.
 import inspect
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from ..core.dependencies import import_torchvision, import_transformers
 from ..core.errors import InvalidConfig, UnknownName
 from ..core.registry import suggest
-from ..core.text import shown
+from ..core.text import reason_of, shown
+from .builders import TargetDescription, TargetOption, first_line, signature_options
 from .taps import Places
 
 _PRETRAINED_OPTIONS = ("weights", "pretrained")
@@ -46,6 +48,17 @@ class TorchvisionBuilder:
         if name not in known:
             raise UnknownName(f"unknown classifier 'torchvision:{name}': {suggest(name, known)}")
 
+    def describe(self) -> TargetDescription:
+        """The first line of the docstring of torchvision's function, and the options."""
+        function = self._models.get_model_builder(self._name)
+        own = [
+            TargetOption("in_channels", "3", "Channels of an image; the default is the task's."),
+            TargetOption("classes", "10", "Number of outputs; the default is the task's."),
+        ]
+        found, hidden = signature_options(inspect.signature(function)), (*_PRETRAINED_OPTIONS, "progress")
+        options = own + [each for each in found if each.name not in hidden]
+        return TargetDescription(f"torchvision {version('torchvision')}", first_line(function), options)
+
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration: the task's number of input channels and of classes, overridden by the options."""
         from_task = {name: facts[name] for name in ("in_channels", "classes") if name in facts}
@@ -61,8 +74,8 @@ class TorchvisionBuilder:
         try:
             network = self._models.get_model(self._name, weights=None, num_classes=classes, **options)
             fit_channels(network, channels)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidConfig(f"torchvision's {self._name} does not take {shown(dict(config))}: {error}") from error
+        except Exception as error:  # the exception types differ between models
+            raise _not_taken("torchvision", self._name, config, error) from error
         return network
 
 
@@ -123,6 +136,14 @@ class TransformersBuilder:
             )
         self._config_class = getattr(self._transformers, name)
 
+    def describe(self) -> TargetDescription:
+        """A line about the model, and the parameters of the configuration class."""
+        known, general = set(self._parameters()), inspect.signature(self._transformers.PreTrainedConfig).parameters
+        options = [each for each in signature_options(inspect.signature(self._config_class)) if each.name in known]
+        options.sort(key=lambda each: each.name in general)  # those of all models come last
+        summary = f"The causal language model of transformers whose configuration is {self._name}."
+        return TargetDescription(f"transformers {version('transformers')}", summary, options)
+
     def configure(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration: the task's vocabulary size, overridden by the options."""
         config = {name: facts[name] for name in ("vocab_size",) if name in facts} | dict(options)
@@ -140,7 +161,7 @@ class TransformersBuilder:
             model_config = self._config_class(**{**no_special_tokens, **config})
             return CausalLanguageModel(self._transformers.AutoModelForCausalLM.from_config(model_config))
         except Exception as error:  # the exception types differ between models
-            raise InvalidConfig(f"transformers' {self._name} does not take {shown(dict(config))}: {error}") from error
+            raise _not_taken("transformers", self._name, config, error) from error
 
     def _check(self, config: Mapping[str, Any]) -> None:
         """Reject unknown parameters, because the configuration class accepts any keyword argument."""
@@ -153,6 +174,13 @@ class TransformersBuilder:
     def _parameters(self) -> list[str]:
         known = [*inspect.signature(self._config_class).parameters, *self._config_class.attribute_map]
         return [name for name in known if name not in self._config_class.sub_configs]
+
+
+def _not_taken(library: str, name: str, config: Mapping[str, Any], error: Exception) -> InvalidConfig:
+    return InvalidConfig(
+        f"{name} of {library} does not take {shown(dict(config))} ({reason_of(error)}). "
+        f"`metaopt list targets {library}:{name}` shows its options"
+    )
 
 
 def _causal_configs() -> list[str]:

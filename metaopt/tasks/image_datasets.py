@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.config import option
 from ..core.dependencies import import_torchvision
 from ..core.errors import TaskDataError
-from ..core.text import shortened
+from ..core.text import reason_of
 from .base import Batch, SplitConfig, hold_out
 from .data_files import open_file
 from .image_augmentation import AugmentedClassification, resized, standardised
@@ -59,7 +59,7 @@ class TorchvisionDataset(AugmentedClassification):
         except Exception as error:  # torchvision raises many types on invalid files
             if not config.download:
                 raise TaskDataError(
-                    f"no readable {load.__name__} files in {folder} ({_reason(error)}), and download is false. Give "
+                    f"no readable {load.__name__} files in {folder} ({reason_of(error)}), and download is false. Give "
                     f"the folder that contains {self.folder} as --data-dir, or set download=true"
                 ) from error
         with _without_empty_folders(folder):
@@ -67,7 +67,7 @@ class TorchvisionDataset(AugmentedClassification):
                 return [part(download=True) for part in parts]
             except Exception as error:
                 raise TaskDataError(
-                    f"no readable {load.__name__} files in {folder}, and downloading them failed ({_reason(error)}). "
+                    f"no readable {load.__name__} files in {folder}, and downloading them failed ({reason_of(error)}). "
                     f"Connect to a network, or give the folder that contains {self.folder} as --data-dir"
                 ) from error
 
@@ -148,10 +148,6 @@ def _without_empty_folders(folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 path.rmdir()
         raise
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {shortened(' '.join(str(error).split()))}"
 
 
 def _batch(dataset: Any, image_size: int) -> Batch:

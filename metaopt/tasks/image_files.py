@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..core.errors import TaskDataError
+from ..core.text import reason_of
 from .data_files import open_file
 
 SUFFIXES = (
@@ -161,7 +162,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except TaskDataError:
         raise
     except Exception as error:  # decoders raise many types on invalid bytes
-        raise TaskDataError(f"{path} cannot be read as an image ({type(error).__name__}: {error})") from error
+        raise TaskDataError(f"{path} cannot be read as an image ({reason_of(error)})") from error
 
 
 @cache

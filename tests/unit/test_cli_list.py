@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from metaopt.cli.list import KINDS, command
 from metaopt.core import registry
+from metaopt.core.errors import MetaoptError
 
 
 def listed(*arguments):
@@ -44,6 +45,28 @@ def test_one_name_shows_its_options_with_default_and_help():
     assert shown["n_layer"] == ["4", "Blocks", "[count]."]
     assert shown["tied"][0] == "true"
     assert rows("optimizers", "SGD")["momentum"] == ["0"]
+
+
+def test_targets_of_libraries_and_dotted_paths_show_their_options(tmp_path, monkeypatch):
+    shown = rows("targets", "transformers:GPT2Config")
+    assert shown["vocab_size"] == ["50257"]
+    assert shown["n_layer"] == ["12"]
+    shown = rows("targets", "torchvision:resnet18")
+    assert {"in_channels", "classes"} <= set(shown)
+    assert not {"weights", "progress", "kwargs"} & set(shown)
+    (tmp_path / "my_targets.py").write_text(
+        "from torch import nn\ndef build(classes, width=8, **more):\n    'A wide network.'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    output = listed("targets", "my_targets:build")
+    assert output.splitlines()[0] == "my_targets:build (my_targets): A wide network."
+    assert rows("targets", "my_targets:build")["width"] == ["8"]
+
+
+@pytest.mark.parametrize("name", ["transformers:GPT9Config", "torchvision:resnet", "no_such_module:build"])
+def test_an_unknown_target_of_a_library_is_an_error(name):
+    result = CliRunner().invoke(command, ["targets", name])
+    assert isinstance(result.exception, MetaoptError)
 
 
 def test_a_plug_in_that_cannot_be_imported_is_listed_with_its_error(monkeypatch):

@@ -137,9 +137,13 @@ def test_an_unknown_name_lists_the_nearest():
         ("ConvNet", {"norm": "bach"}, "did you mean batch"),
         ("GPT", {"n_embd": 10, "n_head": 4}, "n_embd is 10; expected a multiple of n_head, 4"),
         ("VisionTransformer", {"image_size": 30}, "image_size is 30; expected a multiple of patch_size, 4"),
-        ("torchvision:alexnet", {"hiden": 3}, "alexnet does not take.*hiden"),
-        ("torchvision:squeezenet1_1", {"in_channels": "many"}, "squeezenet1_1 does not take.*many"),
-        ("torchvision:squeezenet1_1", {"classes": -1}, "squeezenet1_1 does not take.*-1"),
+        (
+            "torchvision:alexnet",
+            {"hiden": 3},
+            "alexnet of torchvision does not take.*hiden.*list targets",
+        ),
+        ("torchvision:squeezenet1_1", {"in_channels": "many"}, "squeezenet1_1 of torchvision does not take.*many"),
+        ("torchvision:squeezenet1_1", {"classes": -1}, "squeezenet1_1 of torchvision does not take.*-1"),
         ("torchvision:alexnet", {"weights": "DEFAULT"}, "targets start from random weights"),
         ("torchvision:alexnet", {"pretrained": True}, "targets start from random weights"),
     ],
@@ -196,7 +200,12 @@ def test_a_language_model_of_transformers_takes_the_vocabulary_from_the_task():
         ("GPT2Config", {"n_layr": 1}, InvalidConfig, "did you mean n_layer"),
         ("GPT2Config", {"_attn_implementation": "someone/kernel"}, InvalidConfig, "unknown parameter"),
         ("GPT2Config", {"attn_implementation": "someone/kernel"}, InvalidConfig, "unknown parameter"),
-        ("GPT2Config", {"n_layer": "many"}, InvalidConfig, "GPT2Config does not take"),
+        (
+            "GPT2Config",
+            {"n_layer": "many"},
+            InvalidConfig,
+            "GPT2Config of transformers does not take.*list targets",
+        ),
     ],
 )
 def test_an_unknown_name_or_option_of_transformers_is_an_error(name, options, error, message):
