@@ -78,6 +78,7 @@ class EvaluateConfig(PolicyConfig, ComputeConfig):
     )
     trust_config: bool = trust_option()
     output: Path | None = option(default=None, help="JSON file for the result.")
+    overwrite: bool = option(default=False, help="Replace an existing file of the result.")
 
     def __post_init__(self) -> None:
         """Check the values, and their combination.

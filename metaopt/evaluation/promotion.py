@@ -1,14 +1,24 @@
-"""Promotion: compares a candidate with the present champion on paired runs of the same random seeds."""
+"""Whether a contender needs fewer steps than another, by paired runs; it decides about promotion, too."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from .results import CHAMPION, Comparison
 from .statistics import geometric_mean, paired_p_value
-from .summary import Summary, at_rate
+from .summary import ContenderSummary, Summary, at_rate
 
 _SIGNIFICANCE_LEVEL = 0.05
+
+
+def needs_fewer_steps(contender: ContenderSummary, other: ContenderSummary) -> bool:
+    """Whether a contender needs fewer steps to target than another, by a one-sided paired t-test over random seeds.
+
+    Each contender is taken at its own best learning rate.
+    """
+    pairs = zip(other.full.counted, contender.full.counted, strict=True)
+    return _is_shown([math.log(theirs / ours) for theirs, ours in pairs])
 
 
 @dataclass(frozen=True)
@@ -28,10 +38,15 @@ def compare_with_champion(comparison: Comparison) -> PromotionDecision:
     ours, theirs = (_log_steps(comparison, name) for name in (comparison.candidate, CHAMPION))
     saved = [champion - candidate for champion, candidate in zip(theirs, ours, strict=True)]
     p, factor = paired_p_value(saved), geometric_mean([math.exp(value) for value in saved]).mean
-    better = len(saved) > 1 and fmean(saved) > 0 and p < _SIGNIFICANCE_LEVEL
+    better = _is_shown(saved)
     found = f"the champion's steps to target / its own: {factor:.3f} (paired t-test on {len(saved)} random seeds, "
     wanted = "below" if better else "expected above 1 and p below"
     return PromotionDecision(better, f"{found}p = {p:.3g}; {wanted} {_SIGNIFICANCE_LEVEL})")
+
+
+def _is_shown(saved: Sequence[float]) -> bool:
+    """Whether savings of log steps, one per random seed, are shown to be above zero."""
+    return len(saved) > 1 and fmean(saved) > 0 and paired_p_value(saved) < _SIGNIFICANCE_LEVEL
 
 
 def _log_steps(comparison: Comparison, contender: str) -> list[float]:

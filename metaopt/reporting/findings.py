@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ..evaluation.results import HOLD, Comparison
+from ..core.text import counted
+from ..evaluation.promotion import needs_fewer_steps
+from ..evaluation.results import CHAMPION, HOLD, Comparison
 from ..evaluation.summary import ContenderSummary, ControlResult, Summary, at_best_rates
-from .formatting import fewer_steps, interval, number, percent
+from .formatting import fewer_steps, interval, label, number, percent
 
 _SEEDS_OF_A_CLAIM = 5
 _RATES_OF_A_CLAIM = 3
@@ -35,27 +37,58 @@ def describe_evaluation(comparison: Comparison) -> str:
 
 
 def describe_result(summary: Summary) -> str:
-    """How the candidate, the best other contender and the controls scored, in a few sentences."""
+    """How the candidate, the best other contender and the controls scored, in a few short sentences."""
+    candidate, comparison = summary.candidate, summary.comparison
+    sentences = [_verdict(summary), *_figures(candidate, comparison)]
     rivals = [rival for rival in _rivals(summary) if math.isfinite(rival.final_loss)]
     best = min(rivals, key=lambda rival: rival.final_loss, default=None)
-    compared = f"; best of the others: {best.contender} {number(best.final_loss)}" if best else ""
-    candidate = describe_contender(summary.candidate, summary.comparison)
-    return f"{candidate}{compared}.{_controls(summary.controls)}"
+    compared = f", best of the others {number(best.final_loss)} ({best.contender})" if best else ""
+    return f"{' '.join([*sentences, _losses(candidate, comparison)])}{compared}.{_controls(summary.controls)}"
 
 
 def describe_contender(contender: ContenderSummary, comparison: Comparison) -> str:
     """How a contender scored against the base optimizer alone."""
     if contender.contender == HOLD:
         return f"validation loss at the end **{number(contender.final_loss)}**; all others are compared with it"
-    full, base = contender.full, comparison.config["base_optimizer"]
+    verdict = f"**{contender.contender} {_against_base(contender, comparison)}**."
+    return " ".join([verdict, *_figures(contender, comparison), f"{_losses(contender, comparison)}."])
+
+
+def _verdict(summary: Summary) -> str:
+    """What is shown about the candidate: against the fastest baseline, and against the base optimizer alone."""
+    candidate = summary.candidate
+    against_base = _against_base(candidate, summary.comparison)
+    baselines = [rival for rival in _rivals(summary) if rival.contender != CHAMPION]
+    fastest = max(baselines, key=lambda rival: rival.full.speed_up.mean, default=None)
+    slow = candidate.full.speed_up.mean <= 1
+    if slow or fastest is None or fastest.full.speed_up.mean <= 1 or needs_fewer_steps(candidate, fastest):
+        return f"**{candidate.contender} {against_base}**."
+    return f"**{candidate.contender} is not shown to be better than {fastest.contender}**. It {against_base}."
+
+
+def _against_base(contender: ContenderSummary, comparison: Comparison) -> str:
+    full, alone = contender.full, label(HOLD, comparison.config)
+    mean, low, high = full.speed_up
+    if abs(full.fewer_steps) < 0.5:
+        return f"needs as many steps as {alone}"
+    if low is not None and high is not None and low <= 1 <= high:
+        return f"is not shown to be {'faster' if mean > 1 else 'slower'} than {alone}"
+    return f"needs {fewer_steps(full)} steps than {alone}"
+
+
+def _figures(contender: ContenderSummary, comparison: Comparison) -> list[str]:
+    """The speed-up in steps and in seconds, and the random seeds without one, a sentence each."""
+    full = contender.full
+    sentences = [f"Speed-up {interval(full.speed_up)} in steps, {interval(full.speed_up_in_time)} in seconds."]
+    if full.never:
+        loss = f"the best loss of {label(HOLD, comparison.config)}"
+        sentences.append(f"{full.never} of {counted(len(full.steps), 'random seed')} did not reach {loss}.")
+    return sentences
+
+
+def _losses(contender: ContenderSummary, comparison: Comparison) -> str:
     hold = fmean(curve.losses[-1] for curve in comparison.curves_of(HOLD))
-    steps = f"{fewer_steps(full)} steps than" if abs(full.fewer_steps) >= 0.5 else "as many steps as"
-    never = f", {full.never} of {len(full.steps)} random seeds missed the target" if full.never else ""
-    return (
-        f"**{contender.contender} needs {steps} {base} alone** (speed-up "
-        f"{interval(full.speed_up)}{never}); validation loss at the end {number(contender.final_loss)}, {base} alone "
-        f"{number(hold)}"
-    )
+    return f"Final loss {number(contender.final_loss)}, {label(HOLD, comparison.config)} {number(hold)}"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -120,5 +153,8 @@ def _notes_on_certainty(summary: Summary, rates: int) -> list[str]:
     if seeds < _SEEDS_OF_A_CLAIM:
         found.append(f"{seeds} random seed{'s' if seeds > 1 else ''}; a claim needs {_SEEDS_OF_A_CLAIM} or more.")
     if rates < _RATES_OF_A_CLAIM:
-        found.append("hold ran at fewer than three learning rates: tuning its rate could give part of the speed-up.")
+        alone = label(HOLD, summary.comparison.config)
+        found.append(
+            f"{alone} ran at fewer than three learning rates: tuning its rate could give part of the speed-up."
+        )
     return found

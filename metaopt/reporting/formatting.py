@@ -1,12 +1,27 @@
 """Formats the results of an evaluation: cells of tables, and tables in plain text and Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ..evaluation.results import HOLD
 from ..evaluation.statistics import Interval
 from ..evaluation.summary import ContenderSummary, ControlResult, StepsToTarget
 
 NONE = "–"
 """Cell without a value."""
+
+
+def label(contender: str, config: Mapping[str, Any]) -> str:
+    """The name of a contender in tables and figures: *hold* is the base optimizer alone ("Adam alone")."""
+    return f"{config['base_optimizer']} alone" if contender == HOLD else contender
+
+
+def legend(config: Mapping[str, Any]) -> str:
+    """What the contenders are that a reader cannot guess, in one line."""
+    return (
+        f"{label(HOLD, config)}: no nowcasts. line, average, slopes: nowcasts without learning, by a straight line "
+        "through the last snapshots, their mean, and lines over half of the horizon."
+    )
 
 
 def steps(target: StepsToTarget) -> str:
@@ -21,9 +36,11 @@ def fewer_steps(target: StepsToTarget) -> str:
 
 
 def interval(value: Interval) -> str:
-    """A mean with its bounds ("1.27 (1.05–1.53)"), or without if the interval has none."""
+    """A mean with its bounds ("1.27 (1.05–1.53)"), or without if there are none, or all values are the same."""
     mean, low, high = value
-    return f"{mean:.2f}" if low is None or high is None else f"{mean:.2f} ({low:.2f}–{high:.2f})"
+    if low is None or high is None or f"{low:.2f}" == f"{high:.2f}":
+        return f"{mean:.2f}"
+    return f"{mean:.2f} ({low:.2f}–{high:.2f})"
 
 
 def percent(share: float | None) -> str:

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 
-from ..evaluation.results import Comparison
+from ..evaluation.results import HOLD, Comparison
 from ..figures import rendered
 from ..figures.page import box, heading, inline_figure, page, prose, table
 from .charts import Chart
 from .charts.contenders import CONTROL, contender_styles
 from .findings import notes
+from .formatting import label
 from .report import Section, describe_setup, headline, report_title, sections
 
-_HOW_TO_READ = """In all charts, dashed black is *hold*, orange the *line*, and red the evaluated optimizer. The numbers
-of the first three charts are in the tables below, in `contenders.csv` and in `evaluation.json`."""
+_HOW_TO_READ = """In all charts, dashed black is the base optimizer alone, orange the *line*, and red the evaluated
+optimizer. The numbers of the first three charts are in the tables below, in `contenders.csv` and in
+`evaluation.json`."""
 
 
 def report_html(comparison: Comparison, charts: Sequence[Chart]) -> str:
@@ -22,7 +24,7 @@ def report_html(comparison: Comparison, charts: Sequence[Chart]) -> str:
         charts: charts of the contenders at their best rates.
     """
     colours = {name: style.colour for name, style in contender_styles(comparison).items()}
-    colours |= dict.fromkeys(comparison.controls, CONTROL)
+    colours |= dict.fromkeys(comparison.controls, CONTROL) | {label(HOLD, comparison.config): colours[HOLD]}
     parts = [
         prose(headline(comparison), "headline"),
         _notes(comparison),

@@ -7,19 +7,19 @@ from ..core.text import aligned
 from ..evaluation.baselines import TRAINED_BASELINES
 from ..evaluation.results import HOLD, NOWCAST_EMA, Comparison, Novelty
 from ..evaluation.summary import Summary, at_best_rates, best_rate
-from .findings import notes
-from .formatting import fewer_steps, interval, markdown_table, verdict
-from .tables import Table, after_nowcasts, controls, nowcasts, overview, same_rates, steps_to_target
+from .findings import describe_result, notes
+from .formatting import interval, label, legend, markdown_table, verdict
+from .tables import FORECAST, Table, after_nowcasts, controls, nowcasts, overview, same_rates, steps_to_target
 
 _NOWCASTS = """*Before* and *after*: validation loss before and after a single unguarded prediction from a state of
-hold (geometric means). *Squared error*: relative to copying W_t; below 1 the prediction is closer to the weights that
-hold reached. *Kept* and *guard passes*: in the contender's own training, with the guard."""
+the base optimizer alone (geometric means). *Squared error*: relative to copying W_t; below 1 the prediction is closer
+to the weights that training reached. *Kept* and *guard passes*: in the contender's own training, with the guard."""
 
 _AFTER_NOWCASTS = """Validation loss in the contender's own training some steps after each nowcast, kept or rejected,
-and hold's at the same step and learning rate (geometric means)."""
+and that of the base optimizer alone at the same step and learning rate (geometric means)."""
 
-_SAME_RATE = """All contenders at one learning rate: speed-up to the best loss of hold at that rate, and final loss. If
-that rate is not the best one of hold, tuning could give part of the speed-up."""
+_SAME_RATE = """All contenders at one learning rate: speed-up to the best loss of the base optimizer alone at that rate,
+and final loss. If that rate is not its best one, tuning could give part of the speed-up."""
 
 _CONTROLS = """Each control corrupts the input of the optimizer and evaluates the prediction that follows. *Zero
 history*: all snapshots are zero. *Shuffled history*: the snapshots before W_t in reverse order. *Another run's
@@ -29,11 +29,14 @@ control must fail, which means that it keeps less than half of the gain. A contr
 optimizer makes no use of the corrupted input."""
 
 
+_OF_FORECASTS = f"{FORECAST}: one forecast without a guard; all other columns: whole trainings."
+
+
 def terminal_table(comparison: Comparison) -> str:
     """The contenders in aligned plain text, one line each, then the verdicts on the controls."""
     summary = Summary(at_best_rates(comparison))
     heads, rows = overview(summary)
-    lines = [*aligned([heads, *rows]), *_footnotes(summary)]
+    lines = [*aligned([heads, *rows]), f"{legend(comparison.config)} {_OF_FORECASTS}", *_footnotes(summary)]
     if summary.controls:
         verdicts = "; ".join(f"{control.control} {verdict(control)}" for control in summary.controls)
         lines.append(f"Controls that must fail: {verdicts}.")
@@ -68,7 +71,8 @@ def report_markdown(comparison: Comparison) -> str:
 def sections(comparison: Comparison) -> list[Section]:
     """All tables with their explanations, and the limits."""
     summary = Summary(at_best_rates(comparison))
-    found = [Section("Steps to target", (steps_to_target(summary), "\n".join(_footnotes(summary))))]
+    footnotes = "\n".join([legend(comparison.config), *_footnotes(summary)])
+    found = [Section("Steps to target", (steps_to_target(summary), footnotes))]
     if len(comparison.rates) > 1:
         found.append(Section("At the same learning rate", (same_rates(comparison), _SAME_RATE), level=3))
     found += [
@@ -83,16 +87,11 @@ def sections(comparison: Comparison) -> list[Section]:
 
 
 def headline(comparison: Comparison) -> str:
-    """The result of the candidate in two or three sentences."""
-    candidate = Summary(at_best_rates(comparison)).candidate
-    full, early = candidate.full, candidate.early
-    never = f" {full.never} of {len(full.steps)} random seeds did not reach it." if full.never else ""
-    return (
-        f"**{candidate.contender} reaches the best loss of hold in {fewer_steps(full)} steps** (speed-up "
-        f"{interval(full.speed_up)}; the best loss of hold in half of the budget in {fewer_steps(early)}, "
-        f"{interval(early.speed_up)}). Speed-up in seconds of training, with predictions and guard: "
-        f"{interval(full.speed_up_in_time)}.{never}"
-    )
+    """The result of the candidate in a few sentences."""
+    summary = Summary(at_best_rates(comparison))
+    early = interval(summary.candidate.early.speed_up)
+    alone = label(HOLD, comparison.config)
+    return f"{describe_result(summary)} To the best loss of {alone} in half of the budget: speed-up {early} in steps."
 
 
 def describe_setup(comparison: Comparison) -> str:
@@ -105,8 +104,8 @@ def describe_setup(comparison: Comparison) -> str:
 optimizer is `{config["optimizer"]}`. Contenders of one random seed are paired runs: same initial weights, same batches,
 same steps of measurement.
 
-- *hold* is the base optimizer alone.
-- *EMA*, *LAWA* and *RNA* are computed from the weights of hold: exponential moving averages (decay 0.98 and 0.99), the
+- *{label(HOLD, config)}* has no nowcasts (`hold` in files and in MLflow).
+- *EMA*, *LAWA* and *RNA* are computed from its weights: exponential moving averages (decay 0.98 and 0.99), the
   mean of the latest snapshots, and their regularised nonlinear acceleration.
 - {_weights_of_candidate(comparison)}
 - *cosine* and *schedule-free*, if they ran, are separate trainings.
@@ -127,8 +126,9 @@ def _weights_of_candidate(comparison: Comparison) -> str:
 def _choice_of_rates(comparison: Comparison) -> str:
     if len(comparison.rates) < 2:
         return ""
+    alone = label(HOLD, comparison.config)
     return f"""Each contender is shown at its own best learning rate: the one with the lowest best validation loss
-within the budget (mean over the same random seeds). The target is the best loss of hold at its best learning rate,
+within the budget (mean over the same random seeds). The target is the best loss of {alone} at its best learning rate,
 {best_rate(comparison, HOLD)}."""
 
 
@@ -158,9 +158,10 @@ def _limits(comparison: Comparison) -> str:
 
 def _limit_of_rates(comparison: Comparison) -> str:
     if len(comparison.rates) < 3:
+        alone = label(HOLD, comparison.config)
         return (
-            f"hold ran at {len(comparison.rates)} learning rates; finding its best one takes three. Without it, tuning "
-            "could give part of a speed-up."
+            f"{alone} ran at {len(comparison.rates)} learning rates; finding its best one takes three. Without it, "
+            "tuning could give part of a speed-up."
         )
     return "The best learning rates were chosen on the random seeds and examples of the evaluation, for all contenders."
 

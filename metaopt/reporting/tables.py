@@ -2,24 +2,28 @@
 
 from ..evaluation.results import HOLD, Comparison
 from ..evaluation.summary import Summary, at_rate, best_rate, losses_after_nowcasts
-from .formatting import NONE, before_and_after, fewer_steps, interval, kept, number, percent, steps, verdict
+from .formatting import NONE, before_and_after, fewer_steps, interval, kept, label, number, percent, steps, verdict
 
 Table = tuple[list[str], list[list[str]]]
 """Column names, and rows of cells."""
 
+FORECAST = "loss by one forecast"
+"""Column with the loss before and after a single forecast; the other columns are of whole trainings."""
+
 
 def overview(summary: Summary) -> Table:
     """One row per contender, for the terminal."""
-    heads = ["contender", "steps: early", "full", "speed-up (95 %)", "final loss", "loss at a nowcast", "kept"]
+    heads = ["contender", "steps: early", "full", "speed-up (95 %)", "in seconds", "final loss", "kept", FORECAST]
     rows = [
         [
-            each.contender,
+            label(each.contender, summary.comparison.config),
             steps(each.early),
             steps(each.full),
             interval(each.full.speed_up) if each.contender != HOLD else "1",
+            interval(each.full.speed_up_in_time) if each.contender != HOLD else "1",
             f"{each.final_loss:.4f}",
-            before_and_after(each),
             kept(each),
+            before_and_after(each),
         ]
         for each in summary.contenders
     ]
@@ -40,7 +44,7 @@ def steps_to_target(summary: Summary) -> Table:
     ]
     rows = [
         [
-            each.contender,
+            label(each.contender, summary.comparison.config),
             steps(each.early),
             interval(each.early.speed_up),
             steps(each.full),
@@ -87,8 +91,9 @@ def controls(summary: Summary) -> Table:
 
 
 def after_nowcasts(comparison: Comparison) -> Table:
-    """Loss some steps after a nowcast, relative to hold's."""
-    heads = ["contender", "steps after a nowcast", "loss", "hold's", "ratio"]
+    """Loss some steps after a nowcast, relative to that of the base optimizer alone."""
+    alone = label(HOLD, comparison.config)
+    heads = ["contender", "steps after a nowcast", "loss", alone, "ratio"]
     rows = [
         [each.contender, str(each.delay), number(each.loss), number(each.hold_loss), interval(each.ratio)]
         for each in losses_after_nowcasts(comparison)
@@ -100,7 +105,11 @@ def same_rates(comparison: Comparison) -> Table:
     """Speed-up and final loss of each contender at each learning rate, and its best rate."""
     summaries = [Summary(at_rate(comparison, rate)) for rate in comparison.rates]
     rows = [
-        [name, best_rate(comparison, name), *(cell for summary in summaries for cell in _at_one_rate(summary, name))]
+        [
+            label(name, comparison.config),
+            best_rate(comparison, name),
+            *(cell for summary in summaries for cell in _at_one_rate(summary, name)),
+        ]
         for name in comparison.contenders
     ]
     heads = ["contender", "its best lr", *(head for rate in comparison.rates for head in (f"{rate}: speed-up", "loss"))]

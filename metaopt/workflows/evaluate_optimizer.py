@@ -31,6 +31,7 @@ from ..tracking import (
     version_link,
 )
 from .model_names import CHAMPION_OF_CASE, champion_uri
+from .output_file import check_output
 from .promotion import Candidate
 
 
@@ -61,8 +62,11 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         print(evaluation.run, evaluation.comparison.candidate)
 
     Raises:
+        InvalidConfig: the file of `config.output` exists.
         MetaoptError: as for `load_optimizer` and `compare`; or the tracking store cannot be used.
     """
+    if config.output is not None:
+        check_output(config.output, config.overwrite)
     if config.optimizer == CHAMPION_OF_CASE:
         config = replace(config, optimizer=champion_uri(config.task, config.target_model))
     candidate = Candidate.of(*registered_version(config.optimizer)) if config.promote else None

@@ -18,6 +18,7 @@ from ..trajectories import Trajectory
 from ..weights.files import files_of, write_tensors
 from ..weights.layout import is_finite
 from .model_names import CHAMPION_OF_CASE, champion_uri
+from .output_file import check_output
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +107,7 @@ def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Gen
     t_end = _next_time(trajectory, index) if config.t_end is None else config.t_end
     if t_end < t_start:
         raise InvalidConfig(f"t_end is {t_end:g}, before the snapshot at step {t_start:g}; give {t_start:g} or more")
-    if config.output.exists() and not config.overwrite:
-        raise InvalidConfig(f"{config.output} exists; choose another --output, or give --overwrite to replace it")
+    check_output(config.output, config.overwrite)
     if trajectory.averaging != optimizer.averaging:
         log.warning(
             "the trajectory has averaging %g, but %s was trained with averaging %g (0: no average): predictions may be "

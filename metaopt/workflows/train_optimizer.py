@@ -19,6 +19,7 @@ from ..tracking import (
 )
 from ..trajectories.recording import read_run_id
 from .evaluate_optimizer import Evaluation, evaluate
+from .output_file import check_output
 from .register_optimizer import register_version
 
 
@@ -86,6 +87,8 @@ def _promotion_case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
     case = EvaluateConfig.from_file_values(values, config.promote_on, trusted=config.trust_config)
     if config.data_dir is not None and "data_dir" in TASKS.get(case.task).Config.names():
         case = replace(case, data_dir=config.data_dir / (case.data_dir or ""))
+    if case.output is not None:
+        check_output(case.output, case.overwrite)
     task = load_task(case.task, **task_config(case.task, case.task_options, case.data_dir))
     target_config(case.target_model, task.model_facts, case.target_options)
     return case

@@ -79,7 +79,14 @@ def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(case):
 
 
 def test_everything_is_in_the_store(command_line, case):
-    result = command_line(*case, "--seeds", 1)
+    Path("result.json").write_text("of an earlier evaluation")
+    for output in ("result.json", "/dev/null", "."):
+        refused = command_line(*case, "--output", output)
+        assert refused.exit_code == 1
+        assert f"{output} exists" in refused.output or f"{output} is no regular file" in refused.output
+    assert Path("result.json").read_text() == "of an earlier evaluation"
+    assert "is no regular file" in command_line(*case, "--output", "/dev/null", "--overwrite", "true").output
+    result = command_line(*case, "--seeds", 1, "--overwrite", "true")
     assert result.exit_code == 0, result.output
     (run,) = MlflowClient().search_runs(
         [MlflowClient().get_experiment_by_name("metaopt").experiment_id],

@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from scipy import stats
 
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.results import Comparison, Curve, Point, Prediction
-from metaopt.evaluation.statistics import first_at_or_below, geometric_mean
+from metaopt.evaluation.statistics import Interval, first_at_or_below, geometric_mean
 from metaopt.evaluation.summary import Summary
 from metaopt.figures import rendered
 from metaopt.nowcast.policy import NowcastEvent
 from metaopt.reporting.charts import charts
-from metaopt.reporting.report import report_markdown, terminal_table
+from metaopt.reporting.findings import describe_result
+from metaopt.reporting.formatting import interval
+from metaopt.reporting.report import headline, report_markdown, terminal_table
 
 STEPS = (20, 40, 60, 80)
 
@@ -123,9 +126,67 @@ def test_the_result_is_strict_json_and_complete():
 @pytest.mark.parametrize("controls", [True, False])
 def test_report_names_contenders_limits_and_the_share_of_steps(controls):
     report = report_markdown(comparison(controls))
-    for text in ("## Limits", "| learned | 28 |", "42 % fewer", "held-out random seeds 1 to 2", "*hold* is"):
+    assert "*Adam alone* has no nowcasts" in report
+    for text in ("## Limits", "| learned | 28 |", "42 % fewer", "held-out random seeds 1 to 2"):
         assert text in report
     assert ("Controls that must fail" in report) == controls
+
+
+def race(candidate, baseline):
+    """Runs that reach hold's best loss, that of step 80, after numbers of steps; None: never."""
+    seeds = range(1, 1 + len(candidate))
+    curves = [curve("hold", seed, (1.0, 0.9, 0.8, 0.5)) for seed in seeds]
+    for name, pace, reached in (("slopes", 1.0, baseline), ("learned", 2.0, candidate)):
+        for seed, when in zip(seeds, reached, strict=True):
+            losses = tuple(0.4 if when is not None and step >= when else 0.9 for step in STEPS)
+            curves.append(curve(name, seed, losses, pace))
+    config = EvaluateConfig(steps=80, every=40, horizons=(40,), seeds=len(candidate), seed=1).to_mapping()
+    return Comparison(config, "learned", tuple(curves), ())
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "verdict"),
+    [
+        ((20, 20, 20), (80, 60, 80), "**learned needs 75 % fewer steps than Adam alone**. Speed-up 4.00 in steps"),
+        ((20, 20, 40), (40, 20, 20), "**learned is not shown to be better than slopes**. It needs 69 % fewer steps"),
+        ((40,), (60,), "**learned is not shown to be better than slopes**. It needs 50 % fewer steps than Adam alone."),
+        ((20, 80, 80), (80, 80, 80), "**learned is not shown to be faster than Adam alone**. Speed-up 1.59 (0.22–"),
+        ((60, None), (80, 80), "**learned is not shown to be faster than Adam alone**. Speed-up 1.03 (0.04–"),
+        ((None, None), (80, 80), "**learned needs at least 25 % more steps than Adam alone**. Speed-up 0.80 in steps"),
+        ((80, 80), (40, 40), "**learned needs as many steps as Adam alone**. Speed-up 1.00 in steps, 0.50 in seconds."),
+    ],
+)
+def test_the_result_claims_only_what_is_shown(candidate, baseline, verdict):
+    found = describe_result(Summary(race(candidate, baseline)))
+    assert found.startswith(verdict)
+    assert headline(race(candidate, baseline)).startswith(found)
+    never = f"{candidate.count(None)} of {len(candidate)} random seeds did not reach the best loss of Adam alone."
+    assert (never in found) == (None in candidate)
+    assert "in seconds. " in found
+    assert max(map(len, found.split(". "))) < 100
+
+
+def test_the_terminal_shows_seconds_beside_steps_and_explains_its_names():
+    heads, hold, *_, learned, legend, _, _ = terminal_table(comparison()).splitlines()
+    assert heads.index("speed-up (95 %)") < heads.index("in seconds") < heads.index("loss by one forecast")
+    assert hold.startswith("Adam alone")
+    assert "1.73 (0.28–10.77)  0.87 (0.14–5.39)" in learned
+    for words in ("Adam alone: no nowcasts", "slopes", "one forecast without a guard; all other columns: whole"):
+        assert words in legend
+
+
+def test_an_interval_without_width_is_not_shown():
+    assert interval(Interval(0.96, 0.96, 0.96)) == "0.96"
+    assert interval(Interval(1.27, 1.05, 1.53)) == "1.27 (1.05–1.53)"
+
+
+def test_figures_name_the_base_optimizer_and_mark_what_never_arrived_beyond_the_budget():
+    curves, steps, _ = (chart.figure() for chart in charts(comparison()))
+    names = [text.get_text() for figure in (curves, steps) for text in figure.findobj(Text)]
+    assert names.count("Adam alone") >= 2
+    assert "hold" not in names
+    arrows = [line for line in steps.axes[0].get_lines() if line.get_marker() == ">" and len(line.get_xdata())]
+    assert [x for line in arrows for x in line.get_xdata()] == [pytest.approx(84)]
 
 
 @pytest.mark.parametrize("controls", [True, False])
@@ -149,4 +210,4 @@ def test_notes_state_what_limits_a_claim():
 def test_a_note_states_that_too_few_learning_rates_ran(rates):
     curves = [replace(curve, rate=str(rate)) for rate in range(rates) for curve in comparison().curves]
     notes = report_markdown(replace(comparison(), curves=tuple(curves))).partition("## Notes")[2].partition("##")[0]
-    assert ("hold ran at fewer than three learning rates" in notes) == (rates < 3)
+    assert ("Adam alone ran at fewer than three learning rates" in notes) == (rates < 3)

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...diagnostics import Diagnostics, Horizons
-from ...evaluation.results import Comparison
+from ...evaluation.results import HOLD, Comparison
 from ...figures import canvas, legend, styled
 from ...figures.colours import INK, MUTED, ORANGE
+from ..formatting import label
 from .base import Chart, describe_run
 from .contenders import CANDIDATE
 
@@ -31,8 +32,8 @@ def horizons_chart(comparison: Comparison, diagnostics: Diagnostics) -> Chart:
     proposed = ", ".join(map(str, diagnostics.horizons.proposed))
     caption = (
         "Change of the log loss from W_t to a prediction of the weights at t_end, against t_end − t_start. Below zero "
-        "is better; −0.1 is about a tenth less. Dashed: hold, that many steps later; a prediction below the dashed "
-        "line has a lower loss than hold. Each panel is another step of W_t. Dotted: the horizons that nowcasts "
+        f"is better; −0.1 is about a tenth less. Dashed: {label(HOLD, comparison.config)}, that many steps later; a "
+        "prediction below it has a lower loss. Each panel is another step of W_t. Dotted: the horizons that nowcasts "
         f"propose here ({proposed} steps)."
     )
     return Chart("horizons", _TITLE, caption, partial(_draw, comparison, diagnostics))
@@ -55,7 +56,7 @@ def _draw(comparison: Comparison, diagnostics: Diagnostics) -> Figure:
 
 def _series(comparison: Comparison, horizons: Horizons) -> list[_Series]:
     return [
-        _Series("hold, that many steps later", horizons.hold, INK, dashed=True),
+        _Series(f"{label(HOLD, comparison.config)}, that many steps later", horizons.hold, INK, dashed=True),
         _Series("line", horizons.line, ORANGE),
         _Series(comparison.candidate, horizons.candidate, CANDIDATE),
     ]

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...diagnostics import Diagnostics, Layers
-from ...evaluation.results import Comparison
+from ...evaluation.results import HOLD, Comparison
 from ...figures import canvas, legend, limits_of, plain_log, row_labels, spread, styled
 from ...figures.colours import INK, MUTED, in_order
+from ..formatting import label
 from .base import Chart, describe_run
 
 _TITLE = "Predicted against true change, layer by layer"
@@ -24,10 +25,10 @@ def layers_chart(comparison: Comparison, diagnostics: Diagnostics) -> Chart:
     """Direction and length of the predicted change of each layer, relative to the true change."""
     caption = (
         f"For each layer, the change that {comparison.candidate} predicts for the next {diagnostics.layers.horizon} "
-        "steps, and the change that hold then made. Left: cosine between both; 1 is the same direction. Right: length "
-        "of the predicted change / length of the true change. Dots: steps of the prediction, early (light) to late "
-        "(dark). Grey ticks: the line, median over these steps. An optimizer that is trained for a low loss need not "
-        "follow hold."
+        f"steps, and the change that {label(HOLD, comparison.config)} then made. Left: cosine between both; 1 is the "
+        "same direction. Right: length of the predicted change / length of the true change. Dots: steps of the "
+        "prediction, early (light) to late (dark). Grey ticks: the line, median over these steps. An optimizer that is "
+        "trained for a low loss need not follow the base optimizer."
     )
     return Chart("layers", _TITLE, caption, partial(_draw, comparison, diagnostics))
 

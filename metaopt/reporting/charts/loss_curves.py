@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ...evaluation.results import Comparison
 from ...figures import canvas, legend, limits_of, plain_log, styled
 from ...figures.colours import MUTED
+from ..formatting import label
 from .base import Chart, describe_case
 from .contenders import CANDIDATE, contender_styles
 
@@ -43,7 +44,7 @@ def _draw(comparison: Comparison) -> Figure:
         for row in losses:
             above.plot(steps, row, color=style.colour, linewidth=0.6, alpha=0.3)
         line: dict[str, Any] = {"linewidth": style.width, "linestyle": style.linestyle, "zorder": style.order}
-        above.plot(steps, np.median(losses, axis=0), color=style.colour, label=name, **line)
+        above.plot(steps, np.median(losses, axis=0), color=style.colour, label=label(name, comparison.config), **line)
     above.set(ylabel="validation loss", ylim=limits_of(shown, 0.04))
     plain_log(above, "y")
     legend(figure, above)

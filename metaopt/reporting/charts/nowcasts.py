@@ -6,10 +6,11 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...evaluation.results import Comparison
+from ...evaluation.results import HOLD, Comparison
 from ...evaluation.statistics import bounded, geometric_mean
 from ...figures import canvas, limits_of, note, plain_log, row_labels, spread, styled
 from ...figures.colours import INK
+from ..formatting import label
 from .base import Chart, describe_case
 from .contenders import CONTROL, contender_styles
 
@@ -28,17 +29,17 @@ class _Row(NamedTuple):
 def nowcasts_chart(comparison: Comparison) -> Chart:
     """Loss ratios of single predictions, for contenders and controls."""
     caption = (
-        "Each dot is one prediction from a state of hold; below 1 it lowers the loss. Bars and numbers: geometric "
-        "means. Controls (grey): the evaluated optimizer with corrupted input. A control must lose most of the gain; "
-        "otherwise the optimizer does not use the corrupted input."
+        f"Each dot is one prediction from a state of {label(HOLD, comparison.config)}; below 1 it lowers the loss. "
+        "Bars and numbers: geometric means. Controls (grey): the evaluated optimizer with corrupted input. A control "
+        "must lose most of the gain; otherwise the optimizer does not use the corrupted input."
     )
     return Chart("nowcasts", _TITLE, caption, partial(_draw, comparison))
 
 
 @styled()
 def _draw(comparison: Comparison) -> Figure:
-    rows = _rows(comparison)
-    subtitle = f"{describe_case(comparison)}. Dots: predictions from states of hold; bars and ×: geometric means"
+    rows, alone = _rows(comparison), label(HOLD, comparison.config)
+    subtitle = f"{describe_case(comparison)}. Dots: predictions from states of {alone}; bars and ×: geometric means"
     figure, axes = canvas(_TITLE, subtitle, 0.8 + _ROW * len(rows))
     (only,) = axes.flat
     for number, row in enumerate(rows):
@@ -56,11 +57,11 @@ def _rows(comparison: Comparison) -> list[_Row]:
     contenders = [(name, name, style.colour) for name, style in contender_styles(comparison).items()]
     controls = [(name, f"control: {name}", CONTROL) for name in comparison.controls]
     rows = []
-    for name, label, colour in [*contenders, *controls]:
+    for name, title, colour in [*contenders, *controls]:
         predictions = comparison.predictions_of(name)
         if predictions:
             ratios = [bounded(bounded(p.loss_after) / p.loss_before) for p in predictions]
-            rows.append(_Row(label, colour, ratios, geometric_mean(ratios).mean))
+            rows.append(_Row(title, colour, ratios, geometric_mean(ratios).mean))
     return rows
 
 

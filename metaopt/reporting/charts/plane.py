@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ...diagnostics import Diagnostics, Plane
-from ...evaluation.results import Comparison
+from ...evaluation.results import HOLD, Comparison
 from ...figures import canvas, legend, styled
 from ...figures.colours import HEIGHTS, INK, MUTED
-from ..formatting import percent
+from ..formatting import label, percent
 from .base import Chart, describe_run
 from .contenders import CANDIDATE
 
@@ -30,13 +30,14 @@ def plane_chart(comparison: Comparison, diagnostics: Diagnostics, plane: Plane) 
     """Chart of the path of a hold run and the predictions, over contours of the loss."""
     candidate = comparison.candidate
     shares = ", ".join(map(percent, plane.in_plane))
+    alone = label(HOLD, comparison.config)
     caption = (
         "The plane of the first two principal components of the snapshots of one training run. It explains "
         f"{percent(plane.explained)} of their variance; both axes have the same scale. Contours: loss at each point of "
         f"the plane, on {diagnostics.examples} validation examples. Black line: training trajectory; dots: snapshots. "
         f"Arrows: predictions of {candidate}, {plane.horizon} steps ahead; a dotted line connects each to an open "
-        f"circle, the weights of hold {plane.horizon} steps later. The plane contains {shares} of the squared lengths "
-        "of the predicted changes; the contours do not show the other components."
+        f"circle, the weights of {alone} {plane.horizon} steps later. The plane contains {shares} of the squared "
+        "lengths of the predicted changes; the contours do not show the other components."
     )
     return Chart("plane", _TITLE, caption, partial(_draw, comparison, diagnostics, plane))
 
@@ -50,7 +51,7 @@ def _draw(comparison: Comparison, diagnostics: Diagnostics, plane: Plane) -> Fig
     figure, grid = canvas(_TITLE, subtitle, 4.4, 3)
     (axes,) = grid.flat
     _draw_contours(axes, plane)
-    axes.plot(*plane.path.T, "-o", color=INK, markersize=3.5, linewidth=1.4, label="training run (hold)")
+    axes.plot(*plane.path.T, "-o", color=INK, markersize=3.5, linewidth=1.4, label=label(HOLD, comparison.config))
     axes.plot([], [], "->", color=CANDIDATE, label=f"{comparison.candidate}'s predictions")
     _draw_predictions(axes, plane)
     _label_steps(axes, plane)
