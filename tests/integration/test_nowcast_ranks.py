@@ -55,13 +55,40 @@ dist.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """What each of two processes has after training together, without and with averages."""
-    folder = tmp_path_factory.mktemp("ranks")
+SHARDED = """
+import sys, torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard, FullyShardedDataParallel
+from metaopt.nowcast import Nowcast
+from metaopt.generative import get_optimizer_model
+from metaopt.core.errors import LayoutMismatch
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+
+def refused(model):
+    base = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    try:
+        Nowcast(base, model, get_optimizer_model("Line"))
+    except LayoutMismatch as error:
+        return str(error)
+
+def network():
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+messages = {"FSDP2": refused(fully_shard(network(), mesh=dist.device_mesh.init_device_mesh("cpu", (2,))))}
+messages["FSDP"] = refused(FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True))
+torch.save(messages, f"{folder}/rank_{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def together(code, folder):
+    """What each of two processes saves that run this code."""
     workers = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WORKER, str(rank), str(folder)], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-W", "ignore", "-c", code, str(rank), str(folder)], stderr=subprocess.PIPE, text=True
         )
         for rank in (0, 1)
     ]
@@ -75,6 +102,12 @@ def trained(tmp_path_factory):
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What each of two processes has after training together, without and with averages."""
+    return together(WORKER, tmp_path_factory.mktemp("ranks"))
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
 @pytest.mark.parametrize("averaging", [False, True])
 def test_two_processes_agree_with_the_first(trained, averaging):
@@ -85,3 +118,12 @@ def test_two_processes_agree_with_the_first(trained, averaging):
     assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
     assert len(one["averages"]) == (18 if averaging else 6)
     assert all(map(torch.equal, one["averages"], other["averages"]))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
+def test_sharded_weights_are_refused_on_all_ranks_when_built(tmp_path):
+    one, other = together(SHARDED, tmp_path)
+    assert one == other
+    assert "0.weight of FSDPSequential is a DTensor" in one["FSDP2"]
+    assert "sharded over processes" in one["FSDP"]
+    assert all("DistributedDataParallel" in message for message in one.values())
