@@ -43,7 +43,7 @@ class Nowcast(OptimizerWrapper):
         model = metaopt.get_target_model("MLP", task.model_facts)
         held_out = task.splits["guard"][:]
         base = torch.optim.Adam(model.parameters(), lr=1e-3)
-        guard = lambda: task.losses(model(held_out.inputs), held_out.labels)
+        guard = lambda: task.losses(model.eval()(held_out.inputs), held_out.labels)
         optimizer = metaopt.Nowcast(base, model, "builtin", guard=guard)
         for inputs, labels in task.batches(batch_size=64, seed=0, epoch=0):
             optimizer.zero_grad()
@@ -77,8 +77,9 @@ class Nowcast(OptimizerWrapper):
         guard: function that returns the loss of the model on held-out data, or, preferably, a tensor with one loss per
             example. It is called several times per nowcast, without gradients. At each call, the model contains the
             weights or the average to evaluate. A proposal is accepted if its mean loss is lower than that of the last
-            snapshot by at least one standard error of the differences; a single loss must not increase. After a call,
-            the model must be in the same mode (training or evaluation) as before. Without a guard, every finite
+            snapshot by at least one standard error of the differences; a single loss must not increase. Call
+            `model.eval()` in it: the mode is restored after each call, as are the global random numbers, and buffers
+            after the nowcast. All calls of one nowcast draw the same random numbers. Without a guard, every finite
             forecast is accepted, even if it increases the loss.
         reestimate: function that updates buffers that depend on the weights, such as BatchNorm statistics (see
             `reestimate_batchnorm`). It is called after the weights are replaced and before the guard.

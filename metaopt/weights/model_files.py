@@ -59,10 +59,19 @@ def load_model_weights(model: nn.Module, filepath: Path | str) -> None:
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
-    """A network's parameters and persistent buffers by name; a tensor with several names is included once."""
+    """A network's parameters and persistent buffers by name; a tensor with several names is included once.
+
+    Raises:
+        LayoutMismatch: a module has extra state that is no tensor.
+    """
     state: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):
+            raise LayoutMismatch(
+                f"{name} of {type(model).__name__} is a {type(tensor).__name__}, the extra state of a module "
+                "(get_extra_state); files of weights contain tensors only. Keep it in a buffer"
+            )
         if id(tensor) not in seen:
             seen.add(id(tensor))
             state[name] = tensor.detach()

@@ -513,6 +513,31 @@ def test_lightning_without_held_out_data_is_refused_before_the_first_step(tmp_pa
         trained_by_lightning(tmp_path, None, Harmful())
 
 
+def test_lightning_logs_the_learning_rate_under_the_same_name(tmp_path):
+    lightning = pytest.importorskip("lightning.pytorch")
+    from lightning.pytorch.loggers import CSVLogger
+
+    from metaopt.nowcast.integrations.lightning import NowcastCallback
+
+    names = []
+    for extra in ([], [NowcastCallback(get_optimizer_model("Hold"), **SCHEDULE)]):
+        module = lightning_module("index")
+        module.configure_optimizers = lambda module=module: torch.optim.Adam(module.parameters())
+        monitor = lightning.callbacks.LearningRateMonitor("step")
+        trainer = lightning.Trainer(
+            max_steps=4,
+            accelerator="cpu",
+            logger=CSVLogger(tmp_path),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[monitor, *extra],
+        )
+        trainer.fit(module, DataLoader(points(0), 8), held_out())
+        names.append(list(monitor.lrs))
+    assert names[0] == names[1] == ["lr-Adam"]
+    assert isinstance(trainer.optimizers[0], Nowcast)
+
+
 def test_lightning_backbone_finetuning_extends_the_layout():
     lightning = pytest.importorskip("lightning.pytorch")
     from lightning.pytorch.callbacks import BackboneFinetuning

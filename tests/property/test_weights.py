@@ -11,6 +11,7 @@ from metaopt.core.errors import LayoutMismatch
 from metaopt.generative import get_optimizer_model
 from metaopt.nowcast import Nowcast
 from metaopt.weights.layout import Layout
+from metaopt.weights.model_files import load_model_weights, save_model_weights
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn]
 SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
@@ -87,6 +88,33 @@ def test_weights_that_cannot_be_recorded_are_refused_by_name_before_the_first_st
         Layout.of(model)
     with pytest.raises(LayoutMismatch, match=message):
         Nowcast(torch.optim.SGD(model.parameters(), lr=0.1), model, get_optimizer_model("Hold"))
+
+
+class Odd(nn.Linear):
+    """Complex, empty, integer and non-persistent buffers, and extra state on request."""
+
+    def __init__(self, extra=None):
+        super().__init__(2, 3)
+        self.register_buffer("frequencies", torch.ones(3, dtype=torch.complex64))
+        self.register_buffer("nothing", torch.zeros(0))
+        self.register_buffer("count", torch.tensor(3))
+        self.register_buffer("cache", torch.ones(2).to_sparse(), persistent=False)
+        self.extra = extra
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+def test_buffers_of_every_kind_are_saved_and_extra_state_is_refused_by_name(tmp_path):
+    model, again = Odd(torch.ones(2)), Odd(torch.zeros(2))
+    save_model_weights(model, tmp_path / "odd.safetensors")
+    load_model_weights(again, tmp_path / "odd.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    with pytest.raises(LayoutMismatch, match=r"_extra_state of Odd is a dict, the extra state of a module"):
+        save_model_weights(Odd({"calls": 3}), tmp_path / "odd.safetensors")
 
 
 def test_integer_quantised_and_other_weights_that_do_not_train_do_not_matter():

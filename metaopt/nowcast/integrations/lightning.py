@@ -66,7 +66,10 @@ class NowcastCallback(Callback):
         if isinstance(base, Nowcast):
             return
         options = {"guard": self._guard(trainer), **self.options}
-        trainer.strategy.optimizers = [Nowcast(base, pl_module, self.forecaster, **options)]
+        named_as_base = type(
+            type(base).__name__, (Nowcast,), {}
+        )  # LearningRateMonitor logs under the name of the class
+        trainer.strategy.optimizers = [named_as_base(base, pl_module, self.forecaster, **options)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that there is held-out data, before the first step.
