@@ -205,12 +205,13 @@ class PerceiverOptimizer(GenerativeOptimizer):
         """
         last = tokens.weights[:, :, -1:]
         directions = torch.cat([last - tokens.weights[:, :, :-1], last], 2)
-        values = directions / inputs.scales[:, tokens.places.tensor].unsqueeze(-1)
+        values = directions / inputs.scales.index_select(1, tokens.places.tensor).unsqueeze(-1)
         gram = values @ values.mT / self.config.token_size
         energy = 0.25 * (gram.diagonal(dim1=-2, dim2=-1) + 1e-6).log()
         gram = torch.copysign(torch.log1p(4 * gram.abs()), gram)
         position = tokens.places.features.expand(len(values), -1, -1)
-        facts = torch.cat([gram.flatten(-2), energy, inputs.scale_features[:, tokens.places.tensor], position], -1)
+        scales = inputs.scale_features.index_select(1, tokens.places.tensor)
+        facts = torch.cat([gram.flatten(-2), energy, scales, position], -1)
         return self.embed_facts(facts) + self.embed_time(inputs.time_features).unsqueeze(1), directions
 
 

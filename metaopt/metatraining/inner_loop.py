@@ -126,8 +126,8 @@ class InnerTrainings:
         """
         change = torch.where(rows.unsqueeze(1), change, 0.0)
         self.weights = self.weights + change
-        self.average.shift(0, change)
-        self.short_average.shift(0, change)
+        self.average.shift([change])
+        self.short_average.shift([change])
         self._history = self._history + change.unsqueeze(1)
 
     def _value(self, average: ExponentialMovingAverage) -> Float[Tensor, "rows weights"]:

@@ -1,6 +1,6 @@
 """State between nowcasts: the last snapshots, and the offset of an accepted forecast from the average."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,51 +8,72 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.errors import CheckpointError, LayoutMismatch
-from ..weights.layout import Layout, is_finite
+from ..weights.layout import Layout, finite
+from ..weights.snapshots import Snapshots
+from .memory import Memory
 
 
 class History:
-    """The last snapshots, oldest first, in one block of memory.
+    """The last snapshots, oldest first.
 
     Args:
         length: how many snapshots to keep [count].
         layout: names and shapes of the weights in a snapshot.
+        memory: where and in which precision they are kept. In a lower precision than float32, the last snapshot is
+            also kept in float32, because forecasts start from it.
     """
 
-    def __init__(self, length: int, layout: Layout) -> None:
+    def __init__(self, length: int, layout: Layout, memory: Memory) -> None:
         self.times: list[int] = []
-        self._layout, self._length = layout, length
-        self._rows = torch.empty(0, layout.size)
+        self._layout, self._length, self._memory = layout, length, memory
+        self._rows: list[Tensor] = []
+        self._last: Tensor | None = None
+        self._finite: list[Tensor] = []  # of each row; on the device, so that no step waits for it
 
     def __len__(self) -> int:
         return len(self.times)
 
     @property
-    def weights(self) -> Float[Tensor, "snapshots weights"]:
-        """All snapshots, oldest first; a view [raw units]."""
-        return self._rows[: len(self)]
+    def snapshots(self) -> Snapshots:
+        """All snapshots, oldest first [raw units]. They are read to the device of the weights."""
+        self._memory.wait()
+        rows = self._rows if self._last is None else [*self._rows[:-1], self._last]
+        return Snapshots(rows, self._memory.device)
 
     def add(self, step: int, weights: Sequence[Tensor]) -> None:
-        """Add the weights after a step; the oldest snapshot is dropped if the history is full."""
-        self._layout.join(weights, out=self._free_row())
-        self.times.append(step)
+        """Add the weights after a step; the oldest snapshot is dropped if the history is full.
 
-    def shift(self, number: int, change: Tensor) -> None:
-        """Add a change to one tensor of the layout in all snapshots."""
-        begin = self._layout.offsets[number]
-        self.weights[:, begin : begin + change.numel()] += change.flatten().cpu()
+        The training does not wait for a copy to other memory.
+        """
+        row = self._drop_oldest() if len(self) == self._length else self._memory.new_row(self._layout.size)
+        if self._memory.is_direct:
+            written = self._layout.join(weights, out=row)
+        else:
+            written = self._layout.join(weights, out=self._memory.staging(self._layout.size))
+            self._memory.copy(written, self._rows_of_last(row))
+        self._append(step, row, finite(written))
+
+    def shift(self, change: Float[Tensor, " weights"]) -> None:
+        """Add a change of the weights to all snapshots [raw units]."""
+        rows = self.snapshots.rows
+        change = change.to(rows[0].device)
+        for row in rows:
+            row += change
+        if self._last is not None:
+            self._rows[-1].copy_(self._last)
 
     def clear(self) -> None:
         """Drop all snapshots."""
-        self.times.clear()
+        self._memory.wait()
+        self.times, self._rows, self._finite = [], [], []
 
     def is_finite(self) -> bool:
-        """Whether every weight of every snapshot is finite."""
-        return all(map(is_finite, self.weights))
+        """Whether every weight of every snapshot was finite when it was added."""
+        return not self._finite or bool(torch.stack(self._finite).all())
 
     def state_dict(self) -> dict[str, Any]:
-        """Times, snapshots and layout, as lists, numbers and tensors."""
-        history = [row.clone() for row in self.weights]
+        """Times, snapshots and layout, as lists, numbers and tensors in main memory."""
+        history = [row.to("cpu", copy=True) for row in self.snapshots.rows]
         return {"times": list(self.times), "history": history, "layout": self._layout.to_list()}
 
     def check_state(self, state: dict[str, Any]) -> None:
@@ -79,21 +100,29 @@ class History:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned and `check_state` accepted."""
         self.clear()
-        self._fill(zip(state["times"], state["history"], strict=True))
+        for step, weights in zip(state["times"], state["history"], strict=True):
+            row = self._drop_oldest() if len(self) == self._length else self._memory.new_row(self._layout.size)
+            for each in self._rows_of_last(row):
+                each.copy_(weights)
+            self._append(step, row, finite(weights).to(self._memory.device))
 
-    def _fill(self, snapshots: Iterable[tuple[int, Tensor]]) -> None:
-        for step, weights in snapshots:
-            self._free_row().copy_(weights)
-            self.times.append(step)
+    def _drop_oldest(self) -> Tensor:
+        """Drop the oldest snapshot and give its memory."""
+        del self.times[0], self._finite[0]
+        return self._rows.pop(0)
 
-    def _free_row(self) -> Tensor:
-        if not len(self._rows):  # allocated with the first snapshot
-            self._rows = torch.empty(self._length, self._layout.size)
-        if len(self) == self._length:
-            for older, newer in zip(self._rows[:-1], self._rows[1:], strict=True):
-                older.copy_(newer)
-            self.times.pop(0)
-        return self._rows[len(self)]
+    def _rows_of_last(self, row: Tensor) -> list[Tensor]:
+        """What the last snapshot is written to: its row and, in lower precision, the float32 copy."""
+        if row.dtype is torch.float32:
+            return [row]
+        if self._last is None:
+            self._last = self._memory.new_row(self._layout.size, torch.float32)
+        return [row, self._last]
+
+    def _append(self, step: int, row: Tensor, is_finite: Tensor) -> None:
+        self.times.append(step)
+        self._rows.append(row)
+        self._finite.append(is_finite)
 
 
 def _names_and_shapes(layout: Layout) -> list[tuple[str, tuple[int, ...]]]:

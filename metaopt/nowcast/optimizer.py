@@ -20,6 +20,7 @@ from .advice import warn_of_missing_functions
 from .distributed import verdict_of_rank_0
 from .guard import Guard, GuardFunction
 from .history import AverageOffset, History
+from .memory import Memory
 from .model_state import ModelState, Saved, moved_by
 from .policy import NowcastEvent, NowcastPolicy, as_horizons
 from .proposals import Proposal, Proposals
@@ -85,9 +86,13 @@ class Nowcast(OptimizerWrapper):
             `reestimate_batchnorm`). It is called after the weights are replaced and before the guard.
         ema: decay of the running average for `averaged_weights`; `forecaster.averaging` by default.
         moments: whether to `keep` or `reset` the base optimizer's state when a nowcast moves the weights.
+        history_device: where the history is kept; by default on the device of the weights. `cpu` saves memory of a GPU:
+            snapshots are copied beside the training, and forecasts read them in parts.
+        history_dtype: precision of the snapshots before the last: `float32`, or `bfloat16` for half of the memory. The
+            last one, from which forecasts start, is always in float32.
     Raises:
-        InvalidConfig: a parameter of the policy, `ema` or `moments` is invalid, or `policy` is given together with
-            `every`, `stride`, `horizons` or `min_cosine`.
+        InvalidConfig: a parameter of the policy or of the history, `ema` or `moments` is invalid, or `policy` is given
+            together with `every`, `stride`, `horizons` or `min_cosine`.
         LayoutMismatch: the parameters of the base optimizer are not the trainable parameters of the model.
         UnknownName, TrackingError, FileFormatError: the forecaster cannot be loaded.
     """
@@ -107,6 +112,8 @@ class Nowcast(OptimizerWrapper):
         reestimate: Callable[[], None] | None = None,
         ema: float | None = None,
         moments: Literal["keep", "reset"] = "keep",
+        history_device: str | torch.device | None = None,
+        history_dtype: Literal["float32", "bfloat16"] = "float32",
         **old_keywords: Any,
     ) -> None:
         given: dict[str, Any] = {"forecaster": forecaster, "horizons": horizons, "min_cosine": min_cosine}
@@ -132,6 +139,7 @@ class Nowcast(OptimizerWrapper):
         self.events: list[NowcastEvent] = []
         self._guard = Guard(guard, model, self._warn)
         self._reestimate = reestimate
+        self._history_device, self._history_dtype = history_device, history_dtype
         self._warned = False
         self._start_history()
         warn_of_missing_functions(model, guard=guard is not None, reestimate=reestimate is not None)
@@ -169,7 +177,7 @@ class Nowcast(OptimizerWrapper):
 
         The horizon is the first that the policy proposes at this step.
         """
-        return self._proposals.predict(self.policy.proposed(self.steps, guarded=bool(self._guard))[:1])[0].cpu()
+        return self._proposals.predict(self.policy.proposed(self.steps, guarded=bool(self._guard))[:1])[0]
 
     @contextmanager
     def averaged_weights(self) -> Iterator[nn.Module]:
@@ -240,7 +248,8 @@ class Nowcast(OptimizerWrapper):
         self._model_state.check_moved_by(self.base)
         self._moved = moved_by(self.base)
         self.layout = self._model_state.layout
-        self._history = History(self.forecaster.history, self.layout)
+        memory = Memory(self._model_state.device, self._history_device, self._history_dtype)
+        self._history = History(self.forecaster.history, self.layout, memory)
         self._offset = AverageOffset()
         self._proposals = Proposals(
             self.forecaster,
@@ -298,7 +307,7 @@ class Nowcast(OptimizerWrapper):
         """
         if self._short_average is None:
             return True
-        history, decay = self._history.weights, self.forecaster.averaging
+        history, decay = self._history.snapshots, self.forecaster.averaging
         aligned = bool(self.policy.goes_straight(history, self.forecaster.history, decay))
         if not verdict_of_rank_0(aligned, self._model_state.device):
             return False
@@ -311,7 +320,7 @@ class Nowcast(OptimizerWrapper):
         """
         if self._predicted_average is None or best.weights is None:
             return None
-        return best.weights.cpu().sub_(self._history.weights[-1])
+        return best.weights.sub_(self._history.snapshots.rows[-1].to(best.weights.device))
 
     def _move_to(self, proposal: Proposal, change: Tensor | None, saved: Saved) -> None:
         """Move the weights, and add their change to all running averages and snapshots.
@@ -324,15 +333,24 @@ class Nowcast(OptimizerWrapper):
             self._model_state.restore(saved)
             self._model_state.add(change)
         self._model_state.restore_buffers(proposal.buffers)
-        for index, (now, before) in enumerate(zip(self._model_state.weights, saved.weights, strict=True)):
-            shift = (now.detach() - before).float()  # the same on all ranks
-            self._history.shift(index, shift)
-            for average in self._averages:
-                average.shift(index, shift)
-            shift_copies(self.base.state.get(self._model_state.weights[index], {}), shift)
+        self._shift(saved)
         if self.moments == "reset":
             for weights in self._model_state.weights:
                 self.base.state.pop(weights, None)
+
+    def _shift(self, saved: Saved) -> None:
+        """Add what a nowcast changed in the weights to all snapshots and running averages."""
+        weights = self._model_state.weights  # the same on all ranks
+        change = torch.empty(self.layout.size, device=self._model_state.device)
+        changes = list(self.layout.split(change))
+        for now, before, changed in zip(weights, saved.weights, changes, strict=True):
+            changed.copy_((now.detach() - before).flatten())
+        self._history.shift(change)
+        shaped = [each.reshape(now.shape).to(now.device) for each, now in zip(changes, weights, strict=True)]
+        for average in self._averages:
+            average.shift(shaped)
+        for now, changed in zip(weights, shaped, strict=True):
+            shift_copies(self.base.state.get(now, {}), changed)
 
     def _warn(self, problem: str) -> None:
         if not self._warned:

@@ -16,12 +16,14 @@ from torch import Tensor
 from ..core.config import Config, option
 from ..core.errors import InvalidConfig
 from ..core.text import shown
+from ..weights.snapshots import Snapshots
 
 MIN_COSINE = 0.7
 """Default of `NowcastPolicy.min_cosine`."""
 
 _DEFAULT_HORIZONS = (0.5, 1.5, 4.0, 8.0)  # multiples of `every`
 _WEIGHTS_AT_ONCE = 2**20  # number of weights that `_cosine` reads at a time; bounds memory
+_WEIGHTS_ON_DEVICE = 2**24  # the same on an accelerator, where fewer, larger operations are faster
 
 Losses = Float[Tensor, "*rows examples"]
 """Losses that a guard returns: one per example, or only their mean."""
@@ -134,7 +136,7 @@ class NowcastPolicy:
         return Choice(best, accepts(before, after.gather(0, index)[0]))
 
     def goes_straight(
-        self, history: Float[Tensor, "*rows snapshots weights"], length: int, averaging: float
+        self, history: Float[Tensor, "*rows snapshots weights"] | Snapshots, length: int, averaging: float
     ) -> Bool[Tensor, "*rows"]:
         """Whether the cosine similarity of the last two displacements of a running average is at least `min_cosine`.
 
@@ -150,11 +152,12 @@ class NowcastPolicy:
                 fewer, the result is False; if `length` is less than three, the result is True.
             averaging: decay of the running average in the snapshots.
         """
-        count = history.shape[-2]
+        snapshots = history if isinstance(history, Snapshots) else Snapshots.of(history)
+        count = len(snapshots)
         if count < 3:
-            return torch.full(history.shape[:-2], length < 3)
+            return torch.full(snapshots.rows[-1].shape[:-1], length < 3, device=snapshots.device)
         strides = max(min(round(1 / (1 - averaging)) // self.stride, (count - 1) // 2), 1)  # per displacement
-        return _cosine(history[..., -1 - 2 * strides :: strides, :]) >= self.min_cosine
+        return _cosine(snapshots, [count - 1 - 2 * strides, count - 1 - strides, count - 1]) >= self.min_cosine
 
 
 class PolicyConfig(Config):
@@ -240,15 +243,19 @@ def _decreased(before: Tensor, after: Tensor, standard_errors: int) -> Bool[Tens
     """Whether the mean loss decreased by at least `standard_errors` times the standard error of the differences."""
     decrease = before - after
     count = decrease.shape[-1]
-    error = decrease.std(-1) / count**0.5 if count > 1 else torch.zeros(decrease.shape[:-1], dtype=decrease.dtype)
+    error = decrease.std(-1) / count**0.5 if count > 1 else decrease.new_zeros(decrease.shape[:-1])
     margin = decrease.mean(-1) - standard_errors * error
     return (margin >= 0) & margin.isfinite()
 
 
-def _cosine(snapshots: Float[Tensor, "*rows 3 weights"]) -> Float[Tensor, "*rows"]:
-    """Cosine similarity of the displacements from snapshot 0 to 1 and from 1 to 2; NaN if one of them is zero."""
-    sums = torch.zeros(3, *snapshots.shape[:-2], dtype=torch.float64)
-    for part in snapshots.split(_WEIGHTS_AT_ONCE, -1):
+def _cosine(snapshots: Snapshots, indices: Sequence[int]) -> Float[Tensor, "*rows"]:
+    """Cosine similarity of the displacements between three snapshots; NaN if one of them is zero."""
+    *rows, size = snapshots.rows[-1].shape
+    part_size = _WEIGHTS_AT_ONCE if snapshots.device.type == "cpu" else _WEIGHTS_ON_DEVICE
+    dtype = torch.float32 if snapshots.device.type == "mps" else torch.float64  # mps has no float64
+    sums = torch.zeros(3, *rows, dtype=dtype, device=snapshots.device)
+    for begin in range(0, size, part_size):
+        part = snapshots.read(begin, min(begin + part_size, size), indices)
         first, second = part.diff(dim=-2).unbind(-2)
         sums += torch.stack([(first * second).sum(-1), first.square().sum(-1), second.square().sum(-1)])
     inner_product, first_square, second_square = sums

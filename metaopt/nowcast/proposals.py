@@ -11,6 +11,7 @@ from ..core.rng import isolated
 from ..generative.base import GenerativeOptimizer
 from ..tasks.measure import modes_restored
 from ..weights.layout import is_finite
+from ..weights.snapshots import Snapshots
 from .buffers import SavedBuffers
 from .distributed import broadcast_in_place, is_rank_0, verdict_of_rank_0
 from .guard import Guard
@@ -18,7 +19,7 @@ from .history import History
 from .model_state import ModelState, Saved
 from .policy import NowcastPolicy, accepts, rank, tolerates
 
-_WEIGHTS_AT_ONCE = 2**20  # maximum size of a batch of forecasts; larger batches are not faster
+_WEIGHTS_AT_ONCE = 2**24  # maximum size of forecasts at several horizons that are computed at once; bounds memory
 
 
 class Proposal(NamedTuple):
@@ -86,7 +87,7 @@ class Proposals:
             saved: weights and buffers before the nowcast.
         """
         if self._guard and self._forecaster.averaging:
-            self._write(self._history.weights[-1], saved)
+            self._write(self._history.snapshots.rows[-1], saved)
         return self._guard.losses(self._model_state.device)
 
     def best(self, step: int, saved: Saved) -> Proposal | None:
@@ -110,14 +111,15 @@ class Proposals:
         return before is None or after is None or bool(tolerates(before, after))
 
     def predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
-        """Forecasts at several horizons [raw units]. The snapshots are not copied for each horizon."""
+        """Forecasts at several horizons, on the device of the forecaster [raw units]."""
         if self._follow_device:
             self._forecaster.to(self._model_state.device)
-        device = next((parameter.device for parameter in self._forecaster.parameters()), torch.device("cpu"))
-        history = self._history.weights.to(device).expand(len(horizons), -1, -1)
-        times = torch.tensor([float(step) for step in self._history.times], device=device).expand(len(horizons), -1)
-        ahead = torch.tensor([float(horizon) for horizon in horizons], device=device)
-        return self._forecaster.predict(history, times, times[:, -1] + ahead, self._model_state.layout)
+        device = next((parameter.device for parameter in self._forecaster.parameters()), self._model_state.device)
+        history, times = self._history.snapshots, self._history.times
+        ends = [times[-1] + horizon for horizon in horizons]
+        steps = torch.tensor([*times, *ends], dtype=torch.float32).to(device, non_blocking=True)
+        t_history, t_end = steps.split([len(times), len(ends)])
+        return self._forecaster.forecast(Snapshots(history.rows, device), t_history, t_end, self._model_state.layout)
 
     def update_buffers(self) -> None:
         """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks."""

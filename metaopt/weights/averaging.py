@@ -57,10 +57,10 @@ class ExponentialMovingAverage:
         """Forget the average; the next update is the first."""
         self.updates, self.tensors = 0, []
 
-    def shift(self, number: int, change: Tensor) -> None:
-        """Add a change to the average of one tensor."""
+    def shift(self, changes: Sequence[Tensor]) -> None:
+        """Add a change to the average of each tensor."""
         if self.tensors:
-            self.tensors[number] += change
+            torch._foreach_add_(self.tensors, list(changes))
 
     def state_dict(self) -> dict[str, Any]:
         """The decay, the average and the number of its updates."""

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
@@ -240,6 +240,11 @@ def _describe(layout: Layout) -> str:
 
 def is_finite(weights: Tensor) -> bool:
     """Whether no value is infinite or NaN; allocates no memory of the tensor's size where it is floating-point."""
+    return bool(finite(weights))
+
+
+def finite(weights: Tensor) -> Bool[Tensor, ""]:
+    """`is_finite` as a tensor on the device of the weights, for which the host does not wait."""
     if weights.is_floating_point() and weights.numel():
         weights = torch.stack(weights.aminmax())  # propagates NaN; many times faster than isfinite of each value
-    return bool(torch.isfinite(weights).all())
+    return torch.isfinite(weights).all()

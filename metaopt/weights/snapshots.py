@@ -56,7 +56,9 @@ class Snapshots:
         Args:
             positions: indices in the flat vector, on the device `memory`.
         """
-        return torch.stack([self._moved(self.rows[index][..., positions]) for index in indices], -3)
+        flat = positions.flatten()
+        gathered = [self._moved(self.rows[index].index_select(-1, flat)) for index in indices]
+        return torch.stack(gathered, -2).unflatten(-1, positions.shape)
 
     def _moved(self, part: Tensor) -> Tensor:
         return part.to(self.device, self.dtype, non_blocking=True)

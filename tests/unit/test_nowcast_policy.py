@@ -133,7 +133,7 @@ def verdict_of_the_wrapper(problem, settings):
         if step == 63:
             optimizer._nowcast, nowcast = (lambda: None), optimizer._nowcast
             optimizer.step()
-            states.append(optimizer._history.weights.clone())
+            states.append(torch.stack(optimizer._history.snapshots.rows))
             averages = (optimizer._predicted_average, optimizer._short_average)
             states += [each.tensors[0].flatten().clone() for each in averages]
             states += [model.weight.detach().flatten().clone(), list(optimizer._history.times)]

@@ -1,0 +1,140 @@
+"""Where the history of Nowcast is kept, and its path of a forecast on another device."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from metaopt.core.errors import InvalidConfig
+from metaopt.generative import get_optimizer_model
+from metaopt.nowcast.optimizer import Nowcast
+
+from .test_nowcast import adam, loss_of, network, same_state, train, trained_alone
+
+MEMORIES = [("float32", None), ("float32", "cpu"), ("bfloat16", "cpu")]
+memories = pytest.mark.parametrize(("dtype", "device"), MEMORIES)
+
+
+def build(model, forecaster="Line", **options):
+    base, guard = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), lambda: loss_of(model)
+    return Nowcast(base, model, get_optimizer_model(forecaster), every=4, stride=2, horizons=4, guard=guard, **options)
+
+
+@memories
+def test_with_hold_training_is_that_of_the_base_optimizer_bit_for_bit(dtype, device):
+    model = network()
+    optimizer = Nowcast(
+        adam(model),
+        model,
+        get_optimizer_model("Hold"),
+        every=4,
+        stride=2,
+        history_dtype=dtype,
+        history_device=device,
+    )
+    train(model, optimizer, range(11))
+    assert all(event.followed for event in optimizer.events)
+    assert same_state(model, trained_alone(11))
+
+
+def test_a_history_in_bfloat16_has_the_last_snapshot_in_float32():
+    model = network()
+    optimizer = build(model, history_dtype="bfloat16")
+    train(model, optimizer, range(14))
+    exact = network()
+    in_float32 = build(exact)
+    train(exact, in_float32, range(14))
+    rows = optimizer.state_dict()["nowcast"]["history"]
+    assert [row.dtype for row in rows] == 4 * [torch.bfloat16] + [torch.float32]
+    for row, expected in zip(rows, in_float32.state_dict()["nowcast"]["history"], strict=True):
+        torch.testing.assert_close(row.float(), expected, rtol=0.02, atol=0.01)
+
+
+@memories
+@pytest.mark.parametrize("stop", [3, 9, 14])
+def test_resume_equals_one_go_bit_for_bit(dtype, device, stop):
+    options = {"history_dtype": dtype, "history_device": device}
+    whole, first, second = network(), network(), network()
+    in_one_go, before = build(whole, **options), build(first, **options)
+    train(whole, in_one_go, range(20))
+    train(first, before, range(stop))
+    second.load_state_dict(first.state_dict())
+    after = build(second, **options)
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    train(second, after, range(stop, 20))
+    assert same_state(second, whole)
+    assert after.events == in_one_go.events
+    for ours, theirs in zip(*(each.state_dict()["nowcast"]["history"] for each in (after, in_one_go)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("saved", ["float32", "bfloat16"])
+def test_a_state_can_be_loaded_in_another_precision(saved):
+    model = network()
+    optimizer = build(model, history_dtype=saved)
+    train(model, optimizer, range(6))
+    other = build(model, history_dtype="bfloat16" if saved == "float32" else "float32")
+    other.load_state_dict(optimizer.state_dict())
+    assert torch.equal(other._history.snapshots.rows[-1], optimizer._history.snapshots.rows[-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"history_dtype": "float16"}, "history_dtype is 'float16'; expected one of float32, bfloat16"),
+        ({"history_device": "moon"}, "history_device is 'moon'; expected a device such as 'cpu'"),
+    ],
+)
+def test_unknown_memory_is_an_error(options, message):
+    with pytest.raises(InvalidConfig, match=message):
+        build(network(), **options)
+
+
+class Verdicts(TorchDispatchMode):
+    """Answers each value that the host asks for, and counts them: fake tensors have no values."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.count = answer, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += 1
+            return self.answer if args[0].dtype is torch.bool else float(self.answer)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("forecaster", ["Line", "PerceiverOptimizer"])
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+@memories
+def test_steps_snapshots_and_nowcasts_work_on_another_device(forecaster, averaging, dtype, device, fake_cuda):
+    with torch.device(fake_cuda):
+        model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+        learned = get_optimizer_model(forecaster, averaging=averaging)
+        inputs = torch.randn(5, 4)
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = Nowcast(
+        base,
+        model,
+        learned,
+        every=8,
+        stride=2,
+        horizons=[2, 4],
+        guard=lambda: model(inputs).square().mean(1),
+        history_dtype=dtype,
+        history_device=device,
+    )
+    for weights in model.parameters():
+        weights.grad = torch.ones_like(weights)
+    with Verdicts(True) as between:
+        for _ in range(7):
+            optimizer.step()
+    assert between.count == 0  # neither steps nor snapshots wait for the device
+    with Verdicts(True) as verdicts:
+        optimizer.step()
+    assert optimizer.events[-1].followed
+    assert verdicts.count < 25
+    assert optimizer.predict().device == inputs.device
+    assert {row.device.type for row in optimizer.state_dict()["nowcast"]["history"]} == {"cpu"}
