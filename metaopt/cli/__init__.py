@@ -3,10 +3,12 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
 from ..core.registry import suggest
+from ..core.signals import terminable
 from ..core.text import shown
 from .completion import outline
 from .exit_codes import one_line_errors
@@ -86,6 +88,12 @@ def cli(debug: bool, quiet: bool, as_json: bool) -> None:
         silence_mlflow()
 
 
+def program(args: Sequence[str] | None = None) -> None:
+    """Run the command line as the program of this process."""
+    with terminable(until_exit=True):
+        cli(args=args, prog_name="metaopt")
+
+
 def run_entry_point(name: str) -> None:
     """Run a command with the flags of `mlflow run`, which passes all parameters.
 
@@ -95,4 +103,4 @@ def run_entry_point(name: str) -> None:
 
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    cli(args=[name, *without_defaults(command, sys.argv[1:])], prog_name="metaopt")
+    program([name, *without_defaults(command, sys.argv[1:])])

@@ -1,6 +1,6 @@
 """`python -m metaopt.cli`: the command line without the installed script `metaopt`."""
 
-from . import cli
+from . import program
 
 if __name__ == "__main__":
-    cli(prog_name="metaopt")
+    program()

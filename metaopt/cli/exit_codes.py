@@ -1,17 +1,15 @@
 """Exit codes and error messages of the commands.
 
-0: success. 1: error. 2: wrong usage, from click. 130: Ctrl-C. 143: SIGTERM.
+0: success. 1: error. 2: wrong usage, from click. 129: closed terminal (SIGHUP). 130: Ctrl-C. 143: SIGTERM.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
 from ..core.errors import MetaoptError
-from ..core.signals import TERMINATED
-
-INTERRUPTED = 130
+from ..core.signals import INTERRUPTED, ended_by_signal
 
 _HOW_TO_RESUME = {
     "main": "trajectories and checkpoints exist, but the main job starts from the beginning",
@@ -44,11 +42,12 @@ def one_line_errors(context: click.Context, debug: bool) -> Iterator[None]:
         _print_how_to_resume(context.invoked_subcommand)
         raise click.exceptions.Exit(INTERRUPTED) from error
     except SystemExit as error:
-        if error.code == TERMINATED:
+        if ended_by_signal(error):
             _print_how_to_resume(context.invoked_subcommand)
         raise
 
 
 def _print_how_to_resume(command: str | None) -> None:
     resume = f"; {_HOW_TO_RESUME[command]}" if command in _HOW_TO_RESUME else ""
-    click.echo(f"Stopped; what was written is kept{resume}.", err=True)
+    with suppress(OSError):  # the terminal may be closed
+        click.echo(f"Stopped; what was written is kept{resume}.", err=True)

@@ -7,7 +7,6 @@ processes also outlive a parent that was killed.
 import logging
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from .errors import WorkerDied
-from .signals import exit_on_sigterm
+from .signals import blocked, terminable, unblock
 
 _GRACE = 20.0  # for a terminated worker to record its end [s]
 _SPAWN = multiprocessing.get_context("spawn")  # forked copies of torch's thread pools hang
@@ -66,7 +65,8 @@ class _Worker:
         self.connection, other_end = _SPAWN.Pipe()
         level = logging.getLogger("metaopt").getEffectiveLevel()
         self.process: BaseProcess = _SPAWN.Process(target=_serve, args=(function, other_end, level))
-        self.process.start()
+        with blocked():
+            self.process.start()
         other_end.close()
 
     def result(self) -> tuple[Any, bool]:
@@ -85,12 +85,13 @@ class _Worker:
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection, level: int) -> None:
-    signal.signal(signal.SIGTERM, exit_on_sigterm)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("metaopt").setLevel(level)
     torch.set_num_threads(1)
-    with suppress(EOFError, KeyboardInterrupt):  # no further job; Ctrl-C reaches all processes of a terminal
+    # EOFError: no further job. Ctrl-C reaches all processes of a terminal.
+    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt), terminable():
+        unblock()
         while True:
             job = connection.recv()
             try:

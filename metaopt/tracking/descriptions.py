@@ -9,6 +9,9 @@ from .tags import DESCRIPTION_TAG
 
 _LONGEST_ERROR = 600  # [characters]; the page of a run shows them without scrolling
 
+UNKNOWN_RESULT = "**Result:** none yet"
+"""The line of the result while a run is running."""
+
 _EXPERIMENT = """\
 metaopt records how networks train, learns an optimizer from the recordings and evaluates it on held-out trainings.
 
@@ -54,7 +57,7 @@ class Description:
         if status == "FAILED":
             self.result = f"failed: {code(error or 'unknown error')}"
         elif status == "KILLED":
-            self.result = "stopped early by Ctrl-C or SIGTERM"
+            self.result = "stopped early by Ctrl-C, SIGTERM or a closed terminal"
         else:
             self.result = self.result or ""
 
@@ -62,8 +65,8 @@ class Description:
         """The description as text; empty without any line."""
         if not (self.purpose or self.result or self.links):
             return ""
-        result = "none yet" if self.result is None else self.result
-        return "\n".join(filter(None, [self.purpose, result and f"**Result:** {result}", self.links]))
+        result = UNKNOWN_RESULT if self.result is None else self.result and f"**Result:** {self.result}"
+        return "\n".join(filter(None, [self.purpose, result, self.links]))
 
 
 def one_line(text: str) -> str:

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from ..core.config import Config
-from ..core.signals import TERMINATED, terminable
+from ..core.signals import ended_by_signal, held, terminable
 from ..core.text import shown
 from ..figures import rendered
 from .artifacts import is_complete
@@ -187,9 +187,12 @@ class MlflowTracker:
         parent = get_run(self.client, self.run_id)
         inherited = {tag: parent.data.tags[tag] for tag in SOURCE_TAGS if tag in parent.data.tags}
         tags = {**inherited, PARENT_TAG: self.run_id}
-        run = self.client.create_run(parent.info.experiment_id, tags=tags, run_name=name)
-        tracker = MlflowTracker(self.client, run.info.run_id)
-        with _end_with_block(tracker):
+
+        def create() -> MlflowTracker:
+            run = self.client.create_run(parent.info.experiment_id, tags=tags, run_name=name)
+            return MlflowTracker(self.client, run.info.run_id)
+
+        with _ended(create) as tracker:
             yield tracker
 
     def picklable_parent(self) -> "RemoteRun":
@@ -255,11 +258,14 @@ def start_run(
     """
     with terminable():
         client = connect(tracking_uri)
-        run_exists = bool(os.environ.get("MLFLOW_RUN_ID"))
-        run = _resume_run(client, name) if run_exists else _create_run(client, name, experiment, parent)
-        tracker = MlflowTracker(client, run.info.run_id)
-        with translate_store_errors(client), _end_with_block(tracker, active=True):
+
+        def create() -> MlflowTracker:
+            run_exists = bool(os.environ.get("MLFLOW_RUN_ID"))
+            run = _resume_run(client, name) if run_exists else _create_run(client, name, experiment, parent)
             describe_experiment(client, run.info.experiment_id)
+            return MlflowTracker(client, run.info.run_id)
+
+        with translate_store_errors(client), _ended(create, active=True) as tracker:
             if description:
                 tracker.describe(purpose=description)
             tracker.tags(tags or {})
@@ -287,25 +293,37 @@ def _create_run(client: MlflowClient, name: str, experiment: str | None, parent:
 
 
 @contextmanager
-def _end_with_block(tracker: MlflowTracker, *, active: bool = False) -> Iterator[None]:
-    """End a run when the block exits, with a status that depends on the exception of the block.
+def _ended(create: Callable[[], MlflowTracker], *, active: bool = False) -> Iterator[MlflowTracker]:
+    """Create a run, and end it when the block exits, with a status that depends on the exception of the block.
 
-    An exception of the block is raised again. If setting the status then fails, this failure is only logged.
+    Signals wait while the run is created and ended, so that none leaves it without a status. An exception of the block
+    is raised again. If setting the status then fails, this failure is only logged.
 
     Args:
         active: whether the run is MLflow's active run.
     """
+    tracker = None
     try:
-        yield
+        with held():
+            tracker = create()
+        yield tracker
         tracker.flush()
     except BaseException as error:
-        try:
-            _finish(tracker, error, active)
-            tracker.flush()
-        except Exception as failure:
-            log.warning("could not record the final status of run %s: %s", tracker.run_id, failure)
+        with held():
+            _finish_failed(tracker, error, active)
         raise
-    _finish(tracker, None, active)
+    with held():
+        _finish(tracker, None, active)
+
+
+def _finish_failed(tracker: MlflowTracker | None, error: BaseException, active: bool) -> None:
+    if tracker is None:
+        return
+    try:
+        _finish(tracker, error, active)
+        tracker.flush()
+    except Exception as failure:
+        log.warning("could not record the final status of run %s: %s", tracker.run_id, failure)
 
 
 def _finish(tracker: MlflowTracker, error: BaseException | None, active: bool) -> None:
@@ -325,7 +343,7 @@ def _status(error: BaseException | None) -> str:
     """
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED"
-    if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == TERMINATED):
+    if ended_by_signal(error):
         return "KILLED"
     return "FAILED"
 

@@ -50,7 +50,7 @@ def test_a_finished_run_without_a_result_has_no_line_for_it(store, client):
     ("error", "result"),
     [
         (ValueError("no `digits`\nhere"), "**Result:** failed: `ValueError: no 'digits' here`"),
-        (KeyboardInterrupt(), "**Result:** stopped early by Ctrl-C or SIGTERM"),
+        (KeyboardInterrupt(), "**Result:** stopped early by Ctrl-C, SIGTERM or a closed terminal"),
     ],
 )
 def test_the_result_of_an_unfinished_run_is_its_error(store, client, error, result):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def destroy_and_raise(database, error):
     raise error
 
 
-def in_a_process(code, folder, **options):
+def in_a_process(code, folder, *arguments, **options):
     """Start a Python script with the repository on its path, in the folder of the test's store."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     variables |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
@@ -49,7 +50,7 @@ def in_a_process(code, folder, **options):
         epochs: int = option(default=3, help="How many.")
     """
     script = textwrap.dedent(prelude) + textwrap.dedent(code)
-    return subprocess.Popen([sys.executable, "-c", script], cwd=folder, env=variables, text=True, **options)
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=folder, env=variables, text=True, **options)
 
 
 def test_a_run_records_its_configuration(store, client, config, tmp_path):
@@ -139,6 +140,43 @@ def test_sigterm_ends_the_run_as_killed(store, client):
     assert process.returncode == 143
     assert client.get_run(run_id).info.status == "KILLED"
     assert client.get_run(run_id).data.metrics == {"loss": 1.0}
+
+
+SIGNALS = {
+    "Ctrl-C twice": [signal.SIGINT, signal.SIGINT],
+    "Ctrl-C many times": [signal.SIGINT] * 8,
+    "SIGTERM, then Ctrl-C": [signal.SIGTERM, signal.SIGINT],
+    "a closed terminal": [signal.SIGHUP],
+}
+
+
+def test_several_signals_end_a_run_as_killed_without_a_stack_trace(store, client):
+    code = """
+    import mlflow.store.tracking.sqlalchemy_store, signal  # once, not in each process
+    from metaopt.core.signals import terminable
+    for name in sys.argv[1:]:
+        if not os.fork():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                with terminable(until_exit=True), start_run(name, C()) as tracker:
+                    print(os.getpid(), tracker.run_id, name, sep="|", flush=True)
+                    time.sleep(60)
+            except KeyboardInterrupt:
+                sys.exit(130)
+    for _ in sys.argv[1:]:
+        os.wait()
+    """
+    process = in_a_process(code, store, *SIGNALS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    runs = {}
+    for _ in SIGNALS:
+        pid, run_id, name = process.stdout.readline().strip().split("|")
+        for signum in SIGNALS[name]:
+            os.kill(int(pid), signum)
+            time.sleep(0.003)
+        runs[name] = run_id
+    _, errors = process.communicate(timeout=60)
+    assert {name: client.get_run(run_id).info.status for name, run_id in runs.items()} == dict.fromkeys(SIGNALS, "KILLED")
+    assert "Traceback" not in errors
 
 
 def test_the_signal_handler_is_restored(store, config):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a process, also during a finalizer."""
+"""Ctrl-C, SIGTERM and SIGHUP end a process once, also during a finalizer."""
 
 import signal
 import sys
@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from metaopt.core.signals import terminable
+from metaopt.core import signals
+from metaopt.core.signals import held, terminable
 
 
 def signal_in_finalizer(signum):
@@ -44,3 +45,75 @@ def test_other_errors_of_finalizers_are_reported(monkeypatch):
         last = Last()
         del last
     assert reported == [ArithmeticError]
+
+
+def send_all(*signums):
+    for signum in signums:
+        signal.raise_signal(signum)
+
+
+@pytest.fixture
+def default_handlers():
+    """A shell that runs the tests in the background makes its processes ignore Ctrl-C."""
+    before = {signum: signal.signal(signum, default) for signum, default in signals._DEFAULTS.items()}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize("further", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("first", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
+)
+def test_further_signals_do_not_interrupt_the_end(default_handlers, first, code, further):
+    ended = []
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised, terminable():
+        try:
+            send_all(first)
+        finally:
+            send_all(further, further, further)
+            ended.append(True)
+    assert ended
+    assert getattr(raised.value, "code", None) == code
+    assert signals.ended_by_signal(raised.value)
+
+
+def test_the_third_signal_interrupts_an_end_that_takes_long(default_handlers, monkeypatch):
+    monkeypatch.setattr(signals, "FORCED_AFTER", 0.0)
+    reached = []
+    with pytest.raises(SystemExit), terminable():
+        try:
+            send_all(signal.SIGINT)
+        finally:
+            send_all(signal.SIGINT)
+            reached.append("after the second")
+            send_all(signal.SIGTERM)
+            reached.append("after the third")
+    assert reached == ["after the second"]
+
+
+def test_a_held_signal_is_raised_after_the_block(default_handlers):
+    reached = []
+    with pytest.raises(KeyboardInterrupt), terminable():
+        with held() as waiting:
+            assert not waiting()
+            send_all(signal.SIGINT)
+            reached.append(waiting())
+        reached.append("after the block")
+    assert reached == [True]
+
+
+def test_handlers_of_the_application_and_ignored_signals_stay(default_handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    own = lambda *_: None  # noqa: E731
+    signal.signal(signal.SIGTERM, own)
+    with terminable():
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is own
+
+
+def test_a_program_that_ends_ignores_signals_until_it_exits(default_handlers):
+    with pytest.raises(KeyboardInterrupt), terminable(until_exit=True):
+        send_all(signal.SIGINT)
+    send_all(signal.SIGINT, signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
