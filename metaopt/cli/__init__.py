@@ -21,6 +21,7 @@ COMMANDS = {
     "register": "Register a checkpoint of phase 2 as a version.",
     "generate": "Generate the weights of a later step into a file.",
     "list": "Every task, target and optimizer by name, and its options.",
+    "upload": "Send what a tracking store did not accept during a run.",
 }
 """Summary of each command, for `metaopt --help` and for the help of the command."""
 

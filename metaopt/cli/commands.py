@@ -160,6 +160,13 @@ def generate_command(summary: str) -> click.Command:
     return config_command("generate", summary, GenerateConfig, generate, to_result)
 
 
+def upload_command(summary: str) -> click.Command:
+    """`metaopt upload`."""
+    from .upload import command
+
+    return command
+
+
 def list_command(summary: str) -> click.Command:
     """`metaopt list`."""
     from .list import command
@@ -175,6 +182,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "register": register_command,
     "generate": generate_command,
     "list": list_command,
+    "upload": upload_command,
 }
 """Builder of each command; its argument is the summary of the command."""
 

@@ -28,6 +28,8 @@ def outline(name: str, global_flags: Sequence[click.Option]) -> click.Command:
     params: list[click.Parameter] = [_option(flag) for flag in _table()["flags"][name]]
     if name == "list":
         params.append(click.Argument(["kind"], required=False, type=click.Choice(_table()["kinds"])))
+    if name == "upload":
+        params.append(click.Argument(["folders"], nargs=-1, type=click.Path()))
     return click.Command(name, params=[*params, *global_flags], context_settings={"ignore_unknown_options": True})
 
 

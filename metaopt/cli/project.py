@@ -58,7 +58,7 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
     flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in configs.items()}
     registries = {"task": TASKS, "target-model": TARGETS, "optimizer-model": GENERATIVE_OPTIMIZERS}
     table = {
-        "flags": {**{name: [*names, "config"] for name, names in flags.items()}, "list": []},
+        "flags": {**{name: [*names, "config"] for name, names in flags.items()}, "list": [], "upload": []},
         "names": {flag: registry.table for flag, registry in registries.items()},
         "groups": {flag: list(registry.groups) for flag, registry in registries.items()},
         "kinds": list(KINDS),

@@ -146,7 +146,8 @@ def resend_lost_signals() -> Iterator[None]:
             report(lost)
             return
         _received.clear()
-        signum = lost.exc_value.code - 128 if isinstance(lost.exc_value, SystemExit) else signal.SIGINT
+        code = lost.exc_value.code if isinstance(lost.exc_value, SystemExit) else INTERRUPTED
+        signum = int(code or INTERRUPTED) - 128
         threading.Timer(_DELAY, signal.pthread_kill, (threading.main_thread().ident, signum)).start()
 
     sys.unraisablehook = resend

@@ -21,9 +21,12 @@ from .model_registry import (
     register_optimizer,
     registered_version,
 )
+from .names import check_metric_names, check_model_name
 from .recordings import Recording, fetch_trajectories, find_recordings
-from .runs import MlflowTracker, RunReference, start_run
+from .runs import start_run
 from .tags import ERROR_TAG
+from .tracker import MlflowTracker, RunReference
+from .unsent import UNSENT, upload_unsent
 
 __all__ = [
     "CANDIDATE",
@@ -32,12 +35,15 @@ __all__ = [
     "ERROR_TAG",
     "OLD_MODEL_NAME",
     "TRAJECTORY",
+    "UNSENT",
     "MlflowTracker",
     "Recording",
     "ResumePoint",
     "RunReference",
     "add_evaluation",
     "champion_version",
+    "check_metric_names",
+    "check_model_name",
     "connect",
     "download_files",
     "fetch_trajectories",
@@ -55,5 +61,6 @@ __all__ = [
     "run_link",
     "silence_mlflow",
     "start_run",
+    "upload_unsent",
     "version_link",
 ]

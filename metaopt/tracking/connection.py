@@ -4,14 +4,23 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
+import sqlalchemy
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run
+from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.tracking.fluent import _get_experiment_id_from_env
+from mlflow.utils.uri import get_uri_scheme
+from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import HTTPError
 
-from ..core.errors import TrackingError
+from ..core.errors import MetaoptError, TrackingError
 from ..core.text import shown
+from .addresses import without_password
+from .names import check_experiment_name
 
 _ACCESS_ERRORS = {
     "UNAUTHENTICATED": "a user name and password of the server; set MLFLOW_TRACKING_USERNAME and "
@@ -24,7 +33,14 @@ _ACCESS_ERRORS = {
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 """Error code of MLflow for a run, model or experiment that does not exist."""
 
+_STORE_ERRORS = (MlflowException, SQLAlchemyError, HTTPError)
+"""What MLflow raises for a store that fails, besides `OSError`."""
+
+_LONGEST_REASON = 600  # [characters]
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_DEFAULT_EXPERIMENT = "metaopt"
+
+_usable: set[str] = set()  # databases that this process has connected to
 
 
 def connect(tracking_uri: str | None = None) -> MlflowClient:
@@ -42,12 +58,30 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     uri = tracking_uri or mlflow.get_tracking_uri()
     remedy = "start the server, or set MLFLOW_TRACKING_URI to another store, such as sqlite:///mlflow.db"
     with translate_errors(f"the tracking store {uri} cannot be used", remedy):
+        _check_database(uri)
         if tracking_uri:
             mlflow.set_tracking_uri(tracking_uri)
         client = MlflowClient(uri)
         with _few_retries():
             client.search_experiments(max_results=1)
     return client
+
+
+def _check_database(uri: str) -> None:
+    """Connect to a database once: MLflow repeats it for two minutes, and logs each attempt.
+
+    Raises:
+        SQLAlchemyError, OSError, ImportError: the database cannot be used, or its driver is missing.
+    """
+    if uri in _usable or get_uri_scheme(uri) not in DATABASE_ENGINES:
+        return
+    url = sqlalchemy.make_url(uri)
+    if url.database and url.get_backend_name() == "sqlite":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        sqlalchemy.inspect(connection).get_table_names()
+    _usable.add(uri)
 
 
 @contextmanager
@@ -64,27 +98,32 @@ def _few_retries() -> Iterator[None]:
 
 def silence_mlflow() -> None:
     """Turn off MLflow's log messages and hints in this process; its errors are still raised."""
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it logs errors that it also raises
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else two lines at the end of each run
 
 
 @contextmanager
 def translate_errors(failure: str, remedy: str) -> Iterator[None]:
-    """Replace errors of MLflow by a `TrackingError` with the cause and a remedy.
+    """Replace every error of MLflow and of what it uses by a `TrackingError` with the cause and a remedy.
+
+    No message contains the user name or the password of an address.
 
     Args:
         failure: what failed, such as "cannot read run 'x'".
         remedy: what to do.
     Raises:
-        TrackingError: MLflow raised an error, or its server does not respond or denies access.
+        TrackingError: the address is invalid, a driver is missing, or the store fails, does not respond or denies
+            access.
     """
     try:
         yield
-    except (MlflowException, OSError) as error:
-        reason = str(error).rstrip(".")
+    except MetaoptError:
+        raise
+    except (*_STORE_ERRORS, OSError, ImportError, ValueError) as error:
         default = f"the store to be reachable and the name to exist; {remedy}"
         expected = _ACCESS_ERRORS.get(getattr(error, "error_code", ""), default)
-        raise TrackingError(f"{failure}: {reason}. Expected {expected}") from error
+        message = f"{without_password(failure)}: {reason_of(error)}. Expected {without_password(expected)}"
+        raise TrackingError(message) from _cause(error)
 
 
 @contextmanager
@@ -96,11 +135,22 @@ def translate_store_errors(client: MlflowClient) -> Iterator[None]:
     """
     try:
         yield
-    except MlflowException as error:
+    except _STORE_ERRORS as error:
         raise TrackingError(
-            f"the tracking store {client.tracking_uri} failed: {str(error).rstrip('.')}. Expected it to respond until "
-            "the run ends; check the store and run again: local files are kept"
-        ) from error
+            f"the tracking store {without_password(client.tracking_uri)} failed: {reason_of(error)}. Expected it to "
+            "respond until the run ends; check the store and run again: local files are kept"
+        ) from _cause(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of a store's error in one line, shortened, without user names and passwords."""
+    line = without_password(" ".join(str(error).split())).rstrip(".") or type(error).__name__
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} …"
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The error for a stack trace; None if that would show a password."""
+    return error if without_password(str(error)) == str(error) else None
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run:
@@ -109,41 +159,51 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
     Raises:
         TrackingError: the store has no such run.
     """
-    remedy = f"find the ID in `mlflow ui`; the current store is {client.tracking_uri} (set by MLFLOW_TRACKING_URI)"
+    store = without_password(client.tracking_uri)
+    remedy = f"find the ID in `mlflow ui`; the current store is {store} (set by MLFLOW_TRACKING_URI)"
     with translate_errors(f"cannot read run {shown(run_id)}", remedy):
         return client.get_run(run_id)
 
 
-def default_experiment_name() -> str:
-    """The name of the experiment of new runs: MLFLOW_EXPERIMENT_NAME, or "metaopt" if that is not set."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "metaopt"
-
-
 def default_experiment(client: MlflowClient) -> str | None:
     """The ID of the experiment of new runs; None if it does not exist yet."""
-    name = default_experiment_name()
-    with translate_errors(f"cannot read the experiment {name!r}", "check the name and the store"):
-        found = client.get_experiment_by_name(name)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    with translate_errors("cannot read the experiment of new runs", "check the name and the store"):
+        if name is None and (chosen := _get_experiment_id_from_env()):
+            return str(chosen)
+        found = client.get_experiment_by_name(name or _DEFAULT_EXPERIMENT)
     return None if found is None else str(found.experiment_id)
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
+def experiment_id(client: MlflowClient, name: str | None) -> str:
     """Get the ID of an experiment (MLflow's term for a group of runs), which is created if missing.
 
+    Args:
+        name: None selects the experiment of `mlflow.set_experiment`, MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID, or
+            "metaopt" if none is set.
     Raises:
-        TrackingError: the experiment was deleted.
+        TrackingError: the experiment was deleted, or MLflow refuses its name.
     """
+    named = name or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if named is None and (chosen := _get_experiment_id_from_env()):  # MLflow also sets it for `set_experiment`
+        found = client.get_experiment(chosen)
+    else:
+        found = _named_experiment(client, check_experiment_name(named or _DEFAULT_EXPERIMENT))
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        raise TrackingError(
+            f"experiment {shown(found.name)} is deleted; expected an active one. Restore it with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another name"
+        )
+    return str(found.experiment_id)
+
+
+def _named_experiment(client: MlflowClient, name: str) -> Experiment:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            return client.get_experiment(client.create_experiment(name))
         except MlflowException:  # another process created it at the same time
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
-    if found.lifecycle_stage == LifecycleStage.DELETED:
-        raise TrackingError(
-            f"experiment {shown(name)} is deleted; expected an active one. Restore it with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another name"
-        )
-    return str(found.experiment_id)
+    return found

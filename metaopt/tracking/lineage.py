@@ -1,23 +1,33 @@
-"""Links between runs, the trajectories that they used, registered versions and evaluations."""
+"""Links between runs, the trajectories that they used, registered versions and evaluations.
 
+A link that the store does not accept is a warning: it only describes a run.
+"""
+
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric
 
+from ..core.errors import TrackingError
 from .connection import get_run, translate_errors
-from .runs import MlflowTracker
 from .tags import DESCRIPTION_TAG, EVALUATED_TAG, LONGEST_TAG, OPTIMIZER_RUNS_TAG, TRAJECTORY_RUNS_TAG
+from .tracker import MlflowTracker
 
 _LINKS_PER_LINE = 8
-_FIND_VERSION = "find the version in `mlflow ui`"
+
+log = logging.getLogger(__name__)
 
 
 def run_link(client: MlflowClient, run_id: str) -> str:
-    """A Markdown link to the page of a run, relative to the MLflow UI."""
-    info = get_run(client, run_id).info
+    """A Markdown link to the page of a run, relative to the MLflow UI; the ID alone if the store does not respond."""
+    try:
+        info = get_run(client, run_id).info
+    except TrackingError:
+        return f"run `{run_id}`"
     return f"[{info.run_name}](#/experiments/{info.experiment_id}/runs/{run_id})"
 
 
@@ -31,23 +41,24 @@ def link_trajectories(tracker: MlflowTracker, run_ids: Sequence[str]) -> None:
 
     Runs that the store does not have, as for trajectories that were copied from another machine, are left out.
     """
-    client = tracker.client
-    unique = [run_id for run_id in dict.fromkeys(run_ids) if tracker.has_run(run_id)]
-    if not unique:
-        return
-    tracker.tags({TRAJECTORY_RUNS_TAG: ",".join(unique)})
-    links = ", ".join(run_link(client, run_id) for run_id in unique[:_LINKS_PER_LINE])
-    omitted = len(unique) - _LINKS_PER_LINE
-    more = f" and {omitted} more (tag `{TRAJECTORY_RUNS_TAG}`)" if omitted > 0 else ""
-    tracker.describe(links=f"Trajectories of: {links}{more}")
-    link = run_link(client, tracker.run_id)
-    for run_id in unique:
-        _add_user(client, run_id, tracker.run_id, link)
+    with _describing("the links to trajectories"):
+        client = tracker.client
+        unique = [run_id for run_id in dict.fromkeys(run_ids) if tracker.has_run(run_id)]
+        if not unique:
+            return
+        tracker.tags({TRAJECTORY_RUNS_TAG: ",".join(unique)})
+        links = ", ".join(run_link(client, run_id) for run_id in unique[:_LINKS_PER_LINE])
+        omitted = len(unique) - _LINKS_PER_LINE
+        more = f" and {omitted} more (tag `{TRAJECTORY_RUNS_TAG}`)" if omitted > 0 else ""
+        tracker.describe(links=f"Trajectories of: {links}{more}")
+        link = run_link(client, tracker.run_id)
+        for run_id in unique:
+            _add_user(client, run_id, tracker.run_id, link)
 
 
 def link_evaluation(tracker: MlflowTracker, name: str, version: int) -> None:
     """Link an evaluation with the registered version that it evaluates."""
-    with translate_errors(f"cannot link {name} version {version}", _FIND_VERSION):
+    with _describing(f"the links to {name} version {version}"):
         tracker.tags({EVALUATED_TAG: f"models:/{name}/{version}"})
         model_id = logged_model_id(tracker.client, name, version)
         if model_id:
@@ -58,7 +69,7 @@ def log_evaluation_metrics(
     tracker: MlflowTracker, name: str, version: int, figures: Mapping[str, float], step: int
 ) -> None:
     """Log the main figures of an evaluation as metrics of the evaluated version's logged model."""
-    with translate_errors(f"cannot link {name} version {version}", _FIND_VERSION):
+    with _describing(f"the links to {name} version {version}"):
         model_id = logged_model_id(tracker.client, name, version)
         now = int(time.time() * 1000)
         if model_id:
@@ -68,7 +79,7 @@ def log_evaluation_metrics(
 
 def link_version(tracker: MlflowTracker, name: str, version: int) -> None:
     """Make a registered version an output of a run, in addition to the child run that registered it."""
-    with translate_errors(f"cannot link {name} version {version}", _FIND_VERSION):
+    with _describing(f"the links to {name} version {version}"):
         model_id = logged_model_id(tracker.client, name, version)
         if model_id:
             tracker.client.log_outputs(tracker.run_id, [LoggedModelOutput(model_id, step=0)])
@@ -78,6 +89,15 @@ def logged_model_id(client: MlflowClient, name: str, version: int) -> str | None
     """ID of the logged model of a registered version; None if the version has another source."""
     source = client.get_model_version(name, str(version)).source or ""
     return source.removeprefix("models:/") if source.startswith("models:/m-") else None
+
+
+@contextmanager
+def _describing(what: str) -> Iterator[None]:
+    try:
+        with translate_errors(f"{what} cannot be stored", "add them in `mlflow ui`"):
+            yield
+    except TrackingError as error:
+        log.warning("%s", error)
 
 
 def _add_user(client: MlflowClient, run_id: str, user: str, link: str) -> None:

@@ -24,9 +24,9 @@ from .artifacts import CHECKPOINTS, resolve_checkpoint
 from .cards import describe_champion, describe_version, version_card, with_evaluation
 from .connection import MISSING, connect, translate_errors
 from .lineage import run_link
-from .runs import MlflowTracker
 from .shipping import copy_package, requirements
 from .signature import example, metadata, signature
+from .tracker import MlflowTracker
 
 OLD_MODEL_NAME = "metaopt-perceiver"
 """Name of the registered model of metaopt 0.1, for all tasks and networks."""

@@ -35,3 +35,18 @@ CARD_TAG = "metaopt.card"
 
 LONGEST_TAG = 5000
 """Maximum length of a tag's value in every store [characters]."""
+
+KEY_TAG = "metaopt.key"
+"""In a child run: finds the run if the store's answer to its creation was lost."""
+
+HOST_TAG = "metaopt.host"
+"""Name of the machine that wrote a run."""
+
+PROCESS_TAG = "metaopt.process"
+"""The process that wrote a run, as in `metaopt.core.process_identity`."""
+
+CLOSED_BY_TAG = "metaopt.closed_by"
+"""In a run whose process was gone: the run that set its status."""
+
+UNSENT_TAG = "metaopt.unsent"
+"""In a run that the store did not completely accept: the local folder with the rest, for `metaopt upload`."""

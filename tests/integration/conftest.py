@@ -27,6 +27,7 @@ SMALLER = {
     "register": "",
     "generate": "",
     "list": "",
+    "upload": "",
 }
 """Flags that make each command cheap; the last of two equal flags wins."""
 

@@ -61,19 +61,26 @@ def default_handlers():
         signal.signal(signum, handler)
 
 
+def end_by(first, further, reached):
+    """A block that a signal ends, and whose end receives further ones."""
+    with terminable():
+        try:
+            send_all(first)
+        finally:
+            for signum in further:
+                send_all(signum)
+                reached.append(signum)
+
+
 @pytest.mark.parametrize("further", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     ("first", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
 )
 def test_further_signals_do_not_interrupt_the_end(default_handlers, first, code, further):
-    ended = []
-    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised, terminable():
-        try:
-            send_all(first)
-        finally:
-            send_all(further, further, further)
-            ended.append(True)
-    assert ended
+    reached = []
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
+        end_by(first, [further] * 3, reached)
+    assert reached == [further] * 3
     assert getattr(raised.value, "code", None) == code
     assert signals.ended_by_signal(raised.value)
 
@@ -81,26 +88,25 @@ def test_further_signals_do_not_interrupt_the_end(default_handlers, first, code,
 def test_the_third_signal_interrupts_an_end_that_takes_long(default_handlers, monkeypatch):
     monkeypatch.setattr(signals, "FORCED_AFTER", 0.0)
     reached = []
-    with pytest.raises(SystemExit), terminable():
-        try:
-            send_all(signal.SIGINT)
-        finally:
-            send_all(signal.SIGINT)
-            reached.append("after the second")
-            send_all(signal.SIGTERM)
-            reached.append("after the third")
-    assert reached == ["after the second"]
+    with pytest.raises(SystemExit):
+        end_by(signal.SIGINT, [signal.SIGINT, signal.SIGTERM], reached)
+    assert reached == [signal.SIGINT]
+
+
+def hold(signum, reached):
+    with terminable():
+        with held() as waiting:
+            reached.append(waiting())
+            send_all(signum)
+            reached.append(waiting())
+        reached.append("after the block")
 
 
 def test_a_held_signal_is_raised_after_the_block(default_handlers):
     reached = []
-    with pytest.raises(KeyboardInterrupt), terminable():
-        with held() as waiting:
-            assert not waiting()
-            send_all(signal.SIGINT)
-            reached.append(waiting())
-        reached.append("after the block")
-    assert reached == [True]
+    with pytest.raises(KeyboardInterrupt):
+        hold(signal.SIGINT, reached)
+    assert reached == [False, True]
 
 
 def test_handlers_of_the_application_and_ignored_signals_stay(default_handlers):

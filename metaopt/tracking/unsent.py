@@ -1,0 +1,98 @@
+"""Writes that a tracking store did not accept: a folder `unsent/<run>` keeps them until `metaopt upload` sends them."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+from ..core.errors import TrackingError
+from ..weights.atomic import write_text
+from .addresses import without_password
+from .connection import connect, translate_errors
+from .operations import Operation, RunIds, UploadFile
+from .tags import UNSENT_TAG
+
+UNSENT = "unsent"
+"""Folder in the working directory, with one folder per run."""
+
+_OPERATIONS = "operations.jsonl"
+_SCHEMA = 1
+
+
+def save_unsent(operations: Sequence[Operation], run: str, tracking_uri: str, run_ids: RunIds) -> Path:
+    """Keep operations in order, with the texts and figures that they upload. Files of the training stay in their place.
+
+    Returns: the folder.
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = Path(UNSENT, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {"schema": _SCHEMA, "tracking_uri": without_password(tracking_uri), "run_ids": dict(run_ids)}
+    lines = [json.dumps(header)]
+    for operation in operations:
+        if isinstance(operation, UploadFile):
+            source = Path(operation.path)
+            kept = folder / source.parent.name / source.name
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, kept)
+            operation = replace(operation, path=kept.relative_to(folder).as_posix())
+        lines.append(operation.json())
+    write_text(folder / _OPERATIONS, "\n".join(lines) + "\n")
+    return folder
+
+
+def upload_unsent(folder: Path) -> int:
+    """Send the writes of a folder to the tracking store, in order, and remove the folder.
+
+        from pathlib import Path
+        from metaopt.tracking import upload_unsent
+
+        for folder in Path("unsent").glob("*"):
+            upload_unsent(folder)
+
+    Returns: the number of writes.
+    Raises:
+        TrackingError: the folder has no unsent writes, or the store does not accept them; they stay in the folder.
+    """
+    header, operations = _read(folder)
+    current = mlflow.get_tracking_uri()
+    uri = header["tracking_uri"]
+    client = connect(None if without_password(current) == uri else uri)
+    run_ids: RunIds = dict(header["run_ids"])
+    _check_paths(folder, operations)
+    with translate_errors(f"cannot send {folder}", "try again when the store accepts writes; the folder is kept"):
+        for operation in operations:
+            if isinstance(operation, UploadFile):
+                operation = replace(operation, path=str(folder / operation.path))
+            operation.apply(client, run_ids)
+        for run in {operation.run_id(run_ids) for operation in operations}:
+            if UNSENT_TAG in client.get_run(run).data.tags:
+                client.delete_tag(run, UNSENT_TAG)
+    shutil.rmtree(folder)
+    return len(operations)
+
+
+def _check_paths(folder: Path, operations: Sequence[Operation]) -> None:
+    uploads = [operation for operation in operations if isinstance(operation, UploadFile)]
+    outside = [each.path for each in uploads if not (folder / each.path).resolve().is_relative_to(folder.resolve())]
+    if outside:
+        raise TrackingError(f"{folder} names the file {outside[0]!r}; expected only files inside the folder")
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[Operation]]:
+    try:
+        header, *lines = (folder / _OPERATIONS).read_text(encoding="utf-8").splitlines()
+        values = json.loads(header)
+        if values["schema"] != _SCHEMA or not isinstance(values["run_ids"], dict):
+            raise ValueError(f"schema {values['schema']}")
+        return values, [Operation.from_json(line) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrackingError(
+            f"{folder} has no unsent writes ({type(error).__name__}: {error}); expected a folder such as "
+            f"{UNSENT}/<run ID> that a run named when it ended"
+        ) from error
