@@ -19,7 +19,5 @@ def command(folders: tuple[Path, ...]) -> None:
 
     chosen = folders or tuple(sorted(Path(UNSENT).glob("*")))
     counts = {str(folder): upload_unsent(folder) for folder in chosen}
-    sent = {folder: f"{count} writes" for folder, count in counts.items()} or {
-        "nothing to send": f"no folder in {UNSENT}/"
-    }
-    show(Result({"sent": counts}, sent), "upload")
+    lines = {folder: f"{count} writes sent" for folder, count in counts.items()}
+    show(Result({"sent": counts}, lines or {"nothing to send": f"no folder in {UNSENT}/"}), "upload")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import sqlalchemy
@@ -72,8 +73,17 @@ def _check_database(uri: str) -> None:
 
     Raises:
         SQLAlchemyError, OSError, ImportError: the database cannot be used, or its driver is missing.
+        TrackingError: MLflow would misread the name of the working directory, where it puts files.
     """
-    if uri in _usable or get_uri_scheme(uri) not in DATABASE_ENGINES:
+    if get_uri_scheme(uri) not in DATABASE_ENGINES:
+        return
+    folder = str(Path.cwd())
+    if unquote(folder) != folder:
+        raise TrackingError(
+            f"the working directory is {folder}; MLflow would put files into {unquote(folder)}. Expected no "
+            "percent sign with two hexadecimal digits: rename the folder, or set MLFLOW_TRACKING_URI to a server"
+        )
+    if uri in _usable:
         return
     url = sqlalchemy.make_url(uri)
     if url.database and url.get_backend_name() == "sqlite":
