@@ -23,7 +23,7 @@ _MISSING_VALUES = ("", "na", "n/a", "nan", "null", "none")
 _WHOLE = re.compile(r"\s*[+-]?(\d+)(\.0*)?\s*")
 _UNNAMED = re.compile(r"|unnamed: \d+(\.\d+)?", re.IGNORECASE)  # "Unnamed: 0" is pandas's name for a column without one
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_EXPECTED = "expected comma-separated values in UTF-8 with column names in the first line"
+_EXPECTED = "comma-separated values in UTF-8 with column names in the first line"
 
 
 class Table(NamedTuple):
@@ -168,9 +168,9 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             reader = csv.reader(_checked(file), strict=True)
             yield from ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
     except OSError as error:
-        raise TaskDataError(f"cannot read {path}: {error.strerror}; {_EXPECTED}. Check data_dir") from error
+        raise TaskDataError(f"cannot read {path}: {error.strerror}; expected {_EXPECTED}. Check data_dir") from error
     except (UnicodeError, csv.Error) as error:
-        raise TaskDataError(f"{path} is not a valid CSV file ({error}); {_EXPECTED}") from error
+        raise TaskDataError(f"{path} is not a valid CSV file ({error}); expected {_EXPECTED}") from error
 
 
 def _checked(file: TextIO) -> Iterator[str]:

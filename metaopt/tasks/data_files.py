@@ -6,7 +6,6 @@ Only regular files are ever opened. What a folder contains besides them is count
 import codecs
 import io
 import logging
-import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from ..core.errors import TaskDataError
+from ..core.errors import FileFormatError, TaskDataError
+from ..weights.regular import opened
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,6 @@ _SYSTEM_NAMES = frozenset(
 """Names in lower case that operating systems and network storage give to their own files and folders."""
 
 _SYSTEM_FOLDERS = (Path("/proc"), Path("/sys"))  # regular files by their mode, but reading one may block or never end
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-)
 _BYTE_ORDER_MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -112,29 +105,23 @@ def find_files(folders: Sequence[Path], suffixes: Sequence[str], *, deep: bool =
     return [_search(folder, suffixes, deep, read) for folder in folders]
 
 
-def open_file(path: Path, expected: str) -> BinaryIO:
+@contextmanager
+def open_file(path: Path, expected: str) -> Iterator[BinaryIO]:
     """Open a regular file to read its bytes.
 
     Args:
-        expected: what the file should be, for the message.
+        expected: what the file should be, for the message ("an image file").
     Raises:
         TaskDataError: the file is missing or unreadable, is a folder, a device, a pipe or a socket, or belongs to the
             system (/proc, /sys).
     """
+    if _is_of_system(path):
+        raise TaskDataError(f"cannot read {path}: it is a file of the system; expected {expected}. Check data_dir")
     try:
-        _check_regular(path, path.stat().st_mode, expected)
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - Path.open takes no opener
-    except TaskDataError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError, a NUL a ValueError
-        reason = getattr(error, "strerror", None) or error
-        raise TaskDataError(f"cannot read {path}: {reason}; {expected}. Check data_dir") from error
-    try:
-        _check_regular(path, os.fstat(file.fileno()).st_mode, expected)  # it may have been exchanged in between
-    except TaskDataError:
-        file.close()
-        raise
-    return file
+        with opened(path, expected) as (file, _):
+            yield file
+    except FileFormatError as error:
+        raise TaskDataError(f"{error}. Check data_dir") from error
 
 
 @contextmanager
@@ -224,13 +211,9 @@ def _is_read(target: Path, is_folder: bool, read: set[Path]) -> bool:
     )
 
 
-def _check_regular(path: Path, mode: int, expected: str) -> None:
-    kind = next((name for matches, name in _KINDS if matches(mode)), None)
-    if any(path.resolve().is_relative_to(folder) for folder in _SYSTEM_FOLDERS):
-        kind = kind or "a file of the system"
-    if kind:
-        raise TaskDataError(f"{path} is {kind}; {expected}. Check data_dir")
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def _is_of_system(path: Path) -> bool:
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a long name, a loop of links, a NUL character: cannot be opened
+        return False
+    return any(resolved.is_relative_to(folder) for folder in _SYSTEM_FOLDERS)

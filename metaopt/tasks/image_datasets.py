@@ -134,7 +134,8 @@ def _check_files(folder: Path) -> None:
     if folder.is_dir():
         for path in sorted(folder.iterdir()):
             if not path.is_dir():
-                open_file(path, "expected a file of the data set").close()
+                with open_file(path, "a file of the data set"):
+                    pass
 
 
 @contextmanager

@@ -33,7 +33,7 @@ _WHOLE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's convert() wo
 _WHOLE_RANGES = tuple((0.0, 2.0**bits - 1) for bits in (8, 10, 12, 14, 16))
 _FLOAT_RANGES = ((0.0, 1.0), (-1.0, 1.0), *_WHOLE_RANGES)
 _DARKEST = 63  # of 255; where all upper bytes are below, values of 16 bits are most likely of 14 or fewer
-_EXPECTED = "expected an image file"
+_EXPECTED = "an image file"
 
 
 Kind = Literal["whole", "floats", "upper"]

@@ -13,7 +13,7 @@ from .cache import CacheEntry, cache_key, cached
 from .data_files import find_files, open_text, report
 from .language_model import CorpusConfig, LanguageModel
 
-_EXPECTED = "expected a text file in UTF-8, or a folder of *.txt files"
+_EXPECTED = "a text file in UTF-8, or a folder of *.txt files"
 _TINY_STORIES = "roneneldan/TinyStories"
 _TIMEOUT = 10  # seconds to wait for the Hugging Face Hub
 
@@ -42,7 +42,7 @@ class Text(LanguageModel):
         self.notes = report(notes)
         with error_source(config.data_dir):
             if not text.strip():
-                raise TaskDataError(f"no text in it; {_EXPECTED}")
+                raise TaskDataError(f"no text in it; expected {_EXPECTED}")
             super().__init__(text, config)
 
 
@@ -73,7 +73,7 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         return [path], []
     (found,) = find_files([path], [".txt"], deep=False)
     if not found.files:
-        raise TaskDataError(f"{path} holds no *.txt files; {_EXPECTED}. Check data_dir")
+        raise TaskDataError(f"{path} holds no *.txt files; expected {_EXPECTED}. Check data_dir")
     return found.files, found.notes(str(path))
 
 
@@ -84,14 +84,14 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise TaskDataError(
             f"{path} is not {error.encoding.upper()}: byte {error.start} (0x{error.object[error.start]:02x}) cannot be "
-            f"decoded; {_EXPECTED}. Convert it, for example with iconv"
+            f"decoded; expected {_EXPECTED}. Convert it, for example with iconv"
         ) from error
     except OSError as error:
-        raise TaskDataError(f"cannot read {path}: {error.strerror}; {_EXPECTED}. Check data_dir") from error
+        raise TaskDataError(f"cannot read {path}: {error.strerror}; expected {_EXPECTED}. Check data_dir") from error
     if (position := text.find("\0")) >= 0:
         raise TaskDataError(
             f"{path} contains a NUL character (number {position}): it is no text, or UTF-16 without a byte order mark; "
-            f"{_EXPECTED}. Convert it, for example with iconv"
+            f"expected {_EXPECTED}. Convert it, for example with iconv"
         )
     return text
 

@@ -12,6 +12,14 @@ from ..core.errors import FileFormatError
 MAX_TEXT = 32 * 2**20
 """Largest JSON text or header that is read [bytes]."""
 
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
 
 @contextmanager
 def opened(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
@@ -24,16 +32,16 @@ def opened(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         FileFormatError: the file cannot be opened, or is a folder, a device, a pipe or a socket.
     """
     try:
+        _check_regular(path, path.stat(), expected)  # opening a device can have effects of its own
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # opening a pipe must not wait
-    except (OSError, ValueError) as error:
+    except FileFormatError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         reason = getattr(error, "strerror", None) or error
         raise FileFormatError(f"cannot read {path}: {reason}; expected {expected}") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, a pipe or a socket"
-        raise FileFormatError(f"cannot read {path}: it is {kind}; expected {expected}")
     with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        _check_regular(path, status, expected)  # it may have been exchanged in between
         yield file, status.st_size
 
 
@@ -50,3 +58,9 @@ def read_text(path: Path, expected: str, limit: int = MAX_TEXT) -> str:
             return file.read(limit).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"cannot read {path}: {error}; expected {expected}") from error
+
+
+def _check_regular(path: Path, status: os.stat_result, expected: str) -> None:
+    kind = next((name for matches, name in _KINDS if matches(status.st_mode)), None)
+    if kind:
+        raise FileFormatError(f"cannot read {path}: it is {kind}; expected {expected}")

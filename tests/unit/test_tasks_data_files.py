@@ -118,24 +118,25 @@ def test_devices_pipes_and_sockets_are_counted(folder, monkeypatch):
 
 def test_only_regular_files_are_opened(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    kinds = ["a named pipe", "a socket", "a device", "a folder", "a file of the system"]
+    kinds = ["a pipe", "a socket", "a device", "a folder", "a file of the system"]
     for path, kind in zip([*special(folder), folder, Path("/proc/version")], kinds, strict=True):
-        with pytest.raises(TaskDataError, match=f"{path} is {kind}; expected text"):
-            open_file(path, "expected text")
+        with pytest.raises(TaskDataError, match=f"{path}: it is {kind}; expected text"), open_file(path, "text"):
+            pass
 
 
 def test_a_file_that_is_exchanged_for_a_pipe_is_not_opened(folder, monkeypatch):
     os.mkfifo(folder / "pipe.txt")
     regular = (folder / "1.txt").stat()
     monkeypatch.setattr(Path, "stat", lambda *_, **__: regular)
-    with pytest.raises(TaskDataError, match="a named pipe"):
-        open_file(folder / "pipe.txt", "expected text")
+    with pytest.raises(TaskDataError, match="a pipe"), open_file(folder / "pipe.txt", "text"):
+        pass
 
 
 @pytest.mark.parametrize("name", ["nowhere.txt", "1.txt/inside", "x" * 300, "nul\0byte"])
 def test_a_missing_file_is_an_error_of_the_data(folder, name):
-    with pytest.raises(TaskDataError, match=r"cannot read .*; expected text\. Check data_dir"):
-        open_file(folder / name, "expected text")
+    message = r"cannot read .*; expected text\. Check data_dir"
+    with pytest.raises(TaskDataError, match=message), open_file(folder / name, "text"):
+        pass
 
 
 @pytest.mark.parametrize("link", [".", "a"])
@@ -149,5 +150,5 @@ def test_folders_that_overlap_are_refused(folder, tmp_path, link):
 def test_a_byte_order_mark_states_the_encoding(folder, encoding):
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     (folder / "1.txt").write_bytes((mark + "für\r\nmich").encode(encoding))
-    with open_text(folder / "1.txt", "expected text") as file:
+    with open_text(folder / "1.txt", "text") as file:
         assert file.read() == "für\r\nmich"

@@ -204,7 +204,7 @@ def test_a_file_that_is_not_a_table_is_refused_with_the_reason(tmp_path, content
 
 
 def test_a_folder_is_no_table(tmp_path):
-    with pytest.raises(TaskDataError, match="is a folder; expected comma-separated values"):
+    with pytest.raises(TaskDataError, match="it is a folder; expected comma-separated values"):
         load_task("csv", data_dir=tmp_path, label="b")
 
 
