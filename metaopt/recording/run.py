@@ -4,7 +4,6 @@ A run is a generator of training steps. The caller executes each step, separatel
 runs, and sends the loss back to the generator.
 """
 
-import json
 import logging
 import math
 from collections.abc import Generator, Mapping
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
+from typing import Any
 
 from ..core.devices import device_name, find_device
 from ..core.errors import Diverged
@@ -22,11 +22,10 @@ from ..figures import line_chart
 from ..optimizers import evaluation_mode
 from ..tasks import Task
 from ..tasks.measure import measure
-from ..trajectories import TASK_FILE, Recorder, Trajectory
+from ..trajectories import Recorder, Trajectory, write_task
 from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT
 from ..trajectories.recording import read_run_id, write_run_id
-from ..weights.atomic import write_text
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
 from .state import Step, TargetTrainingState
@@ -144,7 +143,7 @@ class _TargetRun:
                 if state.epoch % config.checkpoint_every == 0 or state.epoch == config.epochs:
                     recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
                     state.save(self.checkpoint, self.settings)
-        write_text(self.folder / TASK_FILE, self._task_facts())
+        write_task(self.folder, self._task_facts())
 
     def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:
         """Train for one epoch and record snapshots; returns the mean training loss."""
@@ -180,10 +179,9 @@ class _TargetRun:
         with evaluation_mode(state.optimizer):
             recorder.record(state.model, state.step, state.epoch, losses, state.ema_weights())
 
-    def _task_facts(self) -> str:
+    def _task_facts(self) -> dict[str, Any]:
         deviation = self.state.loss_changes.standard_deviation
-        facts = replace(self.state.task.describe(), loss_change_std=deviation)
-        return json.dumps(facts.to_mapping(), indent=2) + "\n"
+        return replace(self.state.task.describe(), loss_change_std=deviation).to_mapping()
 
     def _upload(self) -> None:
         """Upload the trajectory, and log a figure of its losses and a summary."""

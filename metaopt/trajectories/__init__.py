@@ -4,7 +4,8 @@ from .dataset import WeightPair, WeightTrajectoryDataset, split_by_run
 from .recorder import SNAPSHOT_DTYPES, Recorder
 from .run_folder import check_run_name, claim_run_folder
 from .snapshots import Segment, Snapshot
-from .trajectory import TASK_FILE, Trajectory, find_trajectories
+from .task_file import TASK_FILE, write_task
+from .trajectory import Trajectory, find_trajectories
 
 __all__ = [
     "SNAPSHOT_DTYPES",
@@ -19,4 +20,5 @@ __all__ = [
     "claim_run_folder",
     "find_trajectories",
     "split_by_run",
+    "write_task",
 ]

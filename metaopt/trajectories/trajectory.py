@@ -1,7 +1,6 @@
 """Trajectories: the recorded snapshots of one training run, oldest first."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -17,12 +16,9 @@ from ..core.text import shown
 from ..weights.building import check_finite
 from ..weights.files import digest_of, files_of, read_digest, read_tensors
 from ..weights.layout import Layout
-from ..weights.regular import read_text
 from .recorder import FROZEN, SNAPSHOT
 from .snapshots import SNAPSHOT_FILES, Segment, Snapshot, natural_sort_key, read_snapshots
-
-TASK_FILE = "task.json"
-"""Name of the file in a trajectory folder that describes the task."""
+from .task_file import TASK_FILE, read_task
 
 
 class Trajectory:
@@ -141,7 +137,7 @@ class Trajectory:
             FileFormatError: the file is damaged.
         """
         path = self.folder / TASK_FILE
-        return _json_object(path) if os.path.lexists(path) else None
+        return read_task(path) if os.path.lexists(path) else None
 
     def files(self) -> list[Path]:
         """The paths of all files of the trajectory, including shards, in a fixed order.
@@ -214,15 +210,3 @@ def _visible(folder: Path, pattern: str) -> Iterator[Path]:
     for path in folder.glob(pattern):
         if not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield path
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(read_text(path, "a JSON object"))
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"cannot read {path}: {error}; copy the file again, or record the run again") from error
-    if not isinstance(value, dict):
-        raise FileFormatError(
-            f"{path} contains a JSON {type(value).__name__}; expected a JSON object. Copy the file again"
-        )
-    return value

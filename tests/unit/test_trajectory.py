@@ -1,5 +1,6 @@
 """Trajectories are recorded by name, read as flat vectors, and checked for consistency."""
 
+import json
 import shutil
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 from torch import nn
 
 from metaopt.core.errors import Diverged, FileFormatError, LayoutMismatch, TrajectoryError
-from metaopt.trajectories import TASK_FILE, Recorder, Trajectory, WeightTrajectoryDataset, find_trajectories
+from metaopt.trajectories import (
+    TASK_FILE,
+    Recorder,
+    Trajectory,
+    WeightTrajectoryDataset,
+    find_trajectories,
+    write_task,
+)
+from metaopt.trajectories.task_file import read_task
 from metaopt.weights.files import files_of, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
 from metaopt.weights.model_files import load_model_weights
@@ -116,6 +125,31 @@ def test_damaged_facts_of_the_task_are_rejected(tmp_path, content):
     (tmp_path / TASK_FILE).write_bytes(content)
     with pytest.raises(FileFormatError, match=r"task\.json"):
         _ = Trajectory.open(tmp_path).task
+
+
+FACTS = {"kind": "ä", "baseline_loss": 2.5e-07, "loss_change_std": None, "metrics": ["accuracy"], "notes": []}
+
+
+def test_every_flipped_bit_in_the_facts_of_the_task_is_noticed(tmp_path):
+    record(tmp_path)
+    write_task(tmp_path, FACTS)
+    assert Trajectory.open(tmp_path).task == FACTS
+    data = (tmp_path / TASK_FILE).read_bytes()
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        (tmp_path / TASK_FILE).write_bytes(changed)
+        with pytest.raises(FileFormatError, match=r"task\.json"):
+            read_task(tmp_path / TASK_FILE)
+
+
+@pytest.mark.parametrize("change", [{"target_loss": 9.0}, {"baseline_loss": 2.5}, {"notes": None}])
+def test_changed_facts_of_the_task_are_rejected(tmp_path, change):
+    write_task(tmp_path, FACTS)
+    facts = json.loads((tmp_path / TASK_FILE).read_text())
+    (tmp_path / TASK_FILE).write_text(json.dumps(facts | change, indent=2) + "\n")
+    with pytest.raises(FileFormatError, match="do not match its sha256"):
+        read_task(tmp_path / TASK_FILE)
 
 
 def test_a_trajectory_may_begin_at_a_later_step(tmp_path):

@@ -1,0 +1,54 @@
+"""`task.json`: the facts of a trajectory's task, sealed with a sha256 like the other files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import FileFormatError
+from ..weights.atomic import write_text
+from ..weights.files import digest_of
+from ..weights.regular import read_text
+
+TASK_FILE = "task.json"
+"""Name of the file in a trajectory folder that describes the task."""
+
+_DIGEST = "sha256"
+_UNSEALED = {"kind", "topology", "baseline_loss", "target_loss", "metrics", "loss_change_std"}  # of version 0.1.0
+
+
+def write_task(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of a task beside the snapshots.
+
+    Args:
+        facts: values that JSON can represent.
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    write_text(folder / TASK_FILE, _text({**facts, _DIGEST: digest_of({}, facts)}))
+
+
+def read_task(path: Path) -> dict[str, Any]:
+    """Read the facts of a task, without the digest.
+
+    Raises:
+        FileFormatError: the file is damaged, or is no JSON object.
+    """
+    text = read_text(path, "a JSON object")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"cannot read {path}: {error}; copy the file again, or record the run again") from error
+    if not isinstance(value, dict):
+        raise FileFormatError(
+            f"{path} contains a JSON {type(value).__name__}; expected a JSON object. Copy the file again"
+        )
+    facts = {name: each for name, each in value.items() if name != _DIGEST}
+    sealed = digest_of({}, facts) == value.get(_DIGEST) and _text(value) == text
+    if not (sealed or value.keys() <= _UNSEALED):
+        raise FileFormatError(f"{path} is damaged: its contents do not match its sha256; copy the file again")
+    return facts
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
