@@ -66,7 +66,7 @@ class RunSetup:
     def __init__(self, config: EvaluateConfig, task: Task, seed: int, rate: Range | None = None) -> None:
         self.config, self.task, self.seed, self.device = config, task, seed, find_device(config.device)
         self.rate = config.rates[0] if rate is None else rate
-        self.lr = self.rate.at(float(torch.rand((), generator=generator(seed))))
+        self.lr = _draw(self.rate, seed)
         self.batchnorm_batches = [
             task.sample("train", config.batch_size, generator(seed, 2, k)).to(self.device)
             for k in range(_BATCHNORM_BATCHES)
@@ -194,6 +194,11 @@ def train_contender(
     points += [Point(step, math.nan, math.nan) for step in setup.config.measured_steps[len(points) :]]
     events = tuple(optimizer.events) if isinstance(optimizer, Nowcast) else ()
     return Curve(contender, setup.seed, tuple(points), events, str(setup.rate))
+
+
+def _draw(rate: Range, seed: int) -> float:
+    """The learning rate of a random seed."""
+    return rate.at(float(torch.rand((), generator=generator(seed))))
 
 
 def _timed_steps(

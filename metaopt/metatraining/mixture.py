@@ -102,16 +102,22 @@ def start_trainings(
         averaging: decay of the EMA of the weights that snapshots hold; 0 for the weights themselves.
         seed: random seed of initial weights, learning rates and batches.
     """
-    config, random = component.config, generator(seed)
-    positions = torch.rand(config.rows, dtype=torch.float64, generator=random).tolist()
-    seeds = torch.randint(2**31, (config.rows,), generator=random).tolist()
+    config = component.config
+    rates, seeds = _draw(config, generator(seed))
     return InnerTrainings(
         component.problem,
         torch.stack([component.problem.initial_weights(each) for each in seeds]),
-        torch.tensor([config.lr.at(position) for position in positions], device=component.problem.device),
+        torch.tensor(rates, device=component.problem.device),
         batch_size=config.batch_size,
         policy=policy,
         history=history,
         averaging=averaging,
         seed=seed,
     )
+
+
+def _draw(config: ComponentConfig, random: torch.Generator) -> tuple[list[float], list[int]]:
+    """The learning rate of each training, and the random seed of its initial weights."""
+    positions = torch.rand(config.rows, dtype=torch.float64, generator=random).tolist()
+    seeds = torch.randint(2**31, (config.rows,), generator=random).tolist()
+    return [config.lr.at(position) for position in positions], seeds

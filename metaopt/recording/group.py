@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.errors import InvalidConfig, MetaoptError
@@ -88,23 +89,28 @@ def take_steps(steps: Sequence[Step]) -> list[float]:
     """
     if len({len(step.batch.labels) for step in steps}) > 1 or len(steps) == 1:
         return [step.take() for step in steps]
-    states = [step.state for step in steps]
-    if isinstance(states[0].optimizer, torch.optim.LBFGS):
+    if isinstance(steps[0].state.optimizer, torch.optim.LBFGS):
         raise InvalidConfig(
             "LBFGS evaluates the loss several times per step, which batched training does not support. "
             "Set vectorize=1, or choose another base optimizer"
         )
+    return batched_step(steps).tolist()
+
+
+def batched_step(steps: Sequence[Step]) -> Float[Tensor, " networks"]:
+    """Take one step of several networks on their device, without waiting for it; returns the losses before the step."""
+    states = [step.state for step in steps]
     for state in states:
         state.model.train()
         state.optimizer.zero_grad()
     buffers = _stacked([dict(state.model.named_buffers()) for state in states])
     losses = _losses(steps, buffers)
     losses.sum().backward()
-    measured = losses.tolist()
+    measured = losses.detach()
     for state, loss, *values in zip(states, measured, *(buffer.unbind() for buffer in buffers.values()), strict=True):
         for name, value in zip(buffers, values, strict=True):
             state.model.get_buffer(name).copy_(value)
-        optimizer_step(state.optimizer, partial(float, loss))
+        optimizer_step(state.optimizer, partial(torch.clone, loss))
     return measured
 
 

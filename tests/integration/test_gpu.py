@@ -1,0 +1,96 @@
+"""Every phase on CUDA, by the command line. `pytest -m gpu` runs these tests alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaopt
+from metaopt.tasks.measure import measure
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
+]
+
+SMALL = "dim=16 num_latents=2 latent_dim=16 heads=2 hidden=16"
+RECORD = ["train-target", "--target-model", "MLP", "--target-options", "widths=[8]", "--epochs", 2, "--runs", 4]
+LEARN = ["train-optimizer", "--optimizer-options", SMALL, "--epochs", 1, "--pairs-per-epoch", 16,
+         "--model-name", "none"]  # fmt: skip
+EVALUATE = ["evaluate", "--steps", 80, "--seeds", 1, "--baselines", "all", "--cache-dir", "none"]
+
+
+@pytest.fixture(scope="module")
+def succeed(command_line):
+    def run(*arguments, device="cuda"):
+        result = command_line(*arguments, "--device", device)
+        assert result.exit_code == 0, result.output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def recorded(succeed):
+    """Four trajectories from CUDA and the same from the CPU."""
+    succeed(*RECORD, "--run-name", "cuda")
+    succeed(*RECORD, "--run-name", "cpu", device="cpu")
+    return metaopt.Trajectory.open("trajectories/cuda/seed_0"), metaopt.Trajectory.open("trajectories/cpu/seed_0")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(succeed, recorded):
+    succeed(*LEARN, "--run-name", "cuda", "--checkpoint-name", "learned")
+    return Path("checkpoints/learned/PerceiverOptimizer_epoch_0.safetensors")
+
+
+def test_a_random_seed_gives_the_same_training_up_to_rounding(recorded):
+    on_cuda, on_cpu = recorded
+    assert torch.equal(on_cuda.weights(0), on_cpu.weights(0))
+    torch.testing.assert_close(on_cuda.weights(-1), on_cpu.weights(-1), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("flags", [("--vectorize", 4), ("--workers", 2)])
+def test_several_networks_at_a_time(succeed, flags):
+    succeed(*RECORD, "--run-name", flags[0].strip("-"), *flags)
+
+
+def test_a_recording_of_cuda_is_resumed_on_the_cpu(succeed, recorded):
+    longer = [*RECORD, "--run-name", "cuda", "--resume", "true"]
+    longer[longer.index("--epochs") + 1] = 3
+    succeed(*longer, device="cpu")
+    assert metaopt.Trajectory.open("trajectories/cuda/seed_0").run == recorded[0].run
+
+
+@pytest.mark.parametrize(("first", "second"), [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_meta_training_is_resumed_on_another_device(succeed, recorded, first, second):
+    learn = [*LEARN, "--run-name", "cpu", "--checkpoint-name", f"{first} {second}"]
+    succeed(*learn, device=first)
+    folder = Path("checkpoints", f"{first} {second}")
+    succeed(*learn, "--resume-from", folder / "PerceiverOptimizer_epoch_0.safetensors", device=second)
+    assert (folder / "PerceiverOptimizer_epoch_1.safetensors").exists()
+
+
+def test_live_rounds(succeed):
+    mixture = 'mlp: {target_options: {widths: [8]}, lr: "1e-3:1e-2", rows: 2}'
+    Path("mixture.yaml").write_text(f"{mixture}\n", encoding="utf-8")
+    rounds = ["--rounds", 2, "--mixture", "mixture.yaml", "--inner-steps", 80, "--warm-up", 2, "--checkpoint-every", 1]
+    succeed(*LEARN, "--checkpoint-name", "live", *rounds)
+
+
+@pytest.mark.parametrize("target", ["MLP", "ConvNet"])
+def test_an_evaluation_with_its_diagnostics(succeed, checkpoint, target):
+    succeed(*EVALUATE, "--optimizer", checkpoint, "--target-model", target)
+
+
+def test_weights_are_generated(succeed, checkpoint):
+    generate = ["generate", "--optimizer", checkpoint, "--trajectory", "trajectories/cuda/seed_0", "--t-end", 100]
+    succeed(*generate, "--output", "next.safetensors")
+    task = metaopt.load_task("digits")
+    model = metaopt.get_target_model("MLP", task.model_facts, widths=(8,))
+    metaopt.load_model_weights(model, "next.safetensors")
+    batches = task.splits["validation"].in_order(500)
+    assert measure(model.cuda(), task, batches)["loss"] < 10
+
+
+def test_the_main_job(succeed):
+    succeed("main", "--runs", 4, "--target-epochs", 2, "--optimizer-epochs", 1, "--pairs-per-epoch", 16, "--steps", 40)
