@@ -24,7 +24,7 @@ from .memory import Memory
 from .model_state import ModelState, Saved, moved_by
 from .policy import NowcastEvent, NowcastPolicy, as_horizons
 from .proposals import Proposal, Proposals
-from .state import shift_copies, split_state, with_nowcast_state
+from .state import is_initialisation, shift_copies, split_state, with_nowcast_state
 from .wrapper import OptimizerWrapper
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,8 @@ class Nowcast(OptimizerWrapper):
             LayoutMismatch: the parameter groups are no longer the trainable parameters of the model; or a nowcast is
                 due, and some of these parameters were replaced, frozen or unfrozen.
         """
+        if is_initialisation(self.base):
+            return self.base.step(closure)
         self._follow_groups()
         # Not in the constructor: weights may be loaded after construction.
         if not len(self._history) and self.policy.snapshot_due(self.steps):

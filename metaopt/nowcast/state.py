@@ -58,3 +58,16 @@ def shift_copies(state: dict[str, Any], change: Tensor) -> None:
     for name in _COPIES_OF_WEIGHTS:
         if isinstance(copy := state.get(name), Tensor) and copy.shape == change.shape:
             copy += change.to(copy)
+
+
+def is_initialisation(base: torch.optim.Optimizer) -> bool:
+    """Whether the next step is no training step: the learning rate and all gradients are zero, and there is no state.
+
+    `torch.distributed.checkpoint` takes such a step before it saves or loads, so that the base optimizer creates its
+    state. One without a state, such as SGD without momentum, gets it each time.
+    """
+    if base.state or any(bool(group.get("lr", 1)) for group in base.param_groups):
+        return False
+    found = [parameter.grad for group in base.param_groups for parameter in group["params"]]
+    gradients = [gradient for gradient in found if gradient is not None]
+    return bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)

@@ -254,6 +254,23 @@ def test_distributed_checkpoints_keep_the_history(files, tmp_path):
     assert all(map(torch.equal, after.average.tensors, optimizer.average.tensors))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_steps_that_distributed_checkpoints_take_are_not_counted(momentum):
+    model = network()
+    optimizer = nowcast(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum), every=2)
+    get_optimizer_state_dict(model, optimizer)
+    train(model, optimizer, range(3))
+    for _ in range(3):
+        optimizer.zero_grad()
+        get_optimizer_state_dict(model, optimizer)
+    assert optimizer.steps == 3
+    assert len(optimizer.events) == 1
+    optimizer.param_groups[0]["lr"] = 0.0  # the start of a warm-up
+    train(model, optimizer, range(3, 5))
+    assert optimizer.steps == 5
+
+
 def test_the_state_of_a_base_optimizer_is_loaded_into_the_base_optimizer_as_the_error_says():
     model, plain = network(), network()
     alone = adam(plain)

@@ -120,4 +120,4 @@ def _number(loss: Any) -> float:
             f"the loss to guard nowcasts with is {type(loss).__name__} {shape}; expected one number. Return it from "
             "validation_step or compute_loss, or give loss=lambda module, batch: … or guard=… (None for no guard)"
         )
-    return float(loss)
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)

@@ -1,7 +1,7 @@
 """Copies of a module that share its weights: user code runs on them, and nothing that it does reaches the training."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -51,8 +51,17 @@ def copy_of(value: Copied, shared: Mapping[int, Any] | None = None) -> Copied:
 
 def _data(value: Any) -> dict[int, Any]:
     owners = value.modules() if isinstance(value, nn.Module) else [value]
-    held = [each for owner in owners for each in getattr(owner, "__dict__", {}).values()]
+    held = [each for owner in owners for each in _elements(getattr(owner, "__dict__", owner))]
     return {id(each): each for each in held if isinstance(each, Dataset | DataLoader)}
+
+
+def _elements(value: Any) -> Iterator[Any]:
+    """A value, or what containers contain, at every depth."""
+    if isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _elements(each)
+    else:
+        yield value
 
 
 class _CopiesWithoutHistory(TorchFunctionMode):
