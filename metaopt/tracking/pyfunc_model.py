@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import pkgutil
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,8 +26,11 @@ from mlflow.pyfunc import PyFuncModel, PythonModel, PythonModelContext
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-PARAMETERS = ("t_start", "t_end", "stride", "layout")
+PARAMETERS = ("t_start", "t_end", "stride", "layout", "t_history")
 HISTORY, WEIGHTS = "history", "weights"  # names of the column and the tensor of the input, and of the output
+
+_LATEST = 1e15  # largest training time [optimizer steps]
+_MAX_HEADER = 2**16  # of the safetensors file of a history, which lists one tensor [bytes]
 
 log = logging.getLogger("mlflow.pyfunc.metaopt")  # a child of MLflow's logger, which servers also show
 
@@ -70,9 +74,10 @@ class NextWeights(PythonModel):
             model_input: the history, float32 [snapshots, weights], oldest first; the last row is the weights at
                 `t_start`. Or a column `history` with one value: a safetensors file, as bytes or base64, with the same
                 array as its tensor `history`.
-            params: `t_start` and `t_end` [optimizer steps]; `stride` between rows [optimizer steps], by default that of
-                the meta-training; `layout`, a JSON list of [name, shape, dtype], by default the registered layout with
-                this number of weights.
+            params: `t_end` [optimizer steps] and the times of the rows: either `t_history`, one time per row [optimizer
+                steps], or `t_start` of the last row and the `stride` between rows, by default that of the
+                meta-training [optimizer steps]; `layout`, a JSON list of [name, shape, dtype], by default that of the
+                registered ones with this number of weights.
         Returns: float32 [1, weights]; for a column, one row whose `weights` is a safetensors file with that tensor.
         Raises:
             InvalidRequest: a ValueError; the history or a parameter is invalid.
@@ -86,26 +91,46 @@ class NextWeights(PythonModel):
                 weights = save({WEIGHTS: self._predict(_read_history(file), params or {})})
                 return [{WEIGHTS: weights if isinstance(file, bytes) else base64.b64encode(weights).decode("ascii")}]
             return self._predict(_from_json(history), params or {})
-        except ValueError as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
             raise InvalidRequest.invalid_parameter_value(str(error)) from error
 
     def _predict(self, rows: np.ndarray, params: dict[str, Any]) -> np.ndarray:
-        _check_names({*map(str, params), *self._all_param_names()})
-        t_start, t_end = (_number(params, name) for name in ("t_start", "t_end"))
+        names = self._all_param_names()  # without the defaults of the signature
+        _check_names({*map(str, params), *names})
+        _check_rows(rows)
+        t_end = _number(params, "t_end")
+        steps = _given_times(params, names, len(rows)) or self._even_times(params, t_end, len(rows))
+        if t_end < steps[-1]:
+            raise ValueError(f"t_end={t_end} is before the last row, {steps[-1]}; expected t_end ≥ t_start: correct it")
+        layout = self._layout(rows.shape[1], params.get("layout") or "")
+        rows, steps = rows[-self.optimizer.history :], steps[-self.optimizer.history :]
+        times = torch.tensor(steps, dtype=torch.float32)
+        end = torch.tensor([t_end], dtype=torch.float32)
+        history = torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+        history, times, end = (each.to(self.device) for each in (history[None], times[None], end))
+        predicted: np.ndarray = self.optimizer.predict(history, times, end, layout).cpu().numpy()
+        if not np.isfinite(predicted).all():
+            raise ValueError(
+                f"the prediction for t_end={t_end} holds NaN or infinity; expected weights and times of a training: "
+                "give a t_end nearer to the last row, or snapshots with smaller weights"
+            )
+        return predicted
+
+    def _even_times(self, params: dict[str, Any], t_end: float, rows: int) -> list[float]:
+        """The times of rows that are a stride apart; rows that the optimizer ignores may be from before the start."""
+        t_start = _number(params, "t_start")
         stride = self.stride if params.get("stride") is None else _number(params, "stride")
         if t_end < t_start or stride <= 0:
             raise ValueError(
                 f"t_start={t_start}, t_end={t_end}, stride={stride}; expected t_end ≥ t_start, stride > 0: correct them"
             )
-        _check_rows(rows)
-        layout = self._layout(rows.shape[1], params.get("layout") or "")
-        rows = rows[-self.optimizer.history :]
-        times = t_start - stride * torch.arange(len(rows) - 1, -1, -1, dtype=torch.float32)
-        end = torch.tensor([t_end], dtype=torch.float32)
-        history = torch.from_numpy(np.require(rows, requirements=["C", "W"]))
-        history, times, end = (each.to(self.device) for each in (history[None], times[None], end))
-        predicted: np.ndarray = self.optimizer.predict(history, times, end, layout).cpu().numpy()
-        return predicted
+        used = min(rows, self.optimizer.history)
+        if t_start - stride * (used - 1) < 0:
+            raise ValueError(
+                f"{used} rows with stride={stride} up to t_start={t_start} begin before step 0; expected a stride that "
+                "fits the snapshots: correct it, or give t_history, the training time of each row"
+            )
+        return [t_start - stride * age for age in reversed(range(rows))]
 
     def _all_param_names(self) -> set[str]:
         """The names of all given parameters, including misspelled ones.
@@ -139,7 +164,7 @@ class NextWeights(PythonModel):
     def _parse_layout(self, weights: int, text: str) -> Any:
         try:
             layout = self.layout_type.from_list(json.loads(text))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(
                 f"layout is {text!r:.60} ({error}); expected JSON, [name, shape, dtype] per tensor"
             ) from error
@@ -179,11 +204,14 @@ def _read_history(file: str | bytes) -> np.ndarray:
     """
     expected = f"expected a safetensors file with the float32 tensor {HISTORY} [snapshots, weights]"
     try:
-        tensors = load(file if isinstance(file, bytes) else base64.b64decode(file))
+        content = file if isinstance(file, bytes) else base64.b64decode(file)
+        if (header := int.from_bytes(content[:8], "little")) > _MAX_HEADER:
+            raise ValueError(f"its header has {header} bytes; at most {_MAX_HEADER} are needed for one tensor")
+        tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that numpy lacks
         raise ValueError(f"column {HISTORY} cannot be read ({error!r}); {expected}, over HTTP in base64") from error
     if HISTORY not in tensors:
-        raise ValueError(f"the file in column {HISTORY} holds {sorted(tensors)}; {expected}: rename the tensor")
+        raise ValueError(f"the file in column {HISTORY} holds {sorted(tensors)[:5]}; {expected}: rename the tensor")
     return tensors[HISTORY]
 
 
@@ -211,9 +239,34 @@ def _number(params: dict[str, Any], name: str) -> float:
         raise ValueError(
             f"params lack {name} [optimizer steps]; expected, for example, {{'t_start': 500, 't_end': 600}}"
         )
-    if isinstance(value, bool | str) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; expected a finite number of optimizer steps: correct params")
+    return _step(name, value)
+
+
+def _step(name: str, value: Any) -> float:
+    if isinstance(value, bool | str) or not math.isfinite(value) or abs(value) > _LATEST:
+        raise ValueError(
+            f"{name} is {value!r:.100}; expected a finite number of optimizer steps, at most {_LATEST:g}: correct it"
+        )
     return float(value)
+
+
+def _given_times(params: dict[str, Any], names: set[str], rows: int) -> list[float]:
+    """The times in `t_history`; empty without it.
+
+    Raises:
+        ValueError: they are not one increasing time per row, or a parameter that they replace is given, too.
+    """
+    values = params.get("t_history")
+    if values is None or len(values) == 0:
+        return []
+    times = [_step("a time in t_history", value) for value in values]
+    if len(times) != rows or any(later <= earlier for earlier, later in pairwise(times)):
+        raise ValueError(
+            f"t_history is {times[:10]}; expected {rows} increasing times, one for each row of the history: correct it"
+        )
+    if both := sorted(names & {"t_start", "stride"}):
+        raise ValueError(f"t_history and {', '.join(both)} are given; expected one of both: omit {', '.join(both)}")
+    return times
 
 
 def _check_rows(rows: Any) -> None:

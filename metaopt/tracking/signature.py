@@ -28,6 +28,7 @@ def signature(stride: float) -> ModelSignature:
             ParamSpec("t_end", "double", None),
             ParamSpec("stride", "double", float(stride)),
             ParamSpec("layout", "string", ""),
+            ParamSpec("t_history", "double", np.array([]), shape=(-1,)),
         ]
     )
     history = Schema([TensorSpec(np.dtype(object), (-1,), "history")])

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
@@ -87,6 +89,21 @@ def test_the_stride_can_be_given(model, optimizer, history):
     np.testing.assert_array_equal(result, direct(optimizer, history, [50, 75, 100]))
 
 
+def test_the_times_of_the_rows_can_be_given(model, optimizer, history):
+    result = model.predict(history, params={"t_history": [80, 95, 100], "t_end": 130})
+    np.testing.assert_array_equal(result, direct(optimizer, history, [80, 95, 100]))
+
+
+def test_a_file_with_many_names_is_refused_quickly(model):
+    entries = {f"{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(300_000)}
+    text = json.dumps(entries).encode()
+    column = pd.DataFrame({"history": [len(text).to_bytes(8, "little") + text]})
+    start = time.process_time()
+    with pytest.raises(MlflowException, match="its header has"):
+        model.predict(column, params=TIMES)
+    assert time.process_time() - start < 2
+
+
 def test_rows_beyond_the_history_are_ignored(model, optimizer, history):
     many = np.concatenate([np.ones((9, 15), np.float32), *[history] * 2])
     assert optimizer.history < len(many)
@@ -116,7 +133,19 @@ def test_a_layout_can_be_given(model, optimizer):
         (lambda h: np.ones((1, 18), np.float32), TIMES, "18 weights per row match 2"),
         (lambda h: h, {"t_start": 100, "t_end": 99}, "t_end ≥ t_start"),
         (lambda h: h, {"t_start": 100}, "lack t_end"),
-        (lambda h: h, None, "lack t_start"),
+        (lambda h: h, None, "lack t_end"),
+        (lambda h: h, {"t_end": 130}, "lack t_start"),
+        (lambda h: h, {**TIMES, "t_end": 1e308}, "at most 1e\\+15"),
+        (lambda h: h, {**TIMES, "stride": 1e308}, "at most 1e\\+15"),
+        (lambda h: h, {**TIMES, "stride": 51}, "before step 0.*t_history"),
+        (lambda h: h * np.float32(1e38), {**TIMES, "t_end": 1e14}, "holds NaN or infinity"),
+        (lambda h: h, {"t_end": 130, "t_history": [80, 90]}, "expected 3 increasing times"),
+        (lambda h: h, {"t_end": 130, "t_history": [80, 80, 100]}, "expected 3 increasing times"),
+        (lambda h: h, {"t_end": 130, "t_history": [80, 90, 1e300]}, "a time in t_history"),
+        (lambda h: h, {"t_end": 99, "t_history": [80, 90, 100]}, "t_end ≥ t_start"),
+        (lambda h: h, {**TIMES, "t_history": [80, 90, 100]}, "t_history and t_start are given"),
+        (lambda h: h, {**TIMES, "layout": "[" * 10**5}, "layout is"),
+        (lambda h: h, {**TIMES, "layout": '[["w", [1e400], "float32"]]'}, "not a layout"),
         (lambda h: h, {**TIMES, "strid": 3}, "unknown params strid"),
         (lambda h: h, {**TIMES, "stride": 0}, "stride > 0"),
         (lambda h: h, {**TIMES, "t_end": float("inf")}, "finite"),

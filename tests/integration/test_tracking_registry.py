@@ -41,7 +41,13 @@ def test_a_version_has_a_description_tags_and_a_signature(register, client):
     assert "for tests" in found.description
     assert found.tags["task"] == "digits"
     info = mlflow.models.get_model_info("models:/tiny@champion")
-    assert [param.name for param in info.signature.params.params] == ["t_start", "t_end", "stride", "layout"]
+    assert [param.name for param in info.signature.params.params] == [
+        "t_start",
+        "t_end",
+        "stride",
+        "layout",
+        "t_history",
+    ]
     assert client.get_run(run_id).outputs.model_outputs[0].model_id == info.model_id
 
 
