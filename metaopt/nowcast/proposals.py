@@ -112,9 +112,10 @@ class Proposals:
 
     def predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
         """Forecasts at several horizons, on the device of the forecaster [raw units]."""
-        if self._follow_device:
-            self._forecaster.to(self._model_state.device)
-        device = next((parameter.device for parameter in self._forecaster.parameters()), self._model_state.device)
+        ours = self._model_state.device
+        device = next((parameter.device for parameter in self._forecaster.parameters()), ours)
+        if self._follow_device and device != ours:
+            self._forecaster.to(device := ours)
         history, times = self._history.snapshots, self._history.times
         ends = [times[-1] + horizon for horizon in horizons]
         steps = torch.tensor([*times, *ends], dtype=torch.float32).to(device, non_blocking=True)
