@@ -113,15 +113,16 @@ def label_notes(labels: Sequence[str]) -> list[str]:
             by_number[exact].append(text)
         else:
             by_case[text.casefold()].append(text)
-    return [
-        f"labels that {reason}: {', '.join(map(shown, texts[:4]))}"
-        for reason, groups in (
-            ("are the same number are one class", by_number.values()),
-            ("differ only in upper and lower case are different classes", by_case.values()),
-        )
-        for texts in groups
-        if len(texts) > 1
-    ]
+    kinds = {
+        "are the same number are one class": by_number.values(),
+        "differ only in upper and lower case are different classes": by_case.values(),
+    }
+    notes = []
+    for reason, groups in kinds.items():
+        several = ["/".join(map(shown, texts[:4])) for texts in groups if len(texts) > 1]
+        more = f" and {len(several) - 5} more" if len(several) > 5 else ""
+        notes += [f"labels that {reason}: {', '.join(several[:5])}{more}"] if several else []
+    return notes
 
 
 def _exact(label: str) -> Decimal | str:

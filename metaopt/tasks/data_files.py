@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from ..core.errors import FileFormatError, TaskDataError
+from ..core.text import counted
 from ..weights.regular import opened
 
 log = logging.getLogger(__name__)
@@ -44,12 +45,12 @@ _BYTE_ORDER_MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-HIDDEN = "hidden or system files"
-HIDDEN_FOLDERS = "hidden or system folders"
-SPECIAL = "devices, pipes or sockets"
-BROKEN_LINKS = "broken links"
-SECOND_LINKS = "links to what is read already"
-FOLDERS = "folders"
+HIDDEN = "hidden or system file(s)"
+HIDDEN_FOLDERS = "hidden or system folder(s)"
+SPECIAL = "device(s), pipe(s) or socket(s)"
+BROKEN_LINKS = "broken link(s)"
+SECOND_LINKS = "link(s) to what is read already"
+FOLDERS = "folder(s)"
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Found:
     Attributes:
         files: sorted by path.
         folders: the folders directly below it that were searched.
-        ignored: number of ignored files and folders by reason.
+        ignored: number of ignored files and folders by reason, in which (s) is the plural.
         endings: number of files by ending, of those that are ignored for their ending.
         links: number of links that were followed out of the folder.
     """
@@ -76,11 +77,14 @@ class Found:
         Args:
             name: of the folder, in that line.
         """
-        parts = [f"{count} {reason}" for reason, count in sorted(self.ignored.items())]
+        parts = [
+            f"{count:,} {reason.replace('(s)', '' if count == 1 else 's')}"
+            for reason, count in sorted(self.ignored.items())
+        ]
         if self.endings:
-            counts = ", ".join(f"{ending} {count}" for ending, count in self.endings.most_common(8))
-            parts.append(f"{self.endings.total()} files with other endings ({counts})")
-        followed = [f"{self.links} links out of it are followed"] if self.links else []
+            counts = ", ".join(f"{ending} {count:,}" for ending, count in self.endings.most_common(8))
+            parts.append(f"{counted(self.endings.total(), 'file')} with other endings ({counts})")
+        followed = [f"followed {counted(self.links, 'link')} out of it"] if self.links else []
         ignored = [f"ignored {', '.join(parts)}"] if parts else []
         return [f"{name}: {'; '.join(ignored + followed)}"] if ignored or followed else []
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.config import option
 from ..core.errors import InvalidConfig, TaskDataError
+from ..core.text import counted
 from .base import Batch, SplitConfig, error_source
 from .cache import CacheEntry, cache_key, cached
 from .data_files import Found, find_files, report
@@ -96,7 +97,7 @@ def _by_class(part: Path, found: Found | None) -> list[ImageFile]:
         raise TaskDataError(f"there is no folder {part}; {_EXPECTED}. Check data_dir")
     inside = [path for path in found.files if path.parent != part]
     if outside := len(found.files) - len(inside):
-        found.ignored["images outside of class folders"] += outside
+        found.ignored["image(s) outside of class folders"] += outside
     images = [ImageFile(path, path.relative_to(part).parts[0]) for path in inside]
     if not images:
         raise TaskDataError(f"{part} holds no images in folders; {_EXPECTED}, with names that end in {_suffixes()}")
@@ -160,11 +161,11 @@ def _inspect_all(files: Sequence[ImageFile]) -> list[ImageFacts]:
 
 def _notes(config: ImageFolderConfig, inspected: Sequence[ImageFacts], values: Range | None) -> list[str]:
     several = sum(facts.several for facts in inspected)
-    notes = [f"{config.data_dir}: {several} files hold several images; the first of each is read"] if several else []
+    notes = [f"{config.data_dir}: read the first image of {counted(several, 'file')} with several"] if several else []
     if values:
         count = sum(facts.extremes is not None for facts in inspected)
         notes.append(
-            f"{config.data_dir}: {count} images have more than 8 bits; {values.low:g} becomes black and "
+            f"{config.data_dir}: {counted(count, 'image')} of more than 8 bits; {values.low:g} becomes black and "
             f"{values.high:g} white, the usual range that contains all their values"
         )
     return notes

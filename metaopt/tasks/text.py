@@ -8,6 +8,7 @@ import torch
 from ..core.config import option
 from ..core.dependencies import import_extra
 from ..core.errors import TaskDataError
+from ..core.text import counted
 from .base import error_source
 from .cache import CacheEntry, cache_key, cached
 from .data_files import find_files, open_text, report
@@ -38,7 +39,7 @@ class Text(LanguageModel):
         parts = list(map(_read, files))
         text = "\n".join(parts)
         if len(parts) > 1 and (empty := sum(not part.strip() for part in parts)):
-            notes.append(f"{config.data_dir}: {empty} of {len(parts)} files are empty")
+            notes.append(f"{config.data_dir}: {counted(empty, 'empty file')} of {len(parts)}")
         self.notes = report(notes)
         with error_source(config.data_dir):
             if not text.strip():

@@ -37,7 +37,7 @@ def test_endings_in_upper_case_are_found_at_any_depth(folder):
     assert one.folders == [folder / "a"]
     assert one.notes("data") == []
     assert names(found(folder, deep=False), folder) == ["1.txt"]
-    assert found(folder, deep=False).notes("data") == ["data: ignored 1 folders"]
+    assert found(folder, deep=False).notes("data") == ["data: ignored 1 folder"]
 
 
 @pytest.mark.parametrize("name", [".ipynb_checkpoints", "@eaDir", "__MACOSX", ".git"])
@@ -47,7 +47,7 @@ def test_hidden_and_system_folders_are_counted_at_any_depth(folder, name, inside
     (folder / inside / name / "4.txt").write_text("copy")
     one = found(folder)
     assert names(one, folder) == ALL
-    assert one.notes("data") == ["data: ignored 1 hidden or system folders"]
+    assert one.notes("data") == ["data: ignored 1 hidden or system folder"]
 
 
 def test_ignored_files_are_counted_by_reason(folder):
@@ -65,7 +65,7 @@ def test_a_link_out_of_the_folder_is_followed_and_counted(folder, tmp_path):
     (folder / "5.txt").symlink_to(tmp_path / "5.txt")
     one = found(folder)
     assert names(one, folder) == ["1.txt", "5.txt", *ALL[1:], "pool/sub/4.txt"]
-    assert one.notes("data") == ["data: 2 links out of it are followed"]
+    assert one.notes("data") == ["data: followed 2 links out of it"]
 
 
 @pytest.mark.parametrize("target", [".", "..", "a", "a/deep/3.txt", "1.txt"])
@@ -73,7 +73,7 @@ def test_nothing_is_read_twice_through_a_link(folder, target):
     (folder / "a" / "link.txt").symlink_to(folder / target)
     one = found(folder)
     assert names(one, folder) == ALL
-    assert one.notes("data") == ["data: ignored 1 links to what is read already"]
+    assert one.notes("data") == ["data: ignored 1 link to what is read already"]
 
 
 def test_two_links_to_one_file_are_one_file(folder, tmp_path):
@@ -82,7 +82,7 @@ def test_two_links_to_one_file_are_one_file(folder, tmp_path):
         (folder / name).symlink_to(tmp_path / "4.txt")
     one = found(folder)
     assert names(one, folder) == [*ALL, "x.txt"]
-    assert "1 links to what is read already" in one.notes("data")[0]
+    assert "1 link to what is read already" in one.notes("data")[0]
 
 
 def test_a_link_from_one_folder_into_another_is_ignored(folder, tmp_path):
@@ -96,7 +96,7 @@ def test_a_link_from_one_folder_into_another_is_ignored(folder, tmp_path):
 @pytest.mark.parametrize("target", ["nowhere", "loop.txt"])
 def test_broken_links_are_counted(folder, target):
     (folder / "loop.txt").symlink_to(folder / target)
-    assert found(folder).notes("data") == ["data: ignored 1 broken links"]
+    assert found(folder).notes("data") == ["data: ignored 1 broken link"]
 
 
 def special(path):

@@ -152,7 +152,7 @@ def test_hidden_and_system_folders_are_no_data(folder, caplog, name, inside):
         task = load(folder)
         assert task.digest() == before
         assert task.class_names == ["cat", "dog"]
-        assert f"{folder / 'train'}: ignored 1 hidden or system folders" in caplog.text
+        assert f"{folder / 'train'}: ignored 1 hidden or system folder" in caplog.text
         assert task.describe().to_mapping()["notes"] == list(task.notes)
         assert "ignored 1 hidden" in task.notes[0]
 
@@ -163,8 +163,8 @@ def test_ignored_files_are_counted(folder):
     (folder / "train" / "dog" / "Thumbs.db").write_text("")
     (folder / "train" / "dog" / "link.png").symlink_to("0.png")
     assert load(folder).notes == (
-        f"{folder / 'train'}: ignored 1 hidden or system files, 1 images outside of class folders, 1 links to what is "
-        "read already, 1 files with other endings (.txt 1)",
+        f"{folder / 'train'}: ignored 1 hidden or system file, 1 image outside of class folders, 1 link to what is "
+        "read already, 1 file with other endings (.txt 1)",
     )
 
 
@@ -197,7 +197,7 @@ def test_classes_may_be_links_out_of_the_folder(folder, tmp_path):
         (folder / part / "dog").symlink_to(tmp_path / f"dogs of {part}")
     task = load(folder)
     assert task.digest() == before
-    assert task.notes == tuple(f"{folder / part}: 1 links out of it are followed" for part in ("train", "test"))
+    assert task.notes == tuple(f"{folder / part}: followed 1 link out of it" for part in ("train", "test"))
 
 
 def test_images_of_12_bits_are_scaled_alike(folder):
@@ -207,7 +207,7 @@ def test_images_of_12_bits_are_scaled_alike(folder):
         Image.fromarray(pixels).save(path.with_suffix(".tif"))
     task = load(folder, channels=1)
     assert task.notes == (
-        f"{folder}: 32 images have more than 8 bits; 0 becomes black and 4095 white, the usual range "
+        f"{folder}: 32 images of more than 8 bits; 0 becomes black and 4095 white, the usual range "
         "that contains all their values",
     )
     assert task.splits["validation"][:].inputs.unique().numel() == 8
@@ -220,7 +220,7 @@ def test_files_of_several_images_are_counted(folder):
     frames = [Image.new("L", (6, 6), grey) for grey in (0, 255)]
     frames[0].save(folder / "train" / "dog" / "moves.gif", save_all=True, append_images=frames[1:])
     for _ in range(2):
-        assert load(folder).notes == (f"{folder}: 1 files hold several images; the first of each is read",)
+        assert load(folder).notes == (f"{folder}: read the first image of 1 file with several",)
 
 
 def test_a_replaced_image_with_the_same_size_and_time_is_decoded_again(folder):

@@ -134,9 +134,15 @@ def test_texts_of_one_label_are_one_class(load, variants, classes):
 def test_different_texts_of_one_label_are_shown(load):
     task = load(["x,y,sort", *(f"{n % 7},{n % 5},{['0', '0.0', 'Yes', 'yes'][n % 4]}" for n in range(40))])
     assert [note.partition("rows.csv: ")[2] for note in task.notes] == [
-        "labels that are the same number are one class: '0', '0.0'",
-        "labels that differ only in upper and lower case are different classes: 'Yes', 'yes'",
+        "labels that are the same number are one class: '0'/'0.0'",
+        "labels that differ only in upper and lower case are different classes: 'Yes'/'yes'",
     ]
+
+
+def test_many_such_labels_are_one_line(load):
+    letters = [letter for pair in zip("abcdefgh", "ABCDEFGH", strict=True) for letter in pair]
+    (note,) = load(["x,y,sort", *(f"{n % 7},{n % 5},{letters[n % 16]}" for n in range(64))]).notes
+    assert note.endswith("'A'/'a', 'B'/'b', 'C'/'c', 'D'/'d', 'E'/'e' and 3 more")
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e300, 1e-300, 2.0**60, -3e307])

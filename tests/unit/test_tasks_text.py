@@ -119,10 +119,10 @@ def test_endings_in_upper_case_are_read_and_other_files_are_counted(tmp_path, fi
     assert sum(map(len, task.splits.values())) == pytest.approx(sum(map(len, before.splits.values())), abs=1)
     first, second = task.notes
     assert first == (
-        f"{folder}: ignored 1 broken links, 1 folders, 1 hidden or system files, 1 hidden or system folders, "
-        "1 files with other endings (.md 1)"
+        f"{folder}: ignored 1 broken link, 1 folder, 1 hidden or system file, 1 hidden or system folder, "
+        "1 file with other endings (.md 1)"
     )
-    assert second == f"{folder}: 1 of 3 files are empty"
+    assert second == f"{folder}: 1 empty file of 3"
     assert first in caplog.text
 
 
