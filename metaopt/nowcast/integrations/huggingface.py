@@ -1,7 +1,9 @@
 """Nowcasts inside the Trainer of Hugging Face transformers."""
 
 import copy
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,17 +90,27 @@ def _loss(trainer: "Trainer", model: nn.Module, batch: Any, loss: Loss | None) -
 
 def _copy(trainer: "Trainer", model: nn.Module) -> Any:
     """A copy of a Trainer that logs nothing, with copies of its state and of the attributes that a subclass added."""
-    from transformers import Trainer
-
     copied: Any = copy.copy(trainer)
     shared = {id(trainer): copied, id(trainer.model): model, id(trainer.model_wrapped): model}
+    plain = _names_in_every_trainer()
     for name, value in vars(trainer).items():
-        if name in ("state", "control") or name not in Trainer.__init__.__code__.co_names:
+        if name not in plain:
             setattr(copied, name, copy_of(value, shared))
+    copied.state, copied.control = copy.copy(trainer.state), copy.copy(trainer.control)
+    copied.state.log_history = list(trainer.state.log_history)
     copied.model = copied.model_wrapped = model
     copied.log = lambda *arguments, **keywords: None
     copied._eval_dataloaders = {}  # of persistent workers
     return copied
+
+
+@cache
+def _names_in_every_trainer() -> frozenset[str]:
+    """Names of the attributes that the Trainer's own constructor sets, such as `accelerator` and `train_dataset`."""
+    from transformers import Trainer
+
+    constructors = (Trainer.__init__, Trainer.create_accelerator_and_postprocess)
+    return frozenset(name for each in constructors for name in inspect.unwrap(each).__code__.co_names)
 
 
 def _first_batches(trainer: "Trainer", data: Any, count: int) -> Iterator[Any]:

@@ -53,6 +53,7 @@ class NowcastCallback(Callback):
     ) -> None:
         self.forecaster, self.loss, self.guard_data, self.guard_batches = forecaster, loss, guard_data, guard_batches
         self.options = options
+        self._uses_validation_data = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put a Nowcast in the optimizer's place.
@@ -65,6 +66,7 @@ class NowcastCallback(Callback):
         (base,) = trainer.optimizers
         if isinstance(base, Nowcast):
             return
+        self._uses_validation_data = "guard" not in self.options and self.guard_data is None
         options = {"guard": self._guard(trainer), **self.options}
         named_as_base = type(
             type(base).__name__, (Nowcast,), {}
@@ -77,11 +79,10 @@ class NowcastCallback(Callback):
         Raises:
             InvalidConfig: there is none, and no `guard` was given.
         """
-        if "guard" in self.options or self.guard_data is not None:
-            return
-        if not trainer.val_dataloaders:
+        if self._uses_validation_data and not trainer.val_dataloaders:
             raise InvalidConfig(NO_DATA)
-        warn_of_evaluation_data("the validation data")
+        if self._uses_validation_data:
+            warn_of_evaluation_data("the validation data")
 
     def _guard(self, trainer: Trainer) -> BatchesGuard:
         def batches() -> Iterator[tuple[Any, int, int | None]]:
