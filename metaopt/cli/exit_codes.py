@@ -10,6 +10,9 @@ import click
 
 from ..core.errors import MetaoptError
 from ..core.signals import INTERRUPTED, ended_by_signal
+from ..core.text import shortened
+
+_LONGEST = 4000  # of a message; several runs can fail for different reasons [characters]
 
 _HOW_TO_RESUME = {
     "main": "trajectories and checkpoints exist, but the main job starts from the beginning",
@@ -34,10 +37,14 @@ def one_line_errors(context: click.Context, debug: bool) -> Iterator[None]:
         yield
     except BrokenPipeError:  # the reader, such as `head`, stopped reading; click exits
         raise
+    except click.UsageError as error:  # click repeats the value
+        if len(error.format_message()) <= _LONGEST:
+            raise
+        raise click.UsageError(shortened(error.format_message(), _LONGEST), error.ctx) from error
     except (MetaoptError, OSError) as error:
         if debug:
             raise
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(shortened(str(error), _LONGEST)) from error
     except KeyboardInterrupt as error:
         _print_how_to_resume(context.invoked_subcommand)
         raise click.exceptions.Exit(INTERRUPTED) from error

@@ -1,6 +1,5 @@
 """Builds click commands from configurations: a flag for each field, and `--config` for a file with all of them."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..core.config import Config, default_text, is_switch, read_config_file
+from ..core.config import Config, read_config_file
 from ..core.errors import UnknownName
 from ..core.registry import Registry, suggest
 from ..core.text import shown
@@ -19,6 +18,7 @@ from ..core.yaml_values import read_value
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..targets import TARGETS
 from ..tasks import TASKS
+from .flags import config_flags
 from .output import Result, show
 
 C = TypeVar("C", bound=Config)
@@ -48,7 +48,7 @@ def config_command(
         argument: field that can also be given as the first word, without its flag.
     """
 
-    def callback(config: Path | None, **flags: Any) -> None:
+    def callback(config: str | None, **flags: Any) -> None:
         context = click.get_current_context()
         given = {
             flag: value
@@ -58,7 +58,7 @@ def config_command(
         words = list(context.args)
         if argument and words and not words[0].startswith("-"):
             given[argument] = words.pop(0)
-        values = {**_file_values(kind, config, given, words), **given}
+        values = {**_file_values(kind, coerce("config", config, Path | None), given, words), **given}
         settings = kind.from_mapping(with_plugin_flags(kind, values, words))
         with redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             returned = workflow(settings)
@@ -70,10 +70,11 @@ def config_command(
         help=summary,
         epilog=EPILOG,
         options_metavar=f"[{argument.upper()}] [OPTIONS]" if argument else "[OPTIONS]",
-        params=[*map(_flag, dataclasses.fields(kind)), _config_flag()],  # type: ignore[arg-type]
+        params=list(config_flags(kind)),
         context_settings={
             "token_normalize_func": lambda token: token.replace("_", "-"),
             "show_default": True,
+            "max_content_width": 110,
             "ignore_unknown_options": True,
             "allow_extra_args": True,
         },
@@ -113,25 +114,6 @@ def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[s
         else:
             kept.append(argument)
     return kept
-
-
-def _flag(field: dataclasses.Field[Any]) -> click.Option:
-    switch = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"} if is_switch(field) else {}
-    choices = field.metadata["choices"]
-    return click.Option(
-        [f"--{field.name.replace('_', '-')}", field.name],
-        default=default_text(field),
-        help=field.metadata["help"] + (f" One of {', '.join(choices)}." if choices else ""),
-        **switch,  # type: ignore[arg-type]
-    )
-
-
-def _config_flag() -> click.Option:
-    return click.Option(
-        ["--config"],
-        type=click.Path(path_type=Path),
-        help="YAML or JSON file with any of these parameters; flags override it.",
-    )
 
 
 class _PlugIn(NamedTuple):

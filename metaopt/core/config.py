@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 from .errors import InvalidConfig, UntrustedCode
 from .moved import warn_renamed
 from .registry import suggest
-from .text import shown
+from .text import reason_of, shown
 from .values import Options as Options
 from .values import Range as Range
 from .values import check_rule, coerce
@@ -158,6 +158,21 @@ class Config:
     def to_json(self) -> str:
         """The configuration as indented JSON."""
         return json.dumps(self.to_mapping(), indent=2) + "\n"
+
+
+def build_configured(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Build an object of a class that has a `Config`.
+
+    Raises:
+        InvalidConfig: an unknown name, an invalid value, or sizes beyond torch or the memory of this machine.
+    """
+    config = kind.Config.from_mapping(values)
+    try:
+        return kind(config)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise InvalidConfig(
+            f"cannot build {kind.__name__} with {shown(config.to_mapping())} ({reason_of(error)}); give smaller sizes"
+        ) from error
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

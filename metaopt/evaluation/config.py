@@ -43,7 +43,7 @@ class EvaluateConfig(PolicyConfig, ComputeConfig):
         above=0.0,
     )
     batch_size: int = option(default=64, help="Training examples per step [count].", at_least=1)
-    steps: int = option(default=480, help="Budget of every contender [steps].", at_least=2)
+    steps: int = option(default=480, help="Budget of every contender [steps].", at_least=2, at_most=1_000_000)
     horizons: tuple[int, ...] = option(
         default=(),
         help="Horizons to propose at each nowcast, of which the guard chooses the best; by default four from half to "
@@ -53,7 +53,9 @@ class EvaluateConfig(PolicyConfig, ComputeConfig):
     seed: int = option(
         default=1000, help="First of consecutive random seeds, all held out from meta-training.", at_least=0
     )
-    seeds: int = option(default=3, help="Random seeds [count]; an interval needs two, a claim five.", at_least=1)
+    seeds: int = option(
+        default=3, help="Random seeds [count]; an interval needs two, a claim five.", at_least=1, at_most=10_000
+    )
     evaluate_every: int = option(
         default=20, help="Steps between two measurements of the validation loss [steps].", at_least=1
     )

@@ -5,6 +5,7 @@
 
 from typing import Any
 
+from ..core.config import build_configured
 from ..core.registry import Registry
 from .base import GenerativeOptimizer
 from .perceiver import PerceiverOptimizer
@@ -39,8 +40,8 @@ def get_optimizer_model(name: str, **config: Any) -> GenerativeOptimizer:
         UnknownName: there is no such optimizer; the message lists the nearest names.
         InvalidConfig: an unknown option, or an invalid value.
     """
-    kind = GENERATIVE_OPTIMIZERS.get(name)
-    return kind(kind.Config.from_mapping(config))
+    optimizer: GenerativeOptimizer = build_configured(GENERATIVE_OPTIMIZERS.get(name), config)
+    return optimizer
 
 
 __all__ = ["GENERATIVE_OPTIMIZERS", "GenerativeOptimizer", "PerceiverOptimizer", "get_optimizer_model"]

@@ -41,8 +41,8 @@ class TrainTargetConfig(ComputeConfig):
     )
     keep_last: int = option(default=0, help="Newest snapshots to keep of a trajectory [count]; 0 for all.", at_least=0)
     seed: int = option(default=0, help="Random seed of the first run; each further run adds 1.", at_least=0)
-    runs: int = option(default=1, help="Trajectories to record [count].", at_least=1)
-    workers: int = option(default=1, help="Processes that record trajectories in parallel.", at_least=1)
+    runs: int = option(default=1, help="Trajectories to record [count].", at_least=1, at_most=10_000)
+    workers: int = option(default=1, help="Processes that record trajectories in parallel.", at_least=1, at_most=1_000)
     vectorize: int = option(
         default=1, help="Small networks that each process trains as one batched network [count].", at_least=1
     )

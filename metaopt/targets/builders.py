@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
-from ..core.config import Config, default_text
-from ..core.errors import InvalidConfig, MetaoptError
+from ..core.config import Config, build_configured, default_text
+from ..core.errors import InvalidConfig
 from ..core.registry import load_path, suggest
 from ..core.text import reason_of, shown
 from .imported import check_makes_networks
@@ -73,15 +73,7 @@ class ConfiguredBuilder:
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """An instance of the class."""
-        settings = self.kind.Config.from_mapping(config)
-        try:
-            network: nn.Module = self.kind(settings)
-        except MetaoptError:
-            raise
-        except Exception as error:  # from torch, such as for sizes beyond the memory
-            raise InvalidConfig(
-                f"cannot build {self.kind.__name__} with {shown(dict(config))} ({reason_of(error)})"
-            ) from error
+        network: nn.Module = build_configured(self.kind, config)
         return network
 
 

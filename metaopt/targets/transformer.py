@@ -26,7 +26,7 @@ class GPTConfig(Config):
 
     vocab_size: int = option(default=256, help="Vocabulary size [tokens].", at_least=1)
     block_size: int = option(default=64, help="Context length [tokens].", at_least=1)
-    n_layer: int = option(default=4, help="Blocks [count].", at_least=1)
+    n_layer: int = option(default=4, help="Blocks [count].", at_least=1, at_most=1_000)
     n_head: int = option(default=4, help="Attention heads of each block [count].", at_least=1)
     n_embd: int = option(default=128, help="Embedding width; a multiple of n_head.", at_least=1)
     dropout: float = option(default=0.0, help="Dropout probability.", at_least=0.0, below=1.0)
@@ -91,7 +91,7 @@ class VisionTransformerConfig(Config):
     image_size: int = option(default=32, help="Height and width of an image; a multiple of patch_size [pixels].")
     classes: int = option(default=10, help="Number of outputs: classes, or 1 for regression.", at_least=1)
     patch_size: int = option(default=4, help="Height and width of a patch [pixels].", at_least=1)
-    n_layer: int = option(default=4, help="Blocks [count].", at_least=1)
+    n_layer: int = option(default=4, help="Blocks [count].", at_least=1, at_most=1_000)
     n_head: int = option(default=4, help="Attention heads of each block [count].", at_least=1)
     n_embd: int = option(default=128, help="Embedding width; a multiple of n_head.", at_least=1)
     dropout: float = option(default=0.0, help="Dropout probability.", at_least=0.0, below=1.0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.config import build_configured
 from ..core.errors import InvalidConfig
 from ..core.moved import moved_names
 from ..core.registry import Registry
@@ -48,8 +49,7 @@ def load_task(name: str, **config: Any) -> Task:
         InvalidConfig: an unknown option, or an invalid value.
         TaskDataError: the data is missing or unreadable.
     """
-    kind = TASKS.get(name)
-    task: Task = kind(kind.Config.from_mapping(config))
+    task: Task = build_configured(TASKS.get(name), config)
     return task
 
 

@@ -31,7 +31,9 @@ class MainConfig(ComputeConfig):
     target_model: str = option(default="MLP", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Parameters of the network.")
     lr: Range = option(default=Range(5e-4, 6e-3), help="Learning rates of the recorded runs, low:high.", above=0.0)
-    runs: int = option(default=16, help="Trajectories to record [count]; a quarter is held out.", at_least=2)
+    runs: int = option(
+        default=16, help="Trajectories to record [count]; a quarter is held out.", at_least=2, at_most=10_000
+    )
     target_epochs: int = option(default=28, help="Epochs of each recorded run.", at_least=1)
     snapshot_every: int = option(default=20, help="Steps between snapshots.", at_least=1)
     averaging: float = option(
@@ -44,8 +46,8 @@ class MainConfig(ComputeConfig):
     optimizer_epochs: int = option(default=8, help="Epochs of meta-training.", at_least=1)
     pairs_per_epoch: int = option(default=1600, help="Pairs per epoch of meta-training [count].", at_least=1)
     evaluation_lr: float = option(default=1e-3, help="Learning rate of the held-out trainings.", above=0.0)
-    seeds: int = option(default=3, help="Held-out random seeds of the evaluation [count].", at_least=1)
-    steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2)
+    seeds: int = option(default=3, help="Held-out random seeds of the evaluation [count].", at_least=1, at_most=10_000)
+    steps: int = option(default=480, help="Budget of a held-out training [steps].", at_least=2, at_most=1_000_000)
     every: int = option(default=20, help="Steps between nowcasts.", at_least=1)
     horizons: tuple[int, ...] = option(
         default=(20, 60, 160),
