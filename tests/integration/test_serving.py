@@ -56,7 +56,8 @@ def registered(module_store, config):
             parameter.add_(0.1 * torch.randn_like(parameter))
     layouts = [Layout.of(nn.Linear(4, 3))]
     with start_run("meta", config) as tracker:
-        register_optimizer(tracker, model.eval(), layouts, description="", tags={}, stride=20, facts={})
+        given = {"description": "", "tags": {}, "stride": 20, "facts": {}, "alias": "champion"}
+        register_optimizer(tracker, model.eval(), layouts, name="metaopt-digits-MLP", **given)
     return "models:/metaopt-digits-MLP@champion"
 
 
@@ -206,7 +207,7 @@ def test_only_an_optimizer_of_averages_logs_a_warning(model, registered, module_
     assert caplog.text.count("decay 0.98") == 1
     caplog.clear()
     with start_run("meta", config) as tracker:
-        options = {"description": "", "tags": {}, "stride": 10, "facts": {}, "name": "plain"}
+        options = {"description": "", "tags": {}, "stride": 10, "facts": {}, "name": "plain", "alias": "champion"}
         register_optimizer(tracker, get_optimizer_model("Line"), [Layout.of(nn.Linear(4, 3))], **options)
     facts = mlflow.pyfunc.load_model("models:/plain@champion").metadata.metadata
     assert (facts["snapshots_are"], facts["averaging"], facts["stride"]) == ("the weights", 0.0, 10.0)
