@@ -80,7 +80,7 @@ INVALID = {
     "name with a space in front": ([*RECORD, "--run-name", " a"], "' a' cannot be a folder"),
     "name with a slash, phase 2": ([*LEARN, "--run-name", "a/b"], "'a/b' cannot be a folder"),
     "no epochs": ([*RECORD, "--epochs", 0], "epochs is 0; expected 1 or more"),
-    "fewer than no epochs": ([*LEARN, "--epochs", -1], "epochs is -1; expected 1 or more"),
+    "fewer than no epochs": ([*LEARN, "--epochs", -1], "epochs is -1; expected 0 or more"),
     "half an epoch": ([*RECORD, "--epochs", 1.5], "epochs is '1.5'; expected a whole number"),
     "epochs in words": ([*RECORD, "--epochs", "ten"], "epochs is 'ten'; expected a whole number"),
     "no learning rate": ([*RECORD, "--lr", 0], "expected more than 0"),
