@@ -320,9 +320,9 @@ class Nowcast(OptimizerWrapper):
 
         Returns: None if the weights themselves are predicted, and on all ranks except rank 0.
         """
-        if self._predicted_average is None or best.weights is None:
+        if self._predicted_average is None or (forecast := self._proposals.weights_of(best)) is None:
             return None
-        return best.weights.sub_(self._history.snapshots.rows[-1].to(best.weights.device))
+        return forecast.sub_(self._history.snapshots.rows[-1].to(forecast.device))
 
     def _move_to(self, proposal: Proposal, change: Tensor | None, saved: Saved) -> None:
         """Move the weights, and add their change to all running averages and snapshots.
@@ -330,7 +330,7 @@ class Nowcast(OptimizerWrapper):
         The weights become the forecast. If their running average is predicted, `change` is added to them instead.
         """
         if self._predicted_average is None:
-            self._model_state.write(proposal.weights)
+            self._model_state.write(self._proposals.weights_of(proposal))
         else:
             self._model_state.restore(saved)
             self._model_state.add(change)

@@ -55,6 +55,8 @@ class NowcastPolicy:
         min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, a
             forecast of the average does not move the weights. −1 accepts every direction (docs/decisions/0014).
         max_share: maximum horizon as a fraction of the steps so far (docs/decisions/0013).
+        stop_early: whether to leave out the horizons after the first one whose mean guard loss is higher than that of
+            the horizon before it. It saves calls of the guard, and forecasts (docs/decisions/0018).
     Raises:
         InvalidConfig: a number of steps is not a positive integer, `every` is not a multiple of `stride`,
             `min_cosine` is outside [−1, 1], or `max_share` is not positive and finite.
@@ -65,6 +67,7 @@ class NowcastPolicy:
     horizons: tuple[int, ...] = ()
     min_cosine: float = MIN_COSINE
     max_share: float = 0.5
+    stop_early: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "horizons", tuple(self.horizons))
@@ -131,7 +134,11 @@ class NowcastPolicy:
             before: guard losses of the last snapshot, from which the forecasts start.
             after: guard losses of each proposal on the same examples.
         """
-        best = rank(after).argmin(0)
+        ranks = rank(after)
+        if self.stop_early:
+            rises = (ranks[1:] > ranks[:-1]).cumsum(0) > 0
+            ranks = torch.cat([ranks[:1], ranks[1:].masked_fill(rises, torch.inf)])
+        best = ranks.argmin(0)
         index = best.expand(1, *best.shape).unsqueeze(-1).expand(1, *after.shape[1:])
         return Choice(best, accepts(before, after.gather(0, index)[0]))
 

@@ -19,7 +19,7 @@ from .history import History
 from .model_state import ModelState, Saved
 from .policy import NowcastPolicy, accepts, rank, tolerates
 
-_WEIGHTS_AT_ONCE = 2**24  # maximum size of forecasts at several horizons that are computed at once; bounds memory
+_WEIGHTS_AT_ONCE = 2**24  # maximum size of forecasts at several horizons that are computed and kept; bounds memory
 
 
 class Proposal(NamedTuple):
@@ -27,7 +27,7 @@ class Proposal(NamedTuple):
 
     Attributes:
         horizon: time from the last snapshot to the forecast [steps].
-        weights: the forecast; None on all ranks except rank 0 [raw units].
+        weights: the forecast; None on all ranks except rank 0, and for a large network [raw units].
         buffers: buffers of the network, updated for the forecast weights.
         losses: guard losses; None without a guard.
     """
@@ -90,6 +90,15 @@ class Proposals:
             self._write(self._history.snapshots.rows[-1], saved)
         return self._guard.losses(self._model_state.device)
 
+    def weights_of(self, proposal: Proposal) -> Float[Tensor, " weights"] | None:
+        """The forecast of a proposal, computed again for a large network; None on all ranks except rank 0 [raw units].
+
+        So there is memory for one forecast at a time.
+        """
+        if proposal.weights is None and is_rank_0():
+            return self.predict([proposal.horizon])[0]
+        return proposal.weights
+
     def best(self, step: int, saved: Saved) -> Proposal | None:
         """The best proposal after a step; None if no forecast is finite."""
         return min(self._finite_proposals(step, saved), key=lambda each: each.rank, default=None)
@@ -131,20 +140,35 @@ class Proposals:
         broadcast_in_place(self._model_state.model.buffers())
 
     def _finite_proposals(self, step: int, saved: Saved) -> Iterator[Proposal]:
+        before = float("inf")
         for horizon, weights in self._forecasts(self._policy.proposed(step, guarded=bool(self._guard))):
-            if not verdict_of_rank_0(weights is None or is_finite(weights), self._model_state.device):
+            if verdict_of_rank_0(weights is None or is_finite(weights), self._model_state.device):
+                self._write(weights, saved)
+                buffers = self._model_state.save_buffers()  # before the guard: in training mode it can change them
+                losses = self._guard.losses(self._model_state.device)
+                proposal = Proposal(horizon, weights if self._are_kept else None, buffers, losses)
+                yield proposal
+                rank_now = proposal.rank
+            else:
                 self._warn("a forecast of the weights is not finite")
-                continue
-            self._write(weights, saved)
-            buffers = self._model_state.save_buffers()  # before the guard: in training mode it can change them
-            yield Proposal(horizon, weights, buffers, self._guard.losses(self._model_state.device))
+                rank_now = float("inf")
+            if self._policy.stop_early and rank_now > before:
+                return
+            before, weights = rank_now, None
+
+    @property
+    def _are_kept(self) -> bool:
+        """Whether the forecasts at all horizons are computed at once and kept; otherwise there is one at a time."""
+        return len(self._policy.all_horizons) * self._model_state.layout.size <= _WEIGHTS_AT_ONCE
 
     def _forecasts(self, horizons: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
         """Yield each horizon with its forecast, which is None on all ranks except rank 0."""
-        batch_size = len(horizons) if len(horizons) * self._model_state.layout.size <= _WEIGHTS_AT_ONCE else 1
-        for start in range(0, len(horizons), batch_size):
-            batch = horizons[start : start + batch_size]
-            yield from zip(batch, self.predict(batch) if is_rank_0() else [None] * len(batch), strict=True)
+        if not is_rank_0():
+            yield from ((horizon, None) for horizon in horizons)
+        elif self._are_kept:
+            yield from zip(horizons, self.predict(horizons), strict=True)
+        else:
+            yield from ((horizon, self.predict([horizon])[0]) for horizon in horizons)
 
     def _write(self, weights: Tensor | None, saved: Saved) -> None:
         """Write weights to the network.

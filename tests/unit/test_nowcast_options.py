@@ -109,13 +109,34 @@ def test_only_horizons_up_to_half_of_the_steps_so_far_are_proposed_and_the_short
     assert [event.guard_calls - 1 for event in optimizer.events] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3]
 
 
-def test_several_horizons_of_a_large_network_are_predicted_one_by_one(monkeypatch):
+def test_several_horizons_of_a_large_network_are_predicted_one_by_one_and_the_best_again(monkeypatch):
     monkeypatch.setattr("metaopt.nowcast.proposals._WEIGHTS_AT_ONCE", 100)
     model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
     optimizer = nowcast(model, drift, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
     train(model, optimizer, range(32))
     assert torch.allclose(weights(model), weights(trained_alone(32)) + 0.008)
-    assert drift.sizes == [1, 1, 1]
+    assert drift.sizes == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("losses", "horizon", "calls"),
+    [
+        ([5.0, 4.0, 4.5, 1.0], 4, 3),
+        ([5.0, 4.0, 3.0, 1.0], 16, 4),
+        ([5.0, 4.0, 4.0, 4.0], 4, 4),
+        ([5.0, 4.0, math.nan], 4, 3),
+        ([5.0, math.nan, 2.0, 3.0], 8, 4),
+    ],
+)
+def test_with_stop_early_no_horizon_is_proposed_after_one_that_is_worse(losses, horizon, calls):
+    model, given = network(), iter(losses)
+    policy = NowcastPolicy(every=32, stride=2, horizons=(4, 8, 16), stop_early=True)
+    base = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = Nowcast(base, model, Drift(), policy=policy, guard=lambda: next(given))
+    train(model, optimizer, range(32))
+    assert (optimizer.events[0].horizon, optimizer.events[0].guard_calls) == (horizon, calls)
+    ranks = torch.tensor([*losses[1:], *([0.0] * (4 - len(losses)))]).view(-1, 1, 1)
+    assert policy.horizons[int(policy.choose(torch.tensor([[5.0]]), ranks).best)] == horizon
 
 
 def test_none_of_several_horizons_stays_where_all_are_worse():
