@@ -12,9 +12,12 @@ from typing import Protocol
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from .text import counted
+
 log = logging.getLogger(__name__)
 
 _PAUSE = 15.0  # between two lines [s]
+_LONG = 60.0  # work that is worth an announcement [s]
 
 
 class Progress(Protocol):
@@ -112,6 +115,40 @@ def _is_terminal() -> bool:
         return 0 not in os.get_terminal_size(sys.stderr.fileno())
     except OSError:  # a replacement of stderr without a file descriptor of a terminal
         return True
+
+
+class _Announced:
+    def __init__(self, whole: Progress, total: int, after: int, advice: str) -> None:
+        self._whole, self._left, self._after, self._advice = whole, total, after, advice
+        self._done, self._started = 0, time.monotonic()
+
+    def update(self, count: int = 1, **figures: float) -> None:
+        before, self._done = self._done, self._done + count
+        self._left -= count
+        if before < self._after <= self._done:
+            self._announce()
+        self._whole.update(count, **figures)
+
+    def skip(self, count: int) -> None:
+        self._left -= count
+        self._whole.skip(count)
+
+    def _announce(self) -> None:
+        seconds = (time.monotonic() - self._started) / self._done * self._left
+        if seconds >= _LONG:
+            minutes = counted(max(round(seconds / 60), 1), "minute")
+            log.info("this takes about %s; shorter with %s", minutes, self._advice)
+
+
+def announced(whole: Progress, total: int, after: int, advice: str) -> Progress:
+    """The same progress; logs once how long the rest of the work will take, if it takes minutes.
+
+    Args:
+        total: all steps [count].
+        after: steps whose time is measured [count]; skipped ones do not count.
+        advice: what makes the work shorter ("fewer --seeds").
+    """
+    return _Announced(whole, total, after, advice)
 
 
 class _SubProgress:

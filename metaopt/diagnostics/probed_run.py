@@ -13,7 +13,7 @@ from ..evaluation.predictions import Snapshots, state_at
 from ..generative.base import GenerativeOptimizer
 from ..nowcast.model_state import reestimate_batchnorm
 from ..tasks import Examples
-from ..tasks.measure import mean_loss
+from ..tasks.measure import batches_of, mean_loss
 
 Weights = Float[Tensor, " weights"]
 
@@ -63,9 +63,10 @@ class ProbedRun:
         self.horizon = max(config.horizon // config.stride, 1) * config.stride
         sample = setup.task.sample("validation", self.detail.examples, generator(setup.seed, 3))
         self.examples = len(sample.inputs)
-        self._batches = [batch.to(setup.device) for batch in Examples(*sample).in_order(setup.task.rows_at_once)]
+        batches = batches_of(Examples(*sample), setup.task, setup.device)
+        self._batches = [batch.to(setup.device) for batch in batches]
         with isolated():
-            self._model = setup.build()
+            self._model = setup.build(torch.channels_last)
 
     def starts(self, most: int = _STARTS, ahead: int | None = None) -> list[int]:
         """Steps to predict from, early to late, whose future is recorded; empty if the run is too short.

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.config import Range
 from ..core.devices import CPU, device_name, find_device
 from ..core.errors import Diverged
-from ..core.progress import NO_PROGRESS, Progress, progress, sub_progress
+from ..core.progress import NO_PROGRESS, Progress, announced, progress, sub_progress
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import optimizer_facts
 from ..tasks import Task
@@ -133,7 +133,9 @@ class PairedEvaluation:
         hold_runs = 1 + (max(config.seeds, 2) if self._seen_weights else 0)  # after `compare`; mostly from the cache
         pieces = len(config.rates) * self._pieces_per_rate() + hold_runs * config.steps
         title = f"evaluating {self._candidate}: {config.target_model} on {config.task}"
-        with progress(pieces, title, "piece") as self._bar:
+        advice = "fewer --seeds or --steps, --baselines none, or --controls false"
+        with progress(pieces, title, "piece") as bar:
+            self._bar = announced(bar, pieces, config.steps, advice)  # measured on the first training
             yield
         self._bar = NO_PROGRESS
 

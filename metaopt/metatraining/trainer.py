@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..core.devices import device_name, find_device, threads_for
-from ..core.progress import Progress, progress
+from ..core.progress import Progress, announced, progress
 from ..core.rng import seed_all
 from ..core.text import counted
 from ..core.tracker import Tracker
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _ONLINE_AVERAGING = 0.98
 """Default decay of the average of the weights in online rounds: about the last 50 steps."""
+
+_MEASURED_UPDATES = 5
+"""Updates whose time is measured, to announce how long a meta-training takes."""
 
 
 class MetaTrainingSource(Protocol):
@@ -174,7 +177,8 @@ class _MetaTraining:
         epochs = range(self.state.epoch, self.state.epoch + (self.config.rounds or self.config.epochs))
         self.source.prepare(self.state)
         updates = sum(map(self.source.updates, epochs))
-        with progress(updates, f"{self.config.optimizer_model} on {self.config.data_title}", "update") as bar:
+        with progress(updates, f"{self.config.optimizer_model} on {self.config.data_title}", "update") as shown:
+            bar = announced(shown, updates, _MEASURED_UPDATES, self._advice())
             for _ in epochs:
                 metrics |= self._run_epoch(bar)  # online, an epoch validates one component of the mixture
                 if self.state.epoch % self.config.checkpoint_every == 0 or self.state.epoch == epochs.stop:
@@ -197,6 +201,9 @@ class _MetaTraining:
             metrics=dict(metrics),
             untrained=self.untrained,
         )
+
+    def _advice(self) -> str:
+        return "fewer --rounds or --inner-steps" if self.config.rounds else "fewer --epochs or --pairs-per-epoch"
 
     def _log_configuration(self) -> None:
         config = self.config

@@ -21,7 +21,7 @@ from ..core.tracker import Parent, Tracker
 from ..figures import line_chart
 from ..optimizers import evaluation_mode
 from ..tasks import Task
-from ..tasks.measure import measure
+from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
 from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT
@@ -159,7 +159,7 @@ class _TargetRun:
 
     def _validate(self) -> dict[str, float]:
         state = self.state
-        batches = state.task.splits["validation"].in_order(state.task.rows_at_once)
+        batches = batches_of(state.task.splits["validation"], state.task, state.device)
         with evaluation_mode(state.optimizer):
             metrics = measure(state.model, state.task, batches)
         if not math.isfinite(metrics["loss"]):

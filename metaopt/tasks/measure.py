@@ -8,18 +8,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .base import Batch, Task
+from ..core.devices import CPU
+from .base import Batch, Examples, Task
+
+_VALUES_AT_ONCE = 40_000
+"""Values in the inputs of a batch on the CPU. The activations of larger batches exceed its caches: twice the time."""
 
 
 def measure(model: nn.Module, task: Task, batches: Iterable[Batch]) -> dict[str, float]:
     """The loss ("loss") and the metrics of a network in evaluation mode, means over all examples.
 
         import metaopt
-        from metaopt.tasks.measure import measure
+        from metaopt.tasks.measure import batches_of, measure
 
         task = metaopt.load_task("digits")
         model = metaopt.get_target_model("MLP", task.model_facts)
-        figures = measure(model, task, task.splits["validation"].in_order(500))  # {"loss": 2.33, "accuracy": 0.12}
+        figures = measure(model, task, batches_of(task.splits["validation"], task))  # {"loss": 2.33, "accuracy": 0.12}
 
     Args:
         batches: moved to the device of the network.
@@ -32,6 +36,14 @@ def measure(model: nn.Module, task: Task, batches: Iterable[Batch]) -> dict[str,
         count += len(outputs)
     means = {name: value / count for name, value in sums.items()}
     return {**means, **task.metrics_of_loss(means["loss"])}
+
+
+def batches_of(examples: Examples, task: Task, device: torch.device = CPU) -> Iterator[Batch]:
+    """All examples in order, in batches of a size that is fast on the device, at most `task.rows_at_once`."""
+    inputs, rows = examples[:1].inputs, task.rows_at_once
+    if device.type == "cpu" and inputs.is_floating_point():
+        rows = min(rows, max(_VALUES_AT_ONCE // inputs.numel(), 16))
+    return examples.in_order(rows)
 
 
 def mean_loss(model: nn.Module, task: Task, batches: Iterable[Batch]) -> float:

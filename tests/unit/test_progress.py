@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from metaopt.core import progress as module
-from metaopt.core.progress import progress, sub_progress
+from metaopt.core.progress import NO_PROGRESS, announced, progress, sub_progress
 
 
 @pytest.fixture
@@ -62,3 +62,18 @@ def test_a_failed_block_counts_as_all_its_steps(log_file):
             fail(bar)
         bar.update(40)
     assert log_file() == ["MLP: 100 of 100 steps, 00:00 left"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "logged"),
+    [(10.0, ["this takes about 15 minutes; shorter with fewer --seeds"]), (0.5, [])],
+    ids=["long", "short"],
+)
+def test_the_time_of_long_work_is_announced_once(log_file, monkeypatch, seconds, logged):
+    clock = iter((0.0, seconds))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    bar = announced(NO_PROGRESS, total=120, after=1, advice="fewer --seeds")
+    bar.skip(29)  # from a cache or a checkpoint
+    for _ in range(91):
+        bar.update()
+    assert log_file() == logged

@@ -5,8 +5,9 @@ import torch
 
 from metaopt.core.errors import InvalidConfig, TaskDataError, UnknownName
 from metaopt.core.rng import generator
-from metaopt.tasks import load_task
+from metaopt.tasks import Examples, load_task
 from metaopt.tasks.image_augmentation import flipped, shifted
+from metaopt.tasks.measure import batches_of
 
 
 def test_digits_are_divided_as_documented():
@@ -77,3 +78,14 @@ def test_a_flipped_image_is_its_mirror_image_or_itself():
     image = torch.arange(4.0).reshape(1, 1, 1, 4)
     seen = {tuple(flipped(image, generator(seed)).flatten().tolist()) for seed in range(20)}
     assert seen == {(0, 1, 2, 3), (3, 2, 1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("features", "device", "rows"), [(64, "cpu", 500), (784, "cpu", 51), (100_000, "cpu", 16), (784, "cuda", 500)]
+)
+def test_batches_of_large_inputs_fit_into_the_caches_of_a_cpu(features, device, rows):
+    task = load_task("digits")
+    examples = Examples(torch.zeros(600, features), torch.zeros(600))
+    batches = list(batches_of(examples, task, torch.device(device)))
+    assert len(batches[0].inputs) == rows
+    assert sum(len(batch.inputs) for batch in batches) == 600
