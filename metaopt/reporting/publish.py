@@ -8,7 +8,7 @@ from statistics import fmean
 from ..core.tracker import Tracker
 from ..diagnostics import Diagnostics
 from ..evaluation.config import EvaluateConfig
-from ..evaluation.results import HOLD, Comparison, Curve
+from ..evaluation.results import CHAMPION, HOLD, Comparison, Curve
 from ..evaluation.summary import ContenderSummary, Summary, at_best_rates
 from ..tasks import Task
 from ..weights.atomic import write_text
@@ -55,12 +55,23 @@ def log_candidate(summary: Summary, tracker: Tracker) -> None:
     """Log the candidate's curve and metrics, those of its controls, and the result."""
     comparison, steps = summary.comparison, summary.comparison.config["steps"]
     _log_curve(comparison.curves_of(comparison.candidate), tracker)
-    tracker.metrics(contender_metrics(summary.candidate), steps)
+    tracker.metrics({**contender_metrics(summary.candidate), **_best_baseline(summary)}, steps)
     gains = {f"gain_{control.control}": control.gain.mean for control in summary.controls}
     # Tracking servers reject an apostrophe in a metric's name, and draw a section of its own for a name with a slash.
     plain = {name.replace("'", "").replace(" ", "_"): value for name, value in gains.items()}
     tracker.metrics(_finite(plain), steps)
     tracker.describe(result=describe_result(summary))
+
+
+def _best_baseline(summary: Summary) -> dict[str, float]:
+    """The figures of the best contender that is not learned, for the list of runs."""
+    learned = (summary.comparison.candidate, CHAMPION)
+    baselines = [each for each in summary.contenders if each.contender not in learned]
+    values = {
+        "best_baseline_speedup": max(each.full.speed_up.mean for each in baselines),
+        "best_baseline_val_loss": min(each.final_loss for each in baselines),
+    }
+    return _finite(values)
 
 
 def contender_metrics(contender: ContenderSummary) -> dict[str, float]:

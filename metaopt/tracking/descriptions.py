@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from .run_list import run_list
 from .tags import DESCRIPTION_TAG
 
 _LONGEST_ERROR = 600  # [characters]; the page of a run shows them without scrolling
@@ -22,8 +23,8 @@ each run is a contender, `val_loss` its curve, and `speedup` its speed-up over t
 - **Report:** the artifact `report.md` of an evaluation has all tables, the negative controls and the limits.
 - **Lineage:** a phase-2 run and the runs that recorded its trajectories link each other; a registered version links \
 its run and its evaluations.
-- **View:** the chart symbol above the list plots all runs. *Model training* at the top left hides the columns for \
-chatbots.
+- **View:** [the list with data, model and main figures]({view}). The chart symbol above the list plots all runs. \
+*Model training* at the top left hides the columns for chatbots.
 """
 
 
@@ -85,7 +86,8 @@ def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
     if _is_described(client, experiment_id):
         return
     try:
-        client.set_experiment_tag(experiment_id, DESCRIPTION_TAG, _EXPERIMENT)
+        text = _EXPERIMENT.format(view=run_list(experiment_id).removeprefix("/"))
+        client.set_experiment_tag(experiment_id, DESCRIPTION_TAG, text)
     except MlflowException:
         if not _is_described(client, experiment_id):  # else another process set it at the same time
             raise

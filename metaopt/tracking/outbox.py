@@ -38,11 +38,13 @@ class Outbox:
     Args:
         tracking_uri: the store.
         run: key of the run; the folder of unsent writes has its name.
+        experiment_id: ID of the experiment of the runs, if it is known.
     """
 
-    def __init__(self, tracking_uri: str, run: str) -> None:
+    def __init__(self, tracking_uri: str, run: str, experiment_id: str | None = None) -> None:
         self.tracking_uri = tracking_uri
         self.run = run
+        self.experiment_id = experiment_id
         self.run_ids: dict[str, str] = {}
         self._client: MlflowClient | None = None
         self._keeps = run.startswith(NEW)  # a refused start is an error, and leaves nothing

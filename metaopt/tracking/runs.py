@@ -18,6 +18,7 @@ from ..core.text import shown
 from .connection import connect, experiment_id, get_run, translate_errors, translate_store_errors
 from .descriptions import describe_experiment
 from .outbox import Outbox
+from .run_list import save_view
 from .stale_runs import close_stale_runs, process_tags
 from .tags import NAME_TAG
 from .tracker import MlflowTracker, ending
@@ -71,7 +72,8 @@ def start_run(
         def create() -> MlflowTracker:
             run_exists = bool(os.environ.get("MLFLOW_RUN_ID"))
             run = _resume_run(client, name) if run_exists else _create_run(client, name, experiment, parent)
-            return MlflowTracker(Outbox(client.tracking_uri, run.info.run_id), run.info.run_id, is_last=True)
+            outbox = Outbox(client.tracking_uri, run.info.run_id, run.info.experiment_id)
+            return MlflowTracker(outbox, run.info.run_id, is_last=True)
 
         with translate_store_errors(client), ending(create) as tracker:
             _begin(tracker, config, tags or {}, description)
@@ -80,9 +82,10 @@ def start_run(
 
 def _begin(tracker: MlflowTracker, config: Config, tags: Mapping[str, Any], description: str | None) -> None:
     """Describe a run that has just been created."""
-    experiment = get_run(tracker.client, tracker.run_id).info.experiment_id
+    experiment = tracker.experiment_id
     with translate_errors(f"cannot describe experiment {experiment}", "check that the tracking store can be written"):
         describe_experiment(tracker.client, experiment)
+        save_view(tracker.client, experiment)
     close_stale_runs(tracker.client, experiment, tracker.run_id)
     if description:
         tracker.describe(purpose=description)

@@ -50,3 +50,9 @@ CLOSED_BY_TAG = "metaopt.closed_by"
 
 UNSENT_TAG = "metaopt.unsent"
 """In a run that the store did not completely accept: the local folder with the rest, for `metaopt upload`."""
+
+VIEW_TAG = "mlflow.sharedViewState."
+"""Beginning of the tags of an experiment that hold its shared views."""
+
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
+"""What an experiment is for; the UI chooses its pages by it."""

@@ -24,6 +24,7 @@ from .manifests import manifest_of, to_json
 from .names import metric_problem
 from .operations import CreateRun, EndRun, LogDataset, LogMetrics, LogParams, SetTags, UploadFolder
 from .outbox import Outbox, new_key, now_ms
+from .run_list import run_page
 from .stale_runs import process_tags
 from .tags import DESCRIPTION_TAG, ERROR_TAG, LONGEST_TAG
 
@@ -33,19 +34,23 @@ if TYPE_CHECKING:
 # Limits that every MLflow store accepts:
 _MAX_DIGEST_LENGTH = 36  # [characters]
 _MAX_CONTEXT_LENGTH = 500  # [characters]
+_LOCAL_UI = "http://127.0.0.1:5000"
 
 log = logging.getLogger(__name__)
 
 
 class RunReference(NamedTuple):
-    """The ID of a run and its tracking store."""
+    """The ID of a run, its tracking store and its experiment."""
 
     run_id: str
     tracking_uri: str
+    experiment_id: str
 
     def __str__(self) -> str:
-        uri = without_password(self.tracking_uri)
-        return f"{self.run_id} {f'on {uri}' if uri.startswith('http') else '(shown by `mlflow ui`)'}"
+        """The ID and the address of the page of the run."""
+        uri = without_password(self.tracking_uri).rstrip("/")
+        host = uri if uri.startswith("http") else f"`mlflow ui`, {_LOCAL_UI}"
+        return f"{self.run_id}, {host}{run_page(self.experiment_id, self.run_id)}"
 
 
 class MlflowTracker:
@@ -79,13 +84,13 @@ class MlflowTracker:
 
     @property
     def reference(self) -> RunReference:
-        """The ID of the run and its tracking store."""
-        return RunReference(self.run_id, self._outbox.tracking_uri)
+        """The ID of the run, its tracking store and its experiment."""
+        return RunReference(self.run_id, self._outbox.tracking_uri, self.experiment_id)
 
     @property
     def experiment_id(self) -> str:
         """The ID of the run's experiment."""
-        return str(get_run(self.client, self.run_id).info.experiment_id)
+        return self._outbox.experiment_id or str(get_run(self.client, self.run_id).info.experiment_id)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, except those that the run already has.

@@ -14,9 +14,10 @@ from ..recording.record import TrainTargetConfig, train_targets
 from ..reporting.publish import log_candidate
 from ..reporting.report import report_markdown
 from ..targets import names_code
+from ..tasks import load_task, task_config
 from ..tracking import MlflowTracker, RunReference, link_version, run_link, start_run, version_link
 from .evaluate_optimizer import compare_tracked
-from .model_names import AUTO
+from .model_names import AUTO, check_given_name
 from .register_optimizer import register_version
 from .train_optimizer import train_tracked
 
@@ -153,6 +154,7 @@ def main(config: MainConfig) -> MainResult:
     Raises:
         MetaoptError: as for the workflows of the three phases; or the tracking store cannot be used.
     """
+    check_given_name(config.model_name)
     target, optimizer = config.target(), config.optimizer()
     tags = {"metaopt.phase": "main", "metaopt.run_name": config.run_name}
     with start_run(f"main job: {config.run_name}", config, tags=tags, description=_description(config)) as tracker:
@@ -169,6 +171,8 @@ def main(config: MainConfig) -> MainResult:
             comparison = compare_tracked(case, trained.optimizer, phase, version, champion)
             promotion = candidate.decide(comparison)
             phase.describe(links=promotion)
+        task = load_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
+        tracker.dataset(config.task, config.task, task.digest(), "recording, meta-training and evaluation")
         _conclude(tracker, comparison, phase, version)
     return MainResult(tracker.reference, folders, trained, candidate.version, candidate.uri, promotion, comparison)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..core.errors import TrackingError
-from ..tracking import CHAMPION, OLD_MODEL_NAME, champion_version
+from ..tracking import CHAMPION, OLD_MODEL_NAME, champion_version, check_model_name
 
 AUTO = "auto"
 """Value of `model_name` for the default name."""
@@ -19,6 +19,16 @@ CHAMPION_OF_CASE = "champion"
 def model_name(task: str, target_model: str) -> str:
     """The default name for optimizers of a task and a network, such as `metaopt-digits-MLP`."""
     return f"metaopt-{_plain(task)}-{_plain(target_model)}"
+
+
+def check_given_name(given: str | None) -> None:
+    """Check the name that the user chose, before the work begins.
+
+    Raises:
+        TrackingError: MLflow would refuse it when the optimizer is registered.
+    """
+    if given is not None and given != AUTO:
+        check_model_name(given)
 
 
 def chosen_name(given: str, problem_names: Sequence[str], data_name: str) -> str:
@@ -55,4 +65,4 @@ def champion_uri(task: str, target_model: str) -> str:
 
 def _plain(name: str) -> str:
     """A name with only characters that registries accept."""
-    return re.sub(r"[^\w.-]+", "-", name)
+    return re.sub(r"[^\w-]+", "-", name)

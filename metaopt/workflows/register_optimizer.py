@@ -19,7 +19,7 @@ from ..tracking import (
     start_run,
     version_link,
 )
-from .model_names import AUTO, chosen_name
+from .model_names import AUTO, check_given_name, chosen_name
 from .promotion import Candidate
 
 _MOST_NAMES = 8  # in a description [count]
@@ -70,6 +70,7 @@ def register(config: RegisterConfig) -> Registered:
         FileFormatError: the checkpoint is damaged.
         TrackingError: the run does not exist, the store cannot be used, or MLflow reserves the alias.
     """
+    check_given_name(config.model_name)
     if config.checkpoint is None:
         raise InvalidConfig("no checkpoint given; expected a file, a run ID or runs:/<run ID>/checkpoints/<folder>")
     with tempfile.TemporaryDirectory() as downloads:

@@ -12,6 +12,7 @@ from ..tasks import TASKS, load_task, task_config
 from ..tracking import (
     MlflowTracker,
     RunReference,
+    check_metric_names,
     fetch_trajectories,
     link_trajectories,
     resolve_checkpoint,
@@ -19,6 +20,7 @@ from ..tracking import (
 )
 from ..trajectories.recording import read_run_id
 from .evaluate_optimizer import Evaluation, evaluate
+from .model_names import check_given_name
 from .output_file import check_output
 from .register_optimizer import register_version
 
@@ -57,6 +59,9 @@ def train(config: TrainOptimizerConfig) -> TrainedVersion:
     Raises:
         MetaoptError: as for `train_optimizer` and `evaluate`; or the tracking store cannot be used.
     """
+    check_given_name(config.model_name)
+    if config.mixture is not None:
+        check_metric_names(read_config_file(config.mixture))
     case = _promotion_case(config)
     with start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker:
         trained = train_tracked(config, tracker)

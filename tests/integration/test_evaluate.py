@@ -95,7 +95,14 @@ def test_everything_is_in_the_store(command_line, case):
     )
     kept = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
     assert {"evaluation.json", "contenders.csv", "report.md", "loss_curves.png"} <= kept
-    assert {"val_loss", "speedup", "final_val_loss", "gain", "gain_zero_history"} <= run.data.metrics.keys()
+    assert {
+        "val_loss",
+        "speedup",
+        "final_val_loss",
+        "gain",
+        "gain_zero_history",
+        "best_baseline_val_loss",
+    } <= run.data.metrics.keys()
     below = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     contenders = MlflowClient().search_runs([run.info.experiment_id], below)
     names = {each.info.run_name.partition(":")[0] for each in contenders}

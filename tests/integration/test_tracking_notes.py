@@ -1,11 +1,16 @@
 """Descriptions, names, links and cards of runs and versions in a real store."""
 
+import json
+from pathlib import Path
+
+import mlflow
 import pytest
 from torch import nn
 
 from metaopt.core.config import Config
 from metaopt.generative import get_optimizer_model
 from metaopt.tracking import (
+    RunReference,
     add_evaluation,
     link_evaluation,
     link_trajectories,
@@ -18,6 +23,7 @@ from metaopt.tracking import (
 )
 from metaopt.tracking.cards import with_evaluation
 from metaopt.tracking.descriptions import code
+from metaopt.tracking.run_list import run_list
 from metaopt.weights.layout import Layout
 
 DESCRIPTION = "mlflow.note.content"
@@ -220,3 +226,26 @@ def test_the_page_of_a_model_shows_the_card_of_its_champion(version, client):
     promote("tiny", 2)
     assert "**champion: version 2.**" in client.get_registered_model("tiny").description
     assert "Hold" in client.get_registered_model("tiny").description
+
+
+def test_the_experiment_has_a_view_with_the_columns_of_metaopt_and_its_kind(store, client, config):
+    with start_run("first", config) as tracker:
+        pass
+    tags = client.get_experiment(tracker.experiment_id).tags
+    assert "metrics.`speedup`" in json.loads(tags["mlflow.sharedViewState.metaopt"])["selectedColumns"]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert run_list(tracker.experiment_id).endswith("viewStateShareKey=metaopt&workflowType=machine_learning")
+    assert str(tracker.reference).endswith(f"/runs/{tracker.run_id}?workflowType=machine_learning")
+
+
+def test_the_user_interface_of_this_mlflow_knows_the_parts_of_these_addresses():
+    folder = Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js"
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.js"))
+    for part in ("workflowType", "machine_learning", "viewStateShareKey", "mlflow.sharedViewState.", "selectedColumns"):
+        assert part in source, part
+    assert "custom_model_development" in source
+
+
+def test_an_address_has_no_password():
+    reference = RunReference("ab", "https://ada:battery@host/", "3")
+    assert str(reference) == "ab, https://host/#/experiments/3/runs/ab?workflowType=machine_learning"
