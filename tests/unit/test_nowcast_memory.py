@@ -138,3 +138,30 @@ def test_steps_snapshots_and_nowcasts_work_on_another_device(forecaster, averagi
     assert verdicts.count < 25
     assert optimizer.predict().device == inputs.device
     assert {row.device.type for row in optimizer.state_dict()["nowcast"]["history"]} == {"cpu"}
+
+
+@pytest.mark.parametrize("limit", [2**24, 100])
+def test_a_language_model_with_its_history_in_bfloat16_in_main_memory(limit, monkeypatch):
+    """The path of a network of which the device has no memory for the history, in small."""
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr("metaopt.nowcast.proposals._WEIGHTS_AT_ONCE", limit)
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=50, num_key_value_heads=2, **shape))
+    tokens = torch.randint(50, (4, 12))
+    losses = lambda: model(input_ids=tokens, labels=tokens).loss  # noqa: E731
+    optimizer = Nowcast(
+        adam(model),
+        model,
+        "builtin",
+        every=4,
+        stride=2,
+        guard=lambda: float(losses()),
+        history_device="cpu",
+        history_dtype="bfloat16",
+    )
+    for _ in range(12):
+        optimizer.zero_grad()
+        losses().backward()
+        optimizer.step()
+    assert any(event.accepted for event in optimizer.events)
+    assert all(weights.isfinite().all() for weights in model.parameters())

@@ -1,12 +1,16 @@
 """PerceiverOptimizer: its behaviour beyond the contract of generative optimizers."""
 
+import weakref
+
 import perceiver_pytorch
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaopt.core.errors import InvalidConfig
 from metaopt.generative import PerceiverOptimizer, get_optimizer_model
 from metaopt.weights.layout import Layout, WeightTensor
+from metaopt.weights.snapshots import Snapshots
 from metaopt.weights.tokens import token_grid
 
 SMALL = {"dim": 16, "num_latents": 8, "latent_dim": 16, "hidden": 24, "token_size": 8}
@@ -230,3 +234,54 @@ def test_start_slopes_with_one_snapshot_is_an_error():
 def test_an_invalid_size_is_an_error(options):
     with pytest.raises(InvalidConfig, match=next(iter(options))):
         get_optimizer_model("PerceiverOptimizer", **options)
+
+
+class Cost(TorchDispatchMode):
+    """Counts operations that are no views, and the peak of the memory that results take [bytes]."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = self.bytes = self.peak = 0
+        self.storages = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.operations += not (function.is_view or "prim" in str(function))
+        for tensor in (each for each in (result if isinstance(result, tuple) else (result,))):
+            if isinstance(tensor, torch.Tensor) and not function.is_view:
+                self.taken(tensor.untyped_storage())
+        return result
+
+    def taken(self, storage):
+        if (key := storage._cdata) not in self.storages:
+            self.storages.add(key)
+            self.bytes += (size := storage.nbytes())
+            self.peak = max(self.peak, self.bytes)
+            weakref.finalize(storage, self.freed, key, size)
+
+    def freed(self, key, size):
+        self.storages.discard(key)
+        self.bytes -= size
+
+
+def cost_of_forecast(device, *shapes):
+    with torch.device(device):
+        optimizer, layout = get_optimizer_model("PerceiverOptimizer"), layout_of(*shapes)
+    rows = [torch.zeros(layout.size, dtype=torch.bfloat16) for _ in range(5)]
+    times = 20.0 * torch.arange(5, device=device)
+    optimizer.requires_grad_(False)
+    for _ in range(2):  # the first one makes the tables of the layout
+        with Cost() as cost:
+            forecast = optimizer.forecast(Snapshots(rows, times.device), times, times[-1:] + 40, layout)
+    return cost.operations, cost.peak - forecast.nbytes
+
+
+def test_the_number_of_operations_does_not_depend_on_the_number_of_tensors(fake_cuda):
+    few, many = (cost_of_forecast(fake_cuda, *[(30, 33), (7,)] * count)[0] for count in (2, 200))
+    assert few == many < 250
+
+
+def test_the_memory_of_a_forecast_is_bounded(fake_cuda):
+    operations, memory = cost_of_forecast(fake_cuda, *[(3000, 5000)] * 5)
+    assert operations < 2500
+    assert memory < 0.4e9  # where the history in float32 has 1.5 GB
