@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from mlflow import MlflowClient
 
 from metaopt.cli import cli
 
@@ -17,8 +19,12 @@ FIRST_SCREENS = 75
 """By which line the use in a training loop is shown."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PRODUCTION = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+SMALL_NETWORK = ["--target-model", "ConvNet", "--target-options", "widths=[4]"]
+
+
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[list[str]]:
@@ -58,12 +64,24 @@ def test_a_shown_command_has_only_flags_that_exist(arguments):
     command.make_context(arguments[0], arguments[1:])
 
 
-def test_its_commands_and_its_python_run(in_small):
-    in_small(["main"])
+def test_its_commands_and_its_python_run_in_their_order_and_then_both_phases(in_small):
+    """Another network, recorded and trained in the same folder, does not replace the champion of the main job."""
+    shutil.copytree(ROOT / "benchmarks" / "cases", "benchmarks/cases")
     names: dict[str, Any] = {}
-    for snippet in blocks("python"):
-        exec(compile(snippet, "README.md", "exec"), names)
-    assert any(event.accepted for event in names["optimizer"].events)
+    for words in commands():
+        if words[:2] == ["mlflow", "run"]:
+            in_small(["main"])
+            for snippet in blocks("python"):
+                exec(compile(snippet, "README.md", "exec"), names)
+            assert any(event.accepted for event in names["optimizer"].events)
+        elif words[0] == "metaopt":
+            in_small([*words[1:], *SMALL_NETWORK, "--evaluate-every", "20"])
+    in_small(["train-target", "--run-name", "other", *SMALL_NETWORK])
+    in_small(["train-optimizer", "--run-name", "other"])
+    (pyfunc,) = [block for block in blocks("python", PRODUCTION) if "mlflow.pyfunc" in block]
+    exec(compile(pyfunc, "production.md", "exec"), names)
+    champions = {model.name: int(model.aliases["champion"]) for model in MlflowClient().search_registered_models()}
+    assert champions == {"metaopt-digits-MLP": 1, "metaopt-digits-ConvNet": 1}
 
 
 def test_the_files_and_headings_that_it_links_to_exist():
