@@ -46,8 +46,7 @@ def main_command(summary: str) -> click.Command:
             },
             {
                 "result": _sentence(result.comparison),
-                "registered": result.model_uri,
-                "promotion": result.promotion,
+                "registered": result.promotion,
                 "report": str(result.run),
             },
             [["mlflow", "ui"], [*generate, "--t-end", str(t_end), "--output", "next.safetensors"]],
@@ -102,7 +101,7 @@ def train_optimizer_command(summary: str) -> click.Command:
             return Result(facts, lines, [["mlflow", "ui"]], _table(evaluation.comparison))
         lines["result"] = _validation(trained)
         if uri is not None and result.promotion is not None:
-            lines |= {"registered": uri, "promotion": result.promotion}
+            lines["registered"] = result.promotion
         words = evaluate_words(uri or str(trained.checkpoint), trained, config.trajectory_dir)
         return Result(facts, lines, [words, *_comparing(words, result.promotion)])
 
@@ -123,7 +122,7 @@ def register_command(summary: str) -> click.Command:
             "promotion": result.promotion,
             "figures": trained.metrics,
         }
-        lines = {"result": _validation(trained), "registered": uri, "promotion": result.promotion}
+        lines = {"result": _validation(trained), "registered": result.promotion}
         words = evaluate_words(uri, trained, Path("trajectories"))
         return Result(facts, {**lines, "run": str(result.run)}, [words, *_comparing(words, result.promotion)])
 

@@ -26,8 +26,7 @@ def printed(command_line):
 def test_it_prints_a_table_and_the_next_commands(printed):
     for contender in ("Adam alone", "EMA", "line", "average", "perceiver"):
         assert f"\n{contender} " in printed
-    assert "registered:  models:/metaopt-digits-MLP/1\n" in printed
-    assert "promotion:   version 1 of metaopt-digits-MLP is now champion: there was no champion yet\n" in printed
+    assert "registered:  version 1 of metaopt-digits-MLP is now champion: there was no champion yet\n" in printed
     assert "\n  mlflow ui\n" in printed
 
 
