@@ -176,7 +176,7 @@ def test_an_update_on_recorded_pairs(optimizer, recorded, device):
     check_gradient(state, scores.objective.mean())
 
 
-@pytest.mark.parametrize("averaging", [0.0])
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", GENERATIVE_OPTIMIZERS.names())
 def test_an_update_of_live_rounds(optimizer, averaging, component, device):
     settings = OnlineSettings(100, NowcastPolicy(20, 10), history=5, averaging=averaging, examples=8)
