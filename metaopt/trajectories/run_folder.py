@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -40,6 +40,8 @@ def claim_run_folder(
 ) -> Iterator[Path]:
     """Lock the folder of a run for this process during the block; a killed process releases it.
 
+    Temporary files that a killed process left are removed.
+
     Args:
         folder: created if missing. Call `check_run_name` before joining a run name to a path: here "runs/../x" is "x".
         owned: glob pattern of the entries that belong to this kind of run ("seed_*"). Others are never changed, because
@@ -69,6 +71,7 @@ def claim_run_folder(
             raise RunNameError(f"nothing to resume in {folder}; check the run name, or start it without --resume")
         if overwrite:
             _remove(present)
+        _remove_unfinished(folder, owned)
         yield folder
 
 
@@ -98,6 +101,13 @@ def _remove_if_unused(folder: Path) -> None:
     """Remove a folder that was created only for the lock, such as that of a mistyped name to resume."""
     if all(entry.name == LOCK for entry in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unfinished(folder: Path, owned: str) -> None:
+    """Remove the temporary files of killed processes: only the holder of the lock writes here."""
+    for path in [*folder.glob(".*.part"), *folder.glob(f"{owned}/.*.part")]:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _remove(entries: list[Path]) -> None:

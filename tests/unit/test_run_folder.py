@@ -100,3 +100,18 @@ def test_a_name_in_use_is_rejected_until_its_process_is_killed(tmp_path):
             process.kill()
     with claim_run_folder(tmp_path / "a", "seed_*"):
         pass
+
+
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
+    folder = tmp_path / "a"
+    (folder / "seed_0").mkdir(parents=True)
+    for name in (
+        ".last.safetensors.x1.part",
+        "seed_0/.step_1.safetensors.x2.part",
+        "seed_0/step_0.part",
+        "seed_0/kept",
+    ):
+        (folder / name).write_text("x", encoding="utf-8")
+    with claim_run_folder(folder, "seed_*", resume=True):
+        left = sorted(path.name for path in folder.rglob("*") if path.is_file())
+    assert left == [".lock", "kept", "step_0.part"]
