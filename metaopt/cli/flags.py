@@ -4,7 +4,6 @@ The values stay text: the configuration converts them as it does those of files,
 """
 
 import dataclasses
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from ..core.config import Config, Options, Range, default_text, is_switch
+from ..core.values import without_none
 
 
 def config_flags(kind: type[Config]) -> Sequence[click.Parameter]:
@@ -41,7 +41,7 @@ def _flag(field: dataclasses.Field[Any], kind: Any) -> click.Option:
 
 def _shown_type(kind: Any, rule: Any) -> click.ParamType:
     """A type whose name and bounds click shows; it converts nothing."""
-    kind = _without_none(kind)
+    kind = without_none(kind)
     low, high = rule["above"] if rule["at_least"] is None else rule["at_least"], rule["below"] or rule["at_most"]
     if kind not in (int, float) or (low is None and high is None):
         return click.STRING
@@ -50,18 +50,12 @@ def _shown_type(kind: Any, rule: Any) -> click.ParamType:
 
 
 def _metavar(kind: Any, rule: Any) -> str:
-    kind = _without_none(kind)
+    kind = without_none(kind)
     if rule["choices"]:
         return f"[{'|'.join(rule['choices'])}]"
     if typing.get_origin(kind) is tuple:
         return f"{_METAVARS[typing.get_args(kind)[0]]},…"
     return _METAVARS.get(typing.get_origin(kind) or kind, "TEXT")
-
-
-def _without_none(kind: Any) -> Any:
-    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
-        return kind
-    return next(member for member in typing.get_args(kind) if member is not types.NoneType)
 
 
 _METAVARS = {

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from .errors import UnknownName
-from .text import shortened, shown
+from .text import reason_of, shown
 
 _IMPORT_FAILURES = (Exception, SystemExit)  # importing a module runs arbitrary code
 
@@ -52,7 +52,7 @@ class Registry:
             return point.load()
         except _IMPORT_FAILURES as error:
             raise UnknownName(
-                f"the {self.kind} {shown(name)} of {self.origin(name)} cannot be imported ({_reason(error)}); "
+                f"the {self.kind} {shown(name)} of {self.origin(name)} cannot be imported ({reason_of(error)}); "
                 "fix or uninstall that package"
             ) from error
 
@@ -90,9 +90,9 @@ def load_path(path: str) -> Any:
         module = importlib.import_module(name)
     except _IMPORT_FAILURES as error:
         raise UnknownName(
-            f"cannot import {shown(path)}: importing {shown(name)} fails ({_reason(error)}). Expected "
-            "package.module:attribute "
-            "of a module that Python finds; a module in the working directory may need PYTHONPATH=."
+            f"cannot import {shown(path)}: importing {shown(name)} fails ({reason_of(error)}). Expected "
+            "package.module:attribute of a module that Python finds; a module in the working directory may need "
+            "PYTHONPATH=."
         ) from error
     if not hasattr(module, attribute):
         public = [each for each in vars(module) if not each.startswith("_")]
@@ -107,7 +107,3 @@ def suggest(name: str, known: Iterable[str]) -> str:
     near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
     everything = f"known are {', '.join(known)}"
     return f"did you mean {' or '.join(near)}? ({everything})" if near else everything
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {shortened(str(error))}"

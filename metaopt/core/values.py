@@ -52,14 +52,20 @@ def coerce(name: str, value: Any, kind: Any) -> Any:
     Raises:
         InvalidConfig: the value cannot be converted.
     """
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        if value is None or (isinstance(value, str) and value.lower() in ("", "none", "null")):
-            return None
-        kind = next(member for member in typing.get_args(kind) if member is not types.NoneType)
+    some = without_none(kind)
+    if some is not kind and (value is None or (isinstance(value, str) and value.lower() in ("", "none", "null"))):
+        return None
     try:
-        return _reader(kind)(value)
+        return _reader(some)(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidConfig(f"{name} is {shown(value)}; expected {_type_name(kind)}") from error
+        raise InvalidConfig(f"{name} is {shown(value)}; expected {_type_name(some)}") from error
+
+
+def without_none(kind: Any) -> Any:
+    """The type of the values of a parameter that are not None: `int` for `int | None`."""
+    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
+        return kind
+    return next(member for member in typing.get_args(kind) if member is not types.NoneType)
 
 
 def _reader(kind: Any) -> Callable[[Any], Any]:

@@ -6,7 +6,7 @@ allowed and not used.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.errors import FileFormatError
@@ -34,7 +34,7 @@ class Rule:
     @property
     def optional(self) -> "Rule":
         """The same rule for a fact that may be absent."""
-        return Rule(self.expected, self.holds, False, self.fields)
+        return replace(self, required=False)
 
 
 def first_violation(facts: Mapping[str, Any], rules: Mapping[str, Rule]) -> str | None:

@@ -141,11 +141,12 @@ def check_bounds(path: Path, description: Mapping[str, Any], tensors: int) -> No
     Raises:
         FileFormatError: its metadata are nested too deeply or too large, or it has too many tensors.
     """
-    size = len(canonical(description))
-    if tensors > MAX_TENSORS or size > MAX_TEXT // 2 or not _is_shallow(canonical(description)):
+    text = canonical(description)
+    if tensors > MAX_TENSORS or len(text) > MAX_TEXT // 2 or not _is_shallow(text):
         raise FileFormatError(
-            f"cannot write {path}: {tensors:,} tensors, and {size:,} bytes of facts; expected at most {MAX_TENSORS:,} "
-            f"tensors and {MAX_TEXT // 2:,} bytes, nested at most {MAX_DEPTH} deep: store less in one file"
+            f"cannot write {path}: {tensors:,} tensors, and {len(text):,} characters of facts; expected at most "
+            f"{MAX_TENSORS:,} tensors and {MAX_TEXT // 2:,} characters, nested at most {MAX_DEPTH} deep: "
+            "store less in one file"
         )
 
 

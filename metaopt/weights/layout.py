@@ -91,11 +91,7 @@ class Layout:
         Raises:
             LayoutMismatch: a tensor is missing or has another shape.
         """
-        for tensor in self.tensors:
-            if tensor.name not in weights:
-                raise LayoutMismatch(f"no tensor named {shown(tensor.name)}; the layout expects {_describe(self)}")
-            if (shape := tuple(weights[tensor.name].shape)) != tensor.shape:
-                raise LayoutMismatch(f"{tensor.name} has shape {shape}; expected {tensor.shape}")
+        self._check_shapes(weights)
         return self.join([weights[tensor.name] for tensor in self.tensors], out)
 
     @torch.no_grad()
@@ -170,14 +166,17 @@ class Layout:
         Raises:
             LayoutMismatch: a tensor is missing, has another shape, or does not hold floating-point numbers.
         """
+        self._check_shapes(tensors)
         for tensor in self.tensors:
-            found = tensors.get(tensor.name)
-            if found is None:
-                raise LayoutMismatch(f"no tensor named {tensor.name!r}; the layout expects {_describe(self)}")
-            if tuple(found.shape) != tensor.shape:
-                raise LayoutMismatch(f"{tensor.name} has shape {tuple(found.shape)}; expected {tensor.shape}")
-            if not found.dtype.is_floating_point:
-                raise LayoutMismatch(f"{tensor.name} is {found.dtype}; expected floating-point weights")
+            if not (dtype := tensors[tensor.name].dtype).is_floating_point:
+                raise LayoutMismatch(f"{tensor.name} is {dtype}; expected floating-point weights")
+
+    def _check_shapes(self, tensors: Mapping[str, Tensor | ListedTensor]) -> None:
+        for tensor in self.tensors:
+            if tensor.name not in tensors:
+                raise LayoutMismatch(f"no tensor named {shown(tensor.name)}; the layout expects {_describe(self)}")
+            if (shape := tuple(tensors[tensor.name].shape)) != tensor.shape:
+                raise LayoutMismatch(f"{tensor.name} has shape {shape}; expected {tensor.shape}")
 
     def check_model(self, model: nn.Module) -> None:
         """Check that a network has the trainable weights of this layout.

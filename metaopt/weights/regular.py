@@ -1,4 +1,4 @@
-"""Opening of files that somebody else may have prepared: regular files only, and no more of them than expected."""
+"""Opens files that somebody else may have prepared: regular files only, and texts of limited size."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ def opened(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
 
     Args:
         expected: the expected file, for messages ("a safetensors file").
-    Returns: the file and its size [bytes].
+    Yields: the file and its size [bytes].
     Raises:
         FileFormatError: the file cannot be opened, or is a folder, a device, a pipe or a socket.
     """
