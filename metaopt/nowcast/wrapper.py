@@ -25,13 +25,11 @@ class OptimizerWrapper(torch.optim.Optimizer):
         InvalidConfig: the base optimizer itself contains an optimizer.
     """
 
-    _step_supports_amp_scaling = (
-        False  # also where the base is fused: GradScaler then unscales and skips, as it does here
-    )
+    # Also where the base optimizer is fused: GradScaler then unscales the gradients and skips steps by itself.
+    _step_supports_amp_scaling = False
 
-    def __init__(
-        self, base: torch.optim.Optimizer
-    ) -> None:  # `super().__init__` would make groups and a state of its own
+    def __init__(self, base: torch.optim.Optimizer) -> None:
+        # Without `super().__init__`, which would make groups and a state of its own.
         check_is_innermost(base)
         self.base = base
         for name in _HOOKS:

@@ -25,14 +25,12 @@ from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
 from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT
-from ..trajectories.recording import read_run_id, write_run_id
+from ..trajectories.recording import UPLOAD_FOLDER, read_run_id, write_run_id
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
 from .state import Step, TargetTrainingState
 
 log = logging.getLogger(__name__)
-
-_TRAJECTORY = "trajectory"  # folder of the uploaded files
 
 RunSteps = Generator[Step, float, Path]
 """Generator that yields each training step, receives its loss, and returns the trajectory folder."""
@@ -97,7 +95,7 @@ class _TargetRun:
         if self.tracker.run_id is None:
             return True
         run_id = read_run_id(self.folder)
-        return run_id is not None and self.tracker.has_files(run_id, _TRAJECTORY)
+        return run_id is not None and self.tracker.has_files(run_id, UPLOAD_FOLDER)
 
     def _restore(self) -> None:
         snapshots = sorted(self.folder.glob("step_*.safetensors"))
@@ -194,7 +192,7 @@ class _TargetRun:
         self.tracker.figure(figure, "losses")
         validation = self.validation or {name: loss for name, loss in losses[-1].items() if name.startswith("val_")}
         self.tracker.describe(result=describe_recording(trajectory, validation))
-        self.tracker.files(trajectory.files(), _TRAJECTORY)
+        self.tracker.files(trajectory.files(), UPLOAD_FOLDER)
 
 
 def describe_recording(trajectory: Trajectory, metrics: Mapping[str, float]) -> str:

@@ -1,8 +1,8 @@
 """Tracks runs, artifacts and registered models in MLflow. No other package imports MLflow."""
 
+from ..trajectories.recording import UPLOAD_FOLDER as TRAJECTORY
 from .artifacts import (
     CHECKPOINTS,
-    TRAJECTORY,
     ResumePoint,
     download_files,
     resolve_checkpoint,

@@ -21,9 +21,6 @@ from .manifests import MANIFEST, ManifestEntry, from_json
 CHECKPOINTS = "checkpoints"
 """Artifact folder with one folder per checkpoint."""
 
-TRAJECTORY = "trajectory"
-"""Artifact folder with the trajectory of a phase-1 run."""
-
 _SOURCE = re.compile(rf"(?:runs:/)?(?P<run>[0-9a-f]{{32}})(?:/{CHECKPOINTS}(?:/(?P<folder>[^/]+)(?:/[^/]+)?)?)?/?")
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from urllib3.exceptions import HTTPError
 
 from ..core.errors import MetaoptError, TrackingError
-from ..core.text import shown
+from ..core.text import shortened, shown
 from .addresses import without_password
 from .names import check_experiment_name
 
@@ -155,7 +155,7 @@ def translate_store_errors(client: MlflowClient) -> Iterator[None]:
 def reason_of(error: BaseException) -> str:
     """The message of a store's error in one line, shortened, without user names and passwords."""
     line = without_password(" ".join(str(error).split())).rstrip(".") or type(error).__name__
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} …"
+    return shortened(line, _LONGEST_REASON)
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -177,11 +177,11 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
 
 def default_experiment(client: MlflowClient) -> str | None:
     """The ID of the experiment of new runs; None if it does not exist yet."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     with translate_errors("cannot read the experiment of new runs", "check the name and the store"):
-        if name is None and (chosen := _get_experiment_id_from_env()):
-            return str(chosen)
-        found = client.get_experiment_by_name(name or _DEFAULT_EXPERIMENT)
+        chosen, name = _chosen_experiment(None)
+        if chosen is not None:
+            return chosen
+        found = client.get_experiment_by_name(name)
     return None if found is None else str(found.experiment_id)
 
 
@@ -194,17 +194,21 @@ def experiment_id(client: MlflowClient, name: str | None) -> str:
     Raises:
         TrackingError: the experiment was deleted, or MLflow refuses its name.
     """
-    named = name or os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if named is None and (chosen := _get_experiment_id_from_env()):  # MLflow also sets it for `set_experiment`
-        found = client.get_experiment(chosen)
-    else:
-        found = _named_experiment(client, check_experiment_name(named or _DEFAULT_EXPERIMENT))
+    chosen, name = _chosen_experiment(name)
+    found = client.get_experiment(chosen) if chosen else _named_experiment(client, check_experiment_name(name))
     if found.lifecycle_stage == LifecycleStage.DELETED:
         raise TrackingError(
             f"experiment {shown(found.name)} is deleted; expected an active one. Restore it with "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another name"
         )
     return str(found.experiment_id)
+
+
+def _chosen_experiment(name: str | None) -> tuple[str | None, str]:
+    """The ID of the experiment, if it is chosen by its ID, and its name otherwise."""
+    name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    chosen = _get_experiment_id_from_env() if name is None else None  # MLflow also sets it for `set_experiment`
+    return str(chosen) if chosen else None, name or _DEFAULT_EXPERIMENT
 
 
 def _named_experiment(client: MlflowClient, name: str) -> Experiment:

@@ -11,6 +11,7 @@ from mlflow.utils.validation import (
 )
 
 from ..core.errors import TrackingError
+from ..core.text import shortened, shown
 
 
 def check_model_name(name: str) -> str:
@@ -24,7 +25,7 @@ def check_model_name(name: str) -> str:
         TrackingError: MLflow would refuse it when the model is registered.
     """
     for rule in (_validate_model_name, _validate_logged_model_name):  # a version is also a logged model of that name
-        _check(rule, name, f"the model name {name!r:.200}", 'Choose a name such as "perceiver-v1_2" with --model-name')
+        _check(rule, name, f"the model name {shown(name)}", 'Choose a name such as "perceiver-v1_2" with --model-name')
     return name
 
 
@@ -35,7 +36,7 @@ def check_experiment_name(name: str) -> str:
         TrackingError: MLflow refuses it.
     """
     remedy = "Choose another name with MLFLOW_EXPERIMENT_NAME"
-    return _check(_validate_experiment_name, name, f"the experiment name {name!r:.200}", remedy)
+    return _check(_validate_experiment_name, name, f"the experiment name {shown(name)}", remedy)
 
 
 def check_metric_names(names: Iterable[str]) -> None:
@@ -45,7 +46,7 @@ def check_metric_names(names: Iterable[str]) -> None:
         TrackingError: MLflow would refuse a metric of that name.
     """
     for name in names:
-        _check(_validate_metric_name, name, f"the name {name!r:.200}, which names a metric,", "Choose another name")
+        _check(_validate_metric_name, name, f"the name {shown(name)}, which names a metric,", "Choose another name")
 
 
 def metric_problem(name: str) -> str | None:
@@ -61,6 +62,6 @@ def _check(rule: Callable[[str], None], name: str, what: str, remedy: str) -> st
     try:
         rule(name)
     except MlflowException as error:
-        reason = str(error).rstrip(".")
-        raise TrackingError(f"MLflow refuses {what} ({reason:.400}). {remedy}") from error
+        reason = shortened(str(error).rstrip("."), 400)
+        raise TrackingError(f"MLflow refuses {what} ({reason}). {remedy}") from error
     return name

@@ -20,6 +20,9 @@ from .tags import DATASET_CONTEXT_TAG, KEY_TAG, PARENT_TAG, SOURCE_TAGS
 
 _PER_BATCH = 100  # parameters and tags that every store accepts in one call [count]
 
+NEW = "new-"
+"""Beginning of the keys of runs that the queue creates."""
+
 RunIds = MutableMapping[str, str]
 """IDs of child runs by their key. A run that existed before has its ID as key and is not in it."""
 
@@ -65,10 +68,6 @@ class Operation:
         """
         values = json.loads(line)
         return Operation.kinds[values.pop("kind")](**values)
-
-
-NEW = "new-"
-"""Beginning of the keys of runs that the queue creates."""
 
 
 @dataclass(frozen=True)

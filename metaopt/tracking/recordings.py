@@ -18,12 +18,13 @@ from ..core.text import shown
 from ..trajectories.recording import (
     RECORDING_FILE,
     RECORDING_TAG,
+    UPLOAD_FOLDER,
     local_trajectories,
     read_recording,
     read_run_id,
     write_run_id,
 )
-from .artifacts import TRAJECTORY, download_files, download_text, is_complete
+from .artifacts import download_files, download_text, is_complete
 from .connection import connect, default_experiment, translate_errors
 from .tags import PARENT_TAG
 
@@ -89,7 +90,7 @@ def _fetch(run_id: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         complete = Path(temporary) / "complete"
-        download_files(run_id, TRAJECTORY, complete)
+        download_files(run_id, UPLOAD_FOLDER, complete)
         write_run_id(complete, run_id)
         try:
             complete.rename(folder)
@@ -126,7 +127,7 @@ def _recordings_of_old_versions(client: MlflowClient, named: list[Run]) -> Itera
         trajectories = {
             f"seed_{_seed_of(each)}": each.info.run_id
             for each in members
-            if is_complete(client, each.info.run_id, TRAJECTORY)
+            if is_complete(client, each.info.run_id, UPLOAD_FOLDER)
         }
         if trajectories:
             yield Recording(run.info.run_id, trajectories)

@@ -133,18 +133,15 @@ class WriteQueue:
                 self._thread.start()
             self._changed.notify_all()
 
-    def flush(self, seconds: float | None = None) -> bool:
-        """Wait until all is written, for a moment at most and not at all if the store fails.
+    def flush(self) -> bool:
+        """Wait until all is written, for `MOMENT` at most and not at all if the store fails.
 
-        Args:
-            seconds: longest wait; `MOMENT` if None.
         Returns: whether all is written.
         """
-        limit = MOMENT if seconds is None else seconds
         begin = time.monotonic()
 
         def too_long(now: float) -> bool:
-            return self.error is not None or now - min(begin, self._busy_since or begin) > limit
+            return self.error is not None or now - min(begin, self._busy_since or begin) > MOMENT
 
         return self._wait(too_long)
 

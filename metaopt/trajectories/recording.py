@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import FileFormatError
+from ..core.text import reason_of, shown
 from ..weights.atomic import write_text
+from ..weights.regular import read_text
 
 RUN_FILE = "run.json"
 """File in the folder of a trajectory: the ID of the run that recorded it."""
@@ -21,6 +23,9 @@ RECORDING_FILE = "recording.json"
 
 RECORDING_TAG = "metaopt.recording"
 """Tag of the run that made a recording: the number of its trajectories."""
+
+UPLOAD_FOLDER = "trajectory"
+"""Artifact folder with the files of a trajectory, in the run that recorded it."""
 
 _SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -39,8 +44,8 @@ def write_run_id(folder: Path, run_id: str) -> None:
 def read_run_id(folder: Path) -> str | None:
     """The ID of the run that recorded a trajectory; None if it is unknown, as for trajectories of metaopt 0.1."""
     try:
-        run_id = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["run_id"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        run_id = json.loads(read_text(folder / RUN_FILE, "the ID of a run"))["run_id"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # a FileFormatError is a ValueError
         return None
     return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
 
@@ -68,12 +73,12 @@ def read_recording(text: str, source: str) -> dict[str, str]:
         schema, trajectories = document["schema"], dict(document["trajectories"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileFormatError(
-            f"{source} is no recording ({error!r}); expected trajectories and their runs: record again"
+            f"{source} is no recording ({reason_of(error)}); expected trajectories and their runs: record again"
         ) from error
     valid = (_FOLDER.fullmatch(str(name)) and _RUN_ID.fullmatch(str(run)) for name, run in trajectories.items())
     if schema != _SCHEMA or not all(valid):
         raise FileFormatError(
-            f"{source} has schema {schema!r:.20} and trajectories {str(list(trajectories))[:200]}; expected schema "
+            f"{source} has schema {shown(schema)} and trajectories {shown(list(trajectories))}; expected schema "
             f"{_SCHEMA}, folders such as seed_0 and IDs of runs: record again"
         )
     return trajectories

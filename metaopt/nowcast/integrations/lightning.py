@@ -68,9 +68,8 @@ class NowcastCallback(Callback):
             return
         self._uses_validation_data = "guard" not in self.options and self.guard_data is None
         options = {"guard": self._guard(trainer), **self.options}
-        named_as_base = type(
-            type(base).__name__, (Nowcast,), {}
-        )  # LearningRateMonitor logs under the name of the class
+        # LearningRateMonitor logs under the name of the class.
+        named_as_base = type(type(base).__name__, (Nowcast,), {})
         trainer.strategy.optimizers = [named_as_base(base, pl_module, self.forecaster, **options)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
