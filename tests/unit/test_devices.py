@@ -26,8 +26,8 @@ def machine(monkeypatch):
     return has
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_command_has_the_options(name):
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "register"])
+def test_every_command_that_computes_has_the_options(name):
     given = CONFIGS[name].from_mapping({"device": "cuda:1", "threads": 3})
     assert (given.device, given.threads) == ("cuda:1", 3)
     assert CONFIGS[name]().device == "auto"
