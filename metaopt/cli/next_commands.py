@@ -18,7 +18,7 @@ def evaluate_words(optimizer: str, trained: "TrainedOptimizer", trajectory_dir: 
         optimizer: URI or file of the optimizer.
         trajectory_dir: folder of the trajectories that trained it, which state the options of the problem.
     """
-    target_model, _, task = trained.problem_names[0].rpartition(" on ")
+    target_model, task = trained.first_problem
     words = ["metaopt", "evaluate", "--optimizer", optimizer, "--task", task, "--target-model", target_model]
     return words + _option_words([trajectory_dir / name for name in trained.training_names])
 

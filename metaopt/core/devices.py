@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import Config, option
 from .errors import InvalidConfig
@@ -76,6 +76,11 @@ def find_device(name: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """The name of a device with that of its hardware where torch knows it, such as "cuda:0, NVIDIA H100"."""
     return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+
+
+def device_of(module: nn.Module, default: torch.device = CPU) -> torch.device:
+    """The device of the parameters of a module; `default` if it has none."""
+    return next((parameter.device for parameter in module.parameters()), default)
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:

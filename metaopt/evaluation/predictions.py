@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.devices import CPU, move
+from ..core.devices import device_of, move
 from ..core.progress import NO_PROGRESS, Progress
 from ..generative.base import GenerativeOptimizer
 from ..weights.layout import Layout
@@ -33,7 +33,7 @@ class State(NamedTuple):
 
     def predict(self, optimizer: GenerativeOptimizer, layout: Layout) -> Float[Tensor, " weights"]:
         """The predicted weights at `t_end`, computed on the device of the optimizer, on the CPU [raw units]."""
-        device = next((parameter.device for parameter in optimizer.parameters()), CPU)
+        device = device_of(optimizer)
         history, times, t_end = (move(each, device) for each in (self.history, self.times, torch.tensor([self.t_end])))
         return optimizer.predict(history.unsqueeze(0), times.unsqueeze(0), t_end, layout)[0].cpu()
 

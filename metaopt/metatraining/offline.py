@@ -21,6 +21,7 @@ from .config import TrainOptimizerConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
 from .state import MetaTrainingState
+from .trained import problem_name
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class OfflineSource:
         self.held_out = WeightTrajectoryDataset(held_out, config.training_mode, history)  # type: ignore[arg-type]
         self.problems = _problems(trajectories, config, device) if self.coefficients.task else {}
         self.training_names, self.held_out_names = [each.name for each in training], [each.name for each in held_out]
-        problem_names = (f"{each.run['target_model']} on {each.run['task']}" for each in trajectories)
+        problem_names = (problem_name(each.run["target_model"], each.run["task"]) for each in trajectories)
         self.problem_names = list(dict.fromkeys(problem_names))
         self.layouts = list(dict.fromkeys(each.layout for each in trajectories))
         strides = [after - before for each in trajectories for before, after in pairwise(each.steps)]

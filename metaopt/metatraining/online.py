@@ -17,6 +17,7 @@ from .mixture import read_mixture
 from .objectives import log_loss
 from .paired_speedup import paired_speedup
 from .state import MetaTrainingState
+from .trained import problem_name
 
 
 class OnlineSource:
@@ -43,7 +44,7 @@ class OnlineSource:
         self.inner = OnlineSettings(config.inner_steps, config.policy, history, averaging, config.task_batch)
         self.seed = config.seed
         self.training_names, self.held_out_names = [each.name for each in self.components], []
-        problem_names = (f"{each.config.target_model} on {each.config.task}" for each in self.components)
+        problem_names = (problem_name(each.config.target_model, each.config.task) for each in self.components)
         self.problem_names = list(dict.fromkeys(problem_names))
         self.layouts = list(dict.fromkeys(each.problem.layout for each in self.components))
         self.stride = float(config.stride)

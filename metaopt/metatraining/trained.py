@@ -96,6 +96,11 @@ class TrainedOptimizer:
         }
 
     @property
+    def first_problem(self) -> tuple[str, str]:
+        """Target and task of the first inner problem."""
+        return split_problem_name(self.problem_names[0])
+
+    @property
     def data_name(self) -> str:
         """Short name of the training data: the run names, or the mixture."""
         return self.data.get("run_name", "") or Path(self.data.get("mixture", "several")).stem
@@ -110,6 +115,17 @@ class TrainedOptimizer:
             f"**worse than before its training**: objective {after:.3g} on held-out trajectories, untrained "
             f"{before:.3g} (lower is better)"
         )
+
+
+def problem_name(target_model: str, task: str) -> str:
+    """The name of an inner problem: `MLP on digits`."""
+    return f"{target_model} on {task}"
+
+
+def split_problem_name(name: str) -> tuple[str, str]:
+    """Target and task of the name of an inner problem."""
+    target_model, _, task = name.rpartition(" on ")
+    return target_model, task
 
 
 def stored_metrics(checkpoint: Path) -> dict[str, float]:

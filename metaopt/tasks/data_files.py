@@ -1,6 +1,6 @@
 """Data files: which files of a folder are read, what is ignored, and how a file is opened.
 
-Only regular files are ever opened. What a folder contains besides them is counted and shown, never left out silently.
+Only regular files are opened. Everything else in a folder is counted, and the counts are shown.
 """
 
 import codecs
@@ -90,7 +90,7 @@ class Found:
 
 
 def find_files(folders: Sequence[Path], suffixes: Sequence[str], *, deep: bool = True) -> list[Found]:
-    """Find the files with these endings below each folder.
+    """Find the files with these endings in each folder and the folders in it.
 
         train, test = find_files([Path("data/train"), Path("data/test")], [".png", ".jpg"])
 
@@ -99,7 +99,7 @@ def find_files(folders: Sequence[Path], suffixes: Sequence[str], *, deep: bool =
 
     Args:
         suffixes: endings in lower case; files may have them in upper case.
-        deep: whether to search the folders below.
+        deep: whether to search the folders in it, too.
     Raises:
         TaskDataError: a folder cannot be read, or one of the folders is inside another.
     """

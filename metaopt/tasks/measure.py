@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.devices import CPU
+from ..core.devices import CPU, device_of
 from .base import Batch, Examples, Task
 
 _VALUES_AT_ONCE = 40_000
@@ -81,7 +81,7 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
 
 def _outputs(model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
     """The outputs of a network for each batch, with the labels."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with in_evaluation_mode(model):
         for batch in batches:
             inputs, labels = batch.to(device)

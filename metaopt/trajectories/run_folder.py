@@ -28,7 +28,7 @@ def check_run_name(name: str) -> str:
         or any(part in name for part in ("/", "\\", ".."))
     ):
         raise RunNameError(
-            f"run name {name!r:.200} cannot be a folder: expected 1 to {_LONGEST} printable characters, without slash, "
+            f"run name {shown(name)} cannot be a folder: expected 1 to {_LONGEST} printable characters, without slash, "
             'backslash or "..", without spaces at the ends, not starting with "." or "-". Choose one such as "cnn-lr3"'
         )
     return name

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..core.errors import TrackingError
+from ..metatraining.trained import split_problem_name
 from ..tracking import CHAMPION, OLD_MODEL_NAME, champion_version, check_model_name
 
 AUTO = "auto"
@@ -43,7 +44,7 @@ def chosen_name(given: str, problem_names: Sequence[str], data_name: str) -> str
         return given
     if len(problem_names) > 1:
         return f"metaopt-{_plain(data_name)}"
-    target_model, _, task = problem_names[0].rpartition(" on ")
+    target_model, task = split_problem_name(problem_names[0])
     return model_name(task, target_model)
 
 

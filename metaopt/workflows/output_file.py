@@ -1,4 +1,4 @@
-"""The rule for files that a command writes where the user says: an existing file is only replaced on request."""
+"""The file that the user names for a result: an existing one is replaced only with --overwrite."""
 
 from pathlib import Path
 
