@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from ..core.errors import CheckpointError, TrackingError
 from ..core.text import shown
 from ..weights.shards import is_shard
-from .connection import connect, get_run, translate_errors
+from .connection import connect, get_run
 from .manifests import MANIFEST, ManifestEntry, from_json
+from .store_errors import translate_errors
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder with one folder per checkpoint."""

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric
 
 from ..core.errors import TrackingError
-from .connection import get_run, translate_errors
+from .connection import get_run
+from .store_errors import translate_errors
 from .tags import DESCRIPTION_TAG, EVALUATED_TAG, LONGEST_TAG, OPTIMIZER_RUNS_TAG, TRAJECTORY_RUNS_TAG
 from .tracker import MlflowTracker
 

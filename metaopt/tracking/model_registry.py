@@ -22,10 +22,11 @@ from ..generative.files import load_optimizer_file, save_optimizer
 from ..weights.layout import Layout
 from .artifacts import CHECKPOINTS, resolve_checkpoint
 from .cards import describe_champion, describe_version, version_card, with_evaluation
-from .connection import MISSING, connect, translate_errors
+from .connection import connect
 from .lineage import run_link
 from .shipping import copy_package, requirements
 from .signature import example, metadata, signature
+from .store_errors import MISSING, translate_errors
 from .tracker import MlflowTracker
 
 OLD_MODEL_NAME = "metaopt-perceiver"

@@ -14,9 +14,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from ..core.errors import StorageError, TrackingError
-from .addresses import without_password
-from .connection import reason_of
 from .operations import NEW, EndRun, Operation, SetTags, UploadFile
+from .store_errors import store_reason, without_password
 from .tags import UNSENT_TAG
 from .unsent import UNSENT, save_unsent
 from .write_queue import WriteQueue
@@ -93,7 +92,7 @@ class Outbox:
                 if queue.error is not None:
                     raise TrackingError(
                         f"the tracking store {without_password(self.tracking_uri)} does not accept {what}: "
-                        f"{reason_of(queue.error)}. Expected a store that can be written; check its disk, its "
+                        f"{store_reason(queue.error)}. Expected a store that can be written; check its disk, its "
                         "rights and other processes that lock it, or set MLFLOW_TRACKING_URI to another store"
                     ) from queue.error
         self._keeps = True

@@ -25,7 +25,8 @@ from ..trajectories.recording import (
     write_run_id,
 )
 from .artifacts import download_files, download_text, is_complete
-from .connection import connect, default_experiment, translate_errors
+from .connection import connect, default_experiment
+from .store_errors import translate_errors
 from .tags import PARENT_TAG
 
 log = logging.getLogger(__name__)

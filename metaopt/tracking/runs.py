@@ -15,11 +15,12 @@ from ..core.config import Config
 from ..core.errors import TrackingError
 from ..core.signals import terminable
 from ..core.text import shown
-from .connection import connect, experiment_id, get_run, translate_errors, translate_store_errors
+from .connection import connect, experiment_id, get_run
 from .descriptions import describe_experiment
 from .outbox import Outbox
 from .run_list import save_view
 from .stale_runs import close_stale_runs, process_tags
+from .store_errors import translate_errors, translate_store_errors
 from .tags import NAME_TAG
 from .tracker import MlflowTracker, ending
 

@@ -16,9 +16,8 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from ..core.signals import ended_by_signal, held
 from ..figures import rendered
-from .addresses import without_password
 from .artifacts import is_complete
-from .connection import MISSING, get_run
+from .connection import get_run
 from .descriptions import Description
 from .manifests import manifest_of, to_json
 from .names import metric_problem
@@ -26,6 +25,7 @@ from .operations import CreateRun, EndRun, LogDataset, LogMetrics, LogParams, Se
 from .outbox import Outbox, new_key, now_ms
 from .run_list import run_page
 from .stale_runs import process_tags
+from .store_errors import MISSING, without_password
 from .tags import DESCRIPTION_TAG, ERROR_TAG, LONGEST_TAG
 
 if TYPE_CHECKING:

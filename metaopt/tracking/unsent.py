@@ -11,9 +11,9 @@ import mlflow
 
 from ..core.errors import TrackingError
 from ..weights.atomic import write_text
-from .addresses import without_password
-from .connection import connect, translate_errors
+from .connection import connect
 from .operations import Operation, RunIds, UploadFile
+from .store_errors import translate_errors, without_password
 from .tags import UNSENT_TAG
 
 UNSENT = "unsent"

@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from ..core.errors import TrackingError
-from .connection import reason_of
 from .operations import LogMetrics, Operation, RunIds, UploadFile, merged
+from .store_errors import store_reason
 
 MAX_DELAY = 2.0
 """Time that metrics wait for more metrics [s]: one write per metric would take longer than the training."""
@@ -231,7 +231,7 @@ class WriteQueue:
         except Exception as error:
             refused = isinstance(error, MlflowException) and error.error_code == _REFUSED
             if refused or isinstance(error, TrackingError):
-                log.warning("not in the tracking store: %s", reason_of(error))
+                log.warning("not in the tracking store: %s", store_reason(error))
             else:
                 self._note(error)
                 return False
@@ -245,7 +245,9 @@ class WriteQueue:
         self.error = error
         if error is not None and not isinstance(error, KeyError) and not self._warned:
             self._warned = True
-            log.warning("the tracking store fails (%.300s); writes wait for it, and the run goes on", reason_of(error))
+            log.warning(
+                "the tracking store fails (%.300s); writes wait for it, and the run goes on", store_reason(error)
+            )
 
 
 def _is_full(operations: list[Operation]) -> bool:

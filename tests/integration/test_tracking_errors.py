@@ -12,8 +12,7 @@ import pytest
 from metaopt.core.errors import TrackingError
 from metaopt.core.process_identity import is_gone, this_process
 from metaopt.tracking import check_metric_names, check_model_name, connect, start_run
-from metaopt.tracking.addresses import without_password
-from metaopt.tracking.connection import reason_of, translate_errors
+from metaopt.tracking.store_errors import store_reason, translate_errors, without_password
 
 SECRET = "battery"
 
@@ -54,7 +53,7 @@ def test_a_store_that_cannot_be_used_is_one_line_without_passwords_and_soon(stor
 )
 def test_messages_contain_no_password(text, shown):
     assert without_password(text) == shown
-    assert reason_of(OSError(f"a\n {text}")) == f"a {shown}"
+    assert store_reason(OSError(f"a\n {text}")) == f"a {shown}"
 
 
 @pytest.mark.parametrize("error", [OSError("x"), ImportError("x"), ValueError("x"), mlflow.MlflowException("x")])
