@@ -16,7 +16,7 @@ _SPAN = 2**22
 """Weights of each snapshot that `forecast` of an elementwise optimizer reads at a time; bounds memory."""
 
 HISTORY_LIMIT = 10_000
-"""Snapshots of a history are fewer; configurations are also read from files [count]."""
+"""Exclusive upper bound of `history` in configurations, which can come from files of other people [count]."""
 
 
 class SnapshotConfig(configuration.Config):

@@ -1,4 +1,4 @@
-"""Warnings about what makes nowcasts harmful or blind. Each is logged once per `Nowcast`."""
+"""Warnings about a missing guard, BatchNorm statistics, and a guard in training mode; once per `Nowcast`."""
 
 import logging
 from collections.abc import Iterator

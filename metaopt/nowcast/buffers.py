@@ -1,4 +1,4 @@
-"""Copies of what a network keeps besides its weights, and the means to restore it exactly."""
+"""Copies of the buffers and the extra state of a network, from which they are restored exactly."""
 
 import copy
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class _ModuleBuffers(NamedTuple):
-    """The buffers of one module: the objects by name, their copies, which are not saved, and its extra state."""
+    """The buffers of one module: the tensors by name, their copies, names that are not persistent, extra state."""
 
     module: nn.Module
     objects: dict[str, Tensor | None]

@@ -1,4 +1,4 @@
-"""Where the snapshots of a history are kept, and how they are copied there beside the training."""
+"""Where the snapshots of a history are kept, and how they are copied there while the training goes on."""
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Memory:
         return torch.empty(size, device=self.device)
 
     def copy(self, snapshot: Tensor, rows: list[Tensor]) -> None:
-        """Copy a snapshot to its rows, later than what the training has started so far."""
+        """Copy a snapshot to its rows, after the operations that the training has started so far."""
         if not self._beside:
             for row in rows:
                 row.copy_(snapshot)

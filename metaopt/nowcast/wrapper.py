@@ -1,4 +1,4 @@
-"""A `torch.optim.Optimizer` around another one, which stands for it wherever PyTorch or a trainer looks."""
+"""An optimizer that wraps a base optimizer, and replaces it for schedulers, hooks, checkpoints and trainers."""
 
 from abc import abstractmethod
 from collections import OrderedDict
@@ -15,9 +15,9 @@ _HOOKS = ("step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_st
 class OptimizerWrapper(torch.optim.Optimizer):
     """An optimizer that adds something to the steps and the state of a base optimizer.
 
-    Parameter groups, state and defaults are those of the base optimizer at the time of asking. Attributes that the
-    wrapper does not have are looked up in the base optimizer. A hook is called once: those of the base optimizer and
-    the global ones around the base optimizer's own call, those registered here around the call of the wrapper.
+    `param_groups`, `state` and `defaults` are always those of the base optimizer, as are attributes that the wrapper
+    does not have. Each hook is called once: hooks of the base optimizer and global hooks by the base optimizer's own
+    method, hooks that are registered here by the method of the wrapper.
 
     Args:
         base: the optimizer that updates the weights.

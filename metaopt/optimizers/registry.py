@@ -16,7 +16,6 @@ from ..core.text import shortened, shown
 
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")  # Defazio et al. 2024, arXiv:2405.15682
 
-
 L = TypeVar("L")
 
 _Class = Callable[..., torch.optim.Optimizer]

@@ -43,8 +43,8 @@ class Table(NamedTuple):
 def read_table(path: Path, label: str) -> Table:
     """Read a CSV file in which all columns except the label column are numeric.
 
-    A column without a name that numbers the rows is dropped: it is the index that pandas writes, and gives away the
-    label wherever the rows are sorted.
+    A column without a name that numbers the rows is dropped: it is the index that pandas writes, and reveals the label
+    if the rows are sorted.
 
     Raises:
         TaskDataError: the file cannot be read or is not a CSV file, column names are missing or not unique, there is

@@ -203,7 +203,7 @@ def _described(path: Path, metadata: Any, kind: str | None, listed: dict[str, An
     if canonical(header) != text:  # the digest covers the parsed values, and 1E-05 parses like 1e-05
         raise FileFormatError(f"{path} is damaged: its header is not in the form that metaopt writes; {COPY_AGAIN}")
     if kind is not None and (violation := first_violation(facts, FACTS.get(kind, {}))):
-        raise FileFormatError(f"{path} is not a valid {kind}: {violation}. Copy it again, or make it anew")
+        raise FileFormatError(f"{path} is not a valid {kind}: {violation}. Copy it again, or create it again")
     return Header(found, facts, shards, digest, listed)
 
 

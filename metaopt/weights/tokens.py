@@ -186,13 +186,15 @@ class TokenGrid:
 
     def sample_places(self, limit: int, device: torch.device) -> Places:
         """Tensor and position features of the tokens of `evenly_spaced`."""
-        make = lambda: self.places(self.evenly_spaced(limit, device))  # noqa: E731
-        return self._tables.get(("sample places", limit), device, make)
+        return self._tables.get(
+            ("sample places", limit), device, lambda: self.places(self.evenly_spaced(limit, device))
+        )
 
     def sample_positions(self, limit: int, device: torch.device) -> Positions:
         """Where the weights of the tokens of `evenly_spaced` are in the flat vector."""
-        make = lambda: self.positions(self.evenly_spaced(limit, device))  # noqa: E731
-        return self._tables.get(("sample positions", limit), device, make)
+        return self._tables.get(
+            ("sample positions", limit), device, lambda: self.positions(self.evenly_spaced(limit, device))
+        )
 
     @cached_property
     def _tables(self) -> DeviceTables:

@@ -65,5 +65,5 @@ def champion_uri(task: str, target_model: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name with only characters that registries accept."""
+    """A name without characters that registries refuse."""
     return re.sub(r"[^\w-]+", "-", name)
