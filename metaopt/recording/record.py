@@ -11,7 +11,7 @@ from ..core.text import counted
 from ..core.tracker import Parent, SameRun, Tracker
 from ..tasks import Task
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
-from ..trajectories.recording import RECORDING_FILE, RECORDING_TAG, local_trajectories, recording_json
+from ..trajectories.recording_file import RECORDING_FILE, RECORDING_TAG, local_trajectories, recording_json
 from .config import TrainTargetConfig
 from .executors import Job, Outcomes, run_here, run_in_processes, run_on_ray
 from .run import Outcome

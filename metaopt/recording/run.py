@@ -25,7 +25,7 @@ from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
 from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT
-from ..trajectories.recording import UPLOAD_FOLDER, read_run_id, write_run_id
+from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_id
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
 from .state import Step, TargetTrainingState

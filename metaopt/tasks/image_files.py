@@ -39,7 +39,7 @@ _EXPECTED = "an image file"
 Kind = Literal["whole", "floats", "upper"]
 
 
-class Range(NamedTuple):
+class ValueRange(NamedTuple):
     """The values of an image that become black and white."""
 
     low: float
@@ -81,7 +81,7 @@ def inspect(path: Path) -> ImageFacts:
         return ImageFacts(_extremes(path, image), several=bool(getattr(image, "is_animated", False)))
 
 
-def value_range(images: Sequence[Extremes]) -> Range | None:
+def value_range(images: Sequence[Extremes]) -> ValueRange | None:
     """The range of a data set's images of more than 8 bits: the smallest usual one that contains all values.
 
     Whole numbers: 0 to 255, 1,023, 4,095, 16,383 or 65,535. Floats: 0 to 1, −1 to 1, or one of those.
@@ -99,7 +99,9 @@ def value_range(images: Sequence[Extremes]) -> Range | None:
     return _range_of(numbers) if numbers else None
 
 
-def decode(path: Path, size: int, channels: int, values: Range | None = None) -> UInt8[Tensor, "channels size size"]:
+def decode(
+    path: Path, size: int, channels: int, values: ValueRange | None = None
+) -> UInt8[Tensor, "channels size size"]:
     """Read the first image of a file, rotate it upright, and resize and crop its centre to a square.
 
     Transparent pixels become white.
@@ -117,7 +119,7 @@ def decode(path: Path, size: int, channels: int, values: Range | None = None) ->
     return torch.from_numpy(np.array(image)).reshape(size, size, channels).movedim(-1, 0)
 
 
-def _range_of(images: Sequence[Extremes]) -> Range:
+def _range_of(images: Sequence[Extremes]) -> ValueRange:
     if len({image.kind for image in images}) > 1:
         first, other = (next(image.path for image in images if image.kind == kind) for kind in ("floats", "whole"))
         raise TaskDataError(
@@ -128,14 +130,14 @@ def _range_of(images: Sequence[Extremes]) -> Range:
     floats = lowest.kind == "floats"
     for low, high in _FLOAT_RANGES if floats else _WHOLE_RANGES:
         if low <= lowest.low and highest.high <= high:
-            return Range(low, high)
+            return ValueRange(low, high)
     raise TaskDataError(
         f"the values of the images go from {lowest.low:g} ({lowest.path}) to {highest.high:g} ({highest.path}); "
         f"expected {'0 to 1, -1 to 1 or ' if floats else ''}0 to 65535. Convert them to such a range"
     )
 
 
-def _own_range(path: Path) -> Range | None:
+def _own_range(path: Path) -> ValueRange | None:
     extremes = inspect(path).extremes
     return value_range([extremes] if extremes else [])
 
@@ -182,7 +184,7 @@ def _has_upper_bytes(image: Image.Image) -> bool:
     return not _has_range(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
 
 
-def _opaque(image: Image.Image, values: Range | None) -> Image.Image:
+def _opaque(image: Image.Image, values: ValueRange | None) -> Image.Image:
     """The image without transparency, with at most 8 bits per value."""
     if _has_range(image):
         low, high = values or _WHOLE_RANGES[-1]

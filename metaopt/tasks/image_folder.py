@@ -18,7 +18,7 @@ from .base import Batch, SplitConfig, error_source
 from .cache import CacheEntry, cache_key, cached
 from .data_files import Found, find_files, report
 from .image_augmentation import AugmentedClassification, standardised
-from .image_files import SUFFIXES, ImageFacts, Range, decode, inspect, value_range
+from .image_files import SUFFIXES, ImageFacts, ValueRange, decode, inspect, value_range
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _inspect_all(files: Sequence[ImageFile]) -> list[ImageFacts]:
     return found
 
 
-def _notes(config: ImageFolderConfig, inspected: Sequence[ImageFacts], values: Range | None) -> list[str]:
+def _notes(config: ImageFolderConfig, inspected: Sequence[ImageFacts], values: ValueRange | None) -> list[str]:
     several = sum(facts.several for facts in inspected)
     notes = [f"{config.data_dir}: read the first image of {counted(several, 'file')} with several"] if several else []
     if values:
@@ -172,7 +172,7 @@ def _notes(config: ImageFolderConfig, inspected: Sequence[ImageFacts], values: R
 
 
 def _decode_part(
-    config: ImageFolderConfig, files: Sequence[ImageFile], values: Range | None
+    config: ImageFolderConfig, files: Sequence[ImageFile], values: ValueRange | None
 ) -> tuple[Tensor, list[ImageFile], list[str]]:
     """The decoded images, their files, and the errors of unreadable files."""
     images = torch.empty(len(files), config.channels, config.image_size, config.image_size, dtype=torch.uint8)

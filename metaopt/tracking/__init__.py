@@ -1,6 +1,6 @@
 """Tracks runs, artifacts and registered models in MLflow. No other package imports MLflow."""
 
-from ..trajectories.recording import UPLOAD_FOLDER as TRAJECTORY
+from ..trajectories.recording_file import UPLOAD_FOLDER as TRAJECTORY
 from .artifacts import (
     CHECKPOINTS,
     ResumePoint,

@@ -15,7 +15,7 @@ from mlflow.entities import Run
 
 from ..core.errors import StorageError, TrackingError
 from ..core.text import shown
-from ..trajectories.recording import (
+from ..trajectories.recording_file import (
     RECORDING_FILE,
     RECORDING_TAG,
     UPLOAD_FOLDER,

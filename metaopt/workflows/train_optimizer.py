@@ -18,7 +18,7 @@ from ..tracking import (
     resolve_checkpoint,
     start_run,
 )
-from ..trajectories.recording import read_run_id
+from ..trajectories.recording_file import read_run_id
 from .evaluate_optimizer import Evaluation, evaluate
 from .model_names import check_given_name
 from .output_file import check_output

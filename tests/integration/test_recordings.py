@@ -10,7 +10,7 @@ import pytest
 from metaopt import Trajectory, workflows
 from metaopt.core.errors import FileFormatError, TrackingError
 from metaopt.tracking import fetch_trajectories, find_recordings, start_run
-from metaopt.trajectories.recording import read_run_id
+from metaopt.trajectories.recording_file import read_run_id
 
 HERE = Path("trajectories")
 PERCEIVER = {"dim": 16, "num_latents": 2, "latent_dim": 16, "heads": 2}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from metaopt.core.errors import TaskDataError
-from metaopt.tasks.image_files import Extremes, Range, decode, inspect, value_range
+from metaopt.tasks.image_files import Extremes, ValueRange, decode, inspect, value_range
 
 GREY = {  # name of a mode: an image of which the left half is black and the right half is half white
     "1": None,
@@ -115,7 +115,7 @@ def test_values_of_no_usual_range_are_refused(tmp_path, values, dtype, reason):
 
 def test_one_range_serves_all_images(tmp_path):
     images = [Extremes(tmp_path / str(high), 0, high, "whole") for high in (12, 4000, 700)]
-    assert value_range(images) == Range(0, 4095)
+    assert value_range(images) == ValueRange(0, 4095)
     assert value_range([]) is None
     with pytest.raises(TaskDataError, match=r"has floats, .* whole numbers"):
         value_range([*images, Extremes(tmp_path, 0, 1, "floats")])

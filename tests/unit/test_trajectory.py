@@ -1,6 +1,7 @@
 """Trajectories are recorded by name, read as flat vectors, and checked for consistency."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ from metaopt.trajectories import (
     find_trajectories,
     write_task,
 )
+from metaopt.trajectories.recording_file import RUN_FILE, read_run_id
 from metaopt.trajectories.task_file import read_task
 from metaopt.weights.files import files_of, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
@@ -300,3 +302,8 @@ def test_the_message_names_similar_folders(tmp_path):
         find_trajectories(tmp_path / "cnn-smal")
     with pytest.raises(TrajectoryError, match="record one with train-target"):
         find_trajectories(tmp_path / "nowhere" / "cnn")
+
+
+def test_a_pipe_in_place_of_the_file_with_the_run_id_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / RUN_FILE)
+    assert read_run_id(tmp_path) is None
