@@ -15,16 +15,18 @@ from ..core.moved import renamed_keywords
 from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer
-from ..weights.averaging import SHORT_DECAY, ExponentialMovingAverage
+from ..weights.averaging import ExponentialMovingAverage
 from .advice import warn_of_missing_functions
+from .averages import RunningAverages
 from .distributed import verdict_of_rank_0
 from .guard import Guard, GuardFunction
 from .history import AverageOffset, History
 from .memory import Memory
 from .model_state import ModelState, Saved, moved_by
-from .policy import NowcastEvent, NowcastPolicy, as_horizons
+from .movement import follow_weights
+from .policy import NowcastEvent, NowcastPolicy, make_policy
 from .proposals import Proposal, Proposals
-from .state import is_initialisation, shift_copies, split_state, with_nowcast_state
+from .state import is_initialisation, split_state, with_nowcast_state
 from .wrapper import OptimizerWrapper
 
 log = logging.getLogger(__name__)
@@ -46,10 +48,11 @@ class Nowcast(OptimizerWrapper):
         base = torch.optim.Adam(model.parameters(), lr=1e-3)
         guard = lambda: task.losses(model.eval()(held_out.inputs), held_out.labels)
         optimizer = metaopt.Nowcast(base, model, "builtin", guard=guard)
-        for inputs, labels in task.batches(batch_size=64, seed=0, epoch=0):
-            optimizer.zero_grad()
-            task.loss(model(inputs), labels).backward()
-            optimizer.step()
+        for epoch in range(20):
+            for inputs, labels in task.batches(batch_size=64, seed=0, epoch=epoch):
+                optimizer.zero_grad()
+                task.loss(model(inputs), labels).backward()
+                optimizer.step()
         with optimizer.averaged_weights():
             print(guard().mean())
 
@@ -121,19 +124,15 @@ class Nowcast(OptimizerWrapper):
         source = given.pop("forecaster")
         if source is None:
             raise TypeError("Nowcast needs a forecaster: a generative optimizer, a file, or `builtin`")
-        self.policy = _make_policy(policy, every=every, stride=stride, **given)
+        self.policy = make_policy(policy, every=every, stride=stride, **given)
         if moments not in ("keep", "reset"):
             raise InvalidConfig(f"moments is {shown(moments)}; expected 'keep' or 'reset'")
         super().__init__(base)
         ModelState(model).check_moved_by(base)
-        own_average = None if ema is None else ExponentialMovingAverage(ema)
         self.model = model
         self._follow_device = not isinstance(source, GenerativeOptimizer)
         self.forecaster: GenerativeOptimizer = load_optimizer(source) if self._follow_device else source
-        decay = self.forecaster.averaging
-        self._predicted_average = ExponentialMovingAverage(decay) if decay else None
-        self._short_average = ExponentialMovingAverage(SHORT_DECAY) if decay and guard is not None else None
-        self.average = own_average or self._predicted_average
+        self._averages = RunningAverages(self.forecaster.averaging, ema, guarded=guard is not None)
         self.moments = moments
         self.steps = 0
         self.events: list[NowcastEvent] = []
@@ -165,14 +164,18 @@ class Nowcast(OptimizerWrapper):
             self._history.add(self.steps, self._model_state.weights)
         loss = self.base.step(closure)
         self.steps += 1
-        for average in self._averages:
-            average.update(self._model_state.weights)
+        self._averages.update(self._model_state.weights)
         if self.policy.snapshot_due(self.steps):
-            predicted = self._predicted_average
+            predicted = self._averages.predicted
             self._history.add(self.steps, self._model_state.weights if predicted is None else predicted.tensors)
         if self.policy.nowcast_due(self.steps):
             self._nowcast()
         return loss
+
+    @property
+    def average(self) -> ExponentialMovingAverage | None:
+        """The running average of `averaged_weights`; None if there is none."""
+        return self._averages.kept
 
     def predict(self) -> Float[Tensor, " weights"]:
         """Forecast the weights, or their running average, at one horizon after the last snapshot [raw units].
@@ -213,7 +216,7 @@ class Nowcast(OptimizerWrapper):
             "steps": self.steps,
             "events": [list(event) for event in self.events],
             **self._history.state_dict(),
-            "averages": [average.state_dict() for average in self._averages],
+            "averages": self._averages.state_dict(),
             "lead": self._offset.state_dict(),
         }
         return with_nowcast_state(self.base.state_dict(), nowcast)
@@ -233,16 +236,7 @@ class Nowcast(OptimizerWrapper):
         self.events = [NowcastEvent(*event) for event in nowcast["events"]]
         self._history.load_state_dict(nowcast)
         self._offset.load_state_dict(nowcast["lead"])
-        saved = {state["decay"]: state for state in nowcast["averages"]}
-        for average in self._averages:
-            if average.decay in saved:
-                average.load_state_dict(saved[average.decay], self._model_state.weights)
-
-    @property
-    def _averages(self) -> list[ExponentialMovingAverage]:
-        """All distinct running averages: that of `averaged_weights`, the predicted and the short-term average."""
-        averages = dict.fromkeys([self.average, self._predicted_average, self._short_average])
-        return [average for average in averages if average is not None]
+        self._averages.load_state_dict(nowcast["averages"], self._model_state.weights)
 
     def _start_history(self) -> None:
         """Begin an empty history of the weights that the base optimizer moves now."""
@@ -263,8 +257,7 @@ class Nowcast(OptimizerWrapper):
             self._warn,
             follow_device=self._follow_device,
         )
-        for average in self._averages:
-            average.reset()
+        self._averages.reset()
 
     def _follow_groups(self) -> None:
         """Begin a new history if the base optimizer moves other parameters than before, after `add_param_group`."""
@@ -278,8 +271,7 @@ class Nowcast(OptimizerWrapper):
         self._guard.start(self.steps)
         if not verdict_of_rank_0(self._history.is_finite(), self._model_state.device):
             self._history.clear()
-            for average in self._averages:
-                average.reset()
+            self._averages.reset()
             self._warn("the history of weights is not finite and is cleared")
             self.events.append(NowcastEvent(self.steps, None, None, accepted=False))
             return
@@ -307,20 +299,20 @@ class Nowcast(OptimizerWrapper):
         increase the guard losses of the short-term average by more than one standard error. The short-term average is
         close to the weights and has less noise.
         """
-        if self._short_average is None:
+        if self._averages.short is None:
             return True
         history, decay = self._history.snapshots, self.forecaster.averaging
         aligned = bool(self.policy.goes_straight(history, self.forecaster.history, decay))
         if not verdict_of_rank_0(aligned, self._model_state.device):
             return False
-        return self._proposals.tolerated(self.layout.join(self._short_average.tensors), change, saved)
+        return self._proposals.tolerated(self.layout.join(self._averages.short.tensors), change, saved)
 
     def _change(self, best: Proposal) -> Tensor | None:
         """The predicted change of the running average: forecast − average. May overwrite `best.weights`.
 
         Returns: None if the weights themselves are predicted, and on all ranks except rank 0.
         """
-        if self._predicted_average is None or (forecast := self._proposals.weights_of(best)) is None:
+        if self._averages.predicted is None or (forecast := self._proposals.weights_of(best)) is None:
             return None
         return forecast.sub_(self._history.snapshots.rows[-1].to(forecast.device))
 
@@ -329,47 +321,22 @@ class Nowcast(OptimizerWrapper):
 
         The weights become the forecast. If their running average is predicted, `change` is added to them instead.
         """
-        if self._predicted_average is None:
+        if self._averages.predicted is None:
             self._model_state.write(self._proposals.weights_of(proposal))
         else:
             self._model_state.restore(saved)
             self._model_state.add(change)
         self._model_state.restore_buffers(proposal.buffers)
-        self._shift(saved)
+        follow_weights(self._model_state, saved, self._history, self._averages, self.base)
         if self.moments == "reset":
             for weights in self._model_state.weights:
                 self.base.state.pop(weights, None)
-
-    def _shift(self, saved: Saved) -> None:
-        """Add what a nowcast changed in the weights to all snapshots and running averages."""
-        weights = self._model_state.weights  # the same on all ranks
-        change = torch.empty(self.layout.size, device=self._model_state.device)
-        changes = list(self.layout.split(change))
-        for now, before, changed in zip(weights, saved.weights, changes, strict=True):
-            changed.copy_((now.detach() - before).flatten())
-        self._history.shift(change)
-        shaped = [each.reshape(now.shape).to(now.device) for each, now in zip(changes, weights, strict=True)]
-        for average in self._averages:
-            average.shift(shaped)
-        for now, changed in zip(weights, shaped, strict=True):
-            shift_copies(self.base.state.get(now, {}), changed)
 
     def _warn(self, problem: str) -> None:
         if not self._warned:
             message = "%s at step %d; training continues. Further warnings are suppressed"
             log.warning(message, problem, self.steps)
             self._warned = True
-
-
-def _make_policy(policy: NowcastPolicy | None, **parameters: Any) -> NowcastPolicy:
-    given = {name: value for name, value in parameters.items() if value is not None}
-    if policy is not None:
-        if given:
-            raise InvalidConfig(f"policy is given together with {', '.join(given)}; set these in the policy")
-        return policy
-    if "horizons" in given:
-        given["horizons"] = as_horizons(given["horizons"])
-    return NowcastPolicy(**given)
 
 
 def _mean(losses: Tensor | None) -> float | None:

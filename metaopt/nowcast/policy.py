@@ -7,7 +7,7 @@ thus trained and used with the same rules.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -244,6 +244,22 @@ def as_horizons(horizons: int | Sequence[int] | None) -> tuple[int, ...]:
     if not as_tuple:
         raise InvalidConfig("horizons is empty; expected steps such as [20, 60], or None for the default horizons")
     return as_tuple
+
+
+def make_policy(policy: NowcastPolicy | None, **parameters: Any) -> NowcastPolicy:
+    """The given policy, or one with the given parameters; those that are None have their defaults.
+
+    Raises:
+        InvalidConfig: both are given, or a parameter is invalid.
+    """
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if policy is not None:
+        if given:
+            raise InvalidConfig(f"policy is given together with {', '.join(given)}; set these in the policy")
+        return policy
+    if "horizons" in given:
+        given["horizons"] = as_horizons(given["horizons"])
+    return NowcastPolicy(**given)
 
 
 def _decreased(before: Tensor, after: Tensor, standard_errors: int) -> Bool[Tensor, "*rows"]:

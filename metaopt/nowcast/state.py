@@ -1,17 +1,13 @@
-"""Where the state of the nowcasts is in a state dict, and which state of a base optimizer moves with the weights."""
+"""Where the state of the nowcasts is in a state dict."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..core.errors import CheckpointError
 
 _KEY = "nowcast"
 _STATE_KEYS = ("steps", "events", "times", "history", "layout", "averages", "lead")
-
-_COPIES_OF_WEIGHTS = ("z", "slow_buffer")
-"""State that is a position like the weights, not a moment: of schedulefree, and of Ranger, which includes Lookahead."""
 
 
 def with_nowcast_state(base_state: dict[str, Any], nowcast: dict[str, Any]) -> dict[str, Any]:
@@ -45,19 +41,6 @@ def split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     plain = [{name: value for name, value in group.items() if name != _KEY} for group in groups]
     base_state = {name: value for name, value in state.items() if name != _KEY}
     return {**base_state, "param_groups": plain}, nowcast
-
-
-@torch.no_grad()
-def shift_copies(state: dict[str, Any], change: Tensor) -> None:
-    """Add a change of one weight tensor to the copies of it in the base optimizer's state.
-
-    Args:
-        state: the state of that tensor.
-        change: what was added to it [raw units].
-    """
-    for name in _COPIES_OF_WEIGHTS:
-        if isinstance(copy := state.get(name), Tensor) and copy.shape == change.shape:
-            copy += change.to(copy)
 
 
 def is_initialisation(base: torch.optim.Optimizer) -> bool:

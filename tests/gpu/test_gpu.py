@@ -115,7 +115,7 @@ def test_steps_snapshots_and_forecasts_do_not_wait_for_the_gpu(history_device, d
     history, layout = optimizer._history, optimizer.layout
     torch.cuda.set_sync_debug_mode("error")
     try:
-        history.add(31, optimizer._predicted_average.tensors)
+        history.add(31, optimizer._averages.predicted.tensors)
         if history_device is None:
             rows, times = history.snapshots.rows, torch.arange(5.0, device=device)
             optimizer.forecaster.forecast(Snapshots(rows, times.device), times, times[-1:] + 4, layout)

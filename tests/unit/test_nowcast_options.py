@@ -298,7 +298,7 @@ def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
     optimizer = nowcast(model, drift, ema=0.5)
     train(model, optimizer, range(3))
     assert optimizer.average.decay == 0.5
-    assert torch.allclose(optimizer._predicted_average.tensors[1].flatten(), average_of(network(), range(3))[24:30])
+    assert torch.allclose(optimizer._averages.predicted.tensors[1].flatten(), average_of(network(), range(3))[24:30])
     assert len(optimizer.state_dict()["nowcast"]["averages"]) == 2
 
 

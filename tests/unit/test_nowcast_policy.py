@@ -134,7 +134,7 @@ def verdict_of_the_wrapper(problem, settings):
             optimizer._nowcast, nowcast = (lambda: None), optimizer._nowcast
             optimizer.step()
             states.append(torch.stack(optimizer._history.snapshots.rows))
-            averages = (optimizer._predicted_average, optimizer._short_average)
+            averages = (optimizer._averages.predicted, optimizer._averages.short)
             states += [each.tensors[0].flatten().clone() for each in averages]
             states += [model.weight.detach().flatten().clone(), list(optimizer._history.times)]
             nowcast()

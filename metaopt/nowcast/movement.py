@@ -1,0 +1,42 @@
+"""What follows the weights when a nowcast moves them: snapshots, running averages and state of the base optimizer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .averages import RunningAverages
+from .history import History
+from .model_state import ModelState, Saved
+
+_COPIES_OF_WEIGHTS = ("z", "slow_buffer")
+"""State that is a position like the weights, not a moment: of schedulefree, and of Ranger, which includes Lookahead."""
+
+
+def follow_weights(
+    model_state: ModelState, saved: Saved, history: History, averages: RunningAverages, base: torch.optim.Optimizer
+) -> None:
+    """Add what a nowcast changed in the weights to everything that has the same position.
+
+    Args:
+        model_state: the network with the moved weights, the same on all ranks.
+        saved: the weights before.
+    """
+    weights = model_state.weights
+    change = torch.empty(model_state.layout.size, device=model_state.device)
+    changes = list(model_state.layout.split(change))
+    for now, before, changed in zip(weights, saved.weights, changes, strict=True):
+        changed.copy_((now.detach() - before).flatten())
+    history.shift(change)
+    shaped = [each.reshape(now.shape).to(now.device) for each, now in zip(changes, weights, strict=True)]
+    averages.shift(shaped)
+    for now, changed in zip(weights, shaped, strict=True):
+        _shift_copies(base.state.get(now, {}), changed)
+
+
+@torch.no_grad()
+def _shift_copies(state: dict[str, Any], change: Tensor) -> None:
+    """Add a change of one weight tensor to the copies of it in the base optimizer's state of that tensor."""
+    for name in _COPIES_OF_WEIGHTS:
+        if isinstance(copy := state.get(name), Tensor) and copy.shape == change.shape:
+            copy += change.to(copy)
