@@ -127,7 +127,7 @@ class GenerativeOptimizer(nn.Module):
         The values are those of `predict`.
 
         Args:
-            snapshots: the history; each row is [weights] [raw units].
+            snapshots: the history; each row has all weights [raw units].
             t_history: training times of the snapshots, not decreasing, on `snapshots.device` [optimizer steps].
             t_end: times of the forecasts, not before the last snapshot, on `snapshots.device` [optimizer steps].
             layout: names and shapes of the weights.

@@ -224,7 +224,7 @@ def test_an_extreme_value_is_an_error_at_once(words):
     assert isinstance(result.exception, SystemExit)
     assert "work would begin" not in result.output
     assert len(result.output) < 1500
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 30
 
 
 @pytest.mark.slow

@@ -140,4 +140,4 @@ def test_the_largest_file_takes_seconds_at_most(tmp_path):
     start = time.process_time()
     with pytest.raises(InvalidConfig, match="more than 10,000 values"):
         read_config_file(path)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 30
