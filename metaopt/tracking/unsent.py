@@ -2,15 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 
-from ..core.errors import TrackingError
+from ..core.errors import FileFormatError, TrackingError
+from ..core.text import shown
 from ..weights.atomic import write_text
+from ..weights.regular import opened
 from .connection import connect
 from .operations import Operation, RunIds, UploadFile
 from .store_errors import translate_errors, without_password
@@ -47,7 +50,9 @@ def save_unsent(operations: Sequence[Operation], run: str, tracking_uri: str, ru
 
 
 def upload_unsent(folder: Path) -> int:
-    """Send the writes of a folder to the tracking store, in order, and remove the folder.
+    """Send the writes of a folder to the current tracking store, in order, and remove the folder.
+
+    A folder that somebody else made does not choose the store: it would receive the user's password.
 
         from pathlib import Path
         from metaopt.tracking import upload_unsent
@@ -57,15 +62,23 @@ def upload_unsent(folder: Path) -> int:
 
     Returns: the number of writes.
     Raises:
-        TrackingError: the folder has no unsent writes, or the store does not accept them; they stay in the folder.
+        TrackingError: the folder has no unsent writes, or those of another store, or the store does not accept them;
+            they stay in the folder.
     """
     header, operations = _read(folder)
-    current = mlflow.get_tracking_uri()
-    uri = header["tracking_uri"]
-    client = connect(None if without_password(current) == uri else uri)
+    current, uri = without_password(mlflow.get_tracking_uri()), header["tracking_uri"]
+    if uri != current:
+        raise TrackingError(
+            f"{folder} has the writes of a run in the store {shown(uri)}; the current store is {shown(current)}. If "
+            "the first one is yours, set MLFLOW_TRACKING_URI to it"
+        )
+    client = connect()
     run_ids: RunIds = dict(header["run_ids"])
-    _check_paths(folder, operations)
-    with translate_errors(f"cannot send {folder}", "try again when the store accepts writes; the folder is kept"):
+    with (
+        _only_writes_of_metaopt(folder),
+        translate_errors(f"cannot send {folder}", "try again when the store accepts writes; the folder is kept"),
+    ):
+        _check_paths(folder, operations)
         for operation in operations:
             if isinstance(operation, UploadFile):
                 operation = replace(operation, path=str(folder / operation.path))
@@ -85,14 +98,25 @@ def _check_paths(folder: Path, operations: Sequence[Operation]) -> None:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[Operation]]:
-    try:
-        header, *lines = (folder / _OPERATIONS).read_text(encoding="utf-8").splitlines()
+    with _only_writes_of_metaopt(folder):
+        with opened(folder / _OPERATIONS, "a file of unsent writes") as (file, _):
+            header, *lines = file.read().decode("utf-8").splitlines()
         values = json.loads(header)
         if values["schema"] != _SCHEMA or not isinstance(values["run_ids"], dict):
             raise ValueError(f"schema {values['schema']}")
+        values["tracking_uri"] = str(values["tracking_uri"])
         return values, [Operation.from_json(line) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+
+
+@contextmanager
+def _only_writes_of_metaopt(folder: Path) -> Iterator[None]:
+    """Replace what a file of another form raises while it is read or applied."""
+    try:
+        yield
+    except (FileFormatError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, TrackingError):
+            raise
         raise TrackingError(
-            f"{folder} has no unsent writes ({type(error).__name__}: {error}); expected a folder such as "
+            f"{folder} has no unsent writes ({type(error).__name__}: {shown(error)}); expected a folder such as "
             f"{UNSENT}/<run ID> that a run named when it ended"
         ) from error

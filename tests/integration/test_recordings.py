@@ -1,6 +1,7 @@
 """A recording is what it consists of: which trajectories are downloaded, linked and learned from."""
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,6 +177,11 @@ def test_a_damaged_trajectory_leaves_no_folder(old_run, store):
     with pytest.raises(TrackingError, match="is damaged"):
         fetch_trajectories("cnn", HERE)
     assert not list((HERE / "cnn").iterdir())
+
+
+def test_a_pipe_in_place_of_the_run_of_a_trajectory_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    assert read_run_id(tmp_path) is None
 
 
 @pytest.mark.parametrize("seed", ["../up", "-1", "one"])

@@ -1,6 +1,7 @@
 """A store that fails during a run does not end the run, hold it up, or lose what it logged."""
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -186,6 +187,11 @@ def test_files_that_change_before_their_upload_are_not_uploaded_as_complete(stor
         (["{}"], "no unsent writes"),
         ([{"kind": "Nothing", "run": "x"}], "no unsent writes"),
         ([{"kind": "UploadFile", "run": "x", "path": "../secret", "folder": None}], "inside the folder"),
+        ([{"kind": "UploadFile", "run": "x", "path": "\0", "folder": None}], "null byte"),
+        ([{"kind": "UploadFolder", "run": "x", "paths": [], "folder": "x", "manifest": ""}], "no unsent writes"),
+        ([{"kind": "LogMetrics", "run": "x", "values": 5}], "no unsent writes"),
+        ([{"kind": "EndRun", "run": "new-x", "status": "FINISHED", "end_time": 0}], "no unsent writes"),
+        (["[" * 100_000], "no unsent writes"),
     ],
 )
 def test_a_folder_of_something_else_is_refused(store, tmp_path, lines, message):
@@ -197,6 +203,21 @@ def test_a_folder_of_something_else_is_refused(store, tmp_path, lines, message):
         (folder / "operations.jsonl").write_text("\n".join(texts), encoding="utf-8")
     with pytest.raises(TrackingError, match=message):
         upload_unsent(folder)
+
+
+def test_a_pipe_in_a_folder_is_refused_without_waiting(store, tmp_path):
+    os.mkfifo(tmp_path / "operations.jsonl")
+    with pytest.raises(TrackingError, match="a pipe"):
+        upload_unsent(tmp_path)
+
+
+def test_a_folder_does_not_choose_the_store(store, tmp_path):
+    """The user name and the password of the environment are for the user's store only."""
+    header = {"schema": 1, "tracking_uri": f"sqlite:///{tmp_path}/other.db", "run_ids": {}}
+    (tmp_path / "operations.jsonl").write_text(json.dumps(header) + "\n", encoding="utf-8")
+    with pytest.raises(TrackingError, match="set MLFLOW_TRACKING_URI"):
+        upload_unsent(tmp_path)
+    assert not (tmp_path / "other.db").exists()
 
 
 def test_the_command_sends_all_folders(module_store, command_line, config, monkeypatch):
