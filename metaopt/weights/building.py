@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from ..core.errors import LayoutMismatch
+from ..core.text import shortened, shown
 from .header import ListedTensor
 from .layout import is_finite
 
@@ -71,14 +72,16 @@ def check_state(owner: str, state: Mapping[str, Any], found: Mapping[str, Tensor
     """
     for name in [*state, *found]:
         if name not in state or name not in found:
-            raise LayoutMismatch(f"{'the file' if name not in found else owner} has no {name!r}")
+            raise LayoutMismatch(f"{'the file' if name not in found else owner} has no {shown(name)}")
         expected, tensor = state[name], found[name]
         if not isinstance(expected, Tensor):  # extra state of a module
             continue
         if tuple(tensor.shape) != tuple(expected.shape):
-            raise LayoutMismatch(f"{name} has shape {tuple(tensor.shape)}, {owner} expects {tuple(expected.shape)}")
+            raise LayoutMismatch(
+                f"{shortened(name)} has shape {tuple(tensor.shape)}, {owner} expects {tuple(expected.shape)}"
+            )
         if _kind(tensor.dtype) != _kind(expected.dtype):
-            raise LayoutMismatch(f"{name} is {tensor.dtype}, {owner} expects {expected.dtype}")
+            raise LayoutMismatch(f"{shortened(name)} is {tensor.dtype}, {owner} expects {expected.dtype}")
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -89,7 +92,7 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
     """
     for name, tensor in tensors.items():
         if not is_finite(tensor):
-            raise LayoutMismatch(f"{name} holds NaN or infinity; expected finite weights")
+            raise LayoutMismatch(f"{shortened(name)} holds NaN or infinity; expected finite weights")
 
 
 def _kind(dtype: torch.dtype) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
-from ..core.text import shown
+from ..core.text import shortened, shown
 from .header import ListedTensor
 from .selection import check_trainable, trainable
 
@@ -169,14 +169,14 @@ class Layout:
         self._check_shapes(tensors)
         for tensor in self.tensors:
             if not (dtype := tensors[tensor.name].dtype).is_floating_point:
-                raise LayoutMismatch(f"{tensor.name} is {dtype}; expected floating-point weights")
+                raise LayoutMismatch(f"{shortened(tensor.name)} is {dtype}; expected floating-point weights")
 
     def _check_shapes(self, tensors: Mapping[str, Tensor | ListedTensor]) -> None:
         for tensor in self.tensors:
             if tensor.name not in tensors:
                 raise LayoutMismatch(f"no tensor named {shown(tensor.name)}; the layout expects {_describe(self)}")
             if (shape := tuple(tensors[tensor.name].shape)) != tensor.shape:
-                raise LayoutMismatch(f"{tensor.name} has shape {shape}; expected {tensor.shape}")
+                raise LayoutMismatch(f"{shortened(tensor.name)} has shape {shape}; expected {tensor.shape}")
 
     def check_model(self, model: nn.Module) -> None:
         """Check that a network has the trainable weights of this layout.
@@ -191,8 +191,9 @@ class Layout:
                 (pair for pair in expected if pair not in found), "the order"
             )
             raise LayoutMismatch(
-                f"{type(model).__name__} does not have the weights of this layout (first difference: {differing}); "
-                f"expected {_describe(self)}. Build it with the configuration that the weights were recorded with"
+                f"{type(model).__name__} does not have the weights of this layout (first difference: "
+                f"{shown(differing)}); expected {_describe(self)}. Build it with the configuration that the weights "
+                "were recorded with"
             )
 
     def to_list(self) -> list[Any]:
@@ -232,7 +233,7 @@ def _can_exist(tensor: WeightTensor) -> bool:
 
 
 def _describe(layout: Layout) -> str:
-    first = ", ".join(f"{tensor.name}{list(tensor.shape)}" for tensor in layout.tensors[:3])
+    first = ", ".join(shortened(f"{tensor.name}{list(tensor.shape)}") for tensor in layout.tensors[:3])
     more = ", …" if len(layout.tensors) > 3 else ""
     return f"{layout.size:,} weights in {len(layout.tensors)} tensors ({first}{more})"
 

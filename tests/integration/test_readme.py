@@ -45,7 +45,7 @@ def test_it_is_short_and_shows_the_use_in_a_training_loop_early():
 
 
 def test_it_shows_the_main_job_and_the_command_that_ci_runs():
-    assert "mlflow run . --env-manager local --experiment-name metaopt".split() in commands()
+    assert ["mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "metaopt"] in commands()
     assert "python -m pytest -n 2 --dist loadfile\n" in blocks("bash")
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").endswith("\npython -m pytest -n 2 --dist loadfile\n")
 

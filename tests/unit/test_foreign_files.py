@@ -79,6 +79,16 @@ def test_a_link_to_a_file_is_read(path, tmp_path):
     load_model_weights(nn.Linear(2, 2), path)
 
 
+def test_a_long_name_of_a_tensor_is_shortened(tmp_path, quick):
+    first, _ = record(tmp_path)
+    layout = [["x" * 100_000, [3, 2], "float32"], ["bias", [3], "float32"]]
+    rewrite(first, "snapshot", layout=layout)
+    rewrite(tmp_path / "step_00000005.safetensors", "snapshot", layout=layout)
+    with pytest.raises(FileFormatError, match="not a valid snapshot") as caught:
+        Trajectory.open(tmp_path)
+    assert len(str(caught.value)) < 2000
+
+
 def test_a_header_of_many_tensors_is_refused(path, quick):
     entries = {f"{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(200_000)}
     text = json.dumps(entries).encode()
