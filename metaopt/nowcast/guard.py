@@ -69,7 +69,8 @@ class Guard:
         if self._count and len(measured) != self._count:
             raise InvalidConfig(
                 f"the guard returned {len(measured)} losses, and {self._count} before in the same nowcast; expected "
-                "the losses of the same examples. Choose examples by optimizer.steps, which is constant meanwhile"
+                "the losses of the same examples. Choose the examples by optimizer.steps, which does not change within a "
+                "nowcast"
             )
         self._count = len(measured)
         losses = broadcast_from_rank_0(measured, device)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.errors import CheckpointError, LayoutMismatch
+from ..core.text import shown
 from ..weights.layout import Layout, finite
 from ..weights.snapshots import Snapshots
 from .memory import Memory
@@ -88,8 +89,8 @@ class History:
         theirs = Layout.from_list(state["layout"])
         if _names_and_shapes(theirs) != _names_and_shapes(self._layout):
             raise LayoutMismatch(
-                f"an optimizer state of other weights, {_names_and_shapes(theirs)!r:.200}; expected "
-                f"{_names_and_shapes(self._layout)!r:.200}. Load it into the network that it was saved with"
+                f"an optimizer state of other weights, {shown(_names_and_shapes(theirs))}; expected "
+                f"{shown(_names_and_shapes(self._layout))}. Load it into the network that it was saved with"
             )
         if len(state["times"]) != len(state["history"]):
             raise CheckpointError(

@@ -90,7 +90,7 @@ class Nowcast(OptimizerWrapper):
         ema: decay of the running average for `averaged_weights`; `forecaster.averaging` by default.
         moments: whether to `keep` or `reset` the base optimizer's state when a nowcast moves the weights.
         history_device: where the history is kept; by default on the device of the weights. `cpu` saves memory of a GPU:
-            snapshots are copied beside the training, and forecasts read them in parts.
+            snapshots are copied while the training goes on, and forecasts read them in parts.
         history_dtype: precision of the snapshots before the last: `float32`, or `bfloat16` for half of the memory. The
             last one, from which forecasts start, is always in float32.
     Raises:

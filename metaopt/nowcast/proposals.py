@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.devices import device_of
 from ..core.rng import isolated
 from ..generative.base import GenerativeOptimizer
 from ..tasks.measure import modes_restored
@@ -122,7 +123,7 @@ class Proposals:
     def predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
         """Forecasts at several horizons, on the device of the forecaster [raw units]."""
         ours = self._model_state.device
-        device = next((parameter.device for parameter in self._forecaster.parameters()), ours)
+        device = device_of(self._forecaster, ours)
         if self._follow_device and device != ours:
             self._forecaster.to(device := ours)
         history, times = self._history.snapshots, self._history.times
