@@ -69,7 +69,7 @@ class Guard:
         if self._count and len(measured) != self._count:
             raise InvalidConfig(
                 f"the guard returned {len(measured)} losses, and {self._count} before in the same nowcast; expected "
-                "the losses of the same examples. Choose the examples by optimizer.steps, which does not change within a "
+                "the losses of the same examples. Choose the examples by optimizer.steps, which is the same within a "
                 "nowcast"
             )
         self._count = len(measured)
