@@ -16,7 +16,7 @@ from ..targets import get_target_model, target_config
 from ..tasks import Batch, Task, task_config
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from ..weights.averaging import ExponentialMovingAverage
-from ..weights.building import check_finite, check_state
+from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
 from ..weights.layout import Layout
 from ..weights.selection import train_only, trainable
@@ -78,13 +78,16 @@ class TargetTrainingState:
         Args:
             device: the device to train on.
         Raises:
-            UnknownName, InvalidConfig: the configuration contains an unknown name or an invalid value.
+            UnknownName, InvalidConfig: the configuration contains an unknown name, an invalid value, or a network that
+                is too large for the memory of this machine.
         """
+        network = target_config(config.target_model, task.model_facts, config.target_options)
+        check_memory(lambda: get_target_model(config.target_model, **network))
         facts = {
             "task": config.task,
             "task_config": task_config(config.task, config.task_options, config.data_dir),
             "target_model": config.target_model,
-            "target_config": target_config(config.target_model, task.model_facts, config.target_options),
+            "target_config": network,
             "space": config.space,
             "base_optimizer": config.base_optimizer,
             "base_optimizer_options": dict(config.base_optimizer_options),

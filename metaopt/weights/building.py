@@ -4,6 +4,7 @@ A configuration in a file can ask for any size. A network on PyTorch's meta devi
 construction ends when it has more tensors than the file, so that a wrong configuration costs neither memory nor time.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from ..core.errors import LayoutMismatch
+from ..core.errors import InvalidConfig, LayoutMismatch
+from ..core.rng import isolated
 from ..core.text import shortened, shown
 from .header import ListedTensor
 from .layout import is_finite
@@ -46,20 +48,61 @@ def build_on_meta(build: Callable[[], Network], listed: Mapping[str, Tensor | Li
         LayoutMismatch: it has many more tensors or bytes than the listed ones.
         Exception: whatever `build` raises for its configuration.
     """
-    try:
-        with _at_most(2 * len(listed) + _SPARE_TENSORS), torch.device("meta"), _NoRandomNumbers():
-            network = build()
-    except NotImplementedError:  # of operations without an implementation for the meta device
-        return None
-    except RuntimeError as error:
-        if "meta tensor" not in str(error):
-            raise
+    with _at_most(2 * len(listed) + _SPARE_TENSORS):
+        network = _without_memory(build)
+    if network is None:
         return None
     size = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
     limit = 8 * sum(_bytes(tensor) for tensor in listed.values()) + _SPARE_BYTES  # the file may be narrower
     if size > limit:
         raise LayoutMismatch(f"it describes a network of {size:,} bytes; with the tensors listed, at most {limit:,}")
     return network
+
+
+def check_memory(build: Callable[[], nn.Module]) -> None:
+    """Check that this machine can train a network: weights and gradients need memory together, the optimizer more.
+
+    The network is built on the meta device, so that a size beyond the memory costs neither memory nor time.
+
+    Raises:
+        InvalidConfig: the memory is too small.
+        Exception: whatever `build` raises for its configuration.
+    """
+    limit = _memory() // 2
+    registered = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal registered
+        registered += 0 if parameter is None else parameter.nbytes
+        if registered > limit:
+            raise InvalidConfig(
+                f"the network has more than {limit / 2**30:.3g} GB of weights; its weights and their gradients do not "
+                f"fit into the {2 * limit / 2**30:.3g} GB of memory of this machine: give smaller sizes"
+            )
+
+    with isolated(), _on_registration(count):
+        _without_memory(build)
+
+
+def _memory() -> int:
+    """Main memory of this machine [bytes]; without a limit where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**62
+
+
+def _without_memory(build: Callable[[], Network]) -> Network | None:
+    """Build a network on the meta device; None if its construction needs values and so is impossible there."""
+    try:
+        with torch.device("meta"), _NoRandomNumbers():
+            return build()
+    except NotImplementedError:  # of operations without an implementation for the meta device
+        return None
+    except RuntimeError as error:
+        if "meta tensor" not in str(error):
+            raise
+        return None
 
 
 def check_state(owner: str, state: Mapping[str, Any], found: Mapping[str, Tensor | ListedTensor]) -> None:
@@ -105,13 +148,15 @@ def _bytes(tensor: Tensor | ListedTensor) -> int:
 
 
 class _NoRandomNumbers(TorchFunctionMode):
-    """Makes empty tensors in place of random ones, whose meta implementation takes a second to import."""
+    """Draws no random numbers: tensors stay as they are. The meta implementation takes a second to import."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call the function, or `torch.empty`."""
         kwargs = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
         if func not in (torch.randn, torch.rand):
             return func(*args, **kwargs)
         return torch.empty(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
@@ -120,14 +165,26 @@ class _NoRandomNumbers(TorchFunctionMode):
 @contextmanager
 def _at_most(count: int) -> Iterator[None]:
     """Let this thread register at most `count` parameters in modules during the block."""
-    thread, registered = threading.get_ident(), 0
+    registered = 0
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal registered
-        if threading.get_ident() == thread and parameter is not None:
-            registered += 1
-            if registered > count:
-                raise LayoutMismatch(f"it describes a network of more than {count:,} tensors, the file lists fewer")
+        registered += parameter is not None
+        if registered > count:
+            raise LayoutMismatch(f"it describes a network of more than {count:,} tensors, the file lists fewer")
+
+    with _on_registration(register):
+        yield
+
+
+@contextmanager
+def _on_registration(call: Callable[[nn.Module, str, nn.Parameter | None], None]) -> Iterator[None]:
+    """Call a function for each parameter that this thread registers in a module during the block."""
+    thread = threading.get_ident()
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if threading.get_ident() == thread:
+            call(module, name, parameter)
 
     handle = register_module_parameter_registration_hook(register)
     try:
