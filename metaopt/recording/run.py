@@ -26,6 +26,7 @@ from ..trajectories import Recorder, Trajectory, write_task
 from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT
 from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_id
+from ..weights.atomic import remove_unfinished
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
 from .state import Step, TargetTrainingState
@@ -98,6 +99,7 @@ class _TargetRun:
         return run_id is not None and self.tracker.has_files(run_id, UPLOAD_FOLDER)
 
     def _restore(self) -> None:
+        remove_unfinished(self.checkpoint)
         snapshots = sorted(self.folder.glob("step_*.safetensors"))
         if not (self.config.resume and snapshots):
             self.checkpoint.unlink(missing_ok=True)  # left by an earlier run with the same name

@@ -59,12 +59,14 @@ def from_json(text: str, source: str) -> dict[str, ManifestEntry]:
         document = json.loads(text)
         schema, files = document["schema"], document["files"]
         entries = {str(name): ManifestEntry(int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TrackingError(
             f"{source} is not a manifest ({shown(error)}); expected names, sizes and sha256: upload the files again"
         ) from error
     if schema != _SCHEMA:
-        raise TrackingError(f"{source} has schema {schema}; expected {_SCHEMA}: use the metaopt version that wrote it")
+        raise TrackingError(
+            f"{source} has schema {shown(schema)}; expected {_SCHEMA}: use the metaopt version that wrote it"
+        )
     for name in entries:
         if name in ("", ".", "..", MANIFEST) or any(character in name for character in "/\\\0:"):
             raise TrackingError(

@@ -140,7 +140,17 @@ def test_a_malicious_manifest_is_rejected(run, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "files": {"a": 3}}', '{"schema": 9, "files": {}}']
+    "text",
+    [
+        "",
+        "{",
+        "[" * 99_999,
+        '{"schema": 1, "files": {"a": {"size": Infinity, "sha256": ""}}}',
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 1, "files": {"a": 3}}',
+        '{"schema": 9, "files": {}}',
+    ],
 )
 def test_an_invalid_manifest_is_rejected(run, tmp_path, text):
     run.text(text, "folder/manifest.json")

@@ -157,6 +157,15 @@ def test_the_checkpoint_of_an_overwritten_run_is_not_resumed(config):
     assert Trajectory.open(second).run["lr"] == 1e-2
 
 
+@pytest.mark.parametrize("change", [{"resume": True, "epochs": 3}, {"overwrite": True}])
+def test_temporary_files_of_a_killed_process_are_removed(config, change):
+    train_targets(config, SilentTracker())
+    left = config.checkpoint_dir / "mlp" / "seed_0" / ".checkpoint.safetensors.x1.part"
+    left.write_text("x", encoding="utf-8")
+    train_targets(replace(config, **change), SilentTracker())
+    assert not left.exists()
+
+
 def test_a_taken_run_name_is_rejected(config):
     train_targets(config, SilentTracker())
     with pytest.raises(RunNameError, match="--resume"):
@@ -171,6 +180,7 @@ def test_a_taken_run_name_is_rejected(config):
         ({"base_optimizer": "Adm"}, UnknownName, "did you mean"),
         ({"base_optimizer_options": {"momentun": 1}}, InvalidConfig, "momentun"),
         ({"target_options": {"wides": [1]}}, InvalidConfig, "did you mean widths"),
+        ({"target_model": "GPT", "target_options": {"n_layer": 1000, "n_embd": 2**16}}, InvalidConfig, "GB of memory"),
         ({"data_dir": "x"}, InvalidConfig, "leave it out"),
         ({"run_name": "../x"}, RunNameError, "cannot be a folder"),
         ({"resume": True, "run_name": "new"}, RunNameError, "nothing to resume"),
