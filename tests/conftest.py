@@ -1,5 +1,6 @@
 """Fixtures that several kinds of tests share: known randomness, public data, an MLflow store per test."""
 
+import logging
 import os
 import shutil
 import warnings
@@ -35,6 +36,13 @@ def fake_cuda():
         yield "cuda"
     for cache in kept:
         cache.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_loggers():
+    """The command line sets these levels for its process; later tests see all messages again."""
+    logging.getLogger("metaopt").setLevel(logging.NOTSET)
+    logging.getLogger("mlflow").setLevel(logging.INFO)
 
 
 @pytest.fixture(scope="session")

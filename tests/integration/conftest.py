@@ -1,6 +1,5 @@
 """Fixtures of the tests that run commands or use a real MLflow store."""
 
-import logging
 import shlex
 import warnings
 
@@ -54,10 +53,7 @@ def config():
 @pytest.fixture(scope="module")
 def command_line(module_store):
     """Runs `metaopt` in this process, in a folder with a store of its own."""
-    levels = {name: logging.getLogger(name).level for name in ("metaopt", "mlflow")}
-    yield lambda *arguments: CliRunner().invoke(cli, list(map(str, arguments)))
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    return lambda *arguments: CliRunner().invoke(cli, list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
