@@ -5,6 +5,7 @@ Each can be applied twice: the second time changes nothing.
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ RunIds = MutableMapping[str, str]
 
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(ABC):
     """A write to one run.
 
     Attributes:
@@ -41,6 +42,7 @@ class Operation:
     def __init_subclass__(cls) -> None:
         Operation.kinds[cls.__name__] = cls
 
+    @abstractmethod
     def apply(self, client: MlflowClient, run_ids: RunIds) -> None:
         """Write to the store.
 
@@ -49,7 +51,6 @@ class Operation:
             KeyError: the run is not created yet.
             TrackingError: a local file is missing or was changed.
         """
-        raise NotImplementedError
 
     def run_id(self, run_ids: RunIds) -> str:
         """ID of the run in the store."""
