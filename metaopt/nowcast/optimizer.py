@@ -18,6 +18,7 @@ from ..generative.files import load_optimizer
 from ..weights.averaging import ExponentialMovingAverage
 from .advice import warn_of_missing_functions
 from .averages import RunningAverages
+from .budget import TimeBudget
 from .distributed import verdict_of_rank_0
 from .guard import Guard, GuardFunction
 from .history import AverageOffset, History
@@ -93,9 +94,13 @@ class Nowcast(OptimizerWrapper):
             snapshots are copied while the training goes on, and forecasts read them in parts.
         history_dtype: precision of the snapshots before the last: `float32`, or `bfloat16` for half of the memory. The
             last one, from which forecasts start, is always in float32.
+        max_overhead: limit on the time of nowcasts with their guard, as a fraction of the time of the training between
+            them: with 0.1, a nowcast that is due takes place if the last one took at most a tenth of the time since.
+            By default there is no limit. Which nowcasts take place then depends on measured times, so two trainings
+            with the same random seed differ.
     Raises:
-        InvalidConfig: a parameter of the policy or of the history, `ema` or `moments` is invalid, or `policy` is given
-            together with `every`, `stride`, `horizons` or `min_cosine`.
+        InvalidConfig: a parameter of the policy or of the history, `ema`, `moments` or `max_overhead` is invalid, or
+            `policy` is given together with `every`, `stride`, `horizons` or `min_cosine`.
         LayoutMismatch: the parameters of the base optimizer are not the trainable parameters of the model.
         UnknownName, TrackingError, FileFormatError: the forecaster cannot be loaded.
     """
@@ -117,6 +122,7 @@ class Nowcast(OptimizerWrapper):
         moments: Literal["keep", "reset"] = "keep",
         history_device: str | torch.device | None = None,
         history_dtype: Literal["float32", "bfloat16"] = "float32",
+        max_overhead: float | None = None,
         **old_keywords: Any,
     ) -> None:
         given: dict[str, Any] = {"forecaster": forecaster, "horizons": horizons, "min_cosine": min_cosine}
@@ -127,6 +133,7 @@ class Nowcast(OptimizerWrapper):
         self.policy = make_policy(policy, every=every, stride=stride, **given)
         if moments not in ("keep", "reset"):
             raise InvalidConfig(f"moments is {shown(moments)}; expected 'keep' or 'reset'")
+        self._budget = TimeBudget(max_overhead)
         super().__init__(base)
         ModelState(model).check_moved_by(base)
         self.model = model
@@ -168,8 +175,10 @@ class Nowcast(OptimizerWrapper):
         if self.policy.snapshot_due(self.steps):
             predicted = self._averages.predicted
             self._history.add(self.steps, self._model_state.weights if predicted is None else predicted.tensors)
-        if self.policy.nowcast_due(self.steps):
-            self._nowcast()
+        device = self._model_state.device
+        if self.policy.nowcast_due(self.steps) and self._budget.allows(device):
+            with self._budget.measured(device):
+                self._nowcast()
         return loss
 
     @property
@@ -219,6 +228,8 @@ class Nowcast(OptimizerWrapper):
             "averages": self._averages.state_dict(),
             "lead": self._offset.state_dict(),
         }
+        if budget := self._budget.state_dict():
+            nowcast["budget"] = budget
         return with_nowcast_state(self.base.state_dict(), nowcast)
 
     def _load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -237,6 +248,7 @@ class Nowcast(OptimizerWrapper):
         self._history.load_state_dict(nowcast)
         self._offset.load_state_dict(nowcast["lead"])
         self._averages.load_state_dict(nowcast["averages"], self._model_state.weights)
+        self._budget.load_state_dict(nowcast.get("budget", {}))
 
     def _start_history(self) -> None:
         """Begin an empty history of the weights that the base optimizer moves now."""
