@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from metaopt.core.errors import InvalidConfig
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
 from metaopt.generative.extrapolation import HoldConfig
 from metaopt.nowcast import Nowcast
+
+from ..small_training import Rows, batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
 
@@ -42,8 +44,7 @@ def forecasters():
 
 
 def points(seed, count=64):
-    inputs = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-    return TensorDataset(inputs, inputs[:, :3].argmax(1))
+    return TensorDataset(*batch(seed, count))
 
 
 def random_numbers():
@@ -207,20 +208,6 @@ def test_a_guard_inside_an_autocast_region_sees_the_forecast_weights():
 
 
 # Hugging Face
-
-
-class Rows(Dataset):
-    """Points that count how often they are read."""
-
-    def __init__(self, seed):
-        self.points = points(seed)
-
-    def __len__(self):
-        return len(self.points)
-
-    def __getitem__(self, index):
-        inputs, labels = self.points[index]
-        return {"inputs": inputs, "labels": labels}
 
 
 def hugging_face(folder, forecaster=None, own_loss=True, **options):

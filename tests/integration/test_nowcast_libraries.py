@@ -3,26 +3,14 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from metaopt.core.errors import InvalidConfig
 from metaopt.generative import get_optimizer_model
 
+from ..small_training import Rows, same_state
+
 pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
-
-
-class Rows(Dataset):
-    """Points and the index of their largest coordinate."""
-
-    def __init__(self, seed, count=64):
-        self.inputs = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-        self.labels = self.inputs[:, :3].argmax(1)
-
-    def __len__(self):
-        return len(self.inputs)
-
-    def __getitem__(self, index):
-        return {"inputs": self.inputs[index], "labels": self.labels[index]}
 
 
 class Network(nn.Module):
@@ -37,10 +25,6 @@ class Network(nn.Module):
 
 
 OPTIONS = {"every": 8, "stride": 4, "ema": 0.9, "horizons": [8, 16]}
-
-
-def same_weights(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def hugging_face(folder, steps=24, **options):
@@ -80,7 +64,7 @@ def test_hugging_face_trainer_nowcasts_and_resumes_from_its_own_checkpoint(tmp_p
     resumed = hugging_face(tmp_path / "one")
     resumed.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-12"))
     assert resumed.optimizer.optimizer.events == nowcast.events
-    assert same_weights(resumed.model, whole.model)
+    assert same_state(resumed.model, whole.model)
 
 
 def test_hugging_face_without_held_out_data_is_told_what_to_give(tmp_path):
@@ -146,7 +130,7 @@ def test_lightning_nowcasts_and_resumes_from_its_own_checkpoint(tmp_path):
     half.save_checkpoint(tmp_path / "half.ckpt")
     resumed, again = fit(tmp_path, 3, resume=tmp_path / "half.ckpt")
     assert resumed.optimizers[0].events == nowcast.events
-    assert same_weights(again, module)
+    assert same_state(again, module)
 
 
 def test_lightning_module_that_returns_no_loss_is_told_what_to_give(tmp_path):

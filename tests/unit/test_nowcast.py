@@ -13,7 +13,21 @@ from metaopt.generative.extrapolation import HoldConfig
 from metaopt.nowcast.model_state import reestimate_batchnorm
 from metaopt.nowcast.optimizer import Nowcast
 from metaopt.nowcast.policy import NowcastEvent
-from metaopt.weights.layout import Layout
+
+from ..small_training import (
+    HELD_OUT,
+    adam,
+    batch,
+    guarded,
+    loss_at,
+    network,
+    network_with_batchnorm,
+    nowcast,
+    same_state,
+    train,
+    trained_alone,
+    weights,
+)
 
 
 class Shift(GenerativeOptimizer):
@@ -34,58 +48,10 @@ class Shift(GenerativeOptimizer):
         return history[:, -1] + self.by
 
 
-def network(norm=False):
-    torch.manual_seed(0)
-    middle = [nn.BatchNorm1d(6)] if norm else []
-    return nn.Sequential(nn.Linear(4, 6), *middle, nn.ReLU(), nn.Linear(6, 3))
-
-
-def batch(step):
-    random = torch.Generator().manual_seed(step)
-    inputs = torch.randn(16, 4, generator=random)
-    return inputs, inputs[:, :3].argmax(1)
-
-
-def train(model, optimizer, steps):
-    for step in steps:
-        inputs, labels = batch(step)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs), labels).backward()
-        optimizer.step()
-
-
-def adam(model, **options):
-    return torch.optim.Adam(model.parameters(), lr=0.01, **options)
-
-
-def loss_of(model):
-    inputs, labels = batch(10_000)
-    return nn.functional.cross_entropy(model(inputs), labels)
-
-
-def weights(model):
-    return Layout.of(model).read(model)
-
-
-def same_state(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
-
-
-def trained_alone(steps, norm=False):
-    model = network(norm)
-    train(model, adam(model), range(steps))
-    return model
-
-
-@pytest.mark.parametrize("guarded", [False, True])
-def test_hold_is_the_base_optimizer_bit_for_bit(guarded):
+@pytest.mark.parametrize("wrap", [nowcast, guarded])
+def test_hold_is_the_base_optimizer_bit_for_bit(wrap):
     model = network()
-    guard = (lambda: loss_of(model)) if guarded else None
-    train(
-        model,
-        Nowcast(adam(model), model, get_optimizer_model("Hold"), every=4, stride=2, horizons=4, guard=guard),
-        range(11),
-    )
+    train(model, wrap(model, "Hold"), range(11))
     assert same_state(model, trained_alone(11))
 
 
@@ -115,9 +81,7 @@ def test_history_moves_with_the_weights():
 
 def test_history_goes_on_after_a_rejected_nowcast():
     model, shift = network(), Shift(100.0, history=5)
-    train(
-        model, Nowcast(adam(model), model, shift, every=4, stride=2, horizons=4, guard=lambda: loss_of(model)), range(8)
-    )
+    train(model, guarded(model, shift), range(8))
     assert shift.told == [([0, 2, 4], 8), ([0, 2, 4, 6, 8], 12)]
 
 
@@ -146,21 +110,13 @@ def test_without_a_guard_the_proposal_is_applied_and_moments_are_kept():
     assert optimizer.events == [NowcastEvent(4, None, None, accepted=True, horizon=4, followed=True)]
 
 
-@pytest.mark.parametrize("norm", [False, True])
-def test_rejection_restores_weights_and_buffers_exactly(norm):
-    model = network(norm)
-    optimizer = Nowcast(
-        adam(model),
-        model,
-        Shift(100.0),
-        every=4,
-        stride=2,
-        horizons=4,
-        guard=lambda: loss_of(model),  # in training mode: even a guard that moves BatchNorm statistics leaves no trace
-        reestimate=lambda: reestimate_batchnorm(model, [batch(1), batch(2)]),
-    )
+@pytest.mark.parametrize("build", [network, network_with_batchnorm])
+def test_rejection_restores_weights_and_buffers_exactly(build):
+    model = build()
+    # The guard runs in training mode: even one that moves BatchNorm statistics leaves no trace.
+    optimizer = guarded(model, Shift(100.0), reestimate=lambda: reestimate_batchnorm(model, [batch(1), batch(2)]))
     train(model, optimizer, range(10))
-    assert same_state(model, trained_alone(10, norm))
+    assert same_state(model, trained_alone(10, build))
     assert [event.accepted for event in optimizer.events] == [False, False]
     assert all(event.loss_after > event.loss_before for event in optimizer.events)
 
@@ -223,9 +179,7 @@ def test_guard_runs_without_gradients():
 
 
 def make_resumable(model):
-    guard = lambda: loss_of(model)  # noqa: E731
-    base = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return Nowcast(base, model, get_optimizer_model("Line"), every=6, stride=2, horizons=6, guard=guard)
+    return guarded(model, every=6, horizons=6)
 
 
 @pytest.mark.parametrize("stop", [1, 5, 6, 9])
@@ -276,7 +230,7 @@ def test_closure_gives_its_loss_and_lets_lbfgs_run():
 
     def closure():
         optimizer.zero_grad()
-        loss = loss_of(model)
+        loss = loss_at(model, HELD_OUT)
         loss.backward()
         return loss
 
@@ -315,7 +269,7 @@ def test_reestimate_is_called_between_the_looks_of_the_guard():
 
 
 def test_batchnorm_statistics_are_the_mean_over_the_batches():
-    model = network(norm=True)
+    model = network_with_batchnorm()
     inputs = [batch(step)[0] for step in range(3)]
     reestimate_batchnorm(model, [batch(step) for step in range(3)])
     hidden = torch.stack([model[0](some).mean(0) for some in inputs]).mean(0)

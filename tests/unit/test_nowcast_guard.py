@@ -9,43 +9,9 @@ import torch
 from torch import nn
 
 from metaopt.core.errors import InvalidConfig, LayoutMismatch
-from metaopt.generative import get_optimizer_model
-from metaopt.nowcast import Nowcast, reestimate_batchnorm
+from metaopt.nowcast import reestimate_batchnorm
 
-
-def network(*middle):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), *middle, nn.ReLU(), nn.Linear(6, 3))
-
-
-def loss_at(model, step):
-    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-    return nn.functional.cross_entropy(model(inputs), inputs[:, :3].argmax(1))
-
-
-def train(model, optimizer, steps):
-    for step in steps:
-        optimizer.zero_grad()
-        loss_at(model, step).backward()
-        optimizer.step()
-
-
-def sgd(model):
-    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-
-
-def nowcast(model, forecaster="Hold", **options):
-    settings = {"every": 4, "stride": 2, "horizons": 4, **options}
-    return Nowcast(sgd(model), model, get_optimizer_model(forecaster), **settings)
-
-
-def trained_alone(model, steps):
-    train(model, sgd(model), steps)
-    return model
-
-
-def same_state(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+from ..small_training import loss_at, network, nowcast, same_state, train, trained_alone
 
 
 @pytest.mark.parametrize(
@@ -66,20 +32,20 @@ def test_a_guard_that_returns_no_loss_is_named_at_its_first_call(returned, messa
     with pytest.raises(
         InvalidConfig, match=f"the guard {message if 'returned' in message else 'returned.*' + message}"
     ):
-        train(model, nowcast(model, guard=lambda: returned), range(4))
-    assert same_state(model, trained_alone(network(), range(4)))
+        train(model, nowcast(model, "Hold", guard=lambda: returned), range(4))
+    assert same_state(model, trained_alone(4))
 
 
 @pytest.mark.parametrize("returned", [1.0, np.float32(1.0), np.ones(3), torch.ones(2, 3, requires_grad=True)])
 def test_numbers_arrays_and_tensors_are_losses(returned):
     model = network()
-    train(model, optimizer := nowcast(model, guard=lambda: returned), range(4))
+    train(model, optimizer := nowcast(model, "Hold", guard=lambda: returned), range(4))
     assert optimizer.events[0].loss_before == 1.0
 
 
 def test_other_numbers_of_losses_in_one_nowcast_are_refused_and_between_nowcasts_allowed():
     model, counts = network(), iter([3, 3, 5, 5, 3, 4])
-    optimizer = nowcast(model, guard=lambda: torch.ones(next(counts)))
+    optimizer = nowcast(model, "Hold", guard=lambda: torch.ones(next(counts)))
     train(model, optimizer, range(8))
     with pytest.raises(InvalidConfig, match="the guard returned 4 losses, and 3 before in the same nowcast"):
         train(model, optimizer, range(8, 12))
@@ -92,7 +58,7 @@ def test_the_calls_of_one_nowcast_draw_the_same_numbers_and_those_of_the_next_dr
         drawn.append((float(torch.rand(())), float(np.random.rand()), random.random()))
         return 1.0
 
-    train(model, nowcast(model, horizons=[2, 4], guard=guard), range(8))
+    train(model, nowcast(model, "Hold", horizons=[2, 4], guard=guard), range(8))
     assert drawn[0] == drawn[1]
     assert drawn[2] == drawn[3] == drawn[4]
     assert not set(drawn[0]) & set(drawn[2])
@@ -163,7 +129,7 @@ class Grows(nn.Module):
 def test_buffers_that_grow_appear_or_are_replaced_in_the_guard_and_extra_state_are_restored():
     grows = Grows()
     model = network(grows)
-    optimizer = nowcast(model, guard=lambda: loss_at(model, 0), horizons=[2, 4])
+    optimizer = nowcast(model, "Hold", guard=lambda: loss_at(model, 0), horizons=[2, 4])
     train(model, optimizer, range(3))
     before = {name: (id(buffer), buffer.clone()) for name, buffer in grows.named_buffers()}
     inner = nn.Sequential(model[0], *model[2:])  # trains the weights without the forward pass of the buffers
@@ -182,13 +148,13 @@ def messages(caplog):
 def test_what_makes_nowcasts_harmful_is_told_once(caplog):
     model = network(nn.BatchNorm1d(6), nn.Dropout(0.1))
     with caplog.at_level(logging.WARNING):
-        train(model, nowcast(model), range(12))
+        train(model, nowcast(model, "Hold"), range(12))
     assert [message[:30] for message in messages(caplog)] == [
         "Nowcast has no guard: every fi",
         "Sequential has BatchNorm layer",
     ]
     caplog.clear()
-    train(model, nowcast(model, guard=lambda: loss_at(model, 0), reestimate=lambda: None), range(12))
+    train(model, nowcast(model, "Hold", guard=lambda: loss_at(model, 0), reestimate=lambda: None), range(12))
     assert [message[:65] for message in messages(caplog)] == [
         "the guard runs the model in training mode (BatchNorm1d, Dropout):"
     ]
@@ -198,7 +164,7 @@ def test_what_makes_nowcasts_harmful_is_told_once(caplog):
         model.eval()
         return loss_at(model, 0)
 
-    train(model, nowcast(model, guard=guard, reestimate=lambda: None), range(12))
+    train(model, nowcast(model, "Hold", guard=guard, reestimate=lambda: None), range(12))
     assert messages(caplog) == []
     assert model.training
 
@@ -223,4 +189,4 @@ Sharded.__name__ = "FullyShardedDataParallel"
 )
 def test_networks_without_their_values_are_refused_when_built(model, message):
     with pytest.raises(LayoutMismatch, match=message):
-        nowcast(model)
+        nowcast(model, "Hold")

@@ -11,29 +11,16 @@ from metaopt.core.errors import InvalidConfig
 from metaopt.generative import get_optimizer_model
 from metaopt.nowcast.optimizer import Nowcast
 
-from .test_nowcast import adam, loss_of, network, same_state, train, trained_alone
+from ..small_training import adam, guarded, network, nowcast, same_state, train, trained_alone
 
 MEMORIES = [("float32", None), ("float32", "cpu"), ("bfloat16", "cpu")]
 memories = pytest.mark.parametrize(("dtype", "device"), MEMORIES)
 
 
-def build(model, forecaster="Line", **options):
-    base, guard = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), lambda: loss_of(model)
-    return Nowcast(base, model, get_optimizer_model(forecaster), every=4, stride=2, horizons=4, guard=guard, **options)
-
-
 @memories
 def test_with_hold_training_is_that_of_the_base_optimizer_bit_for_bit(dtype, device):
     model = network()
-    optimizer = Nowcast(
-        adam(model),
-        model,
-        get_optimizer_model("Hold"),
-        every=4,
-        stride=2,
-        history_dtype=dtype,
-        history_device=device,
-    )
+    optimizer = nowcast(model, "Hold", history_dtype=dtype, history_device=device)
     train(model, optimizer, range(11))
     assert all(event.followed for event in optimizer.events)
     assert same_state(model, trained_alone(11))
@@ -41,10 +28,10 @@ def test_with_hold_training_is_that_of_the_base_optimizer_bit_for_bit(dtype, dev
 
 def test_a_history_in_bfloat16_has_the_last_snapshot_in_float32():
     model = network()
-    optimizer = build(model, history_dtype="bfloat16")
+    optimizer = guarded(model, history_dtype="bfloat16")
     train(model, optimizer, range(14))
     exact = network()
-    in_float32 = build(exact)
+    in_float32 = guarded(exact)
     train(exact, in_float32, range(14))
     rows = optimizer.state_dict()["nowcast"]["history"]
     assert [row.dtype for row in rows] == 4 * [torch.bfloat16] + [torch.float32]
@@ -57,11 +44,11 @@ def test_a_history_in_bfloat16_has_the_last_snapshot_in_float32():
 def test_resume_equals_one_go_bit_for_bit(dtype, device, stop):
     options = {"history_dtype": dtype, "history_device": device}
     whole, first, second = network(), network(), network()
-    in_one_go, before = build(whole, **options), build(first, **options)
+    in_one_go, before = guarded(whole, **options), guarded(first, **options)
     train(whole, in_one_go, range(20))
     train(first, before, range(stop))
     second.load_state_dict(first.state_dict())
-    after = build(second, **options)
+    after = guarded(second, **options)
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     train(second, after, range(stop, 20))
     assert same_state(second, whole)
@@ -73,9 +60,9 @@ def test_resume_equals_one_go_bit_for_bit(dtype, device, stop):
 @pytest.mark.parametrize("saved", ["float32", "bfloat16"])
 def test_a_state_can_be_loaded_in_another_precision(saved):
     model = network()
-    optimizer = build(model, history_dtype=saved)
+    optimizer = guarded(model, history_dtype=saved)
     train(model, optimizer, range(6))
-    other = build(model, history_dtype="bfloat16" if saved == "float32" else "float32")
+    other = guarded(model, history_dtype="bfloat16" if saved == "float32" else "float32")
     other.load_state_dict(optimizer.state_dict())
     assert torch.equal(other._history.snapshots.rows[-1], optimizer._history.snapshots.rows[-1])
 
@@ -89,7 +76,7 @@ def test_a_state_can_be_loaded_in_another_precision(saved):
 )
 def test_unknown_memory_is_an_error(options, message):
     with pytest.raises(InvalidConfig, match=message):
-        build(network(), **options)
+        guarded(network(), **options)
 
 
 class Verdicts(TorchDispatchMode):

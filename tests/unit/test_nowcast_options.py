@@ -21,6 +21,19 @@ from metaopt.nowcast import Nowcast, NowcastPolicy
 from metaopt.weights.averaging import SHORT_DECAY, ExponentialMovingAverage
 from metaopt.weights.layout import Layout
 
+from ..small_training import (
+    adam,
+    guarded,
+    loss_at,
+    network,
+    network_with_batchnorm,
+    nowcast,
+    same_state,
+    train,
+    trained_alone,
+    weights,
+)
+
 
 class Drift(GenerativeOptimizer):
     """Adds a thousandth of the horizon to the last snapshot, and counts its calls."""
@@ -40,52 +53,6 @@ class Drift(GenerativeOptimizer):
         return history[:, -1] + (t_end - t_history[:, -1]).unsqueeze(1) / 1000
 
 
-def network(norm=False):
-    torch.manual_seed(0)
-    middle = [nn.BatchNorm1d(6)] if norm else []
-    return nn.Sequential(nn.Linear(4, 6), *middle, nn.ReLU(), nn.Linear(6, 3))
-
-
-def batch(step):
-    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-    return inputs, inputs[:, :3].argmax(1)
-
-
-def loss_at(model, step):
-    inputs, labels = batch(step)
-    return nn.functional.cross_entropy(model(inputs), labels)
-
-
-def train(model, optimizer, steps):
-    for step in steps:
-        optimizer.zero_grad()
-        loss_at(model, step).backward()
-        optimizer.step()
-
-
-def sgd(model, **options):
-    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, **options)
-
-
-def weights(model):
-    return Layout.of(model).read(model)
-
-
-def same_state(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
-
-
-def trained_alone(steps):
-    model = network()
-    train(model, sgd(model), range(steps))
-    return model
-
-
-def nowcast(model, optimizer=None, **options):
-    horizons = {} if "horizons" in options else {"horizons": 4}
-    return Nowcast(sgd(model), model, optimizer or Drift(), **{"every": 4, "stride": 2, **horizons, **options})
-
-
 def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
     model, drift, losses = network(), Drift(), iter([5.0, 4.0, 2.0, 3.0])
     optimizer = nowcast(model, drift, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
@@ -97,14 +64,14 @@ def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
 
 def test_unless_told_otherwise_a_guard_chooses_among_several_horizons():
     model, drift = network(), Drift()
-    guarded = Nowcast(sgd(model), model, drift, every=4, stride=2, guard=lambda: 1.0)
-    assert guarded.policy.all_horizons == (2, 6, 16, 32)
-    assert Nowcast(sgd(model), model, drift, every=2, stride=2, guard=lambda: 1.0).policy.all_horizons == (2, 4, 8, 16)
-    assert Nowcast(sgd(model), model, drift, every=4, stride=2).policy.proposed(8, guarded=False) == (4,)
+    optimizer = Nowcast(adam(model), model, drift, every=4, stride=2, guard=lambda: 1.0)
+    assert optimizer.policy.all_horizons == (2, 6, 16, 32)
+    assert Nowcast(adam(model), model, drift, every=2, stride=2, guard=lambda: 1.0).policy.all_horizons == (2, 4, 8, 16)
+    assert Nowcast(adam(model), model, drift, every=4, stride=2).policy.proposed(8, guarded=False) == (4,)
 
 
 def test_only_horizons_up_to_half_of_the_steps_so_far_are_proposed_and_the_shortest():
-    optimizer = nowcast(network(), every=2, horizons=[12, 4, 2], guard=lambda: 1.0)
+    optimizer = nowcast(network(), Drift(), every=2, horizons=[12, 4, 2], guard=lambda: 1.0)
     train(optimizer.model, optimizer, range(24))
     assert [event.guard_calls - 1 for event in optimizer.events] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3]
 
@@ -131,8 +98,7 @@ def test_several_horizons_of_a_large_network_are_predicted_one_by_one_and_the_be
 def test_with_stop_early_no_horizon_is_proposed_after_one_that_is_worse(losses, horizon, calls):
     model, given = network(), iter(losses)
     policy = NowcastPolicy(every=32, stride=2, horizons=(4, 8, 16), stop_early=True)
-    base = torch.optim.Adam(model.parameters(), lr=0.01)
-    optimizer = Nowcast(base, model, Drift(), policy=policy, guard=lambda: next(given))
+    optimizer = Nowcast(adam(model), model, Drift(), policy=policy, guard=lambda: next(given))
     train(model, optimizer, range(32))
     assert (optimizer.events[0].horizon, optimizer.events[0].guard_calls) == (horizon, calls)
     ranks = torch.tensor([*losses[1:], *([0.0] * (4 - len(losses)))]).view(-1, 1, 1)
@@ -141,7 +107,7 @@ def test_with_stop_early_no_horizon_is_proposed_after_one_that_is_worse(losses, 
 
 def test_none_of_several_horizons_stays_where_all_are_worse():
     model, losses = network(), iter([1.0, 4.0, 2.0, math.nan])
-    optimizer = nowcast(model, every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
+    optimizer = nowcast(model, Drift(), every=32, horizons=[4, 8, 16], guard=lambda: next(losses))
     train(model, optimizer, range(32))
     assert same_state(model, trained_alone(32))
     assert optimizer.events == [(32, 1.0, 2.0, False, 8, False, 4)]
@@ -149,14 +115,14 @@ def test_none_of_several_horizons_stays_where_all_are_worse():
 
 def test_first_horizon_is_the_one_without_a_guard():
     model = network()
-    optimizer = nowcast(model, horizons=[4, 8])
+    optimizer = nowcast(model, Drift(), horizons=[4, 8])
     train(model, optimizer, range(4))
     assert optimizer.events == [(4, None, None, True, 4, True, 0)]
 
 
 def test_statistics_belong_to_the_horizon_that_stays():
-    model, losses = network(norm=True), iter([5.0, 1.0, 2.0])
-    optimizer = nowcast(model, horizons=[4, 8], guard=lambda: next(losses), reestimate=lambda: seen(model))
+    model, losses = network_with_batchnorm(), iter([5.0, 1.0, 2.0])
+    optimizer = nowcast(model, Drift(), horizons=[4, 8], guard=lambda: next(losses), reestimate=lambda: seen(model))
     count = iter([1.0, 2.0])
 
     def seen(model):
@@ -169,7 +135,7 @@ def test_statistics_belong_to_the_horizon_that_stays():
 
 def test_running_average_is_corrected_for_its_start_and_moves_with_a_nowcast():
     model, expected = network(), None
-    optimizer = nowcast(model, ema=0.9)
+    optimizer = nowcast(model, Drift(), ema=0.9)
     total, mass = torch.zeros(optimizer.layout.size), 0.0
     for step in range(3):
         train(model, optimizer, [step])
@@ -196,7 +162,7 @@ class AverageDrift(Drift):
 
 
 def average_of(model, steps, decay=0.9):
-    average, optimizer = ExponentialMovingAverage(decay), sgd(model)
+    average, optimizer = ExponentialMovingAverage(decay), adam(model)
     for step in steps:
         train(model, optimizer, [step])
         average.update(list(model.parameters()))
@@ -255,7 +221,7 @@ def test_where_it_is_not_only_the_average_in_use_takes_the_prediction_until_the_
 @pytest.mark.parametrize(("asked", "followed"), [({}, False), ({"min_cosine": -1.0}, True)])
 def test_weights_follow_only_where_training_goes_straight_on(asked, followed):
     model = network()
-    optimizer = Nowcast(sgd(model), model, AverageDrift(), every=6, stride=2, horizons=4, guard=lambda: 1.0, **asked)
+    optimizer = Nowcast(adam(model), model, AverageDrift(), every=6, stride=2, horizons=4, guard=lambda: 1.0, **asked)
     for step in range(6):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -271,7 +237,7 @@ def test_weights_follow_only_where_training_goes_straight_on(asked, followed):
 def test_losses_of_examples_have_to_fall_by_more_than_chance(drops, kept):
     model, before = network(), torch.full((len(drops),), 5.0)
     losses = iter([before, before - torch.tensor(drops)])
-    optimizer = nowcast(model, guard=lambda: next(losses))
+    optimizer = nowcast(model, Drift(), guard=lambda: next(losses))
     train(model, optimizer, range(4))
     after = 5.0 - sum(drops) / len(drops)
     assert optimizer.events == [(4, 5.0, pytest.approx(after), kept, 4, kept, 2)]
@@ -279,7 +245,7 @@ def test_losses_of_examples_have_to_fall_by_more_than_chance(drops, kept):
 
 def test_losses_of_examples_that_do_not_change_do_not_speak_against():
     model = network()
-    train(model, optimizer := nowcast(model, guard=lambda: torch.ones(8)), range(4))
+    train(model, optimizer := nowcast(model, Drift(), guard=lambda: torch.ones(8)), range(4))
     assert optimizer.events[0].accepted
 
 
@@ -303,8 +269,8 @@ def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
 
 
 def test_averaged_weights_come_with_statistics_and_leave_none():
-    model, looked = network(norm=True), []
-    optimizer = nowcast(model, ema=0.5, reestimate=lambda: looked.append(model[1].running_mean.fill_(7.0)))
+    model, looked = network_with_batchnorm(), []
+    optimizer = nowcast(model, Drift(), ema=0.5, reestimate=lambda: looked.append(model[1].running_mean.fill_(7.0)))
     train(model, optimizer, range(2))
     before = copy.deepcopy(model)
     with contextlib.suppress(KeyError), optimizer.averaged_weights():
@@ -315,17 +281,17 @@ def test_averaged_weights_come_with_statistics_and_leave_none():
 
 def test_average_before_the_first_step_is_the_network():
     model = network()
-    optimizer, before = nowcast(model, ema=0.5), weights(model)
+    optimizer, before = nowcast(model, Drift(), ema=0.5), weights(model)
     with optimizer.averaged_weights():
         assert torch.equal(weights(model), before)
-    with pytest.raises(InvalidConfig, match="no running average"), nowcast(model).averaged_weights():
+    with pytest.raises(InvalidConfig, match="no running average"), nowcast(model, Drift()).averaged_weights():
         pass
 
 
 @pytest.mark.parametrize(("moments", "kept"), [("keep", True), ("reset", False)])
 def test_moments_are_kept_or_reset_when_a_nowcast_stays(moments, kept):
     model = network()
-    optimizer = nowcast(model, moments=moments)
+    optimizer = nowcast(model, Drift(), moments=moments)
     train(model, optimizer, range(4))
     assert bool(optimizer.state) is kept
     train(model, optimizer, range(4, 6))
@@ -333,13 +299,13 @@ def test_moments_are_kept_or_reset_when_a_nowcast_stays(moments, kept):
 
 def test_moments_stay_when_a_nowcast_does_not():
     model, losses = network(), iter([1.0, 2.0])
-    train(model, optimizer := nowcast(model, moments="reset", guard=lambda: next(losses)), range(4))
+    train(model, optimizer := nowcast(model, Drift(), moments="reset", guard=lambda: next(losses)), range(4))
     assert optimizer.state
 
 
 def resumable(model, averaging):
     line = get_optimizer_model("Line", averaging=averaging)
-    return nowcast(model, line, horizons=[4, 8], ema=0.9, guard=lambda: loss_at(model, 999))
+    return guarded(model, line, horizons=[4, 8], ema=0.9)
 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.8])
@@ -375,7 +341,7 @@ def test_what_the_average_is_ahead_is_there_after_resuming():
 
 def test_steps_that_a_grad_scaler_skips_are_not_counted():
     model, scaler = network(), torch.amp.GradScaler("cpu", init_scale=4.0)
-    optimizer = nowcast(model)
+    optimizer = nowcast(model, Drift())
     for step in range(5):
         optimizer.zero_grad()
         scaler.scale(loss_at(model, step)).backward()
@@ -390,7 +356,7 @@ def test_steps_that_a_grad_scaler_skips_are_not_counted():
 
 def test_gradient_accumulation_counts_steps_of_the_optimizer():
     model = network()
-    optimizer = nowcast(model)
+    optimizer = nowcast(model, Drift())
     for step in range(8):
         loss_at(model, step).backward()
         if step % 2:
@@ -402,18 +368,18 @@ def test_gradient_accumulation_counts_steps_of_the_optimizer():
 def test_a_compiled_network_is_the_network_that_it_was():
     model = network()
     compiled = torch.compile(model, backend="eager")
-    optimizer = Nowcast(sgd(compiled), compiled, Drift(), every=4, stride=2)
+    optimizer = Nowcast(adam(compiled), compiled, Drift(), every=4, stride=2)
     assert optimizer.layout == Layout.of(model)
     train(compiled, optimizer, range(5))
     plain = network()
-    train(plain, nowcast(plain), range(5))
+    train(plain, nowcast(plain, Drift()), range(5))
     assert torch.allclose(weights(model), weights(plain))
 
 
 @pytest.mark.parametrize("change", ["frozen", "replaced"])
 def test_a_network_that_changed_is_refused_at_the_next_nowcast_and_nothing_is_lost(change):
     model = network()
-    optimizer = nowcast(model)
+    optimizer = nowcast(model, Drift())
     train(model, optimizer, range(3))
     if change == "frozen":
         model[0].bias.requires_grad_(False)
@@ -445,7 +411,7 @@ def test_history_that_is_not_finite_is_dropped_and_training_goes_on(caplog):
 
 def test_a_guard_that_raises_leaves_everything_as_it_was():
     model, looks = network(), iter([1.0, 0.0])
-    optimizer = nowcast(model, guard=lambda: 1 / next(looks))
+    optimizer = nowcast(model, Drift(), guard=lambda: 1 / next(looks))
     with pytest.raises(ZeroDivisionError):
         train(model, optimizer, range(4))
     assert same_state(model, trained_alone(4))
@@ -455,12 +421,12 @@ def test_state_of_other_weights_of_the_same_number_is_refused():
     model, turned = network(), nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 1), nn.Linear(1, 2))
     assert Layout.of(turned).size == Layout.of(model).size + 2
     renamed = nn.Sequential(nn.Identity(), network())
-    optimizer = nowcast(model)
+    optimizer = nowcast(model, Drift())
     train(model, optimizer, range(2))
     with pytest.raises(LayoutMismatch, match="an optimizer state of other weights"):
-        nowcast(renamed).load_state_dict(optimizer.state_dict())
+        nowcast(renamed, Drift()).load_state_dict(optimizer.state_dict())
     with pytest.raises(LayoutMismatch, match="got 51 weights"):
-        nowcast(turned).load_state_dict(optimizer.state_dict())
+        nowcast(turned, Drift()).load_state_dict(optimizer.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -476,7 +442,7 @@ def test_state_of_other_weights_of_the_same_number_is_refused():
 )
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(InvalidConfig, match=message):
-        nowcast(network(), **options)
+        nowcast(network(), Drift(), **options)
 
 
 def test_a_file_takes_the_place_of_an_optimizer(tmp_path):

@@ -14,48 +14,16 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from metaopt.core.errors import CheckpointError, InvalidConfig, LayoutMismatch
-from metaopt.generative import get_optimizer_model
-from metaopt.nowcast import Nowcast
 from metaopt.weights.layout import Layout
 
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
-
-
-def loss_at(model, step):
-    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-    return nn.functional.cross_entropy(model(inputs), inputs[:, :3].argmax(1))
-
-
-def train(model, optimizer, steps):
-    for step in steps:
-        optimizer.zero_grad()
-        loss_at(model, step).backward()
-        optimizer.step()
-
-
-def adam(model, **options):
-    return torch.optim.Adam(model.parameters(), lr=0.01, **options)
-
-
-def nowcast(model, base=None, forecaster="Line", **options):
-    guard = lambda: loss_at(model, 999)  # noqa: E731
-    settings = {"every": 4, "stride": 2, "horizons": 4, "guard": guard, **options}
-    return Nowcast(adam(model) if base is None else base, model, get_optimizer_model(forecaster), **settings)
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-
+from ..small_training import adam, guarded, loss_at, network, nowcast, same_state, train, weights
 
 # No stale references
 
 
 def test_a_scheduler_moves_the_learning_rate_after_the_state_of_the_base_optimizer_is_loaded():
     model = network()
-    optimizer = nowcast(model, forecaster="Hold")
+    optimizer = guarded(model, "Hold")
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     optimizer.base.load_state_dict(
         adam(model).state_dict() | {"param_groups": optimizer.base.state_dict()["param_groups"]}
@@ -69,7 +37,7 @@ def test_a_scheduler_moves_the_learning_rate_after_the_state_of_the_base_optimiz
 @pytest.mark.parametrize("name", ["param_groups", "state", "defaults"])
 def test_what_is_assigned_to_the_wrapper_or_to_its_base_is_that_of_both(name):
     model = network()
-    optimizer = nowcast(model)
+    optimizer = guarded(model)
     train(model, optimizer, range(2))
     for one, other in ((optimizer, optimizer.base), (optimizer.base, optimizer)):
         replaced = copy.copy(getattr(one, name))
@@ -81,7 +49,7 @@ def test_what_is_assigned_to_the_wrapper_or_to_its_base_is_that_of_both(name):
 def test_a_network_with_new_parameters_in_a_new_group_starts_a_new_history():
     model = network()
     model[0].requires_grad_(False)
-    optimizer = nowcast(model, adam(model[2]))
+    optimizer = guarded(model, base=adam(model[2]))
     train(model, optimizer, range(5))
     model[0].requires_grad_(True)
     optimizer.add_param_group({"params": list(model[0].parameters()), "lr": 0.002})
@@ -89,19 +57,21 @@ def test_a_network_with_new_parameters_in_a_new_group_starts_a_new_history():
     assert optimizer.layout.size == Layout.of(model).size
     assert [event.step for event in optimizer.events] == [4, 8, 12]
     assert optimizer.state_dict()["nowcast"]["times"] == [6, 8, 10, 12]
-    again = nowcast(model, torch.optim.Adam([{"params": model[2].parameters()}, {"params": model[0].parameters()}]))
+    again = guarded(
+        model, base=torch.optim.Adam([{"params": model[2].parameters()}, {"params": model[0].parameters()}])
+    )
     again.load_state_dict(optimizer.state_dict())
 
 
 def test_a_group_that_does_not_fit_the_network_is_refused_before_the_step():
     model, other = network(), nn.Linear(2, 2)
-    optimizer = nowcast(model)
+    optimizer = guarded(model)
     train(model, optimizer, range(3))
     before = copy.deepcopy(model)
     optimizer.add_param_group({"params": list(other.parameters())})
     with pytest.raises(LayoutMismatch, match="moves 2 tensors that are not trainable weights of Sequential"):
         train(model, optimizer, range(3, 4))
-    assert same(model, before)
+    assert same_state(model, before)
     assert optimizer.steps == 3
 
 
@@ -110,14 +80,14 @@ def test_a_group_that_does_not_fit_the_network_is_refused_before_the_step():
 
 def test_methods_that_the_wrapper_lacks_are_those_of_the_base_optimizer():
     model = network()
-    optimizer = nowcast(model, schedulefree.AdamWScheduleFree(model.parameters(), lr=0.01), forecaster="Hold")
+    optimizer = guarded(model, "Hold", schedulefree.AdamWScheduleFree(model.parameters(), lr=0.01))
     plain = network()
     alone = schedulefree.AdamWScheduleFree(plain.parameters(), lr=0.01)
     for moved, net in ((optimizer, model), (alone, plain)):
         moved.train()
         train(net, moved, range(6))
         moved.eval()
-    assert same(model, plain)
+    assert same_state(model, plain)
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         optimizer.nothing_of_the_kind()
 
@@ -128,11 +98,11 @@ def test_copies_of_the_weights_in_the_state_of_the_base_optimizer_move_with_them
         model = network()
         base = schedulefree.SGDScheduleFree(model.parameters(), lr=0.1)
         base.train()
-        optimizer = nowcast(model, base, guard=guard)
+        optimizer = nowcast(model, base=base, guard=guard)
         train(model, optimizer, range(4))
-        trained = Layout.of(model).read(model)
+        trained = weights(model)
         base.eval()
-        ends.append((trained, Layout.of(model).read(model)))
+        ends.append((trained, weights(model)))
     (moved, averaged), (alone, average_alone) = ends
     assert (moved - alone).norm() > 0.01
     assert torch.allclose(averaged - average_alone, moved - alone, atol=1e-6)
@@ -144,7 +114,7 @@ def test_fused_base_optimizer_and_grad_scaler_equal_the_base_optimizer_alone():
         model, scaler = network(), torch.amp.GradScaler("cpu", init_scale=1024.0)
         optimizer = adam(model, fused=True)
         if wrapped:
-            optimizer = nowcast(model, optimizer, forecaster="Hold")
+            optimizer = guarded(model, "Hold", optimizer)
         for step in range(6):
             optimizer.zero_grad()
             scaler.scale(loss_at(model, step)).backward()
@@ -155,13 +125,13 @@ def test_fused_base_optimizer_and_grad_scaler_equal_the_base_optimizer_alone():
         results.append((model, scaler.get_scale()))
         if wrapped:
             assert optimizer.steps == 5
-    assert same(results[0][0], results[1][0])
+    assert same_state(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
 
 
 def test_each_hook_is_called_once_and_can_replace_what_it_is_given():
     model, calls = network(), []
-    optimizer = nowcast(model)
+    optimizer = guarded(model)
     note = lambda name: lambda *_: calls.append(name)  # noqa: E731
     handles = [
         register_optimizer_step_pre_hook(note("global pre")),
@@ -195,13 +165,13 @@ def test_an_optimizer_that_contains_another_is_refused():
 
     model = network()
     with pytest.raises(InvalidConfig, match=r"Lookahead contains another optimizer \(inner, Adam\)"):
-        nowcast(model, Lookahead(adam(model)))
+        guarded(model, base=Lookahead(adam(model)))
     with pytest.raises(InvalidConfig, match=r"Nowcast contains another optimizer \(base, Adam\)"):
-        nowcast(model, nowcast(model))
+        guarded(model, base=guarded(model))
 
 
 def test_repr_shows_the_schedule_and_the_base_optimizer():
-    shown = repr(nowcast(network()))
+    shown = repr(guarded(network()))
     assert "every=4, stride=2, horizons=[4], forecaster=Line, with a guard, after 0 steps" in shown
     assert "base: Adam (" in shown
 
@@ -211,14 +181,14 @@ def test_repr_shows_the_schedule_and_the_base_optimizer():
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps, lambda it: torch.save(it, io.BytesIO())])
 def test_copies_and_pickles_are_refused_with_what_to_do_instead(copied):
-    optimizer = nowcast(network())
+    optimizer = guarded(network())
     with pytest.raises(InvalidConfig, match=r"cannot be copied or pickled.*Save state_dict\(\)"):
         copied(optimizer)
 
 
 def resumed(first, state_of, load):
     second = copy.deepcopy(first[0])
-    optimizer = nowcast(second, ema=0.9)
+    optimizer = guarded(second, ema=0.9)
     load(second, optimizer, state_of(*first))
     train(second, optimizer, range(5, 12))
     return second, optimizer
@@ -244,12 +214,12 @@ def through_files(folder):
 @pytest.mark.parametrize("files", [False, True])
 def test_distributed_checkpoints_keep_the_history(files, tmp_path):
     model = network()
-    optimizer = nowcast(model, ema=0.9)
+    optimizer = guarded(model, ema=0.9)
     train(model, optimizer, range(5))
     save, load = through_files(tmp_path) if files else (in_memory, set_optimizer_state_dict)
     second, after = resumed((model, optimizer), save, load)
     train(model, optimizer, range(5, 12))
-    assert same(second, model)
+    assert same_state(second, model)
     assert after.events == optimizer.events
     assert all(map(torch.equal, after.average.tensors, optimizer.average.tensors))
 
@@ -258,7 +228,7 @@ def test_distributed_checkpoints_keep_the_history(files, tmp_path):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_steps_that_distributed_checkpoints_take_are_not_counted(momentum):
     model = network()
-    optimizer = nowcast(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum), every=2)
+    optimizer = guarded(model, base=torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum), every=2)
     get_optimizer_state_dict(model, optimizer)
     train(model, optimizer, range(3))
     for _ in range(3):
@@ -275,7 +245,7 @@ def test_the_state_of_a_base_optimizer_is_loaded_into_the_base_optimizer_as_the_
     model, plain = network(), network()
     alone = adam(plain)
     train(plain, alone, range(3))
-    optimizer = nowcast(model)
+    optimizer = guarded(model)
     with pytest.raises(CheckpointError, match=r"call optimizer\.base\.load_state_dict\(state\)"):
         optimizer.load_state_dict(alone.state_dict())
     optimizer.base.load_state_dict(alone.state_dict())
