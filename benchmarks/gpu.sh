@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Tests and figures on a GPU, in less than 6 minutes and without a network.
+# All tests with the marker `gpu`, and figures, on a GPU: made to take less than 6 minutes, without a network.
 #
 #   benchmarks/gpu.sh          needs Python 3.12, torch 2.11 or newer, transformers and pytest
 #   benchmarks/gpu.sh cpu      tries the same with a small network on the CPU
 #
+# Tests of whole commands are skipped where MLflow is not installed.
 # Where perceiver-pytorch is not installed, WHEELS names a folder with its wheel (`pip download --no-deps`).
 set -euo pipefail
 cd "$(dirname "$0")/.."

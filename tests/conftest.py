@@ -124,3 +124,13 @@ def module_store(store_template, tmp_path_factory):
     """The same for what is too slow to repeat for each test of a module."""
     with working_in(tmp_path_factory.mktemp("module"), store_template) as folder:
         yield folder
+
+
+@pytest.fixture(scope="module")
+def command_line(module_store):
+    """Runs `metaopt` in this process, in a folder with a store of its own."""
+    from click.testing import CliRunner
+
+    from metaopt.cli import cli
+
+    return lambda *arguments: CliRunner().invoke(cli, list(map(str, arguments)))

@@ -172,3 +172,10 @@ def test_importing_the_package_imports_no_heavy_library(module):
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"torch", "mlflow", "numpy", "matplotlib"} & set(done.stdout.split())
+
+
+def test_tests_that_need_a_gpu_are_where_the_benchmark_runs_them():
+    marker = "mark." + "gpu"
+    marked = {path.parent for path in (ROOT / "tests").rglob("test_*.py") if marker in path.read_text(encoding="utf-8")}
+    assert marked == {ROOT / "tests" / "gpu"}
+    assert "-m gpu tests/gpu" in (ROOT / "benchmarks" / "gpu.sh").read_text(encoding="utf-8")

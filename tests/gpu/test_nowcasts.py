@@ -1,10 +1,6 @@
-"""Forecasts and nowcasts on a GPU.
-
-METAOPT_TEST_DEVICE names another device, such as cpu to check the tests themselves.
-"""
+"""Forecasts and nowcasts on a GPU."""
 
 import copy
-import os
 
 import pytest
 import torch
@@ -15,14 +11,6 @@ from metaopt.generative import GENERATIVE_OPTIMIZERS
 from metaopt.weights.snapshots import Snapshots
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture
-def device():
-    name = os.environ.get("METAOPT_TEST_DEVICE", "cuda")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        pytest.skip("no CUDA device; METAOPT_TEST_DEVICE=cpu runs these tests on the CPU")
-    return torch.device(name)
 
 
 def network(device, dtype=torch.float32):

@@ -11,9 +11,6 @@ with warnings.catch_warnings():  # MLflow warns about itself, and SQLAlchemy 2.1
     import mlflow.store.model_registry.sqlalchemy_store
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-from click.testing import CliRunner
-
-from metaopt.cli import cli
 from metaopt.core.config import Config, option
 from metaopt.tracking import connect
 
@@ -48,12 +45,6 @@ def client(store):
 @pytest.fixture(scope="session")
 def config():
     return TrainingConfig()
-
-
-@pytest.fixture(scope="module")
-def command_line(module_store):
-    """Runs `metaopt` in this process, in a folder with a store of its own."""
-    return lambda *arguments: CliRunner().invoke(cli, list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
