@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from ..core.devices import device_name, find_device
-from ..core.errors import Diverged
+from ..core.errors import CheckpointError, Diverged
 from ..core.progress import Progress, sub_progress
 from ..core.text import counted
 from ..core.tracker import Parent, Tracker
@@ -24,7 +24,7 @@ from ..tasks import Task
 from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
 from ..trajectories.checkpoint import expect_same
-from ..trajectories.recorder import SNAPSHOT
+from ..trajectories.recorder import SNAPSHOT, snapshot_files
 from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_id
 from ..weights.atomic import remove_unfinished
 from ..weights.files import read_facts
@@ -105,10 +105,20 @@ class _TargetRun:
             self.checkpoint.unlink(missing_ok=True)  # left by an earlier run with the same name
         elif self.checkpoint.exists():
             self.state.load(self.checkpoint, self.settings)
+            self._check_snapshots()
             log.info("%s resumes after epoch %d", self.state.title, self.state.epoch)
         else:
             expect_same(read_facts(snapshots[0], SNAPSHOT), {"run": self.state.facts}, snapshots[0])
             log.info("%s has no checkpoint; training starts from the first step", self.state.title)
+
+    def _check_snapshots(self) -> None:
+        """Check that the snapshots reach to the checkpoint: with a gap before the next one, nobody would notice it."""
+        last = max(snapshot_files(self.folder))
+        if last < self.state.step:
+            raise CheckpointError(
+                f"the snapshots after step {last} are missing in {self.folder}: its checkpoint {self.checkpoint} is of "
+                f"step {self.state.step}. Copy the trajectory again, or start the run again with --overwrite"
+            )
 
     def _describe(self) -> None:
         config, facts = self.config, self.state.facts
@@ -143,7 +153,7 @@ class _TargetRun:
                 if state.epoch % config.checkpoint_every == 0 or state.epoch == config.epochs:
                     recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
                     state.save(self.checkpoint, self.settings)
-        write_task(self.folder, self._task_facts())
+        write_task(self.folder, self._task_facts(), last_step=state.step)
 
     def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:
         """Train for one epoch and record snapshots; returns the mean training loss."""

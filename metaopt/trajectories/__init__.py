@@ -1,9 +1,9 @@
 """Trajectories: recording and reading the snapshots of training runs, and the dataset of snapshot pairs."""
 
 from .dataset import WeightPair, WeightTrajectoryDataset, split_by_run
+from .reader import Segment, Snapshot
 from .recorder import SNAPSHOT_DTYPES, Recorder
 from .run_folder import check_run_name, claim_run_folder
-from .snapshots import Segment, Snapshot
 from .task_file import TASK_FILE, write_task
 from .trajectory import Trajectory, find_trajectories
 

@@ -16,9 +16,9 @@ from ..core.text import shown
 from ..weights.building import check_finite
 from ..weights.files import digest_of, files_of, read_digest, read_tensors
 from ..weights.layout import Layout
+from .reader import SNAPSHOT_FILES, Segment, Snapshot, natural_sort_key, read_snapshots
 from .recorder import FROZEN, SNAPSHOT
-from .snapshots import SNAPSHOT_FILES, Segment, Snapshot, natural_sort_key, read_snapshots
-from .task_file import TASK_FILE, read_task
+from .task_file import LAST_STEP, TASK_FILE, read_task
 
 
 class Trajectory:
@@ -43,17 +43,22 @@ class Trajectory:
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Open the trajectory in a folder and check that all snapshots belong to one run and none is missing between.
+        """Open the trajectory in a folder and check that its snapshots belong to one run and that none is missing.
+
+        The oldest may be missing: a recording may keep only the last ones. A recording that has not finished may end
+        anywhere.
 
         Raises:
             TrajectoryError: the folder does not exist or has no snapshots; the snapshots belong to several runs; a file
                 was renamed or removed; segment numbers decrease; or snapshots of one segment have different layouts.
-            FileFormatError: a file is truncated or is not a snapshot.
+            FileFormatError: a file is truncated, is damaged or is not a snapshot.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise TrajectoryError(f"no trajectory {folder}: no such folder; expected one with files {SNAPSHOT_FILES}")
-        return cls(folder, *read_snapshots(folder))
+        trajectory = cls(folder, *read_snapshots(folder))
+        trajectory._check_end()
+        return trajectory
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -167,6 +172,15 @@ class Trajectory:
     @property
     def _frozen_path(self) -> Path:
         return self.folder / f"{FROZEN}.safetensors"
+
+    def _check_end(self) -> None:
+        """Check that the last snapshot of a finished recording is there."""
+        last = (self.task or {}).get(LAST_STEP, 0)
+        if self.steps[-1] < last:
+            raise TrajectoryError(
+                f"the snapshots after step {self.steps[-1]} are missing in {self.folder}: its recording ended at step "
+                f"{last}, says {TASK_FILE}. Copy or download the trajectory again, or record it again"
+            )
 
     def _tensors(self, index: int) -> dict[str, Tensor]:
         """The memory-mapped tensors of a snapshot. The first access verifies the checksum and the weights."""

@@ -6,7 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from metaopt.core.errors import CheckpointError, Diverged, InvalidConfig, MetaoptError, RunNameError, UnknownName
+from metaopt.core.errors import (
+    CheckpointError,
+    Diverged,
+    InvalidConfig,
+    MetaoptError,
+    RunNameError,
+    TrajectoryError,
+    UnknownName,
+)
 from metaopt.core.tracker import SilentTracker
 from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.targets import get_target_model
@@ -121,6 +129,21 @@ def test_averaging_records_the_ema_of_the_weights_also_after_a_resume(config, tm
     train_targets(replace(averaged, run_name="two", epochs=1), SilentTracker())
     again = Trajectory.open(train_targets(replace(averaged, run_name="two", resume=True), SilentTracker())[0])
     assert all(torch.equal(again.weights(index), average.weights(index)) for index in range(len(average)))
+
+
+@pytest.mark.parametrize("keep_last", [0, 1, 2])
+def test_a_finished_recording_without_its_last_snapshots_is_neither_read_nor_resumed(config, keep_last):
+    config = replace(config, snapshot_every=5, keep_last=keep_last)
+    (folder,) = train_targets(config, SilentTracker())
+    assert Trajectory.open(folder).steps[-1] == 2 * BATCHES
+    train_targets(replace(config, epochs=3, resume=True), SilentTracker())
+    assert Trajectory.open(folder).steps[-1] == 3 * BATCHES
+    (folder / f"step_{3 * BATCHES:08d}.safetensors").unlink()
+    if keep_last != 1:  # else nothing is left
+        with pytest.raises(TrajectoryError, match="its recording ended at step 45"):
+            Trajectory.open(folder)
+        with pytest.raises(CheckpointError, match=r"snapshots after step 40 are missing.*is of step 45.*--overwrite"):
+            train_targets(replace(config, epochs=4, resume=True), SilentTracker())
 
 
 def test_resuming_a_complete_run_changes_nothing_and_logs_it(config, caplog):

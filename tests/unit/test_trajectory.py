@@ -278,6 +278,31 @@ def test_a_missing_snapshot_is_noticed(tmp_path):
         Trajectory.open(tmp_path)
 
 
+def test_a_missing_last_snapshot_of_a_finished_recording_is_noticed(tmp_path):
+    record(tmp_path)
+    write_task(tmp_path, FACTS, last_step=10)
+    assert Trajectory.open(tmp_path).task == {**FACTS, "last_step": 10}
+    (tmp_path / "step_00000010.safetensors").unlink()
+    with pytest.raises(TrajectoryError, match=r"snapshots after step 5 are missing.*its recording ended at step 10"):
+        Trajectory.open(tmp_path)
+
+
+def test_a_finished_recording_that_is_resumed_may_have_later_snapshots(tmp_path):
+    model = record(tmp_path)
+    write_task(tmp_path, FACTS, last_step=10)
+    record(tmp_path, steps=[15, 20], model=model)
+    (tmp_path / "step_00000000.safetensors").unlink()
+    assert Trajectory.open(tmp_path).steps == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("last", [-1, 1.5, True, "10", None])
+def test_a_last_step_that_is_no_step_is_rejected(tmp_path, last):
+    record(tmp_path)
+    write_task(tmp_path, {**FACTS, "last_step": last})
+    with pytest.raises(FileFormatError, match=r"task\.json.*its last_step is .*; expected a whole number"):
+        Trajectory.open(tmp_path)
+
+
 def test_removed_first_snapshots_and_inserted_ones_are_valid(tmp_path):
     model = record(tmp_path, steps=[0, 5, 20])
     record(tmp_path, steps=[10], model=model)
