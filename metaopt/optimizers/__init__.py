@@ -1,10 +1,14 @@
-"""Base optimizers by name: those of `torch.optim`, of `schedulefree`, and of installed plug-ins.
+"""Base optimizers by name: those of `torch.optim`, of `schedulefree`, deep optimizers, and those of installed plug-ins.
 
 A base optimizer updates the weights of a target at every step. A generative optimizer (`metaopt.generative`) forecasts
-them.
+them. Deep optimizers (Behrouz et al. 2025, arXiv:2512.24695) are memories of gradients.
 """
 
 from ..core.moved import moved_names
+from .associative_momentum import DeltaMomentum, PreconditionedMomentum
+from .deep_momentum import DMGD
+from .delta_descent import DeltaGradientDescent
+from .orthogonal import M3, MuonMemory
 from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_step
 
 __getattr__ = moved_names(
@@ -17,4 +21,15 @@ __getattr__ = moved_names(
     },
 )
 
-__all__ = ["BASE_OPTIMIZERS", "build_optimizer", "evaluation_mode", "optimizer_step"]
+__all__ = [
+    "BASE_OPTIMIZERS",
+    "DMGD",
+    "M3",
+    "DeltaGradientDescent",
+    "DeltaMomentum",
+    "MuonMemory",
+    "PreconditionedMomentum",
+    "build_optimizer",
+    "evaluation_mode",
+    "optimizer_step",
+]

@@ -1,4 +1,4 @@
-"""Registry of base optimizers: the optimizers of `torch.optim`, Schedule-Free optimizers, and plug-ins."""
+"""Registry of base optimizers: those of `torch.optim`, Schedule-Free and deep optimizers, and plug-ins."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +15,7 @@ from ..core.rng import isolated
 from ..core.text import shortened, shown
 
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")  # Defazio et al. 2024, arXiv:2405.15682
+_DEEP = ("DMGD", "DeltaGradientDescent", "DeltaMomentum", "M3", "MuonMemory", "PreconditionedMomentum")
 
 L = TypeVar("L")
 
@@ -31,13 +32,14 @@ def _table() -> dict[str, str]:
     return {
         **{name: f"torch.optim:{name}" for name in of_torch},
         **{name: f"schedulefree:{name}" for name in _SCHEDULE_FREE},
+        **{name: f"metaopt.optimizers:{name}" for name in _DEEP},
     }
 
 
 class _BaseOptimizers(Registry):
     def origin(self, name: str) -> str:
         """The package that provides an optimizer, with its version."""
-        if name not in self.table:
+        if name not in self.table or name in _DEEP:
             return super().origin(name)
         package = "schedulefree" if name in _SCHEDULE_FREE else "torch"
         return f"{package} {version(package)}"
