@@ -26,7 +26,8 @@ class MatrixOptimizer(torch.optim.Optimizer):
     Args:
         params: parameters or parameter groups.
         defaults: options of the groups; `lr` and `momentum` among them.
-        bounds: the least and the exclusive upper bound of each option that is a number; of an integer if the least is one.
+        bounds: the least and the exclusive upper bound of each option that is a number. If the least is an integer, so
+            is the option.
     Raises:
         InvalidConfig: an option is not a finite number within its bounds.
     """
