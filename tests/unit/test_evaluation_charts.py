@@ -3,6 +3,7 @@
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from metaopt.generative import get_optimizer_model
 from metaopt.generative.extrapolation import Hold, Line
 from metaopt.reporting.charts import charts
 from metaopt.reporting.charts.contenders import contender_styles
+from metaopt.reporting.charts.plane import level_labels, plane_chart
 from metaopt.reporting.formatting import label, verdict
 from metaopt.reporting.html import report_html
 from metaopt.tasks import load_task
@@ -109,6 +111,28 @@ def test_the_plane_contains_the_path_of_the_training(run, learned):
         assert (places > [seen.x[0], seen.y[0]]).all()
         assert (places < [seen.x[-1], seen.y[-1]]).all()
     assert ((seen.in_plane > 0) & (seen.in_plane <= 1.0001)).all()
+
+
+@pytest.mark.parametrize(
+    ("levels", "labels"),
+    [
+        ((0.05, 0.712, 12.3456), ["0.05", "0.712", "12.3"]),
+        ((0.7121, 0.7123, 0.72), ["0.7121", "0.7123", "0.72"]),
+        ((2.302, 2.303, 2.30301), ["2.302", "2.303", "2.30301"]),
+        ((123456.0, 123457.0), ["123456", "123457"]),
+    ],
+)
+def test_levels_of_contours_are_told_apart(levels, labels):
+    assert level_labels(np.array(levels)) == labels
+
+
+def test_contours_of_a_flat_loss_have_labels_that_differ(published, run, learned):
+    seen, diagnostics = plane(run, learned), diagnose(run, learned)
+    flat = replace(seen, losses=2.3 + 1e-4 * seen.losses)
+    (axes,) = plane_chart(published[0], diagnostics, flat).figure().axes
+    (lines,) = [each for each in axes.collections if getattr(each, "labelTexts", None)]
+    texts = {each.get_text() for each in lines.labelTexts}
+    assert len(texts) == len({round(value, 9) for value in lines.labelCValues}) > 1
 
 
 def test_the_loss_in_the_plane_is_the_loss_of_the_weights_there(run):

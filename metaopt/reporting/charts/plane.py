@@ -8,7 +8,6 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from ...diagnostics import Diagnostics, Plane
 from ...evaluation.results import HOLD, Comparison
@@ -71,7 +70,16 @@ def _draw_contours(axes: Axes, plane: Plane) -> None:
     lines = axes.contour(plane.x, plane.y, losses, np.log(levels), colors=MUTED, linewidths=0.5, linestyles="-")
     if places := _crossings(plane, levels):
         style: dict[str, Any] = {"fontsize": 7.5, "colors": MUTED, "manual": places}
-        axes.clabel(lines, fmt=FuncFormatter(lambda value, _: f"{np.exp(value):.3g}"), **style)
+        axes.clabel(lines, fmt=dict(zip(lines.levels, level_labels(levels), strict=True)), **style)
+
+
+def level_labels(levels: Levels) -> list[str]:
+    """The levels with as many digits, three or more, as are needed to tell them apart."""
+    for digits in range(3, 17):
+        labels = [f"{level:.{digits}g}" for level in levels]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _crossings(plane: Plane, levels: Levels) -> list[tuple[float, float]]:
