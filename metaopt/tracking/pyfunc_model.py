@@ -47,6 +47,9 @@ class NextWeights(PythonModel):
 
         It runs on the device that the environment variable MLFLOW_DEFAULT_PREDICTION_DEVICE names, as for models of
         `mlflow.pytorch`; by default on the accelerator if there is one.
+
+        Raises:
+            InvalidRequest: the environment variable names no device of this machine.
         """
         facts = json.loads(Path(context.artifacts["layouts"]).read_text(encoding="utf-8"))
         package = _import_all(facts["package"])
@@ -55,7 +58,11 @@ class NextWeights(PythonModel):
         self.stride = float(facts["stride"])
         load_file = importlib.import_module(f"{package.__name__}.generative.files").load_optimizer_file
         find_device = importlib.import_module(f"{package.__name__}.core.devices").find_device
-        self.device = find_device(MLFLOW_DEFAULT_PREDICTION_DEVICE.get() or "auto")
+        try:
+            self.device = find_device(MLFLOW_DEFAULT_PREDICTION_DEVICE.get() or "auto")
+        except ValueError as error:
+            message = f"{MLFLOW_DEFAULT_PREDICTION_DEVICE.name}: {error}"
+            raise InvalidRequest.invalid_parameter_value(message) from error
         self.optimizer = load_file(Path(context.artifacts["optimizer"])).to(self.device)
         if self.optimizer.averaging:
             log.warning(

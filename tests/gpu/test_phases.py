@@ -1,5 +1,6 @@
 """Every phase on a GPU, by the command line. They need MLflow and are skipped without it."""
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import metaopt
+from metaopt.core.devices import find_device
 from metaopt.tasks.measure import measure
 
 pytestmark = [
@@ -94,6 +96,23 @@ def test_weights_are_generated(succeed, checkpoint, device):
     metaopt.load_model_weights(model, "next.safetensors")
     batches = task.splits["validation"].in_order(500)
     assert measure(model.to(device), task, batches)["loss"] < 10
+
+
+@pytest.mark.parametrize("named", [None, "cpu"])
+def test_a_served_model_predicts_on_the_device_that_the_environment_names(
+    command_line, checkpoint, recorded, monkeypatch, named
+):
+    assert command_line("register", checkpoint, "--model-name", f"served-on-{named}").exit_code == 0
+    if named:
+        monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", named)
+    served = importlib.import_module("mlflow.pyfunc").load_model(f"models:/served-on-{named}/1")
+    history = torch.stack([recorded[1].weights(index) for index in range(3)]).numpy()
+    assert served.predict(history, params={"t_history": recorded[1].steps[:3], "t_end": 60}).shape == (
+        1,
+        len(history[0]),
+    )
+    found = {parameter.device.type for parameter in served.unwrap_python_model().optimizer.parameters()}
+    assert found == {named or find_device("auto").type}
 
 
 def test_the_main_job(succeed):

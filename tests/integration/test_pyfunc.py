@@ -15,6 +15,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from torch import nn
 
+from metaopt.core.devices import find_device
 from metaopt.generative import get_optimizer_model
 from metaopt.tracking import register_optimizer, start_run
 from metaopt.tracking.pyfunc_model import NextWeights
@@ -71,6 +72,23 @@ def history():
 def direct(optimizer, history, times, layout=LAYOUT):
     given = torch.from_numpy(history)[None], torch.tensor([times]).float(), torch.tensor([130.0])
     return optimizer.predict(*given, layout).numpy()
+
+
+@pytest.mark.parametrize("named", ["cpu", ""])
+def test_it_predicts_on_the_device_that_the_environment_names(uri, optimizer, history, monkeypatch, named):
+    """A test in tests/gpu names another device than that of the default."""
+    monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", named)
+    served = mlflow.pyfunc.load_model(uri)
+    assert served.unwrap_python_model().device == find_device(named or "auto")
+    result = served.predict(history, params=TIMES)
+    np.testing.assert_allclose(result, direct(optimizer, history, [80, 90, 100]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("named", ["cuda:7", "gpu", "0"])
+def test_a_device_that_is_not_there_is_an_error_when_the_model_is_loaded(uri, monkeypatch, named):
+    monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", named)
+    with pytest.raises(MlflowException, match=f"MLFLOW_DEFAULT_PREDICTION_DEVICE: device is '{named}'"):
+        mlflow.pyfunc.load_model(uri)
 
 
 def test_the_model_returns_the_prediction_of_the_optimizer(model, optimizer, history):
