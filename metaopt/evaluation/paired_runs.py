@@ -25,7 +25,7 @@ from ..optimizers import build_optimizer, evaluation_mode
 from ..recording.training import train_steps
 from ..targets import get_target_model, names_code, target_config
 from ..tasks import Batch, Task
-from ..tasks.measure import batches_of, example_losses, mean_loss
+from ..tasks.measure import batches_of, check_network, example_losses, mean_loss
 from ..weights.layout import Layout
 from ..weights.selection import trainable
 from .code_digest import code_digest
@@ -73,6 +73,7 @@ class RunSetup:
         ]
         with isolated():
             self._model = self.build(torch.channels_last)  # without training, convolutions are twice as fast
+        check_network(self._model, task)
         self.layout = Layout.of(self._model)
 
     def build(self, memory_format: torch.memory_format = torch.preserve_format) -> nn.Module:

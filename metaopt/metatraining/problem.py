@@ -17,6 +17,7 @@ from ..core.rng import isolated
 from ..recording.functional import network_losses
 from ..targets import get_target_model, names_code
 from ..tasks import Batch, Split, Task, load_task
+from ..tasks.measure import check_network
 from ..trajectories import Trajectory
 from ..trajectories.recorder import SNAPSHOT
 from ..weights.building import build_on_meta
@@ -48,7 +49,7 @@ class InnerProblem:
         constant: weights and buffers that all weight vectors share, by name.
         device: device of the weight vectors, to which examples are moved.
     Raises:
-        UnknownName, InvalidConfig: the network is unknown, or its configuration is invalid.
+        UnknownName, InvalidConfig: the network is unknown, its configuration is invalid, or it does not fit the task.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class InnerProblem:
         self._model.eval()
         kept = self._model.state_dict()
         self._constant = {name: value for name, value in constant.items() if name in kept}
+        check_network(self._model, task)
 
     @classmethod
     def from_trajectory(

@@ -10,6 +10,7 @@ from ..core.errors import RunsFailed
 from ..core.text import counted
 from ..core.tracker import Parent, SameRun, Tracker
 from ..tasks import Task
+from ..tasks.measure import check_network
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
 from ..trajectories.recording_file import RECORDING_FILE, RECORDING_TAG, local_trajectories, recording_json
 from .config import TrainTargetConfig
@@ -58,10 +59,11 @@ def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
 
 
 def _first_state(config: TrainTargetConfig, task: Task) -> TargetTrainingState:
-    """The first training, on the CPU, before anything is written: an invalid configuration must not overwrite files."""
+    """The first training before anything is written: an invalid configuration must not overwrite files."""
+    state = TargetTrainingState.from_config(config, task, CPU)
     if config.engine == "local":  # the machines of a Ray cluster may have other devices
-        find_device(config.device)
-    return TargetTrainingState.from_config(config, task, CPU)
+        check_network(state.model.to(find_device(config.device)), task)
+    return state
 
 
 def _describe(config: TrainTargetConfig, tracker: Tracker) -> None:

@@ -9,10 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.devices import CPU, device_of
+from ..core.errors import InvalidConfig, MetaoptError
+from ..core.rng import isolated
+from ..core.text import shortened
 from .base import Batch, Examples, Task
 
 _VALUES_AT_ONCE = 40_000
 """Values in the inputs of a batch on the CPU. The activations of larger batches exceed its caches: twice the time."""
+
+_EXAMPLES_TO_CHECK = 32
+"""Examples on which a network is tried before a training."""
 
 
 def measure(model: nn.Module, task: Task, batches: Iterable[Batch]) -> dict[str, float]:
@@ -58,6 +64,34 @@ def mean_loss(model: nn.Module, task: Task, batches: Iterable[Batch]) -> float:
 def example_losses(model: nn.Module, task: Task, batches: Iterable[Batch]) -> Float[Tensor, " examples"]:
     """The loss of a network in evaluation mode on each example."""
     return torch.cat([task.losses(outputs, labels) for outputs, labels in _outputs(model, batches)])
+
+
+def check_network(model: nn.Module, task: Task) -> None:
+    """Check on a few examples that a network takes the inputs of a task and that the loss takes its outputs.
+
+    Raises:
+        InvalidConfig: it does not fit the data; the message has the reason.
+    """
+    batch = task.splits["train"][:_EXAMPLES_TO_CHECK]
+    try:
+        with isolated():
+            for outputs, labels in _outputs(model, [batch]):
+                task.loss(outputs, labels)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # which reports labels out of range
+    except MetaoptError:
+        raise
+    except Exception as error:  # of any kind: the network may be the user's own
+        reason = shortened(str(error).partition("\n")[0])
+        raise InvalidConfig(
+            f"{type(model).__name__} does not fit the data of {type(task).__name__}: for inputs "
+            f"{_described(batch.inputs)} and labels {_described(batch.labels)} it raises {type(error).__name__}: "
+            f"{reason}. Choose another network or task, or other options of them"
+        ) from error
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 @contextmanager

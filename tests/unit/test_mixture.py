@@ -12,6 +12,7 @@ from metaopt.metatraining.mixture import read_mixture
         ("one: {task: digit}", UnknownName, "one in the mixture: .*did you mean digits"),
         ("one: {task: digits, target_model: MPL}", UnknownName, "one in the mixture: .*did you mean MLP"),
         ("one: {learning_rate: 1}", InvalidConfig, "one in the mixture: unknown parameter 'learning_rate'"),
+        ("one: {target_model: GPT}", InvalidConfig, "one in the mixture: GPT does not fit the data of Digits"),
         ("one: 3", InvalidConfig, "expected names with values"),
         ("[1, 2]", InvalidConfig, "expected names with values"),
     ],

@@ -204,6 +204,13 @@ def test_a_taken_run_name_is_rejected(config):
         ({"base_optimizer_options": {"momentun": 1}}, InvalidConfig, "momentun"),
         ({"target_options": {"wides": [1]}}, InvalidConfig, "did you mean widths"),
         ({"target_model": "GPT", "target_options": {"n_layer": 1000, "n_embd": 2**16}}, InvalidConfig, "GB of memory"),
+        (
+            {"target_model": "GPT", "target_options": {"n_layer": 1}},
+            InvalidConfig,
+            "GPT does not fit the data",
+        ),
+        ({"target_options": {"in_features": 3}}, InvalidConfig, r"for inputs \[32, 1, 8, 8\] of float32.*RuntimeError"),
+        ({"target_options": {"classes": 2}}, InvalidConfig, r"labels \[32\] of int64 it raises IndexError"),
         ({"data_dir": "x"}, InvalidConfig, "leave it out"),
         ({"run_name": "../x"}, RunNameError, "cannot be a folder"),
         ({"resume": True, "run_name": "new"}, RunNameError, "nothing to resume"),
