@@ -21,6 +21,9 @@ _AUTO = "auto"
 _SMALL = 1_000_000
 """Number of weights below which the operations of a network are too short to be divided among threads."""
 
+_MOST_THREADS = 1024
+"""More than the cores of a machine; with very many, the OpenMP library ends the process."""
+
 
 class ComputeConfig(Config):
     """Base class of the configurations of commands that compute: their device and their threads."""
@@ -34,6 +37,7 @@ class ComputeConfig(Config):
         default=0,
         help="CPU threads of an operation [count]; 0 is one for small networks, else OMP_NUM_THREADS or all cores.",
         at_least=0,
+        at_most=_MOST_THREADS,
     )
 
     def __post_init__(self) -> None:

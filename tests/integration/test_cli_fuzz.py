@@ -195,6 +195,8 @@ LARGEST = str(2**63 - 1)
     "words",
     [
         ["train-target", "--runs", LARGEST],
+        ["train-target", "--threads", LARGEST],
+        ["train-target", "--threads", "1000000"],
         ["train-target", "--image-size", LARGEST],
         ["train-target", "--target-model", "MLP", "--widths", LARGEST],
         ["train-target", "--target-model", "GPT", "--n-layer", LARGEST],

@@ -69,6 +69,12 @@ def test_a_missing_device_is_refused_with_those_that_exist(machine, count, name,
         find_device(name)
 
 
+@pytest.mark.parametrize("threads", [-1, 1025, 10**9, 2**63 - 1])
+def test_a_number_of_threads_that_no_machine_has_is_refused(threads):
+    with pytest.raises(InvalidConfig, match=r"threads is .*; expected"):
+        ComputeConfig(threads=threads)
+
+
 def test_small_work_runs_on_one_thread(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(2)
