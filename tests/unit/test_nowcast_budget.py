@@ -4,12 +4,11 @@ import time
 
 import pytest
 import torch
-from torch import nn
 
 from metaopt.core.errors import InvalidConfig
-from metaopt.generative import get_optimizer_model
-from metaopt.nowcast import Nowcast
 from metaopt.nowcast.budget import TimeBudget
+
+from ..small_training import HELD_OUT, loss_at, network, nowcast, train
 
 CPU = torch.device("cpu")
 
@@ -92,38 +91,28 @@ def test_other_values_are_refused(value):
 
 
 def training(**options):
-    torch.manual_seed(0)
-    model = nn.Linear(4, 2)
+    model = network()
 
     def guard():
         time.sleep(0.05)
-        return model(torch.ones(8, 4)).square().mean(1)
+        return loss_at(model, HELD_OUT)
 
-    base = torch.optim.SGD(model.parameters(), lr=0.01)
-    optimizer = Nowcast(base, model, get_optimizer_model("Line"), every=4, stride=2, guard=guard, **options)
-    return model, optimizer
-
-
-def train(model, optimizer, steps):
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model(torch.ones(8, 4)).square().mean().backward()
-        optimizer.step()
+    return model, nowcast(model, guard=guard, **options)
 
 
 def test_a_slow_guard_is_called_less_often_within_a_budget():
     model, optimizer = training(max_overhead=0.1)
-    train(model, optimizer, 24)
+    train(model, optimizer, range(24))
     assert [event.step for event in optimizer.events] == [4]
     other_model, other = training(max_overhead=0.1)
     other.load_state_dict(optimizer.state_dict())
-    train(other_model, other, 4)
+    train(other_model, other, range(4))
     assert len(other.events) == 1
 
 
 def test_without_a_limit_nothing_about_time_is_kept():
     model, optimizer = training()
-    train(model, optimizer, 4)
+    train(model, optimizer, range(4))
     state = optimizer.state_dict()
     assert "budget" not in state["nowcast"]
     training(max_overhead=0.1)[1].load_state_dict(state)
