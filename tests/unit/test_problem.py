@@ -7,6 +7,7 @@ from torch import nn
 from metaopt.core.errors import InvalidConfig, LayoutMismatch, MetaoptError, TaskDataError, TrajectoryError, UnknownName
 from metaopt.core.rng import generator
 from metaopt.metatraining.problem import InnerProblem, problem_key
+from metaopt.recording import functional
 from metaopt.targets import get_target_model, target_config
 from metaopt.tasks import load_task, task_config
 from metaopt.trajectories import Recorder, Trajectory
@@ -64,6 +65,22 @@ def test_losses_equal_those_of_a_network_with_these_weights(tmp_path, target, op
     losses.sum().backward()
     assert weights.grad.isfinite().all()
     assert weights.grad.any(1).all()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_convolutions_of_large_inputs_are_computed_one_network_at_a_time(tmp_path, monkeypatch, shared):
+    model, run = build("ConvNet", {"widths": [4, 8]})
+    problem, batch = InnerProblem.from_trajectory(record(tmp_path, model, run)), examples()
+    weights = problem.initial_weights(0) + 0.01 * torch.randn(3, problem.layout.size)
+    batches = batch if shared else type(batch)(*(torch.stack([each, each.flip(0), each]) for each in batch))
+    measured = []
+    for limit in (functional._LARGE_INPUTS, 24 * 64):
+        monkeypatch.setattr(functional, "_LARGE_INPUTS", limit)
+        weights = weights.detach().requires_grad_()
+        losses = (problem.losses if shared else problem.losses_each)(weights, batches)
+        losses.square().sum().backward()
+        measured.append((losses.detach(), weights.grad))
+    torch.testing.assert_close(*measured)
 
 
 def test_the_gradient_equals_that_of_training(tmp_path):
