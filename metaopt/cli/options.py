@@ -1,8 +1,9 @@
 """Builds click commands from configurations: a flag for each field, and `--config` for a file with all of them."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ..core.config import Config, read_config_file
-from ..core.errors import UnknownName
+from ..core.errors import MetaoptError, UnknownName
 from ..core.registry import Registry, suggest
 from ..core.text import shown
 from ..core.values import coerce
@@ -58,9 +59,9 @@ def config_command(
         words = list(context.args)
         if argument and words and not words[0].startswith("-"):
             given[argument] = words.pop(0)
-        values = {**_file_values(kind, coerce("config", config, Path | None), given, words), **given}
-        settings = kind.from_mapping(with_plugin_flags(kind, values, words))
-        with redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
+        with _described_refusals(), redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
+            values = {**_file_values(kind, coerce("config", config, Path | None), given, words), **given}
+            settings = kind.from_mapping(with_plugin_flags(kind, values, words))
             returned = workflow(settings)
         show(to_result(returned, settings), name)
 
@@ -79,6 +80,19 @@ def config_command(
             "allow_extra_args": True,
         },
     )
+
+
+@contextmanager
+def _described_refusals() -> Iterator[None]:
+    """Leave the reason of a refusal in the run that `mlflow run` started; other refused commands have no run."""
+    try:
+        yield
+    except MetaoptError as error:
+        if "MLFLOW_RUN_ID" in os.environ:
+            from ..tracking import describe_refusal  # MLflow takes seconds to import
+
+            describe_refusal(error)
+        raise
 
 
 def _file_values(

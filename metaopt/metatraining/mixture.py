@@ -13,10 +13,13 @@ from ..core.errors import InvalidConfig, MetaoptError, UntrustedCode
 from ..core.rng import generator
 from ..core.text import shown
 from ..nowcast.policy import NowcastPolicy
-from ..targets import names_code, target_config
+from ..targets import get_target_model, names_code, target_config
 from ..tasks import Task, load_task, task_config
+from ..weights.building import check_memory
 from .inner_loop import InnerTrainings
 from .problem import InnerProblem
+
+_COPIES = 4  # tensors per weight of each inner training: itself, its gradient and two moments of Adam [count]
 
 
 class ComponentConfig(Config):
@@ -85,6 +88,8 @@ def _component(
         if key not in tasks:
             tasks[key] = load_task(config.task, **options)
         network = target_config(config.target_model, tasks[key].model_facts, config.target_options)
+        copies = 1 + _COPIES * config.rows
+        check_memory(lambda: get_target_model(config.target_model, **network), config.target_options, copies)
         problem = InnerProblem(tasks[key], config.target_model, network, device=device)
         return MixtureComponent(name, config, problem)
     except MetaoptError as error:

@@ -17,7 +17,7 @@ from ..generative.files import CHECKPOINT_PREFIX, optimizer_facts
 from ..optimizers.state import check_optimizer_state
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from ..weights.averaging import ExponentialMovingAverage
-from ..weights.building import check_finite, check_state
+from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, check_fields
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _MAX_GRADIENT_NORM = 1.0
 _WARMUP_UPDATES = 20
 _MAX_SKIPPED = 20  # updates in a row
+_COPIES = 5  # tensors per weight: itself, its average, its gradient and two moments of AdamW [count]
 _AVERAGED = CHECKPOINT_PREFIX.rstrip("/")
 
 _STATE = {
@@ -55,6 +56,8 @@ class MetaTrainingState:
         lr, weight_decay: of AdamW.
         ema_decay: decay of the EMA of the weights.
         device: device to train on. The initial weights are drawn on the CPU.
+    Raises:
+        UnknownName, InvalidConfig: the name is unknown, or an option is invalid or too large for this machine.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class MetaTrainingState:
         ema_decay: float,
         device: torch.device = CPU,
     ) -> None:
+        check_memory(lambda: get_optimizer_model(name, **options), options, _COPIES)
         seed_all(seed)
         self.model: GenerativeOptimizer = get_optimizer_model(name, **options).to(device)
         parameters = list(self.model.parameters())

@@ -2,6 +2,9 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +19,7 @@ from ..generative import GENERATIVE_OPTIMIZERS
 from ..generative.base import SnapshotConfig
 from ..generative.files import load_optimizer
 from ..trajectories import claim_run_folder
+from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from ..weights.layout import Layout
 from .config import TrainOptimizerConfig
@@ -90,9 +94,20 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
         CheckpointError: the checkpoint belongs to another training.
         Diverged: many gradients in a row are not finite; the last checkpoint is kept.
     """
-    tracker.describe(purpose=config.purpose)
+    with prepared_training(config, resume) as training:
+        return training.run(tracker)
+
+
+@contextmanager
+def prepared_training(config: TrainOptimizerConfig, resume: Path | None = None) -> Iterator["MetaTraining"]:
+    """Check all that can be checked, and lock the folder during the block, before a run starts in a tracking store.
+
+    Args:
+        resume: checkpoint to resume from.
+    Raises:
+        MetaoptError: the training is refused, as in `train_optimizer`; nothing was changed.
+    """
     device = find_device(config.device)
-    tracker.tags({"metaopt.device": device_name(device)})
     start = load_optimizer(config.start_from) if config.start_from else None
     state = MetaTrainingState(
         config.optimizer_model,
@@ -109,25 +124,28 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
     source: MetaTrainingSource = source_class(config, state.model.history, state.model.averaging, device)
     if not (config.rounds or source.held_out_names) and config.held_out is None:
         _warn_without_held_out(len(source.training_names))
-    batch_weights = config.batch_size * max(layout.size for layout in source.layouts)
-    with threads_for(batch_weights, config.threads):
-        untrained = source.validate(state) if source.held_out_names else {}
-    seed_all(config.seed)  # the first import of a task's modules may have drawn random numbers
-    metrics: dict[str, float] = {}
     if resume is not None:
-        state.load(resume, source.settings)
-        metrics = stored_metrics(resume)
+        deepcopy(state).load(resume, source.settings)
+        stored_metrics(resume)
+    with claim_checkpoints(config, resumed=resume is not None) as folder:
+        yield MetaTraining(config, state, source, resume, folder)
+
+
+def claim_checkpoints(config: TrainOptimizerConfig, *, resumed: bool) -> AbstractContextManager[ClaimedFolder]:
+    """Lock the folder of the checkpoints of a training during a block.
+
+    Raises:
+        RunNameError: checkpoints of this name exist, or another process writes them.
+    """
     owned = f"{config.optimizer_model}_epoch_*"
-    keep = resume is not None and any(config.checkpoint_folder.glob(owned))
-    claimed = claim_run_folder(
+    keep = resumed and any(config.checkpoint_folder.glob(owned))
+    return claim_run_folder(
         config.checkpoint_folder,
         owned,
         resume=keep,
         overwrite=config.overwrite and not keep,
         resume_flag="--resume-from and its last checkpoint",
     )
-    with claimed, threads_for(batch_weights, config.threads):
-        return _MetaTraining(config, state, source, tracker, untrained).run(metrics)
 
 
 def _warn_without_held_out(count: int) -> None:
@@ -148,27 +166,50 @@ def _optimizer_options(config: TrainOptimizerConfig) -> dict[str, Any]:
     return {"averaging": averaging, **config.optimizer_options}
 
 
-class _MetaTraining:
-    """The loop over epochs: training, validation, metrics and checkpoints."""
+class MetaTraining:
+    """A meta-training whose input is checked, and its loop over epochs: training, validation, metrics and checkpoints.
+
+    Args:
+        resume: checkpoint to resume from.
+        folder: folder of the checkpoints.
+    """
+
+    tracker: Tracker
 
     def __init__(
         self,
         config: TrainOptimizerConfig,
         state: MetaTrainingState,
         source: MetaTrainingSource,
-        tracker: Tracker,
-        untrained: dict[str, float],
+        resume: Path | None,
+        folder: ClaimedFolder,
     ) -> None:
         self.config = config
         self.state = state
         self.source = source
-        self.tracker = tracker
-        self.untrained = untrained
+        self.untrained: dict[str, float] = {}
+        self._resume = resume
+        self._folder = folder
         self._minutes = 0.0
         self._speedups: dict[float, dict[str, float]] = {}
 
-    def run(self, metrics: dict[str, float]) -> TrainedOptimizer:
-        """Train for the epochs or rounds of the configuration, from the epoch of the state.
+    def run(self, tracker: Tracker) -> TrainedOptimizer:
+        """Train for the epochs or rounds of the configuration, as `train_optimizer` does."""
+        self.tracker = tracker
+        tracker.describe(purpose=self.config.purpose)
+        tracker.tags({"metaopt.device": device_name(find_device(self.config.device))})
+        self._folder.clear()
+        batch_weights = self.config.batch_size * max(layout.size for layout in self.source.layouts)
+        with threads_for(batch_weights, self.config.threads):
+            self.untrained = self.source.validate(self.state) if self.source.held_out_names else {}
+            seed_all(self.config.seed)  # the first import of a task's modules may have drawn random numbers
+            if self._resume is None:
+                return self._train({})
+            self.state.load(self._resume, self.source.settings)
+            return self._train(stored_metrics(self._resume))
+
+    def _train(self, metrics: dict[str, float]) -> TrainedOptimizer:
+        """Train from the epoch of the state.
 
         Args:
             metrics: those of the checkpoint to resume from.

@@ -1,10 +1,13 @@
 """Phase 1: trains networks with consecutive random seeds and records their trajectories."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from ..core.dependencies import import_extra
 from ..core.devices import CPU, find_device, threads_for
 from ..core.errors import RunsFailed
 from ..core.text import counted
@@ -13,9 +16,10 @@ from ..tasks import Task
 from ..tasks.measure import check_network
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
 from ..trajectories.recording_file import RECORDING_FILE, RECORDING_TAG, local_trajectories, recording_json
+from ..trajectories.run_folder import ClaimedFolder
 from .config import TrainTargetConfig
 from .executors import Job, Outcomes, run_here, run_in_processes, run_on_ray
-from .run import Outcome
+from .run import Outcome, resume_error
 from .state import TargetTrainingState
 
 log = logging.getLogger(__name__)
@@ -42,28 +46,65 @@ def train_targets(config: TrainTargetConfig, tracker: Tracker) -> list[Path]:
         StorageError: the disk is full; everything written before is kept.
         RunsFailed: some of several runs failed for such reasons, which the message states; the others are complete.
     """
-    task = config.load_task()
-    configs = config.single_runs()
-    weights = _first_state(configs[0], task).layout.size * config.vectorize
-    folder = config.trajectory_dir / check_run_name(config.run_name)
-    with claim_run_folder(folder, "seed_*", resume=config.resume, overwrite=config.overwrite):
+    with prepared_recording(config) as recording:
+        return recording.run(tracker)
+
+
+@dataclass(frozen=True)
+class PreparedRecording:
+    """A recording whose configuration is checked and whose folder is locked. Nothing has been changed yet.
+
+    Attributes:
+        weights: number of weights that train side by side [count].
+    """
+
+    config: TrainTargetConfig
+    task: Task
+    folder: ClaimedFolder
+    weights: int
+
+    def run(self, tracker: Tracker) -> list[Path]:
+        """Record the trajectories, as `train_targets` does."""
+        config, configs = self.config, self.config.single_runs()
+        self.folder.clear()
         if len(configs) > 1:
             _describe(config, tracker)
-        with threads_for(weights, config.threads):
-            outcomes = {each.seed: outcome for each, outcome in _logged(_run(configs, task, tracker), len(configs))}
-        _log_recording(folder, tracker)
+        with threads_for(self.weights, config.threads):
+            found = _logged(_run(configs, self.task, tracker), len(configs))
+            outcomes = {each.seed: outcome for each, outcome in found}
+        _log_recording(self.folder.path, tracker)
         folders = _folders([outcomes[each.seed] for each in configs], configs)
         if len(configs) > 1:
             _describe_result(folders, tracker)
-    return folders
+        return folders
 
 
-def _first_state(config: TrainTargetConfig, task: Task) -> TargetTrainingState:
-    """The first training before anything is written: an invalid configuration must not overwrite files."""
-    state = TargetTrainingState.from_config(config, task, CPU)
-    if config.engine == "local":  # the machines of a Ray cluster may have other devices
+@contextmanager
+def prepared_recording(config: TrainTargetConfig) -> Iterator[PreparedRecording]:
+    """Check all that can be checked, and lock the folder during the block, before a run starts in a tracking store.
+
+    Raises:
+        MetaoptError: the recording is refused, as in `train_targets`; nothing was changed.
+    """
+    task = config.load_task()
+    configs = config.single_runs()
+    state = TargetTrainingState.from_config(configs[0], task, CPU)
+    if config.engine == "ray":  # the machines of a Ray cluster may have other devices
+        import_extra("ray", "ray")
+    else:
         check_network(state.model.to(find_device(config.device)), task)
-    return state
+    folder = config.trajectory_dir / check_run_name(config.run_name)
+    with claim_run_folder(folder, "seed_*", resume=config.resume, overwrite=config.overwrite) as claimed:
+        if config.resume:
+            _check_resumable(configs, task)
+        yield PreparedRecording(config, task, claimed, state.layout.size * config.vectorize)
+
+
+def _check_resumable(configs: Sequence[TrainTargetConfig], task: Task) -> None:
+    """Raise if no run can be resumed; one of several that cannot fails alone."""
+    outcomes = [resume_error(config, task) or config.run_folder for config in configs]
+    if all(isinstance(outcome, Exception) for outcome in outcomes):
+        _folders(outcomes, configs)
 
 
 def _describe(config: TrainTargetConfig, tracker: Tracker) -> None:

@@ -14,10 +14,10 @@ from time import monotonic
 from typing import Any
 
 from ..core.devices import device_name, find_device
-from ..core.errors import CheckpointError, Diverged
+from ..core.errors import CheckpointError, Diverged, MetaoptError
 from ..core.progress import Progress, sub_progress
 from ..core.text import counted
-from ..core.tracker import Parent, Tracker
+from ..core.tracker import Parent, SilentTracker, Tracker
 from ..figures import line_chart
 from ..optimizers import evaluation_mode
 from ..tasks import Task
@@ -51,6 +51,15 @@ def run_steps(config: TrainTargetConfig, task: Task, parent: Parent, bar: Progre
 def step_count(config: TrainTargetConfig, task: Task) -> int:
     """Number of training steps of one run [steps]."""
     return config.epochs * math.ceil(len(task.splits["train"]) / config.batch_size)
+
+
+def resume_error(config: TrainTargetConfig, task: Task) -> MetaoptError | None:
+    """Why a run cannot be resumed; None if it can, or has not begun. Nothing is changed."""
+    try:
+        _TargetRun(replace(config, device="cpu"), task, SilentTracker()).load()
+    except MetaoptError as error:
+        return error
+    return None
 
 
 class _TargetRun:
@@ -100,16 +109,33 @@ class _TargetRun:
 
     def _restore(self) -> None:
         remove_unfinished(self.checkpoint)
-        snapshots = sorted(self.folder.glob("step_*.safetensors"))
-        if not (self.config.resume and snapshots):
+        if not (self.config.resume and self._snapshots()):
             self.checkpoint.unlink(missing_ok=True)  # left by an earlier run with the same name
-        elif self.checkpoint.exists():
-            self.state.load(self.checkpoint, self.settings)
-            self._check_snapshots()
+            return
+        self.load()
+        if self.checkpoint.exists():
             log.info("%s resumes after epoch %d", self.state.title, self.state.epoch)
         else:
-            expect_same(read_facts(snapshots[0], SNAPSHOT), {"run": self.state.facts}, snapshots[0])
             log.info("%s has no checkpoint; training starts from the first step", self.state.title)
+
+    def load(self) -> None:
+        """Load the checkpoint of a run that has begun, if it has one.
+
+        Raises:
+            FileFormatError: a file is damaged.
+            CheckpointError: the run has other settings.
+        """
+        snapshots = self._snapshots()
+        if not snapshots:
+            return
+        if self.checkpoint.exists():
+            self.state.load(self.checkpoint, self.settings)
+            self._check_snapshots()
+        else:
+            expect_same(read_facts(snapshots[0], SNAPSHOT), {"run": self.state.facts}, snapshots[0])
+
+    def _snapshots(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*.safetensors"))
 
     def _check_snapshots(self) -> None:
         """Check that the snapshots reach to the checkpoint: with a gap before the next one, nobody would notice it."""

@@ -82,7 +82,7 @@ class TargetTrainingState:
                 is too large for the memory of this machine.
         """
         network = target_config(config.target_model, task.model_facts, config.target_options)
-        check_memory(lambda: get_target_model(config.target_model, **network))
+        check_memory(lambda: get_target_model(config.target_model, **network), config.target_options, copies=2)
         facts = {
             "task": config.task,
             "task_config": task_config(config.task, config.task_options, config.data_dir),

@@ -21,9 +21,9 @@ from .model_registry import (
     register_optimizer,
     registered_version,
 )
-from .names import check_metric_names, check_model_name
+from .names import check_alias, check_metric_names, check_model_name
 from .recordings import Recording, fetch_trajectories, find_recordings
-from .runs import start_run
+from .runs import describe_refusal, start_run
 from .tags import ERROR_TAG
 from .tracker import MlflowTracker, RunReference
 from .unsent import UNSENT, upload_unsent
@@ -42,9 +42,11 @@ __all__ = [
     "RunReference",
     "add_evaluation",
     "champion_version",
+    "check_alias",
     "check_metric_names",
     "check_model_name",
     "connect",
+    "describe_refusal",
     "download_files",
     "fetch_trajectories",
     "find_recordings",

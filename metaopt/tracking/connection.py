@@ -108,7 +108,9 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
 
 
 def default_experiment(client: MlflowClient) -> str | None:
-    """The ID of the experiment of new runs; None if it does not exist yet."""
+    """The ID of the experiment of the next run; None if it does not exist yet."""
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        return str(get_run(client, run_id).info.experiment_id)
     with translate_errors("cannot read the experiment of new runs", "check the name and the store"):
         chosen, name = _chosen_experiment(None)
         if chosen is not None:

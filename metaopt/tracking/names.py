@@ -7,6 +7,8 @@ from mlflow.utils.validation import (
     _validate_experiment_name,
     _validate_logged_model_name,
     _validate_metric_name,
+    _validate_model_alias_name,
+    _validate_model_alias_name_reserved,
     _validate_model_name,
 )
 
@@ -27,6 +29,18 @@ def check_model_name(name: str) -> str:
     for rule in (_validate_model_name, _validate_logged_model_name):  # a version is also a logged model of that name
         _check(rule, name, f"the model name {shown(name)}", 'Choose a name such as "perceiver-v1_2" with --model-name')
     return name
+
+
+def check_alias(alias: str) -> str:
+    """Return the alias of a model version unchanged if MLflow accepts it.
+
+    Raises:
+        TrackingError: MLflow reserves or refuses it.
+    """
+    remedy = "Choose a word such as champion with --alias, not `latest` or `v1`"
+    for rule in (_validate_model_alias_name, _validate_model_alias_name_reserved):
+        _check(rule, alias, f"the alias {shown(alias)}", remedy)
+    return alias
 
 
 def check_experiment_name(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,8 +20,8 @@ from .descriptions import describe_experiment
 from .outbox import Outbox
 from .run_list import save_view
 from .stale_runs import close_stale_runs, process_tags
-from .store_errors import translate_errors, translate_store_errors
-from .tags import NAME_TAG
+from .store_errors import translate_errors, translate_store_errors, without_password
+from .tags import ERROR_TAG, LONGEST_TAG, NAME_TAG
 from .tracker import MlflowTracker, ending
 
 _UNFINISHED = ("RUNNING", "SCHEDULED")
@@ -79,6 +79,18 @@ def start_run(
         with translate_store_errors(client), ending(create) as tracker:
             _begin(tracker, config, tags or {}, description)
             yield tracker
+
+
+def describe_refusal(error: Exception) -> None:
+    """Describe why a command was refused in the run that `mlflow run` started for it, if it is not resumed yet."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id is None:
+        return
+    with suppress(TrackingError), translate_errors("cannot describe the run", "check the store"):
+        client = connect()
+        if client.get_run(run_id).info.status in _UNFINISHED:
+            reason = without_password(f"{type(error).__name__}: {error}")
+            client.set_tag(run_id, ERROR_TAG, reason[:LONGEST_TAG])
 
 
 def _begin(tracker: MlflowTracker, config: Config, tags: Mapping[str, Any], description: str | None) -> None:

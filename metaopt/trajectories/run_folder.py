@@ -1,8 +1,9 @@
 """Run folders: checked names, a lock for one process, and protection from accidental overwriting."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,26 +35,47 @@ def check_run_name(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class ClaimedFolder:
+    """The folder of a run, which this process has locked.
+
+    Attributes:
+        path: the folder.
+        replaced: entries of an earlier run that this one overwrites.
+    """
+
+    path: Path
+    replaced: tuple[Path, ...]
+
+    def clear(self) -> None:
+        """Remove what is overwritten: call it when nothing can refuse the run any more.
+
+        Raises:
+            StorageError: an entry cannot be removed.
+        """
+        _remove(self.replaced)
+
+
 @contextmanager
 def claim_run_folder(
     folder: Path, owned: str, *, resume: bool = False, overwrite: bool = False, resume_flag: str = "--resume"
-) -> Iterator[Path]:
+) -> Iterator[ClaimedFolder]:
     """Lock the folder of a run for this process during the block; a killed process releases it.
 
-    Temporary files that a killed process left are removed.
+    Temporary files that a killed process left are removed. Entries to overwrite stay until `ClaimedFolder.clear`.
 
     Args:
         folder: created if missing. Call `check_run_name` before joining a run name to a path: here "runs/../x" is "x".
         owned: glob pattern of the entries that belong to this kind of run ("seed_*"). Others are never changed, because
             both phases may use one run name.
         resume: keep existing entries.
-        overwrite: remove existing entries.
+        overwrite: existing entries are to be replaced.
         resume_flag: the flag of the command that resumes, for messages.
     Raises:
         RunNameError: the name is invalid, in use by another process or taken (without a flag), or there is nothing to
             resume.
         InvalidConfig: both flags are given.
-        StorageError: the folder cannot be created or emptied.
+        StorageError: the folder cannot be created.
     """
     check_run_name(folder.name)
     if resume and overwrite:
@@ -69,10 +91,8 @@ def claim_run_folder(
             )
         if resume and not present:
             raise RunNameError(f"nothing to resume in {folder}; check the run name, or start it without --resume")
-        if overwrite:
-            _remove(present)
         _remove_unfinished(folder, owned)
-        yield folder
+        yield ClaimedFolder(folder, tuple(present) if overwrite else ())
 
 
 @contextmanager
@@ -110,7 +130,7 @@ def _remove_unfinished(folder: Path, owned: str) -> None:
             path.unlink()
 
 
-def _remove(entries: list[Path]) -> None:
+def _remove(entries: Iterable[Path]) -> None:
     try:
         for entry in entries:
             if entry.is_dir() and not entry.is_symlink():

@@ -7,7 +7,8 @@ construction ends when it has more tensors than the file, so that a wrong config
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 _SPARE_TENSORS = 64  # that a constructor may make and replace, as for tied weights, beyond twice those in the file
 _SPARE_BYTES = 2**28  # of buffers that are computed and not stored, such as masks
+_SHARE_OF_MEMORY = 0.75  # that weights, gradients and states may take; activations take the rest
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a number of bytes, or "max"
+_MOST_OPTIONS = 3  # in a message [count]
 
 
 def build_as_listed(build: Callable[[], Network], listed: Mapping[str, Tensor | ListedTensor]) -> Network:
@@ -59,37 +63,58 @@ def build_on_meta(build: Callable[[], Network], listed: Mapping[str, Tensor | Li
     return network
 
 
-def check_memory(build: Callable[[], nn.Module]) -> None:
-    """Check that this machine can train a network: weights and gradients need memory together, the optimizer more.
+def check_memory(build: Callable[[], nn.Module], options: Mapping[str, Any], copies: int) -> None:
+    """Check that this machine can train a network, before it is built.
 
     The network is built on the meta device, so that a size beyond the memory costs neither memory nor time.
 
+        check_memory(lambda: get_target_model("MLP", widths=[10**7] * 2), {"widths": [10**7] * 2}, copies=2)  # raises
+
+    Args:
+        options: options of the network that the user gave, for the message.
+        copies: number of tensors that a training holds for each weight, such as its gradient, itself included.
     Raises:
-        InvalidConfig: the memory is too small.
+        InvalidConfig: the memory is too small; the message names the options to lower.
         Exception: whatever `build` raises for its configuration.
     """
-    limit = _memory() // 2
+    memory = memory_size()
     registered = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal registered
         registered += 0 if parameter is None else parameter.nbytes
-        if registered > limit:
+        if copies * registered > _SHARE_OF_MEMORY * memory:
             raise InvalidConfig(
-                f"the network has more than {limit / 2**30:.3g} GB of weights; its weights and their gradients do not "
-                f"fit into the {2 * limit / 2**30:.3g} GB of memory of this machine: give smaller sizes"
+                f"the network has at least {registered / 2**30:.3g} GB of weights. Its training holds {copies} tensors "
+                f"of that size, and its activations, which do not fit into the {memory / 2**30:.3g} GB of memory of "
+                f"this machine: {_to_lower(options)}"
             )
 
     with isolated(), _on_registration(count):
         _without_memory(build)
 
 
-def _memory() -> int:
-    """Main memory of this machine [bytes]; without a limit where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 2**62
+def _to_lower(options: Mapping[str, Any]) -> str:
+    """What to do about the size of a network: its options with numbers, the largest number first."""
+    sizes = {name: max(_numbers(value), default=0) for name, value in options.items()}
+    found = sorted((name for name in sizes if sizes[name] > 1), key=lambda name: -sizes[name])
+    named = [f"{name} ({shown(options[name])})" for name in found[:_MOST_OPTIONS]]
+    return f"lower {' or '.join(named)}" if named else "choose a smaller network"
+
+
+def _numbers(value: Any) -> list[float]:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return [part for part in parts if isinstance(part, int | float)]
+
+
+def memory_size() -> int:
+    """Main memory that this process may use [bytes]; without a limit where the system does not say."""
+    sizes = [2**62]
+    with suppress(AttributeError, OSError, ValueError):
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):  # the limit of a container
+        sizes.append(int(_CONTAINER_LIMIT.read_text(encoding="ascii")))
+    return min(sizes)
 
 
 def _without_memory(build: Callable[[], Network]) -> Network | None:

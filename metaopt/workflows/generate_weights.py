@@ -3,7 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,8 +82,9 @@ def generate(config: GenerateConfig) -> GeneratedWeights:
     optimizer = load_optimizer(config.optimizer)
     purpose = f"Generates future weights from {config.trajectory} with {config.optimizer}."
     tags = {"metaopt.phase": "generation"}
+    predicted = predict_weights(config, optimizer)
     with start_run(f"generate {config.output.name}", config, tags=tags, description=purpose) as tracker:
-        generated = GeneratedWeights(tracker.reference, generate_file(config, optimizer))
+        generated = GeneratedWeights(tracker.reference, predicted.write())
         tracker.files(files_of(generated.file.path), "weights")
         tracker.describe(result=f"{generated.summary}.")
     return generated
@@ -100,6 +101,28 @@ def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Gen
             finite, or a file that exists.
         StorageError: the file could not be written.
     """
+    return predict_weights(config, optimizer).write()
+
+
+class PredictedWeights(NamedTuple):
+    """Weights that are not written yet: the tensors and the facts of their file, and its description."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    file: GeneratedFile
+
+    def write(self) -> GeneratedFile:
+        """Write the file.
+
+        Raises:
+            StorageError: the file could not be written.
+        """
+        write_tensors(self.file.path, self.tensors, "weights", self.facts)
+        return self.file
+
+
+def predict_weights(config: GenerateConfig, optimizer: GenerativeOptimizer) -> PredictedWeights:
+    """Predict the weights of `generate_file`, which raises the same errors, before anything is written."""
     device = find_device(config.device)
     trajectory = Trajectory.open(config.trajectory)
     index = _snapshot_at(trajectory, config.t_start)
@@ -119,8 +142,8 @@ def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> Gen
     with threads_for(trajectory.segment(index).layout.size, config.threads):
         tensors = _predict(trajectory, index, t_end, optimizer, device)
     facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
-    write_tensors(config.output, {**trajectory.frozen(), **trajectory.buffers(index), **tensors}, "weights", facts)
-    return GeneratedFile(config.output, t_start, t_end)
+    whole = {**trajectory.frozen(), **trajectory.buffers(index), **tensors}
+    return PredictedWeights(whole, facts, GeneratedFile(config.output, t_start, t_end))
 
 
 def _predict(

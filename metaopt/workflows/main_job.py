@@ -9,17 +9,16 @@ from ..evaluation.config import EvaluateConfig
 from ..evaluation.results import Comparison
 from ..evaluation.summary import Summary, at_best_rates
 from ..metatraining.trained import TrainedOptimizer
-from ..metatraining.trainer import TrainOptimizerConfig
-from ..recording.record import TrainTargetConfig, train_targets
+from ..metatraining.trainer import TrainOptimizerConfig, claim_checkpoints
+from ..recording.record import TrainTargetConfig, prepared_recording
 from ..reporting.publish import log_candidate
 from ..reporting.report import report_markdown
 from ..targets import names_code
-from ..tasks import load_task, task_config
 from ..tracking import MlflowTracker, RunReference, link_version, run_link, start_run, version_link
-from .evaluate_optimizer import compare_tracked
+from .evaluate_optimizer import compare_tracked, prepared_comparison
 from .model_names import AUTO, check_given_name
 from .register_optimizer import register_version
-from .train_optimizer import train_tracked
+from .train_optimizer import tracked_training
 
 
 class MainConfig(ComputeConfig):
@@ -155,24 +154,29 @@ def main(config: MainConfig) -> MainResult:
         MetaoptError: as for the workflows of the three phases; or the tracking store cannot be used.
     """
     check_given_name(config.model_name)
-    target, optimizer = config.target(), config.optimizer()
-    tags = {"metaopt.phase": "main", "metaopt.run_name": config.run_name}
-    with start_run(f"main job: {config.run_name}", config, tags=tags, description=_description(config)) as tracker:
+    name, tags = f"main job: {config.run_name}", {"metaopt.phase": "main", "metaopt.run_name": config.run_name}
+    config.evaluation(Path())
+    with claim_checkpoints(config.optimizer(), resumed=False):
+        pass
+    with (
+        prepared_recording(config.target()) as recording,
+        start_run(name, config, tags=tags, description=_description(config)) as tracker,
+    ):
         with tracker.child("phase 1: record trajectories") as phase:
-            folders = train_targets(target, phase)
+            folders = recording.run(phase)
         with tracker.child("phase 2: train the optimizer") as phase:
-            trained = train_tracked(optimizer, phase)
+            with tracked_training(config.optimizer(), tracker.experiment_id) as training:
+                trained = training.run(phase)
             candidate = register_version(trained, config.model_name, phase)
         version = (candidate.name, candidate.version)
-        champion = candidate.load_champion()
         with tracker.child("phase 3: evaluate on held-out random seeds") as phase:
             phase.describe(links=f"Evaluated: {version_link(*version)}")
             case = config.evaluation(trained.checkpoint)
-            comparison = compare_tracked(case, trained.optimizer, phase, version, champion)
+            with prepared_comparison(case, trained.optimizer, candidate.load_champion()) as prepared:
+                comparison = compare_tracked(prepared, phase, version)
             promotion = candidate.decide(comparison)
             phase.describe(links=promotion)
-        task = load_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
-        tracker.dataset(config.task, config.task, task.digest(), "recording, meta-training and evaluation")
+        tracker.dataset(config.task, config.task, recording.task.digest(), "recording, meta-training and evaluation")
         _conclude(tracker, comparison, phase, version)
     return MainResult(tracker.reference, folders, trained, candidate.version, candidate.uri, promotion, comparison)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..recording.config import TrainTargetConfig
-from ..recording.record import train_targets
+from ..recording.record import prepared_recording
 from ..tracking import RunReference, start_run
 from ..trajectories import Trajectory
 
@@ -36,8 +36,9 @@ def record(config: TrainTargetConfig) -> RecordedTrajectories:
     Raises:
         MetaoptError: as for `train_targets`; or the tracking store cannot be used.
     """
-    with start_run(f"record {config.run_name}: {config.title}", config) as tracker:
-        folders = train_targets(config, tracker)
+    name = f"record {config.run_name}: {config.title}"
+    with prepared_recording(config) as recording, start_run(name, config) as tracker:
+        folders = recording.run(tracker)
     last = [Trajectory.open(folder).losses(-1) for folder in folders]
     losses = [losses["val_loss"] for losses in last if "val_loss" in losses]
     return RecordedTrajectories(tracker.reference, folders, losses)

@@ -12,6 +12,7 @@ from ..tracking import (
     CANDIDATE,
     MlflowTracker,
     RunReference,
+    check_alias,
     promote,
     register_optimizer,
     resolve_checkpoint,
@@ -71,6 +72,8 @@ def register(config: RegisterConfig) -> Registered:
         TrackingError: the run does not exist, the store cannot be used, or MLflow reserves the alias.
     """
     check_given_name(config.model_name)
+    if config.alias is not None:
+        check_alias(config.alias)
     if config.checkpoint is None:
         raise InvalidConfig("no checkpoint given; expected a file, a run ID or runs:/<run ID>/checkpoints/<folder>")
     with tempfile.TemporaryDirectory() as downloads:

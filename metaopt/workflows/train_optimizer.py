@@ -1,14 +1,15 @@
 """Phase 2: trains a generative optimizer in an MLflow run and registers it."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from ..core.config import read_config_file
 from ..core.errors import InvalidConfig
 from ..evaluation.config import EvaluateConfig
 from ..metatraining.trained import TrainedOptimizer
-from ..metatraining.trainer import TrainOptimizerConfig, train_optimizer
-from ..targets import target_config
-from ..tasks import TASKS, load_task, task_config
+from ..metatraining.trainer import MetaTraining, TrainOptimizerConfig, prepared_training
+from ..tasks import TASKS
 from ..tracking import (
     MlflowTracker,
     RunReference,
@@ -19,7 +20,7 @@ from ..tracking import (
     start_run,
 )
 from ..trajectories.recording_file import read_run_id
-from .evaluate_optimizer import Evaluation, evaluate
+from .evaluate_optimizer import Evaluation, check_case, evaluate
 from .model_names import check_given_name
 from .output_file import check_output
 from .register_optimizer import register_version
@@ -63,8 +64,11 @@ def train(config: TrainOptimizerConfig) -> TrainedVersion:
     if config.mixture is not None:
         check_metric_names(read_config_file(config.mixture))
     case = _promotion_case(config)
-    with start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker:
-        trained = train_tracked(config, tracker)
+    with (
+        tracked_training(config) as training,
+        start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker,
+    ):
+        trained = training.run(tracker)
         if config.model_name is None:
             return TrainedVersion(tracker.reference, trained, None, None, None)
         candidate = register_version(trained, config.model_name, tracker)
@@ -94,22 +98,46 @@ def _promotion_case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
         case = replace(case, data_dir=config.data_dir / (case.data_dir or ""))
     if case.output is not None:
         check_output(case.output, case.overwrite)
-    task = load_task(case.task, **task_config(case.task, case.task_options, case.data_dir))
-    target_config(case.target_model, task.model_facts, case.target_options)
+    check_case(case)
     return case
 
 
-def train_tracked(config: TrainOptimizerConfig, tracker: MlflowTracker) -> TrainedOptimizer:
-    """Train in a run: fetch missing trajectories and the checkpoint to resume from, and link the runs of both."""
-    names = [] if config.rounds else config.run_names
-    for name in names:
-        fetch_trajectories(name, config.trajectory_dir, tracker.experiment_id)
-    resume = None
+@dataclass(frozen=True)
+class TrackedTraining:
+    """A meta-training whose input is complete and checked, and what its run records about that input.
+
+    Attributes:
+        tags: where the training resumes.
+    """
+
+    config: TrainOptimizerConfig
+    training: MetaTraining
+    tags: Mapping[str, str]
+
+    def run(self, tracker: MlflowTracker) -> TrainedOptimizer:
+        """Train in a run, and link the runs of the trajectories."""
+        tracker.tags(self.tags)
+        trained = self.training.run(tracker)
+        folders = [self.config.trajectory_dir / name for name in [*trained.training_names, *trained.held_out_names]]
+        link_trajectories(tracker, [run_id for folder in folders if (run_id := read_run_id(folder)) is not None])
+        return trained
+
+
+@contextmanager
+def tracked_training(config: TrainOptimizerConfig, experiment: str | None = None) -> Iterator[TrackedTraining]:
+    """Fetch missing trajectories and the checkpoint to resume from, and check the training, before its run starts.
+
+    Args:
+        experiment: ID of the experiment with the recordings; by default that of the next run.
+    Raises:
+        MetaoptError: the training is refused, as in `train_optimizer`.
+    """
+    for name in [] if config.rounds else config.run_names:
+        fetch_trajectories(name, config.trajectory_dir, experiment)
+    resume, tags = None, {}
     if config.resume_from is not None:
         point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / ".downloads")
         resume = point.path
-        tracker.tags({"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"})
-    trained = train_optimizer(config, tracker, resume)
-    folders = [config.trajectory_dir / name for name in [*trained.training_names, *trained.held_out_names]]
-    link_trajectories(tracker, [run_id for folder in folders if (run_id := read_run_id(folder)) is not None])
-    return trained
+        tags = {"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"}
+    with prepared_training(config, resume) as training:
+        yield TrackedTraining(config, training, tags)

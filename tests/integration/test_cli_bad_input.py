@@ -1,4 +1,4 @@
-"""Invalid input of the command line: one line with the value and the remedy, an exit code, and no changed file."""
+"""Invalid input of the command line: one line with the value and the remedy, an exit code, no changed file, no run."""
 
 import hashlib
 import os
@@ -18,6 +18,9 @@ CHECKPOINT = "checkpoints/recorded/PerceiverOptimizer_epoch_0.safetensors"
 LEARN = ["train-optimizer", "--run-name", "recorded", "--checkpoint-name", "new", "--epochs", 1]
 GENERATE = ["generate", "--optimizer", CHECKPOINT, "--trajectory", "trajectories/recorded/seed_0"]
 RECORD = ["train-target", "--run-name", "new", *QUICK]
+MAIN = ["main", "--run-name", "new", "--runs", 2, "--target-epochs", 1, "--steps", 40]
+EVALUATE = ["evaluate", "--optimizer", CHECKPOINT, "--target-model", "MLP", "--steps", 40]
+REGISTER = ["register", CHECKPOINT]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,6 +55,12 @@ def make_damaged_things() -> None:
     Path("list.yaml").write_text("- epochs\n", encoding="utf-8")
     Path("typo.yaml").write_text("epoch: 3\n", encoding="utf-8")
     Path("broken.yaml").write_text("epochs: [3\n", encoding="utf-8")
+    Path("mixture.yaml").write_text("misfit: {target_options: {in_features: 3}}\n", encoding="utf-8")
+    Path("case.yaml").write_text("target_model: MLP\ntarget_options: {classes: 3}\n", encoding="utf-8")
+    shutil.copytree("trajectories/recorded/seed_0", "trajectories/broken/seed_0")
+    Path("checkpoints/broken/seed_0").mkdir(parents=True)
+    Path("checkpoints/broken/seed_0/checkpoint.safetensors").write_bytes(b"no checkpoint")
+    shutil.copytree("checkpoints/recorded", "checkpoints/learned")
 
 
 class _Trap:
@@ -153,19 +162,65 @@ INVALID = {
     "a file that is no YAML": (["train-target", "--config", "broken.yaml"], "broken.yaml is not YAML"),
     "no data there": (["train-target", "--task", "mnist", "--data-dir", "nowhere"], "nowhere"),
     "data for a task without files": ([*RECORD, "--data-dir", "somewhere"], "reads no files; leave it out"),
+    "a network for other data": ([*RECORD, "--target-options", "in_features=3"], "MLP does not fit the data"),
+    "a network for fewer classes": ([*RECORD, "--target-options", "classes=3"], "MLP does not fit the data"),
+    "task option, phase 1": ([*RECORD, "--task-options", "shift=far"], "shift is 'far'"),
+    "option that the base optimizer lacks": ([*RECORD, "--base-optimizer-options", "beta=0.9"], "does not take lr="),
+    "device that is not here": ([*RECORD, "--device", "meta:7"], "device"),
+    "damaged checkpoint, phase 1": (
+        ["train-target", "--run-name", "broken", *QUICK, "--resume", "true"],
+        "checkpoint.safetensors",
+    ),
+    "other settings of all runs": (
+        ["train-target", "--run-name", "recorded", *QUICK, "--runs", 4, "--resume", "true", "--batch-size", 32],
+        "4 of 4 runs failed",
+    ),
+    "option that the optimizer lacks": ([*LEARN, "--optimizer-options", "width=8"], "unknown parameter 'width'"),
+    "no optimizer to start from": ([*LEARN, "--start-from", "nowhere.safetensors"], "no optimizer at"),
+    "pickle to start from": ([*LEARN, "--start-from", "pickle.safetensors"], "pickle"),
+    "no mixture": ([*LEARN, "--rounds", 1, "--mixture", "nowhere.yaml"], "cannot read the configuration"),
+    "mixture of a network for other data": (
+        [*LEARN, "--rounds", 1, "--mixture", "mixture.yaml"],
+        "misfit in the mixture: MLP does not fit the data",
+    ),
+    "case of a network for other data": ([*LEARN, "--promote-on", "case.yaml"], "MLP does not fit the data"),
+    "reserved characters in a model name": ([*LEARN, "--model-name", "a/b"], "MLflow refuses the model name"),
+    "mistyped task, main": ([*MAIN, "--task", "digit"], "did you mean digits?"),
+    "a network for other data, main": ([*MAIN, "--target-options", "in_features=3"], "MLP does not fit the data"),
+    "task option, main": ([*MAIN, "--task-options", "shift=far"], "shift is 'far'"),
+    "no nowcast in the budget, main": ([*MAIN, "--every", 60], "no nowcast would take place"),
+    "taken run name, main": ([*MAIN, "--run-name", "recorded", "--overwrite", "false"], "is taken"),
+    "taken checkpoints, main": ([*MAIN, "--run-name", "learned", "--overwrite", "false"], "is taken"),
+    "mistyped base optimizer, evaluation": ([*EVALUATE, "--base-optimizer", "Adan"], "did you mean Adam"),
+    "a network for other data, evaluation": ([*EVALUATE, "--target-options", "classes=3"], "does not fit the data"),
+    "task option, evaluation": ([*EVALUATE, "--task-options", "shift=far"], "shift is 'far'"),
+    "no trajectories that were seen": ([*EVALUATE, "--seen", "nowhere"], "nowhere"),
+    "pickle as optimizer": ([*EVALUATE, "--optimizer", "pickle.safetensors"], "pickle"),
+    "damaged optimizer": ([*EVALUATE, "--optimizer", "flipped.safetensors"], "damaged"),
+    "result that exists": ([*EVALUATE, "--output", "typo.yaml"], "exists; choose another --output"),
+    "promotion of a file": ([*EVALUATE, "--promote", "true"], "is not a registered version"),
+    "no checkpoint to register": (["register", "nowhere.safetensors"], "no checkpoint at"),
+    "pickle to register": (["register", "pickle.safetensors"], "pickle"),
+    "checkpoint of phase 1": (["register", "checkpoints/recorded/seed_0/checkpoint.safetensors"], "does not say what"),
+    "reserved alias": ([*REGISTER, "--alias", "latest"], "'latest' alias name"),
+    "alias with a space": ([*REGISTER, "--alias", "a b"], "MLflow refuses the alias"),
+    "no trajectory to continue": ([*GENERATE, "--trajectory", "trajectories/nowhere"], "nowhere"),
+    "damaged trajectory to continue": ([*GENERATE, "--trajectory", "trajectories/flipped/seed_0"], "damaged"),
+    "a time beyond all numbers": ([*GENERATE, "--t-end", "1e39"], "are not finite"),
 }
 
 
 @pytest.mark.parametrize("case", INVALID)
 def test_invalid_input_is_an_error_and_changes_nothing(command_line, case):
     arguments, message = INVALID[case]
-    before = everything()
+    before, runs = everything(), len(all_runs())
     result = command_line(*arguments)
     assert result.exit_code == 1, result.output
     assert message in result.output
     assert "Traceback" not in result.output
     assert everything() == before
     assert not Path("unpickled").exists()
+    assert len(all_runs()) == runs, "a refused command leaves no run"
 
 
 @pytest.mark.parametrize(

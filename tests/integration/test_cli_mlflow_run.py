@@ -68,3 +68,12 @@ def test_an_error_fails_the_run_without_a_stack_trace(project):
     assert "no_such_flag" in done.stderr.replace("-", "_")
     assert runs()[0].info.status == "FAILED"
     assert "Traceback" not in done.stderr
+
+
+def test_a_refused_command_leaves_the_reason_in_the_run_of_the_launcher(project):
+    count = len(runs())
+    done = launch("train_target", target_model="TargetCN")
+    assert done.returncode != 0
+    assert len(runs()) == count + 1, "only the run of the launcher"
+    assert runs()[0].info.status == "FAILED"
+    assert "did you mean TargetCNN?" in runs()[0].data.tags["metaopt.error"]

@@ -151,7 +151,7 @@ def test_ctrl_c_prints_how_to_resume(command_line, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metaopt.workflows.record_trajectories.train_targets", interrupted)
+    monkeypatch.setattr("metaopt.recording.record.PreparedRecording.run", interrupted)
     result = command_line(*RECORD, "--run-name", "interrupted")
     assert result.exit_code == 130
     assert "what was written is kept; resume with the same command and `--resume true`" in result.output

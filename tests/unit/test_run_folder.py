@@ -50,12 +50,12 @@ def test_valid_names_are_returned(name):
 
 
 def test_a_taken_name_is_rejected_and_the_message_names_the_flags(tmp_path):
-    with claim_run_folder(tmp_path / "a", "seed_*") as folder:
-        (folder / "seed_0").mkdir()
+    with claim_run_folder(tmp_path / "a", "seed_*") as claimed:
+        (claimed.path / "seed_0").mkdir()
     with pytest.raises(RunNameError, match=r"taken.*--resume.*--overwrite"), claim_run_folder(tmp_path / "a", "seed_*"):
         pass
     with claim_run_folder(tmp_path / "a", "seed_*", resume=True):
-        assert (folder / "seed_0").is_dir()
+        assert (claimed.path / "seed_0").is_dir()
 
 
 def test_overwriting_removes_only_entries_of_this_kind_of_run(tmp_path):
@@ -63,7 +63,9 @@ def test_overwriting_removes_only_entries_of_this_kind_of_run(tmp_path):
     (folder / "seed_0").mkdir(parents=True)
     (folder / "seed_0" / "x").touch()
     (folder / "mine.txt").touch()
-    with claim_run_folder(tmp_path / "a", "seed_*", overwrite=True):
+    with claim_run_folder(tmp_path / "a", "seed_*", overwrite=True) as claimed:
+        assert (folder / "seed_0").exists(), "something can still refuse the run"
+        claimed.clear()
         assert not (folder / "seed_0").exists()
         assert (folder / "mine.txt").exists()
 
