@@ -103,7 +103,7 @@ def train_optimizer_command(summary: str) -> click.Command:
         if uri is not None and result.promotion is not None:
             lines["registered"] = result.promotion
         words = evaluate_words(uri or str(trained.checkpoint), trained, config.trajectory_dir)
-        return Result(facts, lines, [words, *_comparing(words, result.promotion)])
+        return Result(facts, lines, [words, *_comparing(words, result.promoted or uri is None)])
 
     return config_command("train-optimizer", summary, TrainOptimizerConfig, train, to_result)
 
@@ -124,7 +124,7 @@ def register_command(summary: str) -> click.Command:
         }
         lines = {"result": _validation(trained), "registered": result.promotion}
         words = evaluate_words(uri, trained, Path("trajectories"))
-        return Result(facts, {**lines, "run": str(result.run)}, [words, *_comparing(words, result.promotion)])
+        return Result(facts, {**lines, "run": str(result.run)}, [words, *_comparing(words, result.promoted)])
 
     return config_command("register", summary, RegisterConfig, register, to_result, argument="checkpoint")
 
@@ -194,9 +194,9 @@ def _validation(trained: "TrainedOptimizer") -> str:
     return plain(f"{found}; {trained.setback}" if trained.setback else found)
 
 
-def _comparing(words: list[str], promotion: str | None) -> list[list[str]]:
-    """The command that compares a version that is not champion with the champion."""
-    return [[*words, "--promote", "true"]] if promotion and "not promoted" in promotion else []
+def _comparing(words: list[str], promoted: bool) -> list[list[str]]:
+    """The command that compares a version with the champion, unless it was promoted."""
+    return [] if promoted else [[*words, "--promote", "true"]]
 
 
 def _lines(evaluation: "Evaluation") -> dict[str, str]:

@@ -25,13 +25,16 @@ def evaluate_words(optimizer: str, trained: "TrainedOptimizer", trajectory_dir: 
 
 def _option_words(folders: Sequence[Path]) -> list[str]:
     """The flags for the options in which the first trajectory differs from the defaults; none without trajectories."""
-    from ..targets import target_config
+    from ..metatraining.problem import recorded_task_config
+    from ..targets import names_code, target_config
     from ..tasks import load_task, task_config
     from ..trajectories import Trajectory
 
     try:
         run = Trajectory.open(folders[0]).run
-        task = load_task(run["task"], **run["task_config"])
+        if names_code(run["target_model"]):  # its options are only known to its code, and a file must not run code
+            return []
+        task = load_task(run["task"], **recorded_task_config(run))
         data_dir = run["task_config"].get("data_dir")
         task_options = _changed(run["task_config"], {**task_config(run["task"], {}), "data_dir": data_dir})
         target_options = _changed(run["target_config"], target_config(run["target_model"], task.model_facts, {}))

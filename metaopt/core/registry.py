@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from .errors import UnknownName
+from .errors import InvalidConfig, UnknownName
 from .text import reason_of, shown
 
 _IMPORT_FAILURES = (Exception, SystemExit)  # importing a module runs arbitrary code
@@ -20,13 +20,22 @@ class Registry:
         group: entry-point group in which plug-in packages add names ("metaopt.targets").
         table: import path ("module:object") of each name that metaopt defines.
         older_groups: entry-point groups of earlier versions, which are still read.
+        base: base class that the classes of plug-ins must have, with a `Config`; None for no check.
     """
 
-    def __init__(self, kind: str, group: str, table: Mapping[str, str], older_groups: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        table: Mapping[str, str],
+        older_groups: tuple[str, ...] = (),
+        base: type | None = None,
+    ) -> None:
         self.kind = kind
         self.group = group
         self.groups = (group, *older_groups)
         self._table = dict(table)
+        self._base = base
 
     @property
     def table(self) -> list[str]:
@@ -43,18 +52,32 @@ class Registry:
         Raises:
             UnknownName: neither metaopt nor a plug-in defines the name; the message lists the nearest names. Or the
                 plug-in cannot be imported; the message states the reason.
+            InvalidConfig: what the plug-in names is no class of this kind.
         """
         if name in self._table:
             module, _, attribute = self._table[name].partition(":")
             return getattr(importlib.import_module(module), attribute)
         point = self._plugin(name)
         try:
-            return point.load()
+            found = point.load()
         except _IMPORT_FAILURES as error:
             raise UnknownName(
                 f"the {self.kind} {shown(name)} of {self.origin(name)} cannot be imported ({reason_of(error)}); "
                 "fix or uninstall that package"
             ) from error
+        self._check_class(name, found)
+        return found
+
+    def _check_class(self, name: str, found: Any) -> None:
+        if self._base is None:
+            return
+        # By name: a registered model has its own copy of the base class, of which the plug-in knows nothing.
+        bases = [each.__name__ for each in found.__mro__] if isinstance(found, type) else []
+        if self._base.__name__ not in bases or not isinstance(getattr(found, "Config", None), type):
+            raise InvalidConfig(
+                f"the {self.kind} {shown(name)} of {self.origin(name)} is {shown(found)}; expected a subclass of "
+                f"{self._base.__name__} with a Config: correct the entry point of that package"
+            )
 
     def origin(self, name: str) -> str:
         """The distribution that defines a name: `metaopt`, or a plug-in package with its version. Imports nothing.

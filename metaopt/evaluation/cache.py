@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import FileFormatError, StorageError
+from ..core.text import reason_of, shown
 from ..nowcast.policy import NowcastEvent
 from ..weights.files import digest_of, read_tensors, write_tensors
 from .results import Curve, Point
@@ -95,7 +96,7 @@ def _read(path: Path, facts: Mapping[str, Any]) -> PairedRun:
         snapshots = {int(step): tensors[step] for step in sorted(tensors, key=int)}
         first, *others = map(_curve, stored["curves"])
     except (LookupError, TypeError, ValueError) as error:
-        raise FileFormatError(f"its curves are not those of a run ({type(error).__name__}: {error})") from error
+        raise FileFormatError(f"its curves are not those of a run ({reason_of(error)})") from error
     return PairedRun((first, *others), snapshots)
 
 
@@ -121,4 +122,4 @@ def _plain(value: Any) -> Any:
 def _number(value: Any) -> float:
     if value in _NOT_FINITE or (isinstance(value, float) and math.isfinite(value)):
         return float(value)
-    raise ValueError(f"{value!r} is no number")
+    raise ValueError(f"{shown(value)} is no number")

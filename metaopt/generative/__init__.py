@@ -22,6 +22,7 @@ GENERATIVE_OPTIMIZERS = Registry(
         "Slopes": f"{_HERE}.extrapolation:Slopes",
     },
     older_groups=("metaopt.optimizers",),
+    base=GenerativeOptimizer,
 )
 """Generative optimizers by name, including those of installed plug-ins."""
 

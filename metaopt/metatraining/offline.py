@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -39,6 +39,7 @@ class OfflineSource:
         history: length of the optimizer's history [count].
         averaging: EMA decay with which the snapshots must have been recorded; 0 without averaging.
         device: device of the optimizer, to which pairs and examples are moved batch by batch.
+        trusted_names: dotted paths of networks that may be imported, in addition to what `config` trusts.
     Raises:
         TrajectoryError: a trajectory is missing, has only one snapshot, or was recorded with another EMA decay than
             `averaging`; or no trajectory is left for training.
@@ -47,7 +48,12 @@ class OfflineSource:
     """
 
     def __init__(
-        self, config: TrainOptimizerConfig, history: int, averaging: float, device: torch.device = CPU
+        self,
+        config: TrainOptimizerConfig,
+        history: int,
+        averaging: float,
+        device: torch.device = CPU,
+        trusted_names: Collection[str] = (),
     ) -> None:
         trajectories = [
             trajectory for name in config.run_names for trajectory in find_trajectories(config.trajectory_dir / name)
@@ -60,7 +66,7 @@ class OfflineSource:
         self.coefficients = OBJECTIVES[config.objective]
         self.training = WeightTrajectoryDataset(training, config.training_mode, history)  # type: ignore[arg-type]
         self.held_out = WeightTrajectoryDataset(held_out, config.training_mode, history)  # type: ignore[arg-type]
-        self.problems = _problems(trajectories, config, device) if self.coefficients.task else {}
+        self.problems = _problems(trajectories, config, device, trusted_names) if self.coefficients.task else {}
         self.training_names, self.held_out_names = [each.name for each in training], [each.name for each in held_out]
         problem_names = (problem_name(each.run["target_model"], each.run["task"]) for each in trajectories)
         self.problem_names = list(dict.fromkeys(problem_names))
@@ -186,13 +192,17 @@ def _check_averaging(trajectory: Trajectory, averaging: float) -> None:
 
 
 def _problems(
-    trajectories: list[Trajectory], config: TrainOptimizerConfig, device: torch.device
+    trajectories: list[Trajectory], config: TrainOptimizerConfig, device: torch.device, trusted_names: Collection[str]
 ) -> dict[str, InnerProblem]:
     problems: dict[str, InnerProblem] = {}
     for trajectory in trajectories:
         if (key := problem_key(trajectory)) not in problems:
             problems[key] = InnerProblem.from_trajectory(
-                trajectory, config.data_dir, trusted=config.trust_config, device=device
+                trajectory,
+                config.data_dir,
+                trusted=config.trust_config,
+                trusted_names=trusted_names,
+                device=device,
             )
     return problems
 

@@ -1,6 +1,6 @@
 """Inner problems: the loss of a target network on a task as a function of its flat weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -81,16 +81,18 @@ class InnerProblem:
         data_dir: Path | None = None,
         *,
         trusted: bool = False,
+        trusted_names: Collection[str] = (),
         device: torch.device = CPU,
     ) -> Self:
         """Rebuild the problem of a trajectory from the facts in its snapshots.
 
         Args:
             data_dir: folder of the task's data, if it has moved since the trajectory was recorded.
-            trusted: whether to import a network that the trajectory names by a dotted path.
+            trusted: whether to import any network that the trajectory names by a dotted path.
+            trusted_names: dotted paths that may be imported in any case, because the user gave them.
             device: device of the weight vectors.
         Raises:
-            UntrustedCode: the trajectory names such a network, and `trusted` is false.
+            UntrustedCode: the trajectory names such a network, and the user does not trust it.
             TrajectoryError: the snapshots lack a fact of the problem.
             UnknownName, LayoutMismatch: the task or the network is unknown here, or its weights have other shapes.
             TaskDataError: the task's data is missing.
@@ -99,11 +101,11 @@ class InnerProblem:
         try:
             if violation := first_violation(run, TARGET_RUN):
                 raise TrajectoryError(f"the facts of the run do not describe it: {violation}")
-            if names_code(run["target_model"]) and not trusted:
+            if names_code(run["target_model"]) and not (trusted or run["target_model"] in trusted_names):
                 raise untrusted_code(trajectory.folder, "target_model", run["target_model"])
             constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}
             _check_size(trajectory, constant)
-            task = load_task(run["task"], **_task_config(run, data_dir))
+            task = load_task(run["task"], **recorded_task_config(run, data_dir))
             problem = cls(task, run["target_model"], run["target_config"], constant, device)
             trajectory.layout.check_model(problem._model)
             return problem
@@ -182,7 +184,12 @@ def _check_size(trajectory: Trajectory, constant: Mapping[str, Tensor]) -> None:
         trajectory.layout.check_model(network)
 
 
-def _task_config(run: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any]:
+def recorded_task_config(run: Mapping[str, Any], data_dir: Path | None = None) -> dict[str, Any]:
+    """The configuration of the task that the facts of a run state, for `load_task`; nothing is downloaded.
+
+    Args:
+        data_dir: folder of the task's data, if it has moved.
+    """
     config = dict(run["task_config"])
     if data_dir is not None and "data_dir" in config:
         config["data_dir"] = data_dir

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -99,11 +99,14 @@ def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path
 
 
 @contextmanager
-def prepared_training(config: TrainOptimizerConfig, resume: Path | None = None) -> Iterator["MetaTraining"]:
+def prepared_training(
+    config: TrainOptimizerConfig, resume: Path | None = None, trusted_names: Collection[str] = ()
+) -> Iterator["MetaTraining"]:
     """Check all that can be checked, and lock the folder during the block, before a run starts in a tracking store.
 
     Args:
         resume: checkpoint to resume from.
+        trusted_names: dotted paths of networks that trajectories may name, because the user gave them in this call.
     Raises:
         MetaoptError: the training is refused, as in `train_optimizer`; nothing was changed.
     """
@@ -120,8 +123,12 @@ def prepared_training(config: TrainOptimizerConfig, resume: Path | None = None) 
     )
     if start is not None:
         state.start_from(start)
-    source_class = OnlineSource if config.rounds else OfflineSource
-    source: MetaTrainingSource = source_class(config, state.model.history, state.model.averaging, device)
+    history, averaging = state.model.history, state.model.averaging
+    source: MetaTrainingSource
+    if config.rounds:
+        source = OnlineSource(config, history, averaging, device)
+    else:
+        source = OfflineSource(config, history, averaging, device, trusted_names)
     if not (config.rounds or source.held_out_names) and config.held_out is None:
         _warn_without_held_out(len(source.training_names))
     if resume is not None:

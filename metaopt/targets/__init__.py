@@ -29,6 +29,7 @@ TARGETS = Registry(
         "TargetCNN": "metaopt.targets.convolutional:TargetCNN",
         "VisionTransformer": "metaopt.targets.transformer:VisionTransformer",
     },
+    base=nn.Module,
 )
 """Target networks by name, including those of installed plug-ins."""
 

@@ -28,6 +28,7 @@ TASKS = Registry(
         "text": "metaopt.tasks.text:Text",
         "tinystories": "metaopt.tasks.text:TinyStories",
     },
+    base=Task,
 )
 """Tasks by name, including those of installed plug-ins."""
 
@@ -67,7 +68,7 @@ def task_config(name: str, options: Mapping[str, Any], data_dir: Path | None = N
     if data_dir is None:
         return kind.Config.from_mapping(options).to_mapping()
     if "data_dir" not in kind.Config.names():
-        raise InvalidConfig(f"data_dir is {data_dir}, but task {shown(name)} reads no files; leave it out")
+        raise InvalidConfig(f"data_dir is {shown(str(data_dir))}, but task {shown(name)} reads no files; leave it out")
     return kind.Config.from_mapping({**options, "data_dir": data_dir}).to_mapping()
 
 

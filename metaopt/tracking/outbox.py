@@ -18,7 +18,7 @@ from .operations import NEW, EndRun, Operation, SetTags, UploadFile
 from .store_errors import store_reason, without_password
 from .tags import UNSENT_TAG
 from .unsent import UNSENT, save_unsent
-from .write_queue import WriteQueue
+from .write_queue import Outage, WriteQueue
 
 PATIENCE = 60.0
 """Time that the end of a run waits for a store that fails [s]."""
@@ -48,8 +48,9 @@ class Outbox:
         self._client: MlflowClient | None = None
         self._keeps = run.startswith(NEW)  # a refused start is an error, and leaves nothing
         self._folder = Path(tempfile.mkdtemp(prefix="metaopt-"))
-        self._records = WriteQueue(self.client, self.run_ids, self._folder / "records.jsonl")
-        self._files = WriteQueue(self.client, self.run_ids, self._folder / "files.jsonl")
+        outage = Outage()
+        self._records = WriteQueue(self.client, self.run_ids, self._folder / "records.jsonl", outage)
+        self._files = WriteQueue(self.client, self.run_ids, self._folder / "files.jsonl", outage)
 
     def client(self) -> MlflowClient:
         """The client of the store, which is connected at the first call."""

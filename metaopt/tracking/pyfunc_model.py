@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import pkgutil
+import reprlib
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,11 @@ PARAMETERS = ("t_start", "t_end", "stride", "layout", "t_history")
 HISTORY, WEIGHTS = "history", "weights"  # names of the column and the tensor of the input, and of the output
 
 _LATEST = 1e15  # largest training time [optimizer steps]
+_MOST = 8  # values in a message [count]
+_LONGEST_NAME = 60  # in a message [characters]
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200  # [characters]
+_SHORT.maxlist = _MOST
 _MAX_HEADER = 2**16  # of the safetensors file of a history, which lists one tensor [bytes]
 
 log = logging.getLogger("mlflow.pyfunc.metaopt")  # a child of MLflow's logger, which servers also show
@@ -173,7 +179,7 @@ class NextWeights(PythonModel):
             layout = self.layout_type.from_list(json.loads(text))
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(
-                f"layout is {text!r:.60} ({error}); expected JSON, [name, shape, dtype] per tensor"
+                f"layout is {_shown(text)} ({error}); expected JSON, [name, shape, dtype] per tensor"
             ) from error
         if layout.size != weights:
             raise ValueError(
@@ -188,6 +194,11 @@ def _import_all(name: str) -> ModuleType:
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):
         importlib.import_module(module.name)
     return package
+
+
+def _shown(value: Any) -> str:
+    """A value of a request in a message: a request can hold a text of any length."""
+    return _SHORT.repr(value)
 
 
 def _is_column(history: Any) -> bool:
@@ -216,9 +227,11 @@ def _read_history(file: str | bytes) -> np.ndarray:
             raise ValueError(f"its header has {header} bytes; at most {_MAX_HEADER} are needed for one tensor")
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that numpy lacks
-        raise ValueError(f"column {HISTORY} cannot be read ({error!r}); {expected}, over HTTP in base64") from error
+        raise ValueError(
+            f"column {HISTORY} cannot be read ({_shown(error)}); {expected}, over HTTP in base64"
+        ) from error
     if HISTORY not in tensors:
-        raise ValueError(f"the file in column {HISTORY} holds {sorted(tensors)[:5]}; {expected}: rename the tensor")
+        raise ValueError(f"the file in column {HISTORY} holds {_shown(sorted(tensors))}; {expected}: rename the tensor")
     return tensors[HISTORY]
 
 
@@ -229,15 +242,16 @@ def _from_json(rows: Any) -> Any:
     try:
         return rows.astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"history is not a table of numbers ({error}); expected [snapshots, weights]") from error
+        raise ValueError(
+            f"history is not a table of numbers ({_shown(error)}); expected [snapshots, weights]"
+        ) from error
 
 
 def _check_names(names: set[str]) -> None:
     unknown = sorted(names - set(PARAMETERS))
     if unknown:
-        raise ValueError(
-            f"unknown params {', '.join(unknown)}; expected some of {', '.join(PARAMETERS)}: correct the names"
-        )
+        found = ", ".join(name[:_LONGEST_NAME] for name in unknown[:_MOST])
+        raise ValueError(f"unknown params {found}; expected some of {', '.join(PARAMETERS)}: correct the names")
 
 
 def _number(params: dict[str, Any], name: str) -> float:
@@ -252,7 +266,7 @@ def _number(params: dict[str, Any], name: str) -> float:
 def _step(name: str, value: Any) -> float:
     if isinstance(value, bool | str) or not math.isfinite(value) or abs(value) > _LATEST:
         raise ValueError(
-            f"{name} is {value!r:.100}; expected a finite number of optimizer steps, at most {_LATEST:g}: correct it"
+            f"{name} is {_shown(value)}; expected a finite number of optimizer steps, at most {_LATEST:g}: correct it"
         )
     return float(value)
 
@@ -269,7 +283,8 @@ def _given_times(params: dict[str, Any], names: set[str], rows: int) -> list[flo
     times = [_step("a time in t_history", value) for value in values]
     if len(times) != rows or any(later <= earlier for earlier, later in pairwise(times)):
         raise ValueError(
-            f"t_history is {times[:10]}; expected {rows} increasing times, one for each row of the history: correct it"
+            f"t_history is {_shown(times)}; expected {rows} increasing times, one for each row of the history: "
+            "correct it"
         )
     if both := sorted(names & {"t_start", "stride"}):
         raise ValueError(f"t_history and {', '.join(both)} are given; expected one of both: omit {', '.join(both)}")

@@ -94,7 +94,7 @@ def _check_paths(folder: Path, operations: Sequence[Operation]) -> None:
     uploads = [operation for operation in operations if isinstance(operation, UploadFile)]
     outside = [each.path for each in uploads if not (folder / each.path).resolve().is_relative_to(folder.resolve())]
     if outside:
-        raise TrackingError(f"{folder} names the file {outside[0]!r}; expected only files inside the folder")
+        raise TrackingError(f"{folder} names the file {shown(outside[0])}; expected only files inside the folder")
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[Operation]]:

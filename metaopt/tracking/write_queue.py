@@ -96,6 +96,26 @@ class _Waiting:
                 yield Operation.from_json(line)
 
 
+class Outage:
+    """Which queues of a store fail at present; each outage gives one warning, however many queues notice it."""
+
+    def __init__(self) -> None:
+        self._failing: set[object] = set()
+        self._lock = threading.Lock()
+
+    def begins(self, queue: object) -> bool:
+        """Note that a queue fails; return whether it is the first one that does."""
+        with self._lock:
+            first = not self._failing
+            self._failing.add(queue)
+            return first
+
+    def ends(self, queue: object) -> None:
+        """Note that a queue works again."""
+        with self._lock:
+            self._failing.discard(queue)
+
+
 class WriteQueue:
     """Applies operations in order in a background thread.
 
@@ -103,9 +123,11 @@ class WriteQueue:
         client: makes the client; called in the thread, because it connects to the store.
         run_ids: IDs of the child runs that operations create.
         overflow: file for operations that do not fit in memory.
+        outage: shared by the queues of a store.
     """
 
-    def __init__(self, client: Callable[[], MlflowClient], run_ids: RunIds, overflow: Path) -> None:
+    def __init__(self, client: Callable[[], MlflowClient], run_ids: RunIds, overflow: Path, outage: Outage) -> None:
+        self._outage = outage
         self._client = client
         self._run_ids = run_ids
         self._waiting = _Waiting(overflow)
@@ -114,7 +136,7 @@ class WriteQueue:
         self._due = _NEVER
         self._busy_since: float | None = None
         self._progress = 0.0
-        self._ending = self._closed = self._warned = False
+        self._ending = self._closed = False
         self.error: Exception | None = None
         """The error of the last attempt; None if it succeeded."""
 
@@ -243,8 +265,9 @@ class WriteQueue:
 
     def _note(self, error: Exception | None) -> None:
         self.error = error
-        if error is not None and not isinstance(error, KeyError) and not self._warned:
-            self._warned = True
+        if error is None:
+            self._outage.ends(self)
+        elif not isinstance(error, KeyError) and self._outage.begins(self):
             log.warning(
                 "the tracking store fails (%.300s); writes wait for it, and the run goes on", store_reason(error)
             )

@@ -48,11 +48,13 @@ class Evaluation:
         run: the MLflow run with charts and reports.
         comparison: all measurements.
         promotion: the decision about the alias `champion`, as a sentence; None if the configuration has no `promote`.
+        promoted: whether the evaluated version is now champion.
     """
 
     run: RunReference
     comparison: Comparison
     promotion: str | None
+    promoted: bool
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
@@ -87,9 +89,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         comparison = compare_tracked(prepared, tracker, version)
         promotion = candidate.decide(comparison) if candidate else None
         if promotion:
-            tracker.tags({"metaopt.promotion": promotion})
-            tracker.describe(links=promotion)
-    return Evaluation(tracker.reference, comparison, promotion)
+            tracker.tags({"metaopt.promotion": promotion.sentence})
+            tracker.describe(links=promotion.sentence)
+            return Evaluation(tracker.reference, comparison, promotion.sentence, promotion.promoted)
+        return Evaluation(tracker.reference, comparison, None, promoted=False)
 
 
 def compare(

@@ -89,7 +89,7 @@ class MainConfig(ComputeConfig):
             pairs_per_epoch=self.pairs_per_epoch,
             seed=self.seed,
             model_name=self.model_name,
-            trust_config=self.trust_config or names_code(self.target_model),  # phase 1 has run that code already
+            trust_config=self.trust_config,
             overwrite=self.overwrite,
             device=self.device,
             threads=self.threads,
@@ -165,7 +165,7 @@ def main(config: MainConfig) -> MainResult:
         with tracker.child("phase 1: record trajectories") as phase:
             folders = recording.run(phase)
         with tracker.child("phase 2: train the optimizer") as phase:
-            with tracked_training(config.optimizer(), tracker.experiment_id) as training:
+            with tracked_training(config.optimizer(), tracker.experiment_id, [config.target_model]) as training:
                 trained = training.run(phase)
             candidate = register_version(trained, config.model_name, phase)
         version = (candidate.name, candidate.version)
@@ -174,7 +174,7 @@ def main(config: MainConfig) -> MainResult:
             case = config.evaluation(trained.checkpoint)
             with prepared_comparison(case, trained.optimizer, candidate.load_champion()) as prepared:
                 comparison = compare_tracked(prepared, phase, version)
-            promotion = candidate.decide(comparison)
+            promotion = candidate.decide(comparison).sentence
             phase.describe(links=promotion)
         tracker.dataset(config.task, config.task, recording.task.digest(), "recording, meta-training and evaluation")
         _conclude(tracker, comparison, phase, version)

@@ -1,7 +1,7 @@
 """Promotion: the alias `champion` moves to a new version only by a comparison, or where there is no champion yet."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from ..evaluation.promotion import PromotionDecision, compare_with_champion
 from ..evaluation.results import Comparison
@@ -10,6 +10,18 @@ from ..generative.files import load_optimizer
 from ..tracking import CHAMPION, champion_version, promote
 
 _FIRST = "there was no champion yet"
+
+
+class Promotion(NamedTuple):
+    """A decision about the alias `champion`.
+
+    Attributes:
+        promoted: whether the version is champion now, or has the alias that the user asked for.
+        sentence: which version is champion, and why.
+    """
+
+    promoted: bool
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -44,12 +56,12 @@ class Candidate:
         """Load the present champion if it is another version."""
         return None if self.champion in (None, self.version) else load_optimizer(f"models:/{self.name}/{self.champion}")
 
-    def decide(self, comparison: Comparison) -> str:
-        """Promote the version if it beats the champion in a comparison; return the decision as a sentence."""
+    def decide(self, comparison: Comparison) -> Promotion:
+        """Promote the version if it beats the champion in a comparison."""
         return self._apply(self._verdict(comparison))
 
-    def decide_without_comparison(self) -> str:
-        """Promote the version if there is no champion; return the decision as a sentence."""
+    def decide_without_comparison(self) -> Promotion:
+        """Promote the version if there is no champion."""
         if self.champion is None:
             return self._apply(PromotionDecision(True, _FIRST))
         reason = f"version {self.champion} stays {CHAMPION}, because the two were not compared"
@@ -62,9 +74,9 @@ class Candidate:
             return PromotionDecision(False, "it is the champion already")
         return compare_with_champion(comparison)
 
-    def _apply(self, decided: PromotionDecision) -> str:
+    def _apply(self, decided: PromotionDecision) -> Promotion:
         version = f"version {self.version} of {self.name}"
         if not decided.better:
-            return f"{version} is not promoted: {decided.reason}"
+            return Promotion(False, f"{version} is not promoted: {decided.reason}")
         promote(self.name, self.version)
-        return f"{version} is now {CHAMPION}: {decided.reason}"
+        return Promotion(True, f"{version} is now {CHAMPION}: {decided.reason}")

@@ -21,7 +21,7 @@ from ..tracking import (
     version_link,
 )
 from .model_names import AUTO, check_given_name, chosen_name
-from .promotion import Candidate
+from .promotion import Candidate, Promotion
 
 _MOST_NAMES = 8  # in a description [count]
 
@@ -48,12 +48,14 @@ class Registered:
         trained: the optimizer, and what is known about its training.
         candidate: the registered version.
         promotion: which version is champion, and why, as a sentence.
+        promoted: whether it is the registered version.
     """
 
     run: RunReference
     trained: TrainedOptimizer
     candidate: Candidate
     promotion: str
+    promoted: bool
 
 
 def register(config: RegisterConfig) -> Registered:
@@ -89,9 +91,10 @@ def register(config: RegisterConfig) -> Registered:
                 promotion = candidate.decide_without_comparison()
             else:
                 promote(candidate.name, candidate.version, config.alias)
-                promotion = f"version {candidate.version} of {candidate.name} is now {config.alias}: as requested"
-            tracker.describe(result=promotion)
-    return Registered(tracker.reference, trained, candidate, promotion)
+                requested = f"version {candidate.version} of {candidate.name} is now {config.alias}: as requested"
+                promotion = Promotion(True, requested)
+            tracker.describe(result=promotion.sentence)
+    return Registered(tracker.reference, trained, candidate, promotion.sentence, promotion.promoted)
 
 
 def register_version(trained: TrainedOptimizer, name: str, tracker: MlflowTracker) -> Candidate:

@@ -1,6 +1,6 @@
 """Phase 2: trains a generative optimizer in an MLflow run and registers it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -35,6 +35,7 @@ class TrainedVersion:
         trained: the optimizer, its last checkpoint and its last metrics.
         model_uri: URI of the registered version; None if `model_name` is None.
         promotion: which version is champion, and why, as a sentence; None if `model_name` is None.
+        promoted: whether it is the new version.
         evaluation: evaluation that decided about promotion; None without `promote_on`.
     """
 
@@ -42,6 +43,7 @@ class TrainedVersion:
     trained: TrainedOptimizer
     model_uri: str | None
     promotion: str | None
+    promoted: bool
     evaluation: Evaluation | None
 
 
@@ -70,14 +72,16 @@ def train(config: TrainOptimizerConfig) -> TrainedVersion:
     ):
         trained = training.run(tracker)
         if config.model_name is None:
-            return TrainedVersion(tracker.reference, trained, None, None, None)
+            return TrainedVersion(tracker.reference, trained, None, None, False, None)
         candidate = register_version(trained, config.model_name, tracker)
         if case is None:
             promotion = candidate.decide_without_comparison()
-            tracker.describe(links=promotion)
-            return TrainedVersion(tracker.reference, trained, candidate.uri, promotion, None)
+            tracker.describe(links=promotion.sentence)
+            sentence, promoted = promotion.sentence, promotion.promoted
+            return TrainedVersion(tracker.reference, trained, candidate.uri, sentence, promoted, None)
     evaluation = evaluate(replace(case, optimizer=candidate.uri))
-    return TrainedVersion(tracker.reference, trained, candidate.uri, evaluation.promotion, evaluation)
+    decided = (evaluation.promotion, evaluation.promoted)
+    return TrainedVersion(tracker.reference, trained, candidate.uri, *decided, evaluation)
 
 
 def _promotion_case(config: TrainOptimizerConfig) -> EvaluateConfig | None:
@@ -124,11 +128,14 @@ class TrackedTraining:
 
 
 @contextmanager
-def tracked_training(config: TrainOptimizerConfig, experiment: str | None = None) -> Iterator[TrackedTraining]:
+def tracked_training(
+    config: TrainOptimizerConfig, experiment: str | None = None, trusted_names: Collection[str] = ()
+) -> Iterator[TrackedTraining]:
     """Fetch missing trajectories and the checkpoint to resume from, and check the training, before its run starts.
 
     Args:
         experiment: ID of the experiment with the recordings; by default that of the next run.
+        trusted_names: dotted paths of networks that trajectories may name, because the user gave them in this call.
     Raises:
         MetaoptError: the training is refused, as in `train_optimizer`.
     """
@@ -139,5 +146,5 @@ def tracked_training(config: TrainOptimizerConfig, experiment: str | None = None
         point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / ".downloads")
         resume = point.path
         tags = {"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"}
-    with prepared_training(config, resume) as training:
+    with prepared_training(config, resume, trusted_names) as training:
         yield TrackedTraining(config, training, tags)

@@ -68,11 +68,13 @@ def test_a_locked_store_receives_everything_afterwards(store, client, config, pa
 
 
 def destroyed(database):
-    """Replace a store by a file that is no store; returns a function that brings it back."""
-    kept = database.with_suffix(".kept")
-    database.rename(kept)
-    database.write_bytes(b"not a database" * 1000)
-    return lambda: kept.replace(database)
+    """Overwrite a store with what is no store; returns a function that brings it back.
+
+    The file stays the same one: MLflow keeps connections open, which would still see another file that was moved away.
+    """
+    kept = database.read_bytes()
+    database.write_bytes(b"not a database" * (len(kept) // 14))
+    return lambda: database.write_bytes(kept)
 
 
 def test_what_a_lost_store_did_not_accept_is_kept_and_sent_later(store, client, config, patient, caplog, monkeypatch):
@@ -94,7 +96,7 @@ def test_what_a_lost_store_did_not_accept_is_kept_and_sent_later(store, client, 
     (folder,) = Path("unsent").iterdir()
     assert f"metaopt upload {folder}" in warnings[1]
 
-    with pytest.raises(TrackingError, match="the folder is kept"):
+    with pytest.raises(TrackingError, match="not a database"):
         upload_unsent(folder)
     bring_back()
     assert client.get_run(tracker.run_id).info.status == "RUNNING"
@@ -109,6 +111,31 @@ def test_what_a_lost_store_did_not_accept_is_kept_and_sent_later(store, client, 
     (found,) = client.search_runs([run.info.experiment_id], query)
     assert (found.info.run_name, found.info.status) == ("fails", "FAILED")
     assert child.run_id.startswith("new-")
+
+
+def test_each_outage_gives_one_warning(store, client, config, patient, caplog):
+    def waiting():
+        return sum("writes wait" in record.message for record in caplog.records)
+
+    root = store / "mlruns"
+    with start_run("twice", config) as tracker:
+        for outage in (1, 2):
+            bring_back, moved = destroyed(store / "mlflow.db"), root.rename(store / "moved")
+            root.write_text("a file in the place of the folder", encoding="utf-8")
+            tracker.metrics({"loss": 0.5}, outage)
+            tracker.text("# Note", f"note_{outage}.md")
+            deadline = time.monotonic() + 60
+            while not (tracker._outbox._records.error and tracker._outbox._files.error):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert waiting() == outage
+            root.unlink()
+            moved.rename(root)
+            bring_back()
+            while not tracker._outbox._records.flush() & tracker._outbox._files.flush():
+                assert time.monotonic() < deadline
+    assert waiting() == 2
+    assert steps_of(client, tracker.run_id) == [1, 2]
 
 
 def test_a_full_artifact_store_keeps_the_files_and_the_status_is_right(store, client, config, patient, monkeypatch):

@@ -1,7 +1,9 @@
 """A file must not run code: names of code count from the command line, from Python, or with --trust-config."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from metaopt.core.errors import InvalidConfig, UntrustedCode
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.metatraining.config import TrainOptimizerConfig
 from metaopt.metatraining.mixture import ComponentConfig, read_mixture
+from metaopt.metatraining.trainer import prepared_training
 from metaopt.recording.config import TrainTargetConfig
 from metaopt.targets import get_target_model
 from metaopt.workflows.main_job import MainConfig
@@ -105,9 +108,43 @@ def test_every_name_of_a_network_in_a_file_is_checked(kind):
     assert named == kind(target_model="foreign:build")
 
 
-def test_the_main_job_trusts_the_network_that_it_records():
-    assert MainConfig(target_model="foreign:build").optimizer().trust_config
-    assert not MainConfig().optimizer().trust_config
+@pytest.fixture
+def theirs(trap):
+    """A trajectory of somebody else, which names `foreign:build`."""
+    result = run("train-target", "--run-name", "theirs", "--target-model", "foreign:build", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    trap.unlink()
+    sys.modules.pop("foreign")
+    return Path("trajectories/theirs")
+
+
+def test_the_main_job_trusts_only_the_network_that_the_user_typed(tmp_path, theirs, trap):
+    (tmp_path / "mine.py").write_text((tmp_path / "foreign.py").read_text().replace("ran", "mine_ran"))
+    shutil.copytree(theirs / "seed_0", "trajectories/mine/theirs")
+    small = ["--runs", 2, "--target-epochs", 1, "--optimizer-epochs", 1, "--pairs-per-epoch", 8, "--averaging", 0]
+    result = run("main", "--run-name", "mine", "--target-model", "mine:build", *small)
+    assert result.exit_code == 1
+    assert "trajectories/mine/theirs sets target_model to 'foreign:build', and a file must not run" in result.output
+    assert Path("mine_ran").exists()
+    assert not trap.exists()
+
+
+def test_a_typed_name_is_trusted_in_trajectories_too(theirs, trap):
+    config = TrainOptimizerConfig(run_name="theirs", optimizer_model="Line", epochs=1)
+    for names in ([], ["mine:build"]):
+        with pytest.raises(UntrustedCode), prepared_training(config, trusted_names=names):
+            pass
+    assert not trap.exists()
+    with prepared_training(config, trusted_names=["foreign:build"]):
+        assert trap.exists()
+
+
+def test_a_suggested_command_imports_nothing(theirs, trap):
+    result = run("train-optimizer", "--run-name", "theirs", "--objective", "weights", "--optimizer-model", "Line",
+                 "--epochs", 1, "--model-name", "none")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "metaopt evaluate" in result.output
+    assert not trap.exists()
 
 
 def test_the_old_name_of_the_permission_works():

@@ -193,6 +193,15 @@ def test_a_sealed_entry_without_curves_is_trained_again(entry, curves, caplog):
     assert "cannot be used" in caplog.text
 
 
+def test_a_damaged_entry_is_shown_in_short(entry, caplog):
+    tensors, facts = read_tensors(entry, "run")
+    facts["curves"][0]["points"][0][1] = "x" * 10**5
+    write_tensors(entry, tensors, "run", facts)
+    assert read_again(entry)[1]
+    assert "is no number" in caplog.text
+    assert len(caplog.text) < 2000
+
+
 @pytest.mark.parametrize("loss", [math.nan, "1.5", None, True, [1.5], 1e999])
 def test_a_loss_that_is_no_number_is_refused(entry, loss):
     tensors, facts = read_tensors(entry, "run")

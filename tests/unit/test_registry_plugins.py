@@ -99,6 +99,21 @@ SignDescent = metaopt_thirdparty:SignDescent
 Halve = metaopt_thirdparty:Halve
 """
 
+WRONG_ENTRY_POINTS = """
+[metaopt.targets]
+wrong = metaopt_thirdparty:Sides
+bare = torch.nn:Linear
+
+[metaopt.tasks]
+wrong = metaopt_thirdparty:Halve
+bare = metaopt.tasks:Task
+words = metaopt_thirdparty:CODE
+
+[metaopt.generative]
+wrong = metaopt_thirdparty:Linear
+function = metaopt_thirdparty:option
+"""
+
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
@@ -112,6 +127,27 @@ def package(tmp_path, monkeypatch):
     importlib.invalidate_caches()
     yield
     sys.modules.pop("metaopt_thirdparty", None)
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("build", "name", "base"),
+    [
+        (get_target_model, "wrong", "Module"),
+        (get_target_model, "bare", "Module"),
+        (load_task, "wrong", "Task"),
+        (load_task, "bare", "Task"),
+        (load_task, "words", "Task"),
+        (get_optimizer_model, "wrong", "GenerativeOptimizer"),
+        (get_optimizer_model, "function", "GenerativeOptimizer"),
+    ],
+)
+def test_a_plugin_of_another_kind_is_an_error(tmp_path, build, name, base):
+    with (tmp_path / "metaopt_thirdparty.py").open("a") as code:
+        code.write("CODE = 'a text'\n")
+    (tmp_path / "metaopt_thirdparty-1.0.dist-info/entry_points.txt").write_text(WRONG_ENTRY_POINTS)
+    with pytest.raises(InvalidConfig, match=f"{name}.* of metaopt-thirdparty 1.0 is .*expected a subclass of {base} "):
+        build(name)
 
 
 @pytest.mark.usefixtures("package")
