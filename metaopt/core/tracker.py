@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FINAL_VAL_LOSS = "final_val_loss"
+"""Metric of every run that ends with networks of one kind: their validation loss at the end, the mean over them."""
+
+SPEEDUP = "speedup"
+"""Metric of every run that measures nowcasts: steps of the base optimizer alone to a loss / steps with nowcasts."""
+
+
 class Parent(Protocol):
     """A run that can have child runs."""
 

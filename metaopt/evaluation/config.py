@@ -64,8 +64,8 @@ class EvaluateConfig(PolicyConfig, ComputeConfig):
     )
     baselines: str = option(
         default="quick",
-        help="Baselines beside hold and its averages: none; quick, nowcasts without learned parameters; all, also "
-        "cosine and schedule-free.",
+        help="Baselines beside the base optimizer alone and averages of its weights: none; quick, nowcasts without "
+        "learned parameters; all, also cosine and schedule-free.",
         choices=("none", "quick", "all"),
     )
     controls: bool = option(default=True, help="Whether to run the controls that must fail.")

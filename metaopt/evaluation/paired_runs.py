@@ -30,7 +30,7 @@ from ..weights.layout import Layout
 from ..weights.selection import trainable
 from .code_digest import code_digest
 from .config import EvaluateConfig
-from .results import Curve, Point
+from .results import Curve, Point, label
 
 OptimizerFactory = Callable[["RunSetup", nn.Module], torch.optim.Optimizer]
 """Constructs the optimizer of a run from its setup and its network."""
@@ -193,9 +193,8 @@ def train_contender(
                 if measured:
                     points.append(Point(step, setup.validation_loss(weights), seconds))
         except Diverged as error:
-            log.warning(
-                "%s, random seed %d: %s; the remaining losses of its curve are NaN", contender, setup.seed, error
-            )
+            name = label(contender, setup.config.base_optimizer)
+            log.warning("%s, random seed %d: %s; the remaining losses of its curve are NaN", name, setup.seed, error)
     points += [Point(step, math.nan, math.nan) for step in setup.config.measured_steps[len(points) :]]
     events = tuple(optimizer.events) if isinstance(optimizer, Nowcast) else ()
     return Curve(contender, setup.seed, tuple(points), events, str(setup.rate))

@@ -27,6 +27,11 @@ SCHEMA = 3
 """Version of the keys in `evaluation.json`."""
 
 
+def label(contender: str, base_optimizer: str) -> str:
+    """The name of a contender for people: *hold* is the base optimizer alone ("Adam alone")."""
+    return f"{base_optimizer} alone" if contender == HOLD else contender
+
+
 class Point(NamedTuple):
     """One measurement of a run: finished steps, validation loss, training time so far [s]."""
 

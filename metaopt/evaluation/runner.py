@@ -23,7 +23,7 @@ from .novelty import SeenWeights
 from .observers import AverageObserver, HoldObserver
 from .paired_runs import OptimizerFactory, RunSetup, train_contender
 from .predictions import CONTROLS, SinglePredictions
-from .results import CHAMPION, HOLD, NOWCAST_EMA, Comparison, Curve, Novelty, Prediction
+from .results import CHAMPION, HOLD, NOWCAST_EMA, Comparison, Curve, Novelty, Prediction, label
 
 _SHARED = (
     "task",
@@ -169,7 +169,11 @@ class PairedEvaluation:
                 predictions += single.predict(name, optimizer)
             if others is not None:
                 predictions += single.predict_controls(self._predictors[self._candidate], others)
-            final = _final_losses(curves, seed, (HOLD, self._candidate))
+            final = ", ".join(
+                f"{label(curve.contender, self.config.base_optimizer)} {curve.losses[-1]:.4f}"
+                for curve in curves
+                if curve.seed == seed and curve.rate == str(rate) and curve.contender in (HOLD, self._candidate)
+            )
             log.info("random seed %d, lr %s: final validation loss %s", seed, rate, final)
         return curves, predictions
 
@@ -247,8 +251,3 @@ def contender_name(optimizer: GenerativeOptimizer) -> str:
 
 def _setup_facts(setup: RunSetup) -> dict[str, Any]:
     return {"random seed": setup.seed, "lr": setup.lr, "rate": str(setup.rate), "code": setup.code}
-
-
-def _final_losses(curves: list[Curve], seed: int, names: tuple[str, ...]) -> str:
-    shown = [curve for curve in curves if curve.seed == seed and curve.contender in names]
-    return ", ".join(f"{curve.contender} {curve.losses[-1]:.4f}" for curve in shown)

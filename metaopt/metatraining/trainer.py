@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from statistics import geometric_mean
+from typing import Any
 
 from ..core.devices import device_name, find_device, threads_for
 from ..core.progress import Progress, announced, progress
 from ..core.rng import seed_all
 from ..core.text import counted
-from ..core.tracker import Tracker
+from ..core.tracker import SPEEDUP, Tracker
 from ..figures import line_chart
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..generative.base import SnapshotConfig
@@ -21,10 +22,10 @@ from ..generative.files import load_optimizer
 from ..trajectories import claim_run_folder
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
-from ..weights.layout import Layout
 from .config import TrainOptimizerConfig
 from .offline import OfflineSource, recorded_averaging
 from .online import OnlineSource
+from .source import MetaTrainingSource
 from .state import MetaTrainingState
 from .trained import FACTS, TrainedOptimizer, describe_validation, stored_metrics, validation_speedups
 
@@ -35,41 +36,6 @@ _ONLINE_AVERAGING = 0.98
 
 _MEASURED_UPDATES = 5
 """Updates whose time is measured, to announce how long a meta-training takes."""
-
-
-class MetaTrainingSource(Protocol):
-    """Trains and validates a generative optimizer, one epoch at a time.
-
-    An epoch depends on its number and the configuration only. So a resumed meta-training equals an uninterrupted one.
-    """
-
-    training_names: list[str]
-    """Names of the trajectories, or of the components of a mixture, that train the optimizer."""
-    held_out_names: list[str]
-    """Names of the trajectories that only validate it."""
-    problem_names: list[str]
-    """Target and task of each inner problem, without duplicates ("MLP on digits")."""
-    layouts: list[Layout]
-    """Layouts of the target networks, without duplicates."""
-    stride: float
-    """Steps between the snapshots of a history [steps]."""
-    settings: dict[str, Any]
-    """Values that must be equal when a meta-training is resumed."""
-
-    def log_data(self, tracker: Tracker) -> None:
-        """Record with a tracker which data the source reads."""
-
-    def updates(self, epoch: int) -> int:
-        """Approximate number of updates in an epoch [count]."""
-
-    def prepare(self, state: MetaTrainingState) -> None:
-        """Do slow work before the first update, with a progress bar of its own."""
-
-    def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
-        """Train for the epoch `state.epoch`; returns training metrics."""
-
-    def validate(self, state: MetaTrainingState) -> dict[str, float]:
-        """Validation metrics of the averaged weights, on held-out data."""
 
 
 def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path | None = None) -> TrainedOptimizer:
@@ -298,6 +264,8 @@ class MetaTraining:
         return trained
 
     def _describe_result(self, trained: TrainedOptimizer) -> None:
+        if speedups := validation_speedups(trained.metrics):
+            self.tracker.metrics({SPEEDUP: geometric_mean(speedups.values())}, self.state.step)
         validation = describe_validation(trained.metrics) or "no data was held out for validation"
         validation += f"; {trained.setback}" if trained.setback else ""
         epochs = counted(self.state.epoch, "round" if self.config.rounds else "epoch")

@@ -11,7 +11,7 @@ from ..core.dependencies import import_extra
 from ..core.devices import CPU, find_device, threads_for
 from ..core.errors import RunsFailed
 from ..core.text import counted
-from ..core.tracker import Parent, SameRun, Tracker
+from ..core.tracker import FINAL_VAL_LOSS, Parent, SameRun, Tracker
 from ..tasks import Task
 from ..tasks.measure import check_network
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
@@ -122,7 +122,8 @@ def _describe_result(folders: Sequence[Path], tracker: Tracker) -> None:
     losses = [last["val_loss"] for each in trajectories if "val_loss" in (last := each.losses(-1))]
     if losses:
         tracker.describe(result=describe_recordings(losses))
-        tracker.metrics({"val_loss": fmean(losses)}, max(each.steps[-1] for each in trajectories))
+        mean, last_step = fmean(losses), max(each.steps[-1] for each in trajectories)
+        tracker.metrics({"val_loss": mean, FINAL_VAL_LOSS: mean}, last_step)
 
 
 def _log_recording(folder: Path, tracker: Tracker) -> None:

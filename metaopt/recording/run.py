@@ -17,7 +17,7 @@ from ..core.devices import device_name, find_device
 from ..core.errors import CheckpointError, Diverged, MetaoptError
 from ..core.progress import Progress, sub_progress
 from ..core.text import counted
-from ..core.tracker import Parent, SilentTracker, Tracker
+from ..core.tracker import FINAL_VAL_LOSS, Parent, SilentTracker, Tracker
 from ..figures import line_chart
 from ..optimizers import evaluation_mode
 from ..tasks import Task
@@ -96,6 +96,9 @@ class _TargetRun:
                 f"earlier snapshots are kept in {self.folder}. Try a lower lr or another base optimizer"
             ) from error
         self._upload()
+        last = Trajectory.open(self.folder).losses(-1)
+        if "val_loss" in last:
+            self.tracker.metrics({FINAL_VAL_LOSS: last["val_loss"]}, self.state.step)
         if self.tracker.run_id is not None:
             write_run_id(self.folder, self.tracker.run_id)
         return self.folder

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..evaluation import results
 from ..evaluation.results import HOLD
 from ..evaluation.statistics import Interval
 from ..evaluation.summary import ContenderSummary, ControlResult, StepsToTarget
@@ -12,8 +13,8 @@ NONE = "–"
 
 
 def label(contender: str, config: Mapping[str, Any]) -> str:
-    """The name of a contender in tables and figures: *hold* is the base optimizer alone ("Adam alone")."""
-    return f"{config['base_optimizer']} alone" if contender == HOLD else contender
+    """The name of a contender in the tables and figures of an evaluation with this configuration."""
+    return results.label(contender, config["base_optimizer"])
 
 
 def legend(config: Mapping[str, Any]) -> str:

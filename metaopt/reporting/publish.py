@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from ..core.tracker import Tracker
+from ..core.tracker import FINAL_VAL_LOSS, SPEEDUP, Tracker
 from ..diagnostics import Diagnostics
 from ..evaluation.config import EvaluateConfig
 from ..evaluation.results import CHAMPION, HOLD, Comparison, Curve
@@ -14,6 +14,7 @@ from ..tasks import Task
 from ..weights.atomic import write_text
 from .charts import charts
 from .findings import describe_case, describe_contender, describe_result, describe_task
+from .formatting import label
 from .html import report_html
 from .report import report_markdown
 from .tables import contenders_csv
@@ -39,7 +40,8 @@ def publish(
         write_text(config.output, result)
     tracker.dataset(config.task, config.task, task.digest(), "evaluation")
     for contender in summary.contenders:
-        with tracker.child(f"{contender.contender}: {describe_task(comparison.config)}") as run:
+        name = label(contender.contender, comparison.config)
+        with tracker.child(f"{name}: {describe_task(comparison.config)}") as run:
             _log_contender(best, contender, run)
     log_candidate(summary, tracker)
     found = charts(best, diagnostics)
@@ -77,11 +79,11 @@ def _best_baseline(summary: Summary) -> dict[str, float]:
 def contender_metrics(contender: ContenderSummary) -> dict[str, float]:
     """A contender's results by metric name, without those that have no finite value."""
     values = {
-        "speedup": contender.full.speed_up.mean,
+        SPEEDUP: contender.full.speed_up.mean,
         "speedup_early": contender.early.speed_up.mean,
         "speedup_seconds": contender.full.speed_up_in_time.mean,
         "steps_to_target": contender.full.counted_steps,
-        "final_val_loss": contender.final_loss,
+        FINAL_VAL_LOSS: contender.final_loss,
         "gain": contender.gain.mean if contender.gain else math.nan,
         "kept": contender.accepted / contender.nowcasts if contender.nowcasts else math.nan,
         "val_relative_error": math.nan if contender.error is None else contender.error,
@@ -90,16 +92,17 @@ def contender_metrics(contender: ContenderSummary) -> dict[str, float]:
 
 
 def _log_contender(comparison: Comparison, contender: ContenderSummary, run: Tracker) -> None:
-    curves, name, config = comparison.curves_of(contender.contender), contender.contender, comparison.config
+    curves, config = comparison.curves_of(contender.contender), comparison.config
+    name = label(contender.contender, config)
     run.tags({"metaopt.phase": "contender"})
     run.params({"contender": name, "lr": curves[0].rate})
     _log_curve(curves, run)
     run.metrics(contender_metrics(contender), config["steps"])
-    base = f" ({config['base_optimizer']} alone)" if name == HOLD else ""
-    evaluated = " (the evaluated optimizer)" if name == comparison.candidate else ""
+    in_files = f" (`{HOLD}` in files)" if contender.contender == HOLD else ""
+    evaluated = " (the evaluated optimizer)" if contender.contender == comparison.candidate else ""
     case = describe_case(config, [curves[0].rate])
     run.describe(
-        purpose=f"Contender *{name}*{base}{evaluated}: {case}; `val_loss` is the mean over random seeds.",
+        purpose=f"Contender *{name}*{in_files}{evaluated}: {case}; `val_loss` is the mean over random seeds.",
         result=describe_contender(contender, comparison),
     )
 

@@ -104,7 +104,7 @@ def describe_setup(comparison: Comparison) -> str:
 optimizer is `{config["optimizer"]}`. Contenders of one random seed are paired runs: same initial weights, same batches,
 same steps of measurement.
 
-- *{label(HOLD, config)}* has no nowcasts (`hold` in files and in MLflow).
+- *{label(HOLD, config)}* has no nowcasts (`hold` in files).
 - *EMA*, *LAWA* and *RNA* are computed from its weights: exponential moving averages (decay 0.98 and 0.99), the
   mean of the latest snapshots, and their regularised nonlinear acceleration.
 - {_weights_of_candidate(comparison)}
@@ -180,7 +180,9 @@ def _footnotes(summary: Summary) -> list[str]:
     late = [each for each in summary.contenders if each.early.never or each.full.never]
     if not late:
         return []
-    counts = "; ".join(f"{each.contender}: {each.early.never} early, {each.full.never} full" for each in late)
+    config = summary.comparison.config
+    named = [(label(each.contender, config), each) for each in late]
+    counts = "; ".join(f"{name}: {each.early.never} early, {each.full.never} full" for name, each in named)
     return [
         f"≥: some of the {len(late[0].full.steps)} random seeds did not reach the target ({counts}). They count as one "
         "measurement after the budget, so the true speed-up is at most the one shown."

@@ -87,7 +87,7 @@ def test_the_html_report_shows_all_charts_and_requests_nothing(browser, results,
 
 
 def test_two_contenders_compare_by_the_same_metrics(show, runs, screenshots):
-    names = ["hold: MLP on digits", "perceiver: MLP on digits"]
+    names = ["Adam alone: MLP on digits", "perceiver: MLP on digits"]
     chosen = quote(json.dumps([runs[name] for name in names]))
     page = show("comparison", f"/compare-runs?runs={chosen}&experiments={quote(json.dumps(['1']))}", names[0])
     page.locator(".js-plotly-plot").first.wait_for()

@@ -44,6 +44,7 @@ def make_damaged_things() -> None:
     *_, second, last = sorted(Path("trajectories/single/seed_0").glob("step_*"))
     second.unlink()
     last.unlink()
+    Path("trajectories/single/seed_0/task.json").unlink()  # which states how many there were
     flipped = Path("trajectories/flipped/seed_0", last.name)
     flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
     truncated = Path("trajectories/truncated/seed_0", last.name)

@@ -49,7 +49,7 @@ def test_all_phases_are_children_of_one_run(printed):
     runs = client.search_runs(["1"])
     (main,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "main"]
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == main.info.run_id]
-    free = ("hold", "EMA 0.98", "EMA 0.99", "LAWA", "RNA", "line", "average", "slopes")
+    free = ("Adam alone", "EMA 0.98", "EMA 0.99", "LAWA", "RNA", "line", "average", "slopes")
     quick = (*free, "perceiver", "perceiver without EMA")
     phases = (
         "phase 1: record trajectories",
@@ -79,7 +79,9 @@ def test_every_run_has_a_purpose_and_a_result(printed):
 def test_runs_of_one_kind_have_the_same_metrics(printed):
     runs = mlflow.MlflowClient().search_runs(["1"])
     seeds = [set(run.data.metrics) for run in runs if run.data.tags.get("metaopt.phase") == "target"]
-    assert seeds == [{"train_loss", "val_loss", "val_accuracy", "seconds", "epoch"}] * 4
+    assert seeds == [{"train_loss", "val_loss", "val_accuracy", "seconds", "epoch", "final_val_loss"}] * 4
+    (parent,) = [run.data.metrics for run in runs if run.data.tags.get("metaopt.phase") == "targets"]
+    assert parent["final_val_loss"] == parent["val_loss"]
     contenders = [set(run.data.metrics) for run in runs if run.data.tags.get("metaopt.phase") == "contender"]
     shared = {"val_loss", "speedup", "speedup_early", "speedup_seconds", "steps_to_target", "final_val_loss"}
     assert all(shared <= metrics for metrics in contenders)

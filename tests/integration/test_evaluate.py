@@ -106,7 +106,7 @@ def test_everything_is_in_the_store(command_line, case):
     below = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     contenders = MlflowClient().search_runs([run.info.experiment_id], below)
     names = {each.info.run_name.partition(":")[0] for each in contenders}
-    assert {"hold", "RNA", "cosine", "schedule-free", "judged line + EMA"} <= names
+    assert {"Adam alone", "RNA", "cosine", "schedule-free", "judged line + EMA"} <= names
     assert all("speedup" in each.data.metrics for each in contenders)
 
 

@@ -14,6 +14,7 @@ from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.observers import HoldObserver
 from metaopt.evaluation.paired_runs import RunSetup, train_contender
 from metaopt.evaluation.predictions import CONTROLS, SinglePredictions, State, state_at
+from metaopt.evaluation.results import label
 from metaopt.evaluation.runner import contender_name
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
@@ -131,8 +132,8 @@ def test_the_result_is_written_to_the_file_and_to_the_tracker(evaluated_line):
     assert len(result["summary"]["standings"]) == 10
     assert set(tracker.texts) == {"evaluation.json", "contenders.csv", "report.md", "report.html"}
     assert tracker.figures == ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "horizons"]
-    assert set(tracker.children) == {f"{name}: MLP on digits" for name in comparison.contenders}
-    assert list(tracker.children["hold: MLP on digits"].metrics_at) == [4, 8, 12, 16, 20, 24]
+    assert set(tracker.children) == {f"{label(name, 'Adam')}: MLP on digits" for name in comparison.contenders}
+    assert list(tracker.children["Adam alone: MLP on digits"].metrics_at) == [4, 8, 12, 16, 20, 24]
     shared = {"val_loss", "speedup", "final_val_loss", "steps_to_target"}
     assert all(shared <= set(child.metrics_at[24]) for child in tracker.children.values())
     assert shared | {"gain", "gain_zero_history", "gain_another_runs_history"} <= set(tracker.metrics_at[24])
@@ -140,8 +141,11 @@ def test_the_result_is_written_to_the_file_and_to_the_tracker(evaluated_line):
     assert candidate.metrics_at[24]["val_loss"] == tracker.metrics_at[24]["val_loss"]
 
 
-def test_same_random_seed_gives_the_same_figures(evaluated_line):
+def test_same_random_seed_gives_the_same_figures(evaluated_line, caplog):
+    caplog.set_level("INFO")
     again = compare(small(seeds=1, controls=False), get_optimizer_model("Line"), SilentTracker())
+    assert "final validation loss Adam alone 0." in caplog.text or "final validation loss Adam alone 1." in caplog.text
+    assert "hold" not in caplog.text.split()
     assert [c.losses for c in again.curves] == [c.losses for c in evaluated_line[0].curves if c.seed == 1000]
     assert again.controls == []
 

@@ -1,0 +1,43 @@
+"""The interface of the data sources of meta-training: recorded pairs (offline) and inner trainings (online)."""
+
+from typing import Any, Protocol
+
+from ..core.progress import Progress
+from ..core.tracker import Tracker
+from ..weights.layout import Layout
+from .state import MetaTrainingState
+
+
+class MetaTrainingSource(Protocol):
+    """Trains and validates a generative optimizer, one epoch at a time.
+
+    An epoch depends on its number and the configuration only. So a resumed meta-training equals an uninterrupted one.
+    """
+
+    training_names: list[str]
+    """Names of the trajectories, or of the components of a mixture, that train the optimizer."""
+    held_out_names: list[str]
+    """Names of the trajectories that only validate it."""
+    problem_names: list[str]
+    """Target and task of each inner problem, without duplicates ("MLP on digits")."""
+    layouts: list[Layout]
+    """Layouts of the target networks, without duplicates."""
+    stride: float
+    """Steps between the snapshots of a history [steps]."""
+    settings: dict[str, Any]
+    """Values that must be equal when a meta-training is resumed."""
+
+    def log_data(self, tracker: Tracker) -> None:
+        """Record with a tracker which data the source reads."""
+
+    def updates(self, epoch: int) -> int:
+        """Approximate number of updates in an epoch [count]."""
+
+    def prepare(self, state: MetaTrainingState) -> None:
+        """Do slow work before the first update, with a progress bar of its own."""
+
+    def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
+        """Train for the epoch `state.epoch`; returns training metrics."""
+
+    def validate(self, state: MetaTrainingState) -> dict[str, float]:
+        """Validation metrics of the averaged weights, on held-out data."""
