@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ..core.clock import fires
 from ..core.config import Options, Range, option, trust_option
 from ..core.devices import ComputeConfig
 from ..core.errors import InvalidConfig
@@ -125,6 +126,6 @@ class EvaluateConfig(PolicyConfig, ComputeConfig):
 
         It is measured every `evaluate_every` steps, at the end, and after nowcasts if these are at least as far apart.
         """
-        regular = step % self.evaluate_every == 0
+        regular = fires(step, self.evaluate_every)
         after_nowcast = self.every >= self.evaluate_every and step >= self.every and step % self.every in DELAYS
-        return step == self.steps or (step > 0 and (regular or after_nowcast))
+        return step == self.steps or regular or after_nowcast

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from ..core.clock import fires
 from ..core.devices import device_name, find_device, threads_for
 from ..core.progress import Progress, announced, progress
 from ..core.rng import seed_all
@@ -195,7 +196,7 @@ class MetaTraining:
             bar = announced(shown, updates, _MEASURED_UPDATES, self._advice())
             for _ in epochs:
                 metrics |= self._run_epoch(bar)  # online, an epoch validates one component of the mixture
-                if self.state.epoch % self.config.checkpoint_every == 0 or self.state.epoch == epochs.stop:
+                if fires(self.state.epoch, self.config.checkpoint_every) or self.state.epoch == epochs.stop:
                     trained = self._save(metrics)
         if not epochs:
             trained = self._save({**metrics, **self.source.validate(self.state)})

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..core.clock import fires
 from ..core.config import Config, option
 from ..core.errors import InvalidConfig
 from ..core.text import shown
@@ -98,12 +99,12 @@ class NowcastPolicy:
         return max(round(steps / self.stride), 1) * self.stride
 
     def snapshot_due(self, step: int) -> bool:
-        """Whether to take a snapshot after a step."""
-        return step % self.stride == 0
+        """Whether to take a snapshot after a step; also before the first one."""
+        return step == 0 or fires(step, self.stride)
 
     def nowcast_due(self, step: int) -> bool:
         """Whether to nowcast after a step."""
-        return step % self.every == 0
+        return fires(step, self.every)
 
     def proposed(self, step: int, *, guarded: bool = True) -> tuple[int, ...]:
         """The horizons to propose after a step [steps].

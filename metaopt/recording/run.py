@@ -13,6 +13,7 @@ from statistics import fmean
 from time import monotonic
 from typing import Any
 
+from ..core.clock import fires
 from ..core.devices import device_name, find_device
 from ..core.errors import CheckpointError, Diverged, MetaoptError
 from ..core.progress import Progress, sub_progress
@@ -179,7 +180,7 @@ class _TargetRun:
                 train_loss = yield from self._train_epoch(recorder, bar)
                 validation = self._validate()
                 self._record_epoch(recorder, {"train_loss": train_loss}, validation, seconds=monotonic() - start)
-                if state.epoch % config.checkpoint_every == 0 or state.epoch == config.epochs:
+                if fires(state.epoch, config.checkpoint_every) or state.epoch == config.epochs:
                     recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
                     state.save(self.checkpoint, self.settings)
         write_task(self.folder, self._task_facts(), last_step=state.step)
@@ -192,7 +193,7 @@ class _TargetRun:
             self.state.after_step(loss)
             losses.append(loss)
             bar.update(loss=loss)
-            if self.config.snapshot_every and self.state.step % self.config.snapshot_every == 0:
+            if self.config.snapshot_every and fires(self.state.step, self.config.snapshot_every):
                 self._record_snapshot(recorder, {"train_loss": fmean(losses)})
         return fmean(losses)
 
