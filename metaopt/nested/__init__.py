@@ -1,0 +1,8 @@
+"""Nested learning: memories that learn while a network is used, and levels that learn at their own pace.
+
+Behrouz et al. 2025, Nested Learning, arXiv:2512.24695; Behrouz et al. 2024, Titans, arXiv:2501.00663.
+"""
+
+from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
+
+__all__ = ["AssociativeMemory", "LinearMemory", "MemoryState", "Rates"]

@@ -1,0 +1,121 @@
+"""Associative memories against their equations: rules, momentum, forgetting, pieces, and writes that are not finite."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaopt.core.errors import InvalidConfig, LayoutMismatch
+from metaopt.nested import LinearMemory, MemoryState, Rates
+
+
+def pairs(batch=2, tokens=7, keys=4, values=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(batch, tokens, width, generator=generator, dtype=torch.float64) for width in (keys, values)]
+    return torch.nn.functional.normalize(drawn[0], dim=-1), drawn[1]
+
+
+def rates(batch=2, tokens=7, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return Rates(*torch.rand(3, batch, tokens, generator=generator, dtype=torch.float64).mul(0.5).unbind())
+
+
+@pytest.mark.parametrize("rule", ["delta", "hebbian"])
+def test_a_write_is_a_step_of_gradient_descent_with_momentum_and_forgetting(rule):
+    memory, (keys, values), given_rates = LinearMemory(4, 3, rule), pairs(), rates()
+    state = memory.write(memory.reset(2), keys, values, given_rates)
+    for sequence in range(2):
+        matrix, momentum = torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 4, dtype=torch.float64)
+        for token in range(7):
+            key, value = keys[sequence, token], values[sequence, token]
+            weights = matrix.clone().requires_grad_()
+            loss = (weights @ key - value).square().sum() if rule == "delta" else -2 * (weights @ key) @ value
+            (gradient,) = torch.autograd.grad(loss, weights)
+            lr, kept, forgotten = (rate[sequence, token] for rate in given_rates)
+            momentum = kept * momentum - lr * gradient
+            matrix = (1 - forgotten) * matrix + momentum
+        torch.testing.assert_close(state.matrix[sequence], matrix)
+        torch.testing.assert_close(state.momentum[sequence], momentum)
+
+
+@given(st.integers(0, 7), st.sampled_from(["delta", "hebbian"]))
+def test_a_whole_sequence_equals_its_pieces(cut, rule):
+    memory, (keys, values), given_rates = LinearMemory(4, 3, rule), pairs(), rates()
+    whole = memory.write(memory.reset(2), keys, values, given_rates)
+    state = memory.reset(2)
+    for part in (slice(0, cut), slice(cut, 7)):
+        state = memory.write(state, keys[:, part], values[:, part], Rates(*(rate[:, part] for rate in given_rates)))
+    torch.testing.assert_close(state, whole, rtol=0, atol=0)
+
+
+def test_sequences_of_a_batch_do_not_share_what_they_store():
+    memory, (keys, values) = LinearMemory(4, 3), pairs()
+    both = memory.write(memory.reset(2), keys, values)
+    alone = memory.write(memory.reset(1), keys[1:], values[1:])
+    torch.testing.assert_close(both.matrix[1:], alone.matrix)
+
+
+def test_the_delta_rule_replaces_a_value_where_the_hebbian_rule_adds_it():
+    key, old, new = torch.eye(4)[None, :1], torch.ones(1, 1, 3), torch.full((1, 1, 3), 5.0)
+    for rule, expected in (("delta", new), ("hebbian", old + new)):
+        memory = LinearMemory(4, 3, rule)
+        state = memory.write(memory.write(memory.reset(1), key, old), key, new)
+        torch.testing.assert_close(memory.read(state, key), expected)
+
+
+def test_surprise_is_the_norm_of_the_gradient_and_falls_when_a_pair_is_stored():
+    memory, (keys, values) = LinearMemory(4, 3), pairs(batch=1, tokens=1)
+    state = memory.reset(1)
+    weights = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad((weights @ keys[0, 0] - values[0, 0]).square().sum(), weights)
+    torch.testing.assert_close(memory.surprise(state, keys, values)[0, 0], gradient.norm())
+    assert memory.surprise(memory.write(state, keys, values), keys, values).item() < 1e-6
+
+
+def test_a_write_that_is_not_finite_is_left_out_in_its_sequence_alone():
+    memory, (keys, values) = LinearMemory(4, 3), pairs()
+    spoilt = values.clone()
+    spoilt[0, 3, 1] = float("nan")
+    kept = [0, 1, 2, 4, 5, 6]
+    state = memory.write(memory.reset(2), keys, spoilt, Rates(0.3, 0.2, 0.1))
+    without = memory.write(memory.reset(2), keys[:, kept], values[:, kept], Rates(0.3, 0.2, 0.1))
+    whole = memory.write(memory.reset(2), keys, values, Rates(0.3, 0.2, 0.1))
+    torch.testing.assert_close(state.matrix[0], without.matrix[0])
+    torch.testing.assert_close(state.matrix[1], whole.matrix[1])
+
+
+def test_gradients_flow_through_a_write_to_keys_values_and_rates():
+    memory, (keys, values), given_rates = LinearMemory(4, 3), pairs(tokens=3), rates(tokens=3)
+    inputs = [keys.requires_grad_(), values.requires_grad_(), *(rate.requires_grad_() for rate in given_rates)]
+
+    def read_after_write(keys, values, *given):
+        return memory.read(memory.write(memory.reset(2), keys, values, Rates(*given)), keys)
+
+    assert torch.autograd.gradcheck(read_after_write, inputs)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: LinearMemory(0, 3), "keys of width 0"),
+        (lambda: LinearMemory(4, 3, "oja"), "rule is 'oja'; expected delta or hebbian"),
+    ],
+)
+def test_invalid_memories_are_refused(call, message):
+    with pytest.raises(InvalidConfig, match=message):
+        call()
+
+
+@pytest.mark.parametrize("shapes", [((2, 7, 5), (2, 7, 3)), ((2, 7, 4), (2, 6, 3)), ((2, 7, 4), (2, 7, 4))])
+def test_widths_and_tokens_that_do_not_fit_are_refused(shapes):
+    memory = LinearMemory(4, 3)
+    with pytest.raises(LayoutMismatch, match=r"expected \[batch, tokens, 4\] and \[batch, tokens, 3\]"):
+        memory.write(memory.reset(2), *map(torch.zeros, shapes))
+
+
+def test_the_given_state_does_not_change():
+    memory, (keys, values) = LinearMemory(4, 3), pairs()
+    state = memory.write(memory.reset(2), keys, values)
+    copied = MemoryState(*(part.clone() for part in state))
+    memory.write(state, keys, values)
+    torch.testing.assert_close(state, copied, rtol=0, atol=0)
