@@ -3,6 +3,8 @@
 Behrouz et al. 2025, Nested Learning, arXiv:2512.24695; Behrouz et al. 2024, Titans, arXiv:2501.00663.
 """
 
+from .continuum import ContinuumMemory
+from .levels import Levels
 from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
 
-__all__ = ["AssociativeMemory", "LinearMemory", "MemoryState", "Rates"]
+__all__ = ["AssociativeMemory", "ContinuumMemory", "Levels", "LinearMemory", "MemoryState", "Rates"]

@@ -1,0 +1,157 @@
+"""Levels of a network: parameters that an optimizer updates at their own pace."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.clock import LevelClock, LevelSpec
+from ..core.errors import CheckpointError, InvalidConfig
+from ..core.text import shown
+
+_KEY = "levels"
+
+
+class Levels:
+    """Groups of parameters, each of which is updated when its level is due, by the gradients accumulated since.
+
+        import torch
+        from metaopt.core.clock import LevelSpec
+        from metaopt.nested import Levels
+
+        fast, slow = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        optimizer = torch.optim.Adam([*fast.parameters(), *slow.parameters()])
+        levels = Levels({LevelSpec("slow", period=16): list(slow.parameters())})
+        levels.attach(optimizer)  # from now on, optimizer.step() updates `slow` at every 16th step
+
+    With the period C of a level, and gradients g of its parameters θ (Behrouz et al. 2025, arXiv:2512.24695, Eq. 71; 31
+    of the conference version):
+
+        θ ← optimizer(θ, Σ of g over the steps since the last update)   if the level is due
+        θ, bit for bit as before                                        otherwise
+
+    `attach` adds hooks to an optimizer, so that schedulers, `Nowcast` and trainers need to know nothing of levels. The
+    state of a level that is not due does not change either, and gradients are after a step as they were before it. The
+    accumulated gradients and the clock are in the optimizer's `state_dict`. Parameters in no level are updated at each
+    step, as are those with a period of 1: the optimizer is then bit for bit the one without levels.
+
+    Args:
+        parameters: the parameters of each level.
+        resets: by the name of a level, parameters that become zero, and whose state is dropped, when it is due.
+    Raises:
+        InvalidConfig: there is no level, two have the same name, a parameter is in two levels, or `resets` names an
+            unknown level.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[LevelSpec, Sequence[nn.Parameter]],
+        resets: Mapping[str, Sequence[nn.Parameter]] | None = None,
+    ) -> None:
+        self.clock = LevelClock(parameters)
+        self.parameters = {level.name: list(group) for level, group in parameters.items()}
+        self.resets = {name: list(group) for name, group in (resets or {}).items()}
+        if unknown := [name for name in self.resets if name not in self.parameters]:
+            raise InvalidConfig(f"no level {shown(unknown[0])} among {', '.join(self.parameters)}")
+        everything = [id(parameter) for group in self.parameters.values() for parameter in group]
+        if len(everything) != len(set(everything)):
+            raise InvalidConfig("a parameter is in two levels; expected each in one, or in none")
+        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._gradients: dict[nn.Parameter, Tensor | None] = {}
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the steps of an optimizer update the levels that are due only.
+
+        Raises:
+            InvalidConfig: the optimizer does not move a parameter of a level.
+        """
+        moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        for name, group in self.parameters.items():
+            if missing := sum(id(parameter) not in moved for parameter in group):
+                raise InvalidConfig(
+                    f"{type(optimizer).__name__} does not move {missing} of the {len(group)} parameters of the level "
+                    f"{shown(name)}. Build it over all parameters of the network"
+                )
+        optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._after_step)
+        optimizer.register_state_dict_post_hook(self._add_state)
+        optimizer.register_load_state_dict_pre_hook(self._take_state)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        """Select the gradients of the step; returns the arguments of the step if a closure computes the gradients."""
+        self.clock.tick()
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._select()
+            return None
+
+        def selected() -> Any:
+            loss = closure()
+            self._select()
+            return loss
+
+        return (args[0], selected), {}
+
+    @torch.no_grad()
+    def _select(self) -> None:
+        """Accumulate the gradients, and leave those of the levels that are due.
+
+        Raises:
+            InvalidConfig: the gradients of this step were selected before.
+        """
+        if self._gradients:
+            raise InvalidConfig("the optimizer calls its closure more than once per step, as LBFGS does; expected one")
+        due = self.clock.due()
+        for name, group in self.parameters.items():
+            is_each_step = self.clock.levels[name] == LevelSpec(name)
+            for parameter in () if is_each_step else group:
+                self._gradients[parameter] = parameter.grad
+                total = self._accumulated(parameter)
+                parameter.grad = total if name in due else None
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        due = self.clock.due()
+        for name in due:
+            for parameter in self.parameters[name]:
+                self._sums.pop(parameter, None)
+        for parameter, gradient in self._gradients.items():
+            parameter.grad = gradient
+        self._gradients.clear()
+        for name in due:
+            for parameter in self.resets.get(name, ()):
+                parameter.zero_()
+                self._sums.pop(parameter, None)
+                optimizer.state.pop(parameter, None)
+
+    def _accumulated(self, parameter: nn.Parameter) -> Tensor | None:
+        """The sum of the gradients since the last update, this step's included; None if there were none."""
+        if parameter.grad is None:
+            return self._sums.get(parameter)
+        if parameter in self._sums:
+            self._sums[parameter] += parameter.grad
+        else:
+            self._sums[parameter] = parameter.grad.detach().clone()
+        return self._sums[parameter]
+
+    def _add_state(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        sums = {name: [self._sums.get(each) for each in group] for name, group in self.parameters.items()}
+        state[_KEY] = {"clock": self.clock.state_dict(), "sums": sums}
+
+    @torch.no_grad()
+    def _take_state(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Restore the state of the levels.
+
+        Raises:
+            CheckpointError: the state is of an optimizer without levels, or with others.
+        """
+        if _KEY not in state:
+            raise CheckpointError("an optimizer state without levels; expected that of an optimizer with levels")
+        levels = state[_KEY]
+        self.clock.load_state_dict(levels["clock"])
+        self._sums = {}
+        for name, group in self.parameters.items():
+            for parameter, total in zip(group, levels["sums"][name], strict=True):
+                if total is not None:
+                    self._sums[parameter] = total.detach().to(parameter.device, copy=True)
