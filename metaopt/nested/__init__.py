@@ -6,5 +6,15 @@ Behrouz et al. 2025, Nested Learning, arXiv:2512.24695; Behrouz et al. 2024, Tit
 from .continuum import ContinuumMemory
 from .levels import Levels
 from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
+from .titan import TitanMemory, TitanState
 
-__all__ = ["AssociativeMemory", "ContinuumMemory", "Levels", "LinearMemory", "MemoryState", "Rates"]
+__all__ = [
+    "AssociativeMemory",
+    "ContinuumMemory",
+    "Levels",
+    "LinearMemory",
+    "MemoryState",
+    "Rates",
+    "TitanMemory",
+    "TitanState",
+]

@@ -16,6 +16,26 @@ Rate = float | Float[Tensor, "batch tokens"]
 """A number for all tokens, or one per token."""
 
 
+class Rates(NamedTuple):
+    """The rates of a write.
+
+    Attributes:
+        lr: θ, how much of the surprise of a token is stored.
+        momentum: η, how much of the past surprise is kept.
+        forget: α, how much of the memory is forgotten at each token.
+    """
+
+    lr: Rate = 0.5
+    momentum: Rate = 0.0
+    forget: Rate = 0.0
+
+    def per_token(self, keys: Float[Tensor, "batch tokens keys"]) -> Float[Tensor, "batch tokens 3"]:
+        """The three rates of each token, with the dtype and on the device of its key."""
+        shape = keys.shape[:2]
+        given = (rate.to(keys) if isinstance(rate, Tensor) else keys.new_full(shape, rate) for rate in self)
+        return torch.stack([rate.expand(shape) for rate in given], dim=-1)
+
+
 class AssociativeMemory(ABC, Generic[S]):
     """Base class of memories M that map keys to values.
 
@@ -34,9 +54,24 @@ class AssociativeMemory(ABC, Generic[S]):
 
     @abstractmethod
     def write(
-        self, state: S, keys: Float[Tensor, "batch tokens keys"], values: Float[Tensor, "batch tokens values"]
+        self,
+        state: S,
+        keys: Float[Tensor, "batch tokens keys"],
+        values: Float[Tensor, "batch tokens values"],
+        rates: Rates | None = None,
     ) -> S:
-        """Store pairs, one token after the other. Returns the new state; the given one does not change."""
+        """Store pairs, one token after the other. Returns the new state; the given one does not change.
+
+        Args:
+            rates: numbers, or one per token; by default those of the memory.
+        Raises:
+            LayoutMismatch: keys or values have another width or other numbers of tokens, or the state belongs to
+                another memory or to another number of sequences.
+        """
+
+    def flush(self, state: S) -> S:
+        """Store pairs that wait until a chunk is full. A memory that writes each pair at once has none."""
+        return state
 
     @abstractmethod
     def read(self, state: S, queries: Float[Tensor, "batch tokens keys"]) -> Float[Tensor, "batch tokens values"]:
@@ -61,30 +96,16 @@ class MemoryState(NamedTuple):
     momentum: Float[Tensor, "batch values keys"]
 
 
-class Rates(NamedTuple):
-    """The rates of a write.
-
-    Attributes:
-        lr: θ, how much of the surprise of a token is stored.
-        momentum: η, how much of the past surprise is kept.
-        forget: α, how much of the memory is forgotten at each token.
-    """
-
-    lr: Rate = 0.5
-    momentum: Rate = 0.0
-    forget: Rate = 0.0
-
-
 class LinearMemory(AssociativeMemory[MemoryState]):
     """A matrix that is written by gradient descent with momentum and forgetting, one token after the other.
 
         import torch
         from metaopt.nested import LinearMemory, Rates
 
-        memory = LinearMemory(keys=4, values=3)
+        memory = LinearMemory(keys=4, values=3, rates=Rates(lr=0.5))
         keys = torch.eye(4)[None]  # [batch, tokens, width]
         values = torch.randn(1, 4, 3)
-        state = memory.write(memory.reset(1), keys, values, Rates(lr=0.5))
+        state = memory.write(memory.reset(1), keys, values)
         assert memory.read(state, keys).allclose(values, atol=1e-6)
 
     With the surprise ∇ℓ of a pair (k, v) (Behrouz et al. 2024, arXiv:2501.00663, Eqs 9 to 14):
@@ -94,22 +115,29 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         rule = hebbian:  ℓ = −2 ⟨M k, v⟩,    ∇ℓ = −2 v kᵀ
 
     With θ = ½, unit keys and the delta rule, a pair is stored exactly. This class is the readable reference of memories
-    with more layers.
+    with more layers, such as `TitanMemory`.
 
     Args:
         keys: width of a key.
         values: width of a value.
         rule: the loss of a pair.
+        rates: of writes that are given none.
     Raises:
         InvalidConfig: a width is below 1, or there is no such rule.
     """
 
-    def __init__(self, keys: int, values: int, rule: Literal["delta", "hebbian"] = "delta") -> None:
+    def __init__(
+        self,
+        keys: int,
+        values: int,
+        rule: Literal["delta", "hebbian"] = "delta",
+        rates: Rates = Rates(),  # noqa: B008  # immutable
+    ) -> None:
         if min(keys, values) < 1:
             raise InvalidConfig(f"a memory of keys of width {keys} and values of width {values}; expected 1 or more")
         if rule not in ("delta", "hebbian"):
             raise InvalidConfig(f"rule is {shown(rule)}; expected delta or hebbian")
-        self.keys, self.values, self.rule = keys, values, rule
+        self.keys, self.values, self.rule, self.rates = keys, values, rule, rates
 
     def reset(self, batch: int) -> MemoryState:
         """A matrix and a momentum of zeros."""
@@ -121,25 +149,24 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         state: MemoryState,
         keys: Float[Tensor, "batch tokens keys"],
         values: Float[Tensor, "batch tokens values"],
-        rates: Rates = Rates(),  # noqa: B008  # immutable
+        rates: Rates | None = None,
     ) -> MemoryState:
         """Store pairs, one token after the other.
 
         A token whose write would not be finite is left out, in its sequence alone.
-
-        Args:
-            rates: numbers, or one per token.
-        Raises:
-            LayoutMismatch: keys or values have another width, or other numbers of tokens.
         """
-        self._check(keys, values)
+        self._check(state, keys, values)
         matrix, momentum = (part.to(keys) for part in state)
-        lr, kept, forgotten = (torch.as_tensor(rate).to(keys).expand(keys.shape[:2]) for rate in rates)
+        per_token = (rates or self.rates).per_token(keys)
         for token in range(keys.shape[1]):
-            gradient = self._gradient(matrix, keys[:, token], values[:, token])
-            surprise = _each(kept[:, token]) * momentum - _each(lr[:, token]) * gradient
-            written = (1 - _each(forgotten[:, token])) * matrix + surprise
-            finite = _is_finite(written) & _is_finite(surprise)
+            pair = torch.cat([keys[:, token], values[:, token], per_token[:, token]], dim=-1)
+            valid = pair.isfinite().all(-1, keepdim=True)
+            # Not a number times a gradient of zero is not a number, so it is replaced before it is used.
+            key, value, now = torch.where(valid, pair, 0.0).split([self.keys, self.values, len(Rates._fields)], dim=-1)
+            lr, kept, forgotten = now[..., None, None].unbind(1)
+            surprise = kept * momentum - lr * self._gradient(matrix, key, value)
+            written = (1 - forgotten) * matrix + surprise
+            finite = valid[..., None] & _is_finite(written) & _is_finite(surprise)
             matrix, momentum = torch.where(finite, written, matrix), torch.where(finite, surprise, momentum)
         return MemoryState(matrix, momentum)
 
@@ -156,7 +183,7 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         values: Float[Tensor, "batch tokens values"],
     ) -> Float[Tensor, "batch tokens"]:
         """‖∇ℓ‖ of each pair at the given state: twice the norm of its error (delta) or value, times that of its key."""
-        self._check(keys, values)
+        self._check(state, keys, values)
         errors = values if self.rule == "hebbian" else self.read(state, keys) - values
         return 2 * errors.norm(dim=-1) * keys.norm(dim=-1)
 
@@ -165,16 +192,27 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         error = -target if self.rule == "hebbian" else matrix @ column - target
         return 2 * error @ column.mT
 
-    def _check(self, keys: Tensor, values: Tensor) -> None:
-        if keys.shape != (*values.shape[:2], self.keys) or values.shape[2:] != (self.values,):
+    def _check(self, state: MemoryState, keys: Tensor, values: Tensor) -> None:
+        check_pairs(keys, values, (self.keys, self.values))
+        expected = (keys.shape[0], self.values, self.keys)
+        if state.matrix.shape != expected or state.momentum.shape != expected:
             raise LayoutMismatch(
-                f"keys of shape {tuple(keys.shape)} and values of shape {tuple(values.shape)}; expected "
-                f"[batch, tokens, {self.keys}] and [batch, tokens, {self.values}]"
+                f"a state with a matrix of shape {tuple(state.matrix.shape)}; expected {expected}, as of `reset` of "
+                "this memory for these sequences"
             )
 
 
-def _each(rate: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1"]:
-    return rate[:, None, None]
+def check_pairs(keys: Tensor, values: Tensor, widths: tuple[int, int]) -> None:
+    """Check the shapes of pairs.
+
+    Raises:
+        LayoutMismatch: keys or values have another width, or other numbers of tokens.
+    """
+    if keys.shape != (*values.shape[:2], widths[0]) or values.shape[2:] != widths[1:]:
+        raise LayoutMismatch(
+            f"keys of shape {tuple(keys.shape)} and values of shape {tuple(values.shape)}; expected "
+            f"[batch, tokens, {widths[0]}] and [batch, tokens, {widths[1]}]"
+        )
 
 
 def _is_finite(matrices: Float[Tensor, "batch rows columns"]) -> Bool[Tensor, "batch 1 1"]:

@@ -1,0 +1,251 @@
+"""A memory with several layers, written by gradient descent: `titans_pytorch.NeuralMemory` as a pure function."""
+
+import logging
+import threading
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..core.errors import InvalidConfig, LayoutMismatch
+from .memory import AssociativeMemory, Rates, check_pairs
+from .titan_library import Design, library_memory
+
+logger = logging.getLogger(__name__)
+
+Layers = tuple[Float[Tensor, "batch heads inputs outputs"], ...]
+
+
+class TitanState(NamedTuple):
+    """The state of a `TitanMemory`, one per sequence.
+
+    Attributes:
+        weights: the layers of the memory.
+        momentum: past surprise S, layer by layer.
+        waiting: keys, values and rates of the tokens of a chunk that is not full; nothing of them is stored yet.
+        stored: tokens that were stored [count].
+    """
+
+    weights: Layers
+    momentum: Layers
+    waiting: Float[Tensor, "batch tokens columns"]
+    stored: Int[Tensor, " batch"]
+
+
+class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
+    """An MLP whose weights store pairs, written by gradient descent with momentum and forgetting, chunk by chunk.
+
+        import torch
+        from metaopt.nested import Rates, TitanMemory
+
+        memory = TitanMemory(width=8, depth=2, chunk=4, rates=Rates(lr=0.1, momentum=0.5, forget=0.01))
+        keys, values = torch.randn(2, 1, 10, 8)  # [batch, tokens, width]
+        state = memory.write(memory.reset(1), keys, values)
+        assert state.stored.tolist() == [8] and state.waiting.shape[1] == 2
+        recalled = memory.read(memory.flush(state), keys)
+
+    With M an MLP without biases, GELU between its layers, and the pairs (k_t, v_t) of one chunk:
+
+        S ← η S − clip(Σ_t θ_t ∇ℓ(M; k_t, v_t)),   M ← (1 − α) M + S,   ℓ(M; k, v) = ‖M(k) − v‖²
+
+    All gradients of a chunk are those at its start. η and α act once per chunk and are the means over its tokens. With
+    one layer, chunks of one token and no clipping it is `LinearMemory` with the delta rule.
+
+    The parameters are the weights of an empty memory and, with `learned`, the gates of the rates, so a network that
+    contains the memory trains them. The last layer begins at zero: an empty memory that was not trained returns zeros.
+
+    Tokens wait in the state until their chunk is full. So a sequence that is shorter than a chunk stores nothing before
+    `flush`; the first such write logs a warning. A chunk whose write would not be finite is left out, in its sequence
+    alone.
+
+    Args:
+        width: of keys and of values; `heads` divides it.
+        depth: layers; 1 is a matrix.
+        expansion: width of a hidden layer over that of a head.
+        heads: memories, each for its part of the width.
+        chunk: tokens that are written together [count].
+        rates: of writes that are given none; with `learned`, those of the untrained gates.
+        learned: whether the rates come from the key, through gates: θ, η, α = sigmoid(A k + b), one of each per head.
+        max_grad_norm: largest norm of what the tokens of one chunk add to S, per head; None does not clip.
+    Raises:
+        InvalidConfig: a size or a rate is out of its range, or titans-pytorch is missing.
+    References: Behrouz et al. 2024, arXiv:2501.00663, Eqs 8 to 14. Departs: there η and α act at each token of a chunk.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int = 2,
+        expansion: int = 2,
+        heads: int = 1,
+        chunk: int = 16,
+        rates: Rates = Rates(lr=0.1, momentum=0.5, forget=0.01),  # noqa: B008  # immutable
+        learned: bool = False,
+        max_grad_norm: float | None = 1.0,
+    ) -> None:
+        super().__init__()
+        sizes = {"width": width, "depth": depth, "expansion": expansion, "heads": heads, "chunk": chunk}
+        if min(sizes.values()) < 1 or width % heads:
+            raise InvalidConfig(f"sizes of a memory {sizes}; expected 1 or more, and heads that divide the width")
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise InvalidConfig(f"max_grad_norm is {max_grad_norm}; expected more than 0, or None")
+        _check_rates(rates, learned)
+        self.width, self.heads, self.chunk, self.rates = width, heads, chunk, rates
+        self._design = Design(width, depth, expansion, heads, chunk, max_grad_norm)
+        self.initial = nn.ParameterList(torch.empty(heads, *shape) for shape in self._design.layers)
+        self.gates = nn.Linear(width, 3 * heads) if learned else None
+        self._has_warned = False
+        self._library()  # so that a missing package is an error here
+        self._initialize()
+
+    def reset(self, batch: int) -> TitanState:
+        """The state with the initial weights, and without momentum."""
+        weights = tuple(layer.expand(batch, *layer.shape) for layer in self.initial)
+        momentum = tuple(torch.zeros_like(layer) for layer in weights)
+        waiting = weights[0].new_zeros(batch, 0, self._design.columns)
+        return TitanState(weights, momentum, waiting, torch.zeros_like(waiting[:, :0, 0].sum(1), dtype=torch.int64))
+
+    def write(
+        self,
+        state: TitanState,
+        keys: Float[Tensor, "batch tokens width"],
+        values: Float[Tensor, "batch tokens width"],
+        rates: Rates | None = None,
+    ) -> TitanState:
+        """Store the pairs of all chunks that become full; the others wait in the state."""
+        self._check(state, keys, values)
+        columns = torch.cat([keys, values, self._rates(keys, rates)], dim=-1)
+        waiting = torch.cat([state.waiting.to(keys), columns], dim=1)
+        full = waiting.shape[1] // self.chunk * self.chunk
+        if keys.shape[1] and not full and not self._has_warned:
+            logger.warning(
+                "nothing is stored yet: %d tokens wait until the chunk of %d is full; call `flush` at the end of a "
+                "sequence, or use a smaller chunk",
+                waiting.shape[1],
+                self.chunk,
+            )
+            self._has_warned = True
+        for start in range(0, full, self.chunk):
+            state = self._store(state, waiting[:, start : start + self.chunk], self.chunk)
+        return state._replace(waiting=waiting[:, full:])
+
+    def flush(self, state: TitanState) -> TitanState:
+        """Store the tokens that wait, as a chunk that is shorter than others."""
+        count = state.waiting.shape[1]
+        if not count:
+            return state
+        # Tokens with the mean of all rates and θ = 0 fill the chunk; they change neither the gradient nor η and α.
+        filling = state.waiting.mean(1, keepdim=True).repeat(1, self.chunk - count, 1)
+        filling[..., self._design.rate(0)] = 0.0
+        stored = self._store(state, torch.cat([state.waiting, filling], dim=1), count)
+        return stored._replace(waiting=state.waiting[:, :0])
+
+    def read(
+        self, state: TitanState, queries: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """M(q), without the tokens that wait."""
+        self._check(state, queries, queries)
+        layers = self._for_library(state.weights, queries)
+        values = functional_call(self._library().memory_model, layers, (self._split(queries).flatten(0, 1),))
+        return values.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
+
+    def surprise(
+        self,
+        state: TitanState,
+        keys: Float[Tensor, "batch tokens width"],
+        values: Float[Tensor, "batch tokens width"],
+    ) -> Float[Tensor, "batch tokens"]:
+        """‖∇ℓ‖ of each pair at the given state, over all layers and heads, not clipped."""
+        self._check(state, keys, values)
+        tokens = keys.shape[1]
+        pairs = [self._split(part).flatten(0, 2).unsqueeze(1) for part in (keys, values)]
+        layers = {
+            name: layer.repeat_interleave(tokens, dim=0)
+            for name, layer in self._for_library(state.weights, keys).items()
+        }
+        library = self._library(clipped=False)
+        gradients, _ = library.per_sample_grad_fn(layers, pairs[0], torch.ones_like(pairs[0][..., 0]), pairs[1])
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
+        return norms.view(keys.shape[0], self.heads, tokens).norm(dim=1)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return ", ".join(f"{name}={value}" for name, value in self._design._asdict().items())
+
+    def _initialize(self) -> None:
+        for layer in self.initial[:-1]:
+            for head in layer:
+                nn.init.xavier_uniform_(head)
+        nn.init.zeros_(self.initial[-1])
+        if self.gates is not None:
+            nn.init.zeros_(self.gates.weight)
+            with torch.no_grad():
+                start = torch.tensor(self.rates).logit().repeat_interleave(self.heads)
+                self.gates.bias.copy_(start)
+
+    def _rates(self, keys: Tensor, rates: Rates | None) -> Float[Tensor, "batch tokens rates"]:
+        if rates is None and self.gates is not None:
+            return self.gates(keys).sigmoid()
+        return (rates or self.rates).per_token(keys).repeat_interleave(self.heads, dim=-1)
+
+    def _store(self, state: TitanState, part: Tensor, tokens: int) -> TitanState:
+        """Write one full chunk of which the first `tokens` are those of the user."""
+        valid = part.isfinite().flatten(1).all(1)
+        # Not a number times a gradient of zero is not a number, so it is replaced before it is used.
+        part = torch.where(valid[:, None, None], part, 0.0)
+        before = self._for_library(state.weights, part), self._for_library(state.momentum, part)
+        momentum = {name: layer.unsqueeze(0) for name, layer in before[1].items()}  # of its only order
+        _, after = self._library().store_memories(
+            part.expand(2, *part.shape), before[0], (before[0], momentum), return_surprises=False
+        )
+        written = [tuple(layers[name] for name in before[0]) for layers in after.states]
+        weights, momentum_after = (
+            tuple(layer.reshape_as(old) for layer, old in zip(new, state.weights, strict=True)) for new in written
+        )
+        for layer in (*weights, *momentum_after):
+            valid = valid & layer.isfinite().flatten(1).all(1)
+        return TitanState(
+            _where(valid, weights, state.weights),
+            _where(valid, momentum_after, state.momentum),
+            state.waiting,
+            state.stored + tokens * valid,
+        )
+
+    def _library(self, clipped: bool = True) -> Any:
+        return library_memory(
+            self._design if clipped else self._design._replace(max_grad_norm=None), threading.get_ident()
+        )
+
+    def _split(self, tokens: Tensor) -> Float[Tensor, "batch heads tokens head_width"]:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _for_library(self, layers: Layers, like: Tensor) -> dict[str, Tensor]:
+        """Layers by their names in the library, with batch and heads in one dimension."""
+        return {f"weights.{number}": layer.to(like).flatten(0, 1) for number, layer in enumerate(layers)}
+
+    def _check(self, state: TitanState, keys: Tensor, values: Tensor) -> None:
+        check_pairs(keys, values, (self.width, self.width))
+        given = [tuple(layer.shape) for layer in state.weights]
+        expected = [(keys.shape[0], self.heads, *shape) for shape in self._design.layers]
+        columns, count = state.waiting.shape[2], state.waiting.shape[1]
+        if given != expected or columns != self._design.columns or count >= self.chunk:
+            raise LayoutMismatch(
+                f"a state with layers of shapes {given} and {count} tokens that wait; expected {expected} and fewer "
+                f"than {self.chunk}, as of `reset` of this memory ({self.extra_repr()}) for these sequences"
+            )
+
+
+def _where(valid: Tensor, new: Layers, old: Layers) -> Layers:
+    chosen = valid[:, None, None, None]
+    return tuple(torch.where(chosen, after, before.to(after)) for after, before in zip(new, old, strict=True))
+
+
+def _check_rates(rates: Rates, learned: bool) -> None:
+    if any(not isinstance(rate, (int, float)) for rate in rates):
+        raise InvalidConfig("rates of a memory that are tensors; expected numbers. `write` takes one per token")
+    if learned and not all(0 < rate < 1 for rate in rates):
+        raise InvalidConfig(f"gates that begin at {rates}; expected rates between 0 and 1, both excluded")
+    if not (0 <= rates.lr < float("inf") and 0 <= rates.momentum <= 1 and 0 <= rates.forget <= 1):
+        raise InvalidConfig(f"{rates}; expected lr of 0 or more, momentum and forget from 0 to 1")
