@@ -65,7 +65,7 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
         depth: layers; 1 is a matrix.
         expansion: width of a hidden layer over that of a head.
         heads: memories, each for its part of the width.
-        chunk: tokens that are written together [count].
+        chunk: tokens that are written together [tokens].
         rates: of writes that are given none; with `learned`, those of the untrained gates.
         learned: whether the rates come from the key, through gates: θ, η, α = sigmoid(A k + b), one of each per head.
         max_grad_norm: largest norm of what the tokens of one chunk add to S, per head; None does not clip.
@@ -105,7 +105,8 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
         weights = tuple(layer.expand(batch, *layer.shape) for layer in self.initial)
         momentum = tuple(torch.zeros_like(layer) for layer in weights)
         waiting = weights[0].new_zeros(batch, 0, self._design.columns)
-        return TitanState(weights, momentum, waiting, torch.zeros_like(waiting[:, :0, 0].sum(1), dtype=torch.int64))
+        stored = torch.zeros(batch, dtype=torch.int64, device=waiting.device)
+        return TitanState(weights, momentum, waiting, stored)
 
     def write(
         self,
@@ -195,20 +196,17 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
         valid = part.isfinite().flatten(1).all(1)
         # Not a number times a gradient of zero is not a number, so it is replaced before it is used.
         part = torch.where(valid[:, None, None], part, 0.0)
-        before = self._for_library(state.weights, part), self._for_library(state.momentum, part)
-        momentum = {name: layer.unsqueeze(0) for name, layer in before[1].items()}  # of its only order
-        _, after = self._library().store_memories(
-            part.expand(2, *part.shape), before[0], (before[0], momentum), return_surprises=False
-        )
-        written = [tuple(layers[name] for name in before[0]) for layers in after.states]
-        weights, momentum_after = (
-            tuple(layer.reshape_as(old) for layer, old in zip(new, state.weights, strict=True)) for new in written
-        )
-        for layer in (*weights, *momentum_after):
+        views = part.expand(2, *part.shape)  # its keys and its values come from the same columns
+        before, past = self._for_library(state.weights, part), self._for_library(state.momentum, part)
+        orders = {name: layer.unsqueeze(0) for name, layer in past.items()}  # momentum of the first order, the only one
+        _, after = self._library().store_memories(views, before, (before, orders), return_surprises=False)
+        weights = tuple(after.states[0][name].unflatten(0, (-1, self.heads)) for name in before)
+        momentum = tuple(after.states[1][name][0].unflatten(0, (-1, self.heads)) for name in before)
+        for layer in (*weights, *momentum):
             valid = valid & layer.isfinite().flatten(1).all(1)
         return TitanState(
             _where(valid, weights, state.weights),
-            _where(valid, momentum_after, state.momentum),
+            _where(valid, momentum, state.momentum),
             state.waiting,
             state.stored + tokens * valid,
         )

@@ -1,0 +1,1 @@
+"""Benchmarks of nested learning: what its parts are good for, each against the best simple alternative."""
