@@ -43,7 +43,7 @@ class PerceiverConfig(SnapshotConfig):
     token_size: int = option(default=32, help="Consecutive weights per token [count].", at_least=1, below=100_000)
     dim: int = option(default=96, help="Width of an embedded token.", at_least=8)
     depth: int = option(default=2, help="Self-attention blocks over the latents [count].", at_least=1, at_most=1_000)
-    num_latents: int = option(default=32, help="Latents [count].", at_least=1)
+    num_latents: int = option(default=32, help="Latents [count].", at_least=1, at_most=100_000)
     latent_dim: int = option(default=96, help="Width of a latent.", at_least=8)
     heads: int = option(default=4, help="Heads of the self-attention [count].", at_least=1)
     cross_heads: int = option(default=1, help="Heads of the cross-attention with the tokens [count].", at_least=1)

@@ -28,7 +28,12 @@ def at_once(monkeypatch):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2**20  # [kB]
 
 
-@pytest.mark.parametrize("option", ["hidden", "dim", "num_latents", "latent_dim", "heads"])
+def test_more_latents_than_attention_can_compare():
+    with pytest.raises(InvalidConfig, match="num_latents is 10000000; expected 100000 or less"):
+        MetaTrainingState("PerceiverOptimizer", {"num_latents": HUGE}, seed=0, lr=1e-3, weight_decay=0.0, ema_decay=0.9)
+
+
+@pytest.mark.parametrize("option", ["hidden", "dim", "latent_dim", "heads"])
 def test_a_generative_optimizer(option):
     with pytest.raises(InvalidConfig, match=rf"fit into the 16 GB of memory.*lower {option} \(10000000\)"):
         MetaTrainingState("PerceiverOptimizer", {option: HUGE}, seed=0, lr=1e-3, weight_decay=0.0, ema_decay=0.9)
