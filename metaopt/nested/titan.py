@@ -1,17 +1,15 @@
-"""A memory with several layers, written by gradient descent: `titans_pytorch.NeuralMemory` as a pure function."""
+"""A memory with several layers, written by gradient descent."""
 
 import logging
-import threading
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..core.errors import InvalidConfig, LayoutMismatch
 from .memory import AssociativeMemory, Rates, check_pairs
-from .titan_library import Design, library_memory
+from .titan_library import Design, gradients_of, library_memory, mlp
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +95,7 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
         self.initial = nn.ParameterList(torch.empty(heads, *shape) for shape in self._design.layers)
         self.gates = nn.Linear(width, 3 * heads) if learned else None
         self._has_warned = False
-        self._library()  # so that a missing package is an error here
+        library_memory(self._design)  # an error here if the package is missing
         self._initialize()
 
     def reset(self, batch: int) -> TitanState:
@@ -148,8 +146,7 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
     ) -> Float[Tensor, "batch tokens width"]:
         """M(q), without the tokens that wait."""
         self._check(state, queries, queries)
-        layers = self._for_library(state.weights, queries)
-        values = functional_call(self._library().memory_model, layers, (self._split(queries).flatten(0, 1),))
+        values = mlp(self._for_library(state.weights, queries), self._split(queries).flatten(0, 1))
         return values.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
 
     def surprise(
@@ -166,8 +163,7 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
             name: layer.repeat_interleave(tokens, dim=0)
             for name, layer in self._for_library(state.weights, keys).items()
         }
-        library = self._library(clipped=False)
-        gradients, _ = library.per_sample_grad_fn(layers, pairs[0], torch.ones_like(pairs[0][..., 0]), pairs[1])
+        gradients, _ = gradients_of(layers, pairs[0], torch.ones_like(pairs[0][..., 0]), pairs[1])
         norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
         return norms.view(keys.shape[0], self.heads, tokens).norm(dim=1)
 
@@ -199,7 +195,7 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
         views = part.expand(2, *part.shape)  # its keys and its values come from the same columns
         before, past = self._for_library(state.weights, part), self._for_library(state.momentum, part)
         orders = {name: layer.unsqueeze(0) for name, layer in past.items()}  # momentum of the first order, the only one
-        _, after = self._library().store_memories(views, before, (before, orders), return_surprises=False)
+        _, after = library_memory(self._design).store_memories(views, before, (before, orders), return_surprises=False)
         weights = tuple(after.states[0][name].unflatten(0, (-1, self.heads)) for name in before)
         momentum = tuple(after.states[1][name][0].unflatten(0, (-1, self.heads)) for name in before)
         for layer in (*weights, *momentum):
@@ -209,11 +205,6 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
             _where(valid, momentum, state.momentum),
             state.waiting,
             state.stored + tokens * valid,
-        )
-
-    def _library(self, clipped: bool = True) -> Any:
-        return library_memory(
-            self._design if clipped else self._design._replace(max_grad_norm=None), threading.get_ident()
         )
 
     def _split(self, tokens: Tensor) -> Float[Tensor, "batch heads tokens head_width"]:

@@ -1,26 +1,28 @@
-"""`titans_pytorch.NeuralMemory` without projections, norms and gates: one chunk's write as a pure function.
+"""One chunk's write as a pure function: `titans_pytorch.NeuralMemory` without projections, norms, gates and weights.
 
-This module has all that depends on the version of that library. What is replaced, and why:
+This module has all that depends on the version of that library. What it does here: heads, chunks, and the recurrences
+of S and M. What is replaced, and why:
 
-- Projections of keys and values: the caller gives keys, values and rates, side by side as the columns of one tensor.
-- Norms, the residual connection of the memory and the gate of its output, because they change M.
-- The mean over the width in its loss: ℓ is a sum.
+- Projections and norms: the caller gives keys, values and rates, side by side as the columns of one tensor.
+- The function of the gradients. Its own has the mean over the width as loss, where ℓ is a sum, and a norm and a
+  residual connection around M. It also places weights in a module while it computes, which no two threads may do.
 - Its limit of gradient norms. It multiplies a gradient g by max/2 · (1 + tanh(2‖g‖/max)) / ‖g‖: small gradients become
   half as large as the limit, and zero becomes not a number. Here only what is above the limit is scaled.
 """
 
 import warnings
-from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad, vmap
 
 from ..core.dependencies import import_extra
 
-Gradients = Callable[..., tuple[dict[str, Tensor], Tensor]]
+NamedLayers = dict[str, Tensor]
+"""Weights by their names in the library, in the order of the layers."""
 
 
 class Design(NamedTuple):
@@ -51,37 +53,56 @@ class Design(NamedTuple):
         return slice(start, start + self.heads)
 
 
-@lru_cache(maxsize=64)
-def library_memory(design: Design, thread: int) -> Any:
-    """A NeuralMemory without parameters of its own: weights, momentum, keys, values and rates are given at each call.
+_built: dict[Design, Any] = {}
+"""A plain dict, because `torch.compile` does not use the entries of `functools.cache`."""
 
-    Args:
-        thread: the calling thread. The library places weights in its model while it computes, so each has its own.
+
+def library_memory(design: Design) -> Any:
+    """A NeuralMemory without parameters and state: weights, momentum, keys, values and rates are given at each call.
+
     Raises:
         InvalidConfig: titans-pytorch is missing.
     """
+    if design not in _built:
+        _built[design] = _build(design)
+    return _built[design]
+
+
+def mlp(layers: NamedLayers, tokens: Tensor) -> Tensor:
+    """M, for layers of one head, or of several with their tokens in the first dimension."""
+    for number, layer in enumerate(layers.values()):
+        tokens = (torch.nn.functional.gelu(tokens) if number else tokens) @ layer
+    return tokens
+
+
+def gradients_of(layers: NamedLayers, keys: Tensor, rates: Tensor, values: Tensor) -> tuple[NamedLayers, Tensor]:
+    """The gradients Σ_t θ_t ∇ℓ of each row, a chunk, and ℓ of each of its tokens."""
+
+    def weighted(layers: NamedLayers, keys: Tensor, rates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        losses = (mlp(layers, keys) - values).square().sum(-1)
+        return (rates * losses).sum(), losses
+
+    return vmap(grad(weighted, has_aux=True))(layers, keys, rates, values)
+
+
+def _build(design: Design) -> Any:
     titans = _titans_pytorch()
-    head = design.width // design.heads
-    with torch.device("meta"):  # these weights are never used
+    with torch.device("meta"):  # its weights are never used
         memory = titans.NeuralMemory(
             dim=design.width,
-            dim_head=head,
+            dim_head=design.width // design.heads,
             heads=design.heads,
             chunk_size=design.chunk,
-            model=titans.MemoryMLP(head, design.depth, design.expansion),
-            store_memory_loss_fn=_squared_error,
             adaptive_step_transform=_unchanged,
             qkv_receives_diff_views=True,
             pre_rmsnorm=False,
-            mem_model_norm_add_residual=False,
         )
     memory.to_keys = _Columns(slice(0, design.width))
     memory.to_values = _Columns(slice(design.width, 2 * design.width))
     memory.to_adaptive_step = _PerHead(design.rate(0))
     memory.to_momentum = _Gate(design.rate(1), orders=True)
     memory.to_decay_factor = _Gate(design.rate(2))
-    if design.max_grad_norm is not None:
-        memory.per_sample_grad_fn = _limited(memory.per_sample_grad_fn, design.max_grad_norm)
+    memory.per_sample_grad_fn = partial(_limited_gradients, design.max_grad_norm)
     return memory
 
 
@@ -128,20 +149,16 @@ class _Rates(NamedTuple):
         return self.rates
 
 
-def _limited(gradients_of: Gradients, limit: float) -> Gradients:
+def _limited_gradients(
+    limit: float | None, layers: NamedLayers, keys: Tensor, rates: Tensor, values: Tensor
+) -> tuple[NamedLayers, Tensor]:
     """Limit the norm of the gradient of all layers together, which keeps its direction."""
-
-    def limited(*arguments: Any) -> tuple[dict[str, Tensor], Tensor]:
-        gradients, losses = gradients_of(*arguments)
-        square = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0)
-        scale = limit / square.clamp(min=limit**2).sqrt()
-        return {name: gradient * scale[:, None, None] for name, gradient in gradients.items()}, losses
-
-    return limited
-
-
-def _squared_error(predicted: Tensor, target: Tensor) -> Tensor:
-    return (predicted - target).square().sum(-1)
+    gradients, losses = gradients_of(layers, keys, rates, values)
+    if limit is None:
+        return gradients, losses
+    square = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0)
+    scale = limit / square.clamp(min=limit**2).sqrt()
+    return {name: gradient * scale[:, None, None] for name, gradient in gradients.items()}, losses
 
 
 def _unchanged(rates: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from itertools import pairwise
 
 import pytest
@@ -180,6 +181,22 @@ def test_the_host_waits_for_no_value():
         state = memory.flush(memory.write(memory.reset(2), keys, values))
         assert memory.read(state, keys).shape == keys.shape
         assert memory.surprise(state, keys, values).shape == keys.shape[:2]
+
+
+def test_a_memory_compiles_into_one_graph():
+    memory, (keys, values) = titan(learned=True, heads=2), pairs(tokens=5)
+
+    def recalled(keys, values):
+        return memory.read(memory.write(memory.reset(2), keys, values), keys)
+
+    compiled = torch.compile(recalled, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(keys, values), recalled(keys, values))
+
+
+def test_a_missing_package_is_an_error_with_its_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "titans_pytorch", None)
+    with pytest.raises(InvalidConfig, match=r'pip install "metaopt\[nested\]"'):
+        TitanMemory(14)  # of a width that no other test has built
 
 
 @pytest.mark.parametrize("spoil", [float("nan"), float("inf")])
