@@ -84,6 +84,23 @@ def test_a_write_that_is_not_finite_is_left_out_in_its_sequence_alone():
     torch.testing.assert_close(state.matrix[1], whole.matrix[1])
 
 
+def test_a_pair_that_is_not_finite_leaves_the_gradients_of_the_others_finite():
+    memory, (keys, values) = LinearMemory(4, 3), pairs()
+    values[0, 3, 1] = float("nan")
+    lr = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    state = memory.write(memory.reset(2), keys.requires_grad_(), values, Rates(lr.expand(2, 7)))
+    memory.read(state, keys).square().sum().backward()
+    assert lr.grad.isfinite()
+    assert keys.grad.isfinite().all()
+
+
+def test_a_write_without_rates_takes_those_of_the_memory():
+    (keys, values), given_rates = pairs(), Rates(0.3, 0.2, 0.1)
+    own, given = LinearMemory(4, 3, rates=given_rates), LinearMemory(4, 3)
+    expected = given.write(given.reset(2), keys, values, given_rates)
+    torch.testing.assert_close(own.write(own.reset(2), keys, values), expected)
+
+
 def test_gradients_flow_through_a_write_to_keys_values_and_rates():
     memory, (keys, values), given_rates = LinearMemory(4, 3), pairs(tokens=3), rates(tokens=3)
     inputs = [keys.requires_grad_(), values.requires_grad_(), *(rate.requires_grad_() for rate in given_rates)]
