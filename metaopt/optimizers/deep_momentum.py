@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.rng import generator
-from .matrix import Group, Matrix, MatrixOptimizer, State, unit
+from .matrix import Group, Matrix, MatrixOptimizer, State, is_matrix, unit
 
 
 class DMGD(MatrixOptimizer):
@@ -58,6 +58,13 @@ class DMGD(MatrixOptimizer):
             params,
             {"lr": lr, "momentum": momentum, "decay": decay, "memory_lr": memory_lr, "hidden": hidden, "seed": seed},
             {"decay": (0.0, 1.0), "memory_lr": (0.0, 2.0), "hidden": (1, unbounded), "seed": (0, unbounded)},
+        )
+
+    def largest_state(self) -> int:
+        """The weights of the largest layer of a memory [count]."""
+        groups = ((group["hidden"], group["params"]) for group in self.param_groups)
+        return max(
+            (hidden * each[0].numel() for hidden, params in groups for each in params if is_matrix(each)), default=0
         )
 
     def change_of(self, gradient: Matrix, weights: Matrix, state: State, group: Group) -> Matrix:

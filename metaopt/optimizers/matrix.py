@@ -42,6 +42,10 @@ class MatrixOptimizer(torch.optim.Optimizer):
                 raise InvalidConfig(f"{name} is {shown(value)}; expected {number} from {least:g} to below {bound:g}")
         super().__init__(params, dict(defaults))
 
+    def largest_state(self) -> int:
+        """The largest number of values in a tensor of the state; 0 if none is larger than its parameter [count]."""
+        return 0
+
     @abstractmethod
     def change_of(self, gradient: Matrix, weights: Matrix, state: State, group: Group) -> Matrix:
         """The change of a matrix in this step.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError
 from ..core.text import shown
+from .matrix import MatrixOptimizer
 
 _FACTORED = {"row_var", "col_var"}  # of Adafactor: statistics of rows and columns
 
@@ -21,7 +22,8 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     """Check that a state, as of `state_dict`, is one of this optimizer and of its parameters.
 
     Options must have the types of the optimizer's own and be finite. Tensors of optimizers of PyTorch must have one
-    element or the shape of their parameter; those of others must not be larger than all parameters.
+    element or the shape of their parameter; those of others must not be larger than all parameters, or than a deep
+    optimizer states.
 
     Raises:
         CheckpointError: it is not; the message has the first difference.
@@ -41,6 +43,8 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     exact = type(optimizer).__module__.startswith("torch.optim") and not isinstance(optimizer, torch.optim.LBFGS)
     most = sum(parameter.numel() for parameter in parameters)
+    if isinstance(optimizer, MatrixOptimizer):
+        most = max(most, optimizer.largest_state())
     for index, values in states.items():
         if not isinstance(index, int) or not 0 <= index < len(parameters) or not isinstance(values, Mapping):
             raise CheckpointError(f"its base optimizer has a state of parameter {shown(index)} of {len(parameters)}")

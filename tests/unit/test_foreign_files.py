@@ -237,7 +237,7 @@ def stepped(name):
     return optimizer
 
 
-@pytest.mark.parametrize("name", ["Adam", "SGD", "Adafactor", "AdamWScheduleFree"])
+@pytest.mark.parametrize("name", ["Adam", "SGD", "Adafactor", "AdamWScheduleFree", "DMGD", "M3", "DeltaMomentum"])
 def test_the_state_of_a_base_optimizer_fits_itself(name):
     check_optimizer_state(stepped(name), stepped(name).state_dict())
 
