@@ -6,6 +6,8 @@ Behrouz et al. 2025, Nested Learning, arXiv:2512.24695; Behrouz et al. 2024, Tit
 from .continuum import ContinuumMemory
 from .levels import Levels
 from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
+from .self_modifier import ModifierState, SelfModifier
+from .self_writes import Safeguards
 from .titan import TitanMemory, TitanState
 
 __all__ = [
@@ -14,7 +16,10 @@ __all__ = [
     "Levels",
     "LinearMemory",
     "MemoryState",
+    "ModifierState",
     "Rates",
+    "Safeguards",
+    "SelfModifier",
     "TitanMemory",
     "TitanState",
 ]

@@ -1,0 +1,139 @@
+"""What one token writes into a memory that modifies itself: the key and the value of each layer."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..core.errors import InvalidConfig
+
+Layers = tuple[Float[Tensor, "*batch heads outputs inputs"], ...]
+"""A memory: a matrix, or the two of an MLP."""
+
+
+@dataclass(frozen=True)
+class Safeguards:
+    """Limits on what a `SelfModifier` writes.
+
+    Attributes:
+        max_value: largest root mean square of an own value v̂; larger ones are scaled down. None is the equation, with
+            which the memory of values can become infinite, since its own value is quadratic in it.
+        max_grad_norm: largest norm of ∇ℓ of one token in one memory, over its layers; larger ones are scaled down.
+        average: what of an exponential moving average (EMA) of the memories is kept at the end of a chunk, from 0 to 1.
+            Keys, values, rates, own values and outputs are then read from the average at the start of the chunk.
+        dropout: probability that a token is not written, in training mode.
+        max_writes: most tokens of a sequence that are written, the first ones [count]. Afterwards nothing changes. (A
+            choice by surprise within a chunk would let an output depend on later tokens.)
+    Raises:
+        InvalidConfig: a limit is out of its range.
+    """
+
+    max_value: float | None = 1.0
+    max_grad_norm: float | None = None
+    average: float | None = None
+    dropout: float = 0.0
+    max_writes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_value", "max_grad_norm"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise InvalidConfig(f"{name} is {limit}; expected more than 0, or None")
+        for name in ("average", "dropout"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share < 1:
+                raise InvalidConfig(f"{name} is {share}; expected a number from 0 to below 1")
+        if self.max_writes is not None and self.max_writes < 0:
+            raise InvalidConfig(f"max_writes is {self.max_writes}; expected 0 or more, or None")
+
+
+class Writes(NamedTuple):
+    """What tokens write into the layers of one memory.
+
+    Attributes:
+        inputs: of each layer, with norm 1.
+        values: v of each layer, for W ← W (α I − η z zᵀ) + η v zᵀ.
+    """
+
+    inputs: tuple[Float[Tensor, "batch heads tokens inputs"], ...]
+    values: tuple[Float[Tensor, "batch heads tokens outputs"], ...]
+
+    def only(self, kept: Bool[Tensor, "*batch tokens 1"]) -> "Writes":
+        """With zeros at the other tokens."""
+        return Writes(*(tuple(torch.where(kept, part, 0.0) for part in parts) for parts in self))
+
+
+def initial_memory(inputs: int, outputs: int, depth: int, heads: int, expansion: int) -> nn.ParameterList:
+    """The layers of a memory that returns its input where widths are equal, and zero otherwise."""
+    if depth == 1:
+        start = torch.eye(inputs) if inputs == outputs else torch.zeros(outputs, inputs)
+        return nn.ParameterList([start.repeat(heads, 1, 1)])
+    hidden = torch.empty(heads, expansion * inputs, inputs)
+    for head in hidden:
+        nn.init.xavier_uniform_(head)
+    return nn.ParameterList([hidden, torch.zeros(heads, outputs, expansion * inputs)])
+
+
+def recall(layers: Layers, inputs: Float[Tensor, "batch heads tokens inputs"]) -> Tensor:
+    """W z of a matrix; W₂ silu(W₁ z) of two layers, and z + that where widths are equal."""
+    outputs = inputs @ layers[0].mT
+    if len(layers) == 1:
+        return outputs
+    outputs = functional.silu(outputs) @ layers[1].mT
+    return inputs + outputs if inputs.shape == outputs.shape else outputs
+
+
+def writes_of(
+    layers: Layers,
+    keys: Float[Tensor, "batch heads tokens keys"],
+    values: Float[Tensor, "batch heads tokens values"],
+    objective: Literal["regression", "dot"],
+    safeguards: Safeguards,
+) -> Writes:
+    """What pairs write into each layer of a memory, by its gradients at the given state.
+
+    A layer with input z, output W z and gradient δ with respect to it has the own value W ẑ − s ‖z‖ δ, which is the
+    value itself if the memory is a matrix. That is gradient descent with the step s = min(1, ‖e‖² / ‖∇‖²), where e is
+    the gradient with respect to the output and ∇ the one with respect to all weights: a step that is as long as that of
+    a matrix at most. The value of a regression is doubled, so W ẑ − 2 s ‖z‖ δ remains.
+    """
+    values = _limited(values, safeguards.max_value)
+    error = recall(layers, keys) - values if objective == "regression" else -values
+    inputs, gradients = [keys], [error]
+    if len(layers) > 1:
+        before = keys @ layers[0].mT
+        gate = before.sigmoid()
+        inputs.append(before * gate)
+        gradients.insert(0, (error @ layers[1]) * gate * (1 + before * (1 - gate)))
+    factor = 2.0 if objective == "regression" else 1.0
+    steps = [
+        factor * gradient * part.norm(dim=-1, keepdim=True) for part, gradient in zip(inputs, gradients, strict=True)
+    ]
+    if len(layers) > 1:
+        squared = torch.cat(steps, dim=-1).square().sum(-1, keepdim=True)
+        largest = (factor * error).square().sum(-1, keepdim=True).clamp(min=torch.finfo(error.dtype).tiny)
+        scale = 1 / (squared / largest).clamp(min=1)
+        steps = [step * scale for step in steps]
+    if safeguards.max_grad_norm is not None:
+        norm = torch.cat(steps, dim=-1).norm(dim=-1, keepdim=True)
+        steps = [step * _shrink(norm, safeguards.max_grad_norm) for step in steps]
+    units = [functional.normalize(part, dim=-1) for part in inputs]
+    if objective == "dot":
+        return Writes(tuple(units), tuple(-step for step in steps))
+    recalled = [unit @ layer.mT for unit, layer in zip(units, layers, strict=True)]
+    return Writes(tuple(units), tuple(own - step for own, step in zip(recalled, steps, strict=True)))
+
+
+def _limited(values: Tensor, limit: float | None) -> Tensor:
+    """Values whose root mean square is at most the limit."""
+    if limit is None:
+        return values
+    return values * _shrink(values.norm(dim=-1, keepdim=True), limit * values.shape[-1] ** 0.5)
+
+
+def _shrink(norms: Tensor, limit: float) -> Tensor:
+    """The factor that makes a norm at most the limit."""
+    return limit / norms.clamp(min=limit)
