@@ -35,6 +35,14 @@ class ModifierState(NamedTuple):
     stored: Int[Tensor, " batch"]
     position: int
 
+    def detach(self) -> "ModifierState":
+        """The same state without a history of gradients, for a training on a stream that is longer than memory."""
+        start, now, average = (
+            {name: tuple(layer.detach() for layer in layers) for name, layers in memories.items()}
+            for memories in (self.start, self.now, self.average)
+        )
+        return self._replace(start=start, now=now, average=average)
+
 
 class SelfModifier(nn.Module):
     """A sequence layer of memories that produce their own keys, values, learning rates and decays.

@@ -303,6 +303,14 @@ def test_gradients_flow_through_the_writes_to_all_parameters(depth):
     assert all(gradient.any() for gradient in gradients)
 
 
+def test_a_detached_state_has_the_same_values_and_no_gradients():
+    layer, inputs = modifier(chunk=4, safeguards=Safeguards(average=0.5)), tokens()
+    _, state = layer(inputs)
+    detached = state.detach()
+    torch.testing.assert_close(layer(inputs, detached)[0], layer(inputs, state)[0], rtol=0, atol=0)
+    assert not any(part.requires_grad for memories in detached[:3] for layers in memories.values() for part in layers)
+
+
 def test_fixed_projections_are_a_titan_with_the_delta_rule():
     """The functions of keys, values and rates are not written, and have the gradients of ordinary layers."""
     layer = modifier(adaptive=False, chunk=4)
