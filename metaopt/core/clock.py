@@ -118,6 +118,8 @@ class LevelClock:
         ours = [_fields(level) for level in self.levels.values()]
         if [list(level) for level in state["levels"]] != ours:
             raise CheckpointError(f"a clock of the levels {shown(state['levels'])}; expected {shown(ours)}")
+        if isinstance(state["step"], bool) or not isinstance(state["step"], int) or state["step"] < 0:
+            raise CheckpointError(f"a clock at step {shown(state['step'])}; expected 0 or more")
         self.step = state["step"]
 
 

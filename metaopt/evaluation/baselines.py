@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ..generative.base import GenerativeOptimizer
 from ..generative.extrapolation import Average, Line, Slopes, SlopesConfig
-from ..optimizers import build_optimizer
+from ..optimizers import optimizer_for
 from ..weights.averaging import ExponentialMovingAverage
 from .paired_runs import OptimizerFactory, RunSetup
 
@@ -134,7 +134,7 @@ def cosine(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
 
 def schedule_free(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
     """Schedule-Free AdamW (Defazio et al. 2024, arXiv:2405.15682) at the same learning rate, without weight decay."""
-    return build_optimizer("AdamWScheduleFree", setup.parameters_of(model), setup.lr, {})
+    return optimizer_for(model, "AdamWScheduleFree", setup.lr, {})
 
 
 def nowcast_baselines(averaging: float) -> dict[str, GenerativeOptimizer]:

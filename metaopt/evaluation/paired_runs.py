@@ -21,13 +21,12 @@ from ..core.rng import generator, isolated, seed_torch
 from ..generative.base import GenerativeOptimizer
 from ..nowcast.model_state import reestimate_batchnorm
 from ..nowcast.optimizer import Nowcast
-from ..optimizers import build_optimizer, evaluation_mode
+from ..optimizers import evaluation_mode, optimizer_for
 from ..recording.training import train_steps
 from ..targets import get_target_model, names_code, target_config
 from ..tasks import Batch, Task
 from ..tasks.measure import batches_of, check_network, example_losses, mean_loss
 from ..weights.layout import Layout
-from ..weights.selection import trainable
 from .code_digest import code_digest
 from .config import EvaluateConfig
 from .results import Curve, Point, label
@@ -102,7 +101,7 @@ class RunSetup:
             InvalidConfig: the base optimizer does not accept its options.
         """
         options = self.config.base_optimizer_options
-        return build_optimizer(self.config.base_optimizer, self.parameters_of(model), self.lr, options)
+        return optimizer_for(model, self.config.base_optimizer, self.lr, options)
 
     @cached_property
     def code(self) -> str:
@@ -111,10 +110,6 @@ class RunSetup:
         built_by = [sys.modules[target.partition(":")[0]]] if names_code(target) else []
         optimizer = self.base_optimizer(self._model)
         return code_digest(*built_by, type(self.task), type(optimizer), *map(type, self._model.modules()))
-
-    def parameters_of(self, model: nn.Module) -> list[nn.Parameter]:
-        """The trainable parameters of a network."""
-        return [parameter for _, parameter in trainable(model)]
 
     def nowcast_optimizer(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
         """Wrap the base optimizer in `Nowcast`, with a guard and an EMA of the weights."""

@@ -4,6 +4,9 @@ Behrouz et al. 2025, Nested Learning, arXiv:2512.24695; Behrouz et al. 2024, Tit
 """
 
 from .continuum import ContinuumMemory
+from .hope import Hope, HopeConfig
+from .hope_block import HopeBlock
+from .hope_memory import memory_layer
 from .levels import Levels
 from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
 from .self_modifier import ModifierState, SelfModifier
@@ -13,6 +16,9 @@ from .titan import TitanMemory, TitanState
 __all__ = [
     "AssociativeMemory",
     "ContinuumMemory",
+    "Hope",
+    "HopeBlock",
+    "HopeConfig",
     "Levels",
     "LinearMemory",
     "MemoryState",
@@ -22,4 +28,5 @@ __all__ = [
     "SelfModifier",
     "TitanMemory",
     "TitanState",
+    "memory_layer",
 ]

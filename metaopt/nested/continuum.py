@@ -88,6 +88,10 @@ class ContinuumMemory(nn.Module):
                 outputs = block(outputs)
         return outputs
 
+    def last_layers(self) -> list[nn.Linear]:
+        """The last layer of each MLP, for their initial weights."""
+        return [[layer for layer in block.modules() if isinstance(layer, nn.Linear)][-1] for block in self.blocks]
+
     def levels(self) -> Levels:
         """The parameters of each level, for `levels().attach(optimizer)`."""
         blocks = [list(block.parameters()) for block in self.blocks]

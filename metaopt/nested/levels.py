@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,34 @@ from ..core.errors import CheckpointError, InvalidConfig
 from ..core.text import shown
 
 _KEY = "levels"
+
+_attached: WeakKeyDictionary[torch.optim.Optimizer, "Levels"] = WeakKeyDictionary()
+
+
+def attach_levels(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer update the levels of a network when they are due.
+
+    A network with levels has a method `learning_levels()`, which returns a `Levels`.
+
+    Raises:
+        InvalidConfig: the optimizer does not move a parameter of a level.
+    """
+    learning_levels = getattr(model, "learning_levels", None)
+    if callable(learning_levels):
+        learning_levels().attach(optimizer)
+
+
+def check_levels_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Check the part of an optimizer's state that belongs to its levels.
+
+    Raises:
+        CheckpointError: the state is of an optimizer without levels, or with others, or the reverse.
+    """
+    levels = _attached.get(optimizer)
+    if levels is not None:
+        levels.check_state(state)
+    elif _KEY in state:
+        raise CheckpointError("an optimizer state with levels; expected that of an optimizer without levels")
 
 
 class Levels:
@@ -73,10 +102,34 @@ class Levels:
                     f"{type(optimizer).__name__} does not move {missing} of the {len(group)} parameters of the level "
                     f"{shown(name)}. Build it over all parameters of the network"
                 )
+        _attached[optimizer] = self
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
         optimizer.register_state_dict_post_hook(self._add_state)
         optimizer.register_load_state_dict_pre_hook(self._take_state)
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Check that a state of an optimizer has the clock of these levels, and gradients of their shapes.
+
+        Raises:
+            CheckpointError: it does not; the message has the first difference.
+        """
+        if _KEY not in state:
+            raise CheckpointError("an optimizer state without levels; expected that of an optimizer with levels")
+        levels = state[_KEY]
+        try:
+            LevelClock(self.clock.levels.values()).load_state_dict(levels["clock"])
+            for name, group in self.parameters.items():
+                for parameter, total in zip(group, levels["sums"][name], strict=True):
+                    if total is not None and (total.shape != parameter.shape or not total.isfinite().all()):
+                        raise CheckpointError(
+                            f"accumulated gradients of the level {shown(name)} of shape {tuple(total.shape)}; expected "
+                            f"finite numbers of shape {tuple(parameter.shape)}"
+                        )
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"a damaged state of levels ({error}); expected that of `state_dict`") from error
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         """Select the gradients of the step; returns the arguments of the step if a closure computes the gradients."""
@@ -146,8 +199,7 @@ class Levels:
         Raises:
             CheckpointError: the state is of an optimizer without levels, or with others.
         """
-        if _KEY not in state:
-            raise CheckpointError("an optimizer state without levels; expected that of an optimizer with levels")
+        self.check_state(state)
         levels = state[_KEY]
         self.clock.load_state_dict(levels["clock"])
         self._sums = {}

@@ -9,7 +9,7 @@ from .associative_momentum import DeltaMomentum, PreconditionedMomentum
 from .deep_momentum import DMGD
 from .delta_descent import DeltaGradientDescent
 from .orthogonal import M3, MuonMemory
-from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_step
+from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_for, optimizer_step
 
 __getattr__ = moved_names(
     __name__,
@@ -31,5 +31,6 @@ __all__ = [
     "PreconditionedMomentum",
     "build_optimizer",
     "evaluation_mode",
+    "optimizer_for",
     "optimizer_step",
 ]

@@ -13,6 +13,8 @@ from ..core.errors import InvalidConfig, MetaoptError
 from ..core.registry import Registry
 from ..core.rng import isolated
 from ..core.text import shortened, shown
+from ..nested.levels import attach_levels
+from ..weights.selection import trainable
 
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")  # Defazio et al. 2024, arXiv:2405.15682
 _DEEP = ("DMGD", "DeltaGradientDescent", "DeltaMomentum", "M3", "MuonMemory", "PreconditionedMomentum")
@@ -83,6 +85,17 @@ def build_optimizer(
         ) from error
     if hasattr(optimizer, "train"):
         optimizer.train()
+    return optimizer
+
+
+def optimizer_for(model: nn.Module, name: str, lr: float, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Build a base optimizer for the trainable parameters of a network, which respects the levels of that network.
+
+    Raises:
+        UnknownName, InvalidConfig: as for `build_optimizer`.
+    """
+    optimizer = build_optimizer(name, [parameter for _, parameter in trainable(model)], lr, options)
+    attach_levels(model, optimizer)
     return optimizer
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError
 from ..core.text import shown
+from ..nested.levels import check_levels_state
 from .matrix import MatrixOptimizer
 
 _FACTORED = {"row_var", "col_var"}  # of Adafactor: statistics of rows and columns
@@ -30,6 +31,7 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     """
     current = optimizer.state_dict()["param_groups"]
     groups, states = _entry(state, "param_groups", list), _entry(state, "state", dict)
+    check_levels_state(optimizer, state)
     if len(groups) != len(current):
         raise CheckpointError(f"its base optimizer has {len(groups)} groups of parameters, expected {len(current)}")
     for expected, found in zip(current, groups, strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
-from ..optimizers import build_optimizer
+from ..optimizers import optimizer_for
 from ..optimizers.state import check_optimizer_state
 from ..targets import get_target_model, target_config
 from ..tasks import Batch, Task, task_config
@@ -63,9 +63,8 @@ class TargetTrainingState:
         train_only(self.model, facts.get("space"))
         self.layout = Layout.of(self.model)
         self._ema = ExponentialMovingAverage(facts.get("averaging", 0.0))
-        parameters = [parameter for _, parameter in trainable(self.model)]
-        self.optimizer = build_optimizer(
-            facts["base_optimizer"], parameters, facts["lr"], facts["base_optimizer_options"]
+        self.optimizer = optimizer_for(
+            self.model, facts["base_optimizer"], facts["lr"], facts["base_optimizer_options"]
         )
         self.loss_changes = LossChanges()
         self.epoch = 0

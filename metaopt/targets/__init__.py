@@ -23,6 +23,7 @@ TARGETS = Registry(
     {
         "ConvNet": "metaopt.targets.convolutional:ConvNet",
         "GPT": "metaopt.targets.transformer:GPT",
+        "Hope": "metaopt.nested.hope:Hope",
         "MLP": "metaopt.targets.mlp:MLP",
         "ResNet18": "metaopt.targets.convolutional:ResNet18",
         "ResNet34": "metaopt.targets.convolutional:ResNet34",

@@ -44,7 +44,7 @@ class Tap:
 
     Args:
         name: path of the module ("blocks.0.attention").
-        kind: "attention", "mlp", "block" or "layer".
+        kind: "attention", "memory", "mlp", "block" or "layer".
         size: channels, or embedding width.
         position: index among the taps of the network, from 0, in the order of the forward pass.
         dim: the output dimension that has this size.

@@ -45,6 +45,8 @@ from metaopt.weights import scales, tokens
 DEVICE = torch.device("lazy", 0)
 """A device that needs no runtime: gradients of fake tensors on DEVICE start its runtime."""
 
+LANGUAGE_MODELS = ("GPT", "Hope")
+
 SMALL = {"dim": 16, "num_latents": 4, "latent_dim": 16, "heads": 2, "depth": 1, "hidden": 16}
 
 
@@ -110,7 +112,7 @@ def facts_of(target, task):
 
 def inputs_of(target, batch):
     """The batch, or tokens of its shape for language models."""
-    if target != "GPT":
+    if target not in LANGUAGE_MODELS:
         return batch
     tokens = torch.zeros(len(batch.labels), 64, dtype=torch.long)
     return Batch(tokens, tokens)
@@ -124,7 +126,7 @@ def batch(digits):
 
 @pytest.mark.parametrize("target", TARGETS.names())
 def test_a_step_of_recording(target, digits, batch, device):
-    task = LanguageModel.__new__(LanguageModel) if target == "GPT" else digits
+    task = LanguageModel.__new__(LanguageModel) if target in LANGUAGE_MODELS else digits
     state = TargetTrainingState(facts_of(target, digits), task, device)
     loss = take_step(state.model, state.optimizer, task, inputs_of(target, batch).to(device))
     state.after_step(1.0)  # in place of the loss, whose value is unknown
