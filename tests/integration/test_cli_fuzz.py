@@ -21,10 +21,10 @@ from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.generative import GENERATIVE_OPTIMIZERS, get_optimizer_model
 from metaopt.metatraining.mixture import read_mixture
 from metaopt.optimizers import BASE_OPTIMIZERS
-from metaopt.recording.record import _first_state
+from metaopt.recording.record import prepared_recording
 from metaopt.targets import TARGETS
 from metaopt.tasks import TASKS, load_task, task_config
-from metaopt.trajectories import Trajectory, check_run_name
+from metaopt.trajectories import Trajectory
 from metaopt.workflows.train_optimizer import _promotion_case
 
 WORDS = [
@@ -113,8 +113,8 @@ def configuration(draw: random.Random, flags: list[str], folder: Path) -> Path:
 
 
 def begin_recording(config) -> None:
-    check_run_name(config.run_name)
-    _first_state(config.single_runs()[0], config.load_task())
+    with prepared_recording(config):
+        pass
 
 
 def begin_training(config) -> None:
