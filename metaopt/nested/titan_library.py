@@ -107,7 +107,8 @@ def _build(design: Design) -> Any:
 
 
 def _titans_pytorch() -> Any:
-    with warnings.catch_warnings():
+    # What it imports computes numbers, which is impossible while a network is built on the meta device.
+    with torch.device("cpu"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
         return import_extra("titans_pytorch", "nested")
 

@@ -59,13 +59,38 @@ def start(config, tmp_path) -> subprocess.Popen:
 
 def kill_at_epoch(process: subprocess.Popen, folder, epoch: int) -> None:
     """Kill a training once it has written a snapshot of an epoch."""
+    kill_at_step(process, folder, 15 * epoch)
+
+
+def kill_at_step(process: subprocess.Popen, folder, step: int) -> None:
+    """Kill a training once it has written the snapshot of a step."""
     deadline = time.monotonic() + 120
-    while not (folder / f"step_{15 * epoch:08d}.safetensors").exists():
+    while not (folder / f"step_{step:08d}.safetensors").exists():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_run_with_levels_resumes_to_the_same_bytes(config, tmp_path):
+    """The third level has gradients of steps before the kill, which are in the checkpoint of the base optimizer."""
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 60, encoding="utf-8")
+    shape = {"n_layer": 1, "n_head": 2, "n_embd": 8, "chunk": 4, "periods": [1, 4, 7]}
+    hope = replace(
+        config, epochs=8, task="text", task_options={"block_size": 8}, data_dir=text, target_model="Hope",
+        target_options=shape,
+    )  # fmt: skip
+    (whole,) = train_targets(replace(hope, run_name="whole"), SilentTracker())
+    folder = config.trajectory_dir / "killed" / "seed_0"
+    steps = Trajectory.open(whole).steps[-1] // hope.epochs
+    assert 3 * steps % 7, "the checkpoint after the third epoch is between two updates"
+    kill_at_step(start(hope, tmp_path), folder, 5 * (4 * steps // 5))
+    assert len(Trajectory.open(folder)) < len(Trajectory.open(whole))
+    assert start(replace(hope, resume=True), tmp_path).wait() == 0
+    for path in whole.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
 
 
 def test_a_run_killed_twice_resumes_to_the_same_bytes(config, tmp_path):

@@ -1,11 +1,14 @@
 """HOPE: sizes, ablations, states per sequence, and levels that recordings and nowcasts respect."""
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from benchmarks.nested.hope_against_gpt import NETWORKS, main, sized, weights_of
 from metaopt.core.devices import CPU
 from metaopt.core.errors import CheckpointError, InvalidConfig
 from metaopt.core.tracker import SilentTracker
@@ -287,3 +290,21 @@ def test_paired_runs_respect_levels(config, text):
 def test_a_block_without_memory_has_no_layer_for_it():
     block = HopeBlock(8, 2, HopeConfig(**SMALL).levels)
     assert not [name for name, _ in block.named_parameters() if "memory" in name]
+
+
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
+def test_the_comparison_with_a_gpt_has_equal_sizes(options):
+    shape = {"vocab_size": 65, "block_size": 64, "n_layer": 2, "n_head": 4, "n_embd": 64}
+    gpt = weights_of("GPT", shape)
+    assert weights_of("Hope", sized({**shape, **options}, gpt)) == pytest.approx(gpt, rel=0.05)
+
+
+def test_the_comparison_with_a_gpt_runs(text, tmp_path):
+    output = tmp_path / "result.json"
+    sizes = ["--layers", 1, "--width", 8, "--networks", "no memory"]
+    flags = ["--text", text, "--steps", 2, "--seeds", 2, "--lrs", "0.01", *sizes, "--output", output]
+    result = CliRunner().invoke(main, list(map(str, flags)))
+    assert result.exit_code == 0, result.output
+    gpt, hope = json.loads(output.read_text())["rows"]
+    assert gpt["over GPT"] == pytest.approx(1.0)
+    assert hope["network"] == "no memory"

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import subprocess
 import sys
 from itertools import pairwise
 
@@ -333,3 +334,9 @@ def test_widths_and_tokens_that_do_not_fit_are_refused(shapes):
     memory = titan()
     with pytest.raises(LayoutMismatch, match=r"expected \[batch, tokens, 6\] and \[batch, tokens, 6\]"):
         memory.write(memory.reset(2), *map(torch.zeros, shapes))
+
+
+def test_the_library_is_imported_while_a_network_is_built_on_the_meta_device():
+    code = "import torch; from metaopt.nested import TitanMemory\nwith torch.device('meta'): TitanMemory(4)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
