@@ -88,11 +88,11 @@ def measure(first: Tensor, second: Tensor, steps: int, seed: int, rates: dict[st
 
 def best_rates(first: Tensor, second: Tensor, steps: int) -> dict[str, float]:
     """The best learning rate of each setting, with a random seed of its own."""
-    model = trained(first, steps, _TUNING_SEED)
-    return {
-        name: min(_RATES, key=lambda lr, periods=periods: streamed(model, second, periods, lr)[0])
-        for name, periods in _PERIODS.items()
-    }
+    model, best = trained(first, steps, _TUNING_SEED), {}
+    for name, periods in _PERIODS.items():
+        losses = {lr: streamed(model, second, periods, lr)[0] for lr in _RATES}
+        best[name] = min(losses, key=losses.__getitem__)
+    return best
 
 
 def _loss(model: Hope, blocks: Tensor) -> Tensor:
