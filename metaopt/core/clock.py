@@ -83,11 +83,11 @@ class LevelClock:
     """
 
     def __init__(self, levels: Iterable[LevelSpec], step: int = 0) -> None:
-        self.levels: Mapping[str, LevelSpec] = {}
+        self.levels: dict[str, LevelSpec] = {}
         for level in levels:
             if level.name in self.levels:
                 raise InvalidConfig(f"two levels have the name {shown(level.name)}; expected one of each name")
-            self.levels = {**self.levels, level.name: level}
+            self.levels[level.name] = level
         if not self.levels:
             raise InvalidConfig("a clock without levels; expected at least one LevelSpec")
         self.step = step

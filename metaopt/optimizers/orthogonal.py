@@ -66,9 +66,8 @@ class MuonMemory(MatrixOptimizer):
         """−η √max(1, rows / columns) σ(m) − η λ W."""
         memory = average(gradient, state, "memory", group["momentum"])
         output = gradient.lerp(memory, group["momentum"]) if group["nesterov"] else memory
-        rows, columns = gradient.shape
-        rate = group["lr"] * max(1, rows / columns) ** 0.5
-        return -rate * orthogonalised(output, group["iterations"]) - group["lr"] * group["weight_decay"] * weights
+        change = -_rate(gradient, group) * orthogonalised(output, group["iterations"])
+        return change - group["lr"] * group["weight_decay"] * weights
 
 
 class M3(MatrixOptimizer):
@@ -84,7 +83,7 @@ class M3(MatrixOptimizer):
 
         each step:           m₁ ← β₁ m₁ + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
         every period steps:  m₂ ← β₃ m₂ + (1 − β₃) · mean of the gradients since the last update
-        W ← W − η √max(1, rows / columns) (σ(m₁) + α σ(m₂)) ⊙ s,   s = 1 / (√v + ε), divided by its mean
+        W ← W − η √max(1, rows / columns) (σ(m₁) + α σ(m₂)) ⊙ s,   s = 1 / (√v + ε · mean √v), over its mean
 
     Departs: printed are sums without decay, which never forget. Also printed is the division by √v itself: since σ does
     not depend on the size of gradients, changes would then grow as gradients shrink; here s has the mean 1.
@@ -138,13 +137,11 @@ class M3(MatrixOptimizer):
         """The change of the formula of the class."""
         state["steps"] = state.get("steps", 0) + 1
         fast = average(gradient, state, "fast", group["momentum"])
-        moment = average(gradient.square(), state, "second_moment", group["second_decay"])
+        size = average(gradient.square(), state, "second_moment", group["second_decay"]).sqrt()
         direction = orthogonalised(fast, group["iterations"])
-        slow = self._slow(gradient, state, group)
-        direction = direction + group["slow_weight"] * slow
-        scale = 1 / (moment.sqrt() + group["eps"] * moment.sqrt().mean() + torch.finfo(moment.dtype).tiny)
-        rows, columns = gradient.shape
-        return -group["lr"] * max(1, rows / columns) ** 0.5 * direction * (scale / scale.mean())
+        direction = direction + group["slow_weight"] * self._slow(gradient, state, group)
+        scale = 1 / (size + group["eps"] * size.mean() + torch.finfo(size.dtype).tiny)
+        return -_rate(gradient, group) * direction * (scale / scale.mean())
 
     def _slow(self, gradient: Tensor, state: State, group: Group) -> Tensor:
         """The orthogonalised slow memory, updated every `period` steps."""
@@ -165,3 +162,10 @@ def average(value: Tensor, state: State, name: str, decay: float) -> Tensor:
         state[name] = torch.zeros_like(value)
     memory: Tensor = state[name]
     return memory.lerp_(value, 1 - decay)
+
+
+def _rate(gradient: Matrix, group: Group) -> float:
+    """The learning rate of an orthogonalised change: η √max(1, rows / columns)."""
+    rows, columns = gradient.shape
+    rate: float = group["lr"] * max(1, rows / columns) ** 0.5
+    return rate
