@@ -35,15 +35,8 @@ class Text(LanguageModel):
     Config = TextConfig
 
     def __init__(self, config: TextConfig) -> None:
-        files, notes = _files(config.data_dir)
-        parts = list(map(_read, files))
-        text = "\n".join(parts)
-        if len(parts) > 1 and (empty := sum(not part.strip() for part in parts)):
-            notes.append(f"{config.data_dir}: {counted(empty, 'empty file')} of {len(parts)}")
-        self.notes = report(notes)
+        text, self.notes = read_text(config.data_dir)
         with error_source(config.data_dir):
-            if not text.strip():
-                raise TaskDataError(f"no text in it; expected {_EXPECTED}")
             super().__init__(text, config)
 
 
@@ -66,6 +59,22 @@ class TinyStories(LanguageModel):
         stored, _ = cached("tinystories", key, partial(_download_stories, config.stories))
         with error_source(f"{config.stories} stories of {_TINY_STORIES}"):
             super().__init__(stored["text"].numpy().tobytes().decode(), config)
+
+
+def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The text of a file, or of the *.txt files of a folder, and what was ignored or converted, a line each.
+
+    Raises:
+        TaskDataError: there is no text, or a file cannot be read.
+    """
+    files, notes = _files(path)
+    parts = list(map(_read, files))
+    if len(parts) > 1 and (empty := sum(not part.strip() for part in parts)):
+        notes.append(f"{path}: {counted(empty, 'empty file')} of {len(parts)}")
+    reported, text = report(notes), "\n".join(parts)
+    if not text.strip():
+        raise TaskDataError(f"{path}: no text in it; expected {_EXPECTED}")
+    return text, reported
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:

@@ -62,6 +62,10 @@ def write_text(folder, tokenizer):
     return {"data_dir": folder / "words.txt", "tokenizer": tokenizer, "vocab_size": 350, "block_size": 16}
 
 
+def write_haystack(folder):
+    return {"data_dir": write_text(folder, "bytes")["data_dir"], "examples": 200, "block_size": 128}
+
+
 def write_table(folder, predict):
     random = np.random.default_rng(0)
     rows = [
@@ -80,6 +84,7 @@ def cache_stories():
 
 
 CASES = {  # name of a case, which begins with the name of its task: writes its data, returns its options
+    "associative-recall": lambda folder, real: {"examples": 200, "block_size": 32, "pairs": 3, "random_filler": True},
     "cifar10": lambda folder, real: {"data_dir": real("cifar-10-batches-py"), "download": False},
     "csv classification": lambda folder, real: write_table(folder, "classification"),
     "csv regression": lambda folder, real: write_table(folder, "regression"),
@@ -88,6 +93,9 @@ CASES = {  # name of a case, which begins with the name of its task: writes its 
     "image-folder": lambda folder, real: write_images(folder),
     "mnist": lambda folder, real: write_idx(folder, "MNIST"),
     "mnist real": lambda folder, real: {"data_dir": real("MNIST/raw"), "download": False},
+    "needle": lambda folder, real: {"examples": 200, "needles": 2},
+    "needle text": lambda folder, real: write_haystack(folder),
+    "passkey": lambda folder, real: {"examples": 200, "block_size": 128, "digits": 3},
     "text bytes": lambda folder, real: write_text(folder, "bytes"),
     "text characters": lambda folder, real: write_text(folder, "characters"),
     "text sentencepiece": lambda folder, real: write_text(folder, "sentencepiece"),
@@ -261,7 +269,8 @@ def test_works_on_another_device(task):
     assert {each.device.type for each in found} == {"cuda"}
 
 
-reads_files = pytest.mark.parametrize("case", [case for case in CASES if case not in ("digits", "tinystories")])
+WITHOUT_FILES = ("associative-recall", "digits", "needle", "passkey", "tinystories")
+reads_files = pytest.mark.parametrize("case", [case for case in CASES if case not in WITHOUT_FILES])
 
 
 @reads_files
