@@ -9,9 +9,11 @@ This room contains no machine learning. The rooms above choose what to draw:
 """
 
 from .canvas import canvas, legend, limits_of, line_chart, note, plain_log, rendered, row_labels, spread, styled
+from .event_chart import event_chart
 
 __all__ = [
     "canvas",
+    "event_chart",
     "legend",
     "limits_of",
     "line_chart",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..core.clock import LevelSpec
 from ..core.config import Config, option
 from ..core.errors import InvalidConfig
-from .hope_block import HopeBlock
+from .hope_block import HopeBlock, Stream
 from .hope_memory import MEMORIES, memory_layer
 from .levels import Levels
 
@@ -104,11 +104,19 @@ class Hope(nn.Module):
         Raises:
             InvalidConfig: more tokens than `block_size`.
         """
-        length = tokens.shape[-1]
-        if length > self.config.block_size:
-            raise InvalidConfig(f"block_size is {self.config.block_size}, but {length} tokens came; raise it")
-        positions = torch.arange(length, device=tokens.device)
-        return self.head(self.norm(self.blocks(self.tokens(tokens) + self.positions(positions))))
+        return self.head(self.norm(self.blocks(self._embedded(tokens))))
+
+    def surprises(self, tokens: Int[Tensor, "batch block"]) -> dict[str, Float[Tensor, ""]]:
+        """The mean surprise of each memory over all tokens, by the name of the memory.
+
+        Raises:
+            InvalidConfig: more tokens than `block_size`.
+        """
+        stream, found = self._embedded(tokens), {}
+        for number, block in enumerate(self._blocks() if self.config.memory != "none" else ()):
+            found[f"blocks.{number}.memory"] = block.surprise(stream).mean()
+            stream = block(stream)
+        return found
 
     def learning_levels(self) -> Levels:
         """The levels of all blocks together: their trainable parameters and periods."""
@@ -131,6 +139,12 @@ class Hope(nn.Module):
             places |= {f"{block}.{part}": (kind, self.config.n_embd, -1) for part, kind in parts.items()}
             places[block] = ("block", self.config.n_embd, -1)
         return places
+
+    def _embedded(self, tokens: Int[Tensor, "batch block"]) -> Stream:
+        length = tokens.shape[-1]
+        if length > self.config.block_size:
+            raise InvalidConfig(f"block_size is {self.config.block_size}, but {length} tokens came; raise it")
+        return self.tokens(tokens) + self.positions(torch.arange(length, device=tokens.device))
 
     def _blocks(self) -> list[HopeBlock]:
         return cast(list[HopeBlock], list(self.blocks))

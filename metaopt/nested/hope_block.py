@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from ..core.clock import LevelSpec
 from .continuum import ContinuumMemory
+from .hope_memory import MemoryLayer
 
 Stream = Float[Tensor, "batch tokens width"]
 """The residual stream."""
@@ -53,7 +54,7 @@ class HopeBlock(nn.Module):
         heads: int,
         specs: Sequence[LevelSpec],
         hidden: int | None = None,
-        memory: nn.Module | None = None,
+        memory: MemoryLayer | None = None,
         window: int | None = None,
     ) -> None:
         super().__init__()
@@ -71,11 +72,23 @@ class HopeBlock(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         """The output of the block; that of a token depends on earlier tokens only."""
-        stream = stream + self.attention(self.attention_convolution(self.attention_norm(stream)))
+        stream = self._attended(stream)
         if self.memory is not None and self.memory_out is not None:
-            stream = stream + self.memory_out(self.memory(self.memory_convolution(self.memory_norm(stream))))
+            stream = stream + self.memory_out(self.memory(self._memory_inputs(stream)))
         change = self.cms(stream) - stream
         return stream + 2 * self.gate(self.gate_norm(stream)).sigmoid() * change
+
+    def surprise(self, stream: Stream) -> Float[Tensor, "batch tokens"]:
+        """How much each token of an input surprises the memory; zeros without one."""
+        if self.memory is None:
+            return stream.new_zeros(stream.shape[:2])
+        return self.memory.surprise(self._memory_inputs(self._attended(stream)))
+
+    def _attended(self, stream: Stream) -> Stream:
+        return stream + self.attention(self.attention_convolution(self.attention_norm(stream)))
+
+    def _memory_inputs(self, stream: Stream) -> Stream:
+        return self.memory_convolution(self.memory_norm(stream))
 
     def stream_layers(self) -> list[nn.Linear]:
         """The layers whose outputs are added to the residual stream."""

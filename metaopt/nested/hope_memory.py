@@ -1,5 +1,7 @@
 """The memory of a HOPE block: a sequence layer that reads what earlier tokens have written."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +12,8 @@ from torch.nn import functional
 from ..core.errors import InvalidConfig
 from ..core.text import shown
 from .memory import AssociativeMemory, LinearMemory, Rates
-from .self_modifier import SelfModifier
+from .self_modifier import ModifierState, SelfModifier
+from .self_writes import recall, writes_of
 from .titan import TitanMemory
 
 Tokens = Float[Tensor, "batch tokens width"]
@@ -28,7 +31,7 @@ def memory_layer(
     momentum: bool = True,
     decay: bool = True,
     self_modifying: bool = True,
-) -> nn.Module:
+) -> "MemoryLayer":
     """Build a layer that maps tokens to what a memory returns for them.
 
     Args:
@@ -48,10 +51,22 @@ def memory_layer(
         return PairLayer(kind, width, heads, chunk, momentum, decay)
     if not decay:
         raise InvalidConfig("the memory self always decays; for decay=false set memory to linear or titan")
-    return _SelfLayer(SelfModifier(width, heads=heads, chunk=chunk, adaptive=self_modifying))
+    return SelfLayer(SelfModifier(width, heads=heads, chunk=chunk, adaptive=self_modifying))
 
 
-class PairLayer(nn.Module):
+class MemoryLayer(nn.Module, ABC):
+    """A layer that maps tokens to what a memory returns for them; a token reads what earlier ones have written."""
+
+    @abstractmethod
+    def forward(self, inputs: Tokens) -> Tokens:
+        """What the memory returns for each token."""
+
+    @abstractmethod
+    def surprise(self, inputs: Tokens) -> Float[Tensor, "batch tokens"]:
+        """‖∇ℓ‖ of what each token writes, over all heads, in the memory at the start of its chunk."""
+
+
+class PairLayer(MemoryLayer):
     """A memory that stores a pair of each token, with projections of queries, keys, values and rates.
 
         q = W_q x / ‖W_q x‖,   k = W_k x / ‖W_k x‖,   v = W_v x,   θ, η, α = sigmoid(A x + b)
@@ -74,15 +89,24 @@ class PairLayer(nn.Module):
 
     def forward(self, inputs: Tokens) -> Tokens:
         """What the memory returns for each token."""
-        queries, keys = (self._fold(self._unit(project(inputs))) for project in (self.queries, self.keys))
-        values, rates = self._fold(self.values(inputs)), self._rates(inputs)
-        state, outputs, tokens = self.memory.reset(len(queries)), [], inputs.shape[1]
+        queries = self._fold(self._unit(self.queries(inputs)))
+        read = [self.memory.read(state, queries[:, part]) for part, state, _, _ in self._chunks(inputs)]
+        return self._unfold(torch.cat(read, dim=1))
+
+    def surprise(self, inputs: Tokens) -> Float[Tensor, "batch tokens"]:
+        """‖∇ℓ‖ of what each token writes, over all heads, in the memory at the start of its chunk."""
+        found = [self.memory.surprise(state, keys, values) for _, state, keys, values in self._chunks(inputs)]
+        return self._unfold(torch.cat(found, dim=1).unsqueeze(-1)).norm(dim=-1)
+
+    def _chunks(self, inputs: Tokens) -> Iterator[tuple[slice, Any, Tensor, Tensor]]:
+        """Each chunk of tokens, the memory at its start, and its keys and values, which are then written."""
+        keys, values = self._fold(self._unit(self.keys(inputs))), self._fold(self.values(inputs))
+        rates, state, tokens = self._rates(inputs), self.memory.reset(len(keys)), inputs.shape[1]
         for start in range(0, tokens, self.chunk):
             part = slice(start, start + self.chunk)
-            outputs.append(self.memory.read(state, queries[:, part]))
+            yield part, state, keys[:, part], values[:, part]
             if start + self.chunk < tokens:  # what the last chunk would write is never read
                 state = self.memory.write(state, keys[:, part], values[:, part], Rates(*rates[:, :, part]))
-        return self._unfold(torch.cat(outputs, dim=1))
 
     def extra_repr(self) -> str:
         """The configuration."""
@@ -103,7 +127,7 @@ class PairLayer(nn.Module):
         return rows.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2) if self.is_folded else rows
 
 
-class _SelfLayer(nn.Module):
+class SelfLayer(MemoryLayer):
     """A `SelfModifier` that begins each sequence anew."""
 
     def __init__(self, memory: SelfModifier) -> None:
@@ -111,4 +135,27 @@ class _SelfLayer(nn.Module):
         self.memory = memory
 
     def forward(self, inputs: Tokens) -> Tokens:
+        """What the memory returns for each token."""
         return self.memory(inputs)[0]
+
+    def surprise(self, inputs: Tokens) -> Float[Tensor, "batch tokens"]:
+        """‖∇ℓ‖ of the pair of each token in the memory that is read, at the start of its chunk."""
+        state, found = self.memory.reset(len(inputs)), []
+        for part in inputs.split(self.memory.chunk, dim=1):
+            found.append(self._at(state, part))
+            _, state = self.memory(part, state)
+        return torch.cat(found, dim=1)
+
+    def _at(self, state: ModifierState, part: Tokens) -> Float[Tensor, "batch tokens"]:
+        """The surprise of tokens at the start of a chunk."""
+        layer, inputs = self.memory, part.unflatten(-1, (self.memory.heads, -1)).transpose(1, 2)
+        made = {name: tuple(layer.initial[name].parameters()) for name in layer.initial} | state.start
+        keys, values = functional.normalize(recall(made["key"], inputs), dim=-1), recall(made["value"], inputs)
+        own = recall(made["memory"], values) if layer.adaptive else values
+        units, targets = writes_of(made["memory"], keys, own, layer.objective, layer.safeguards)
+        is_regression = layer.objective == "regression"
+        errors = [
+            (unit @ weights.mT if is_regression else 0.0) - target
+            for unit, target, weights in zip(units, targets, made["memory"], strict=True)
+        ]
+        return torch.cat(errors, dim=-1).norm(dim=-1).norm(dim=1)

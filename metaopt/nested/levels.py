@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..core.clock import LevelClock, LevelSpec
 from ..core.errors import CheckpointError, InvalidConfig
 from ..core.text import shown
+from .update_norms import UpdateNorms
 
 _KEY = "levels"
 
@@ -22,11 +23,17 @@ def attach_levels(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     A network with levels has a method `learning_levels()`, which returns a `Levels`.
 
     Raises:
-        InvalidConfig: the optimizer does not move a parameter of a level.
+        InvalidConfig: the optimizer does not move a parameter of a level, or computes gradients several times per step.
     """
     learning_levels = getattr(model, "learning_levels", None)
     if callable(learning_levels):
         learning_levels().attach(optimizer)
+
+
+def observe_levels(optimizer: torch.optim.Optimizer) -> UpdateNorms | None:
+    """Measure the updates of the levels of an optimizer from now on; None if it has no levels."""
+    levels = _attached.get(optimizer)
+    return None if levels is None else levels.observe()
 
 
 def check_levels_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
@@ -88,13 +95,20 @@ class Levels:
             raise InvalidConfig("a parameter is in two levels; expected each in one, or in none")
         self._sums: dict[nn.Parameter, Tensor] = {}
         self._gradients: dict[nn.Parameter, Tensor | None] = {}
+        self._norms: UpdateNorms | None = None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the steps of an optimizer update the levels that are due only.
 
         Raises:
-            InvalidConfig: the optimizer does not move a parameter of a level.
+            InvalidConfig: the optimizer does not move a parameter of a level, or computes gradients several times per
+                step.
         """
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise InvalidConfig(
+                "LBFGS computes gradients several times per step, but levels accumulate those of one. Choose another "
+                "base optimizer, or a network without levels"
+            )
         moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for name, group in self.parameters.items():
             if missing := sum(id(parameter) not in moved for parameter in group):
@@ -107,6 +121,11 @@ class Levels:
         optimizer.register_step_post_hook(self._after_step)
         optimizer.register_state_dict_post_hook(self._add_state)
         optimizer.register_load_state_dict_pre_hook(self._take_state)
+
+    def observe(self) -> UpdateNorms:
+        """Measure each update from now on. The training gives the same bits as without."""
+        self._norms = UpdateNorms({self.clock.levels[name]: group for name, group in self.parameters.items()})
+        return self._norms
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Check that a state of an optimizer has the clock of these levels, and gradients of their shapes.
@@ -133,7 +152,9 @@ class Levels:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         """Select the gradients of the step; returns the arguments of the step if a closure computes the gradients."""
-        self.clock.tick()
+        due = self.clock.tick()
+        if self._norms is not None:
+            self._norms.before(due)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._select()
@@ -154,7 +175,7 @@ class Levels:
             InvalidConfig: the gradients of this step were selected before.
         """
         if self._gradients:
-            raise InvalidConfig("the optimizer calls its closure more than once per step, as LBFGS does; expected one")
+            raise InvalidConfig("the optimizer calls its closure more than once per step; expected one call")
         due = self.clock.due()
         for name, group in self.parameters.items():
             is_each_step = self.clock.levels[name] == LevelSpec(name)
@@ -166,6 +187,8 @@ class Levels:
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         due = self.clock.due()
+        if self._norms is not None:
+            self._norms.after(self.clock.step)
         for name in due:
             for parameter in self.parameters[name]:
                 self._sums.pop(parameter, None)

@@ -30,6 +30,7 @@ from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_
 from ..weights.atomic import remove_unfinished
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
+from .level_metrics import level_figure, surprise_metrics, update_metrics
 from .state import Step, TargetTrainingState
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class _TargetRun:
 
     def _restore(self) -> None:
         remove_unfinished(self.checkpoint)
-        if not (self.config.resume and self._snapshots()):
+        if not (self.config.resume and snapshot_files(self.folder)):
             self.checkpoint.unlink(missing_ok=True)  # left by an earlier run with the same name
             return
         self.load()
@@ -129,17 +130,15 @@ class _TargetRun:
             FileFormatError: a file is damaged.
             CheckpointError: the run has other settings.
         """
-        snapshots = self._snapshots()
+        snapshots = snapshot_files(self.folder)
         if not snapshots:
             return
         if self.checkpoint.exists():
             self.state.load(self.checkpoint, self.settings)
             self._check_snapshots()
         else:
-            expect_same(read_facts(snapshots[0], SNAPSHOT), {"run": self.state.facts}, snapshots[0])
-
-    def _snapshots(self) -> list[Path]:
-        return sorted(self.folder.glob("step_*.safetensors"))
+            first = snapshots[min(snapshots)]
+            expect_same(read_facts(first, SNAPSHOT), {"run": self.state.facts}, first)
 
     def _check_snapshots(self) -> None:
         """Check that the snapshots reach to the checkpoint: with a gap before the next one, nobody would notice it."""
@@ -207,12 +206,20 @@ class _TargetRun:
         self.validation = {f"val_{name}": value for name, value in metrics.items()}
         return self.validation
 
+    def _level_metrics(self) -> dict[str, float]:
+        """Metrics of the levels and the memories of the network; empty if it has none."""
+        state = self.state
+        with evaluation_mode(state.optimizer):
+            surprises = surprise_metrics(state.model, batches_of(state.task.splits["validation"], state.task))
+        return {**update_metrics(state.update_norms), **surprises}
+
     def _record_epoch(
         self, recorder: Recorder, training: Mapping[str, float], validation: Mapping[str, float], **extra: float
     ) -> None:
         """Record a snapshot and the metrics before the first epoch, or at the end of an epoch."""
         self._record_snapshot(recorder, {**training, "val_loss": validation["val_loss"]})
-        self.tracker.metrics({**training, **validation, **extra, "epoch": self.state.epoch}, self.state.step)
+        metrics = {**training, **validation, **self._level_metrics(), **extra, "epoch": self.state.epoch}
+        self.tracker.metrics(metrics, self.state.step)
 
     def _record_snapshot(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
         state = self.state
@@ -224,14 +231,16 @@ class _TargetRun:
         return replace(self.state.task.describe(), loss_change_std=deviation).to_mapping()
 
     def _upload(self) -> None:
-        """Upload the trajectory, and log a figure of its losses and a summary."""
-        if not any(self.folder.glob("step_*.safetensors")):  # training diverged before the first snapshot
+        """Upload the trajectory, and log figures of its losses and of its levels, and a summary."""
+        if not snapshot_files(self.folder):  # training diverged before the first snapshot
             return
         trajectory = Trajectory.open(self.folder)
         losses = [trajectory.losses(index) for index in range(len(trajectory))]
         title, subtitle = f"Losses of {self.state.title}", "Each loss at the steps at which it was measured"
         figure = line_chart(title, subtitle, "optimizer steps", "loss", trajectory.steps, losses)
         self.tracker.figure(figure, "losses")
+        if (norms := self.state.update_norms) is not None:
+            self.tracker.figure(level_figure(norms, f"Updates of the levels of {self.state.title}"), "levels")
         validation = self.validation or {name: loss for name, loss in losses[-1].items() if name.startswith("val_")}
         self.tracker.describe(result=describe_recording(trajectory, validation))
         self.tracker.files(trajectory.files(), UPLOAD_FOLDER)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
+from ..nested.levels import observe_levels
 from ..optimizers import optimizer_for
 from ..optimizers.state import check_optimizer_state
 from ..targets import get_target_model, target_config
@@ -66,6 +67,7 @@ class TargetTrainingState:
         self.optimizer = optimizer_for(
             self.model, facts["base_optimizer"], facts["lr"], facts["base_optimizer_options"]
         )
+        self.update_norms = observe_levels(self.optimizer)
         self.loss_changes = LossChanges()
         self.epoch = 0
         self.step = 0
@@ -143,6 +145,7 @@ class TargetTrainingState:
             "random": random_states(),
             "loss_changes": self.loss_changes.state(),
             "average": self._ema.state_dict(),
+            "update_norms": None if self.update_norms is None else self.update_norms.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
         }
@@ -165,6 +168,8 @@ class TargetTrainingState:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
+            if self.update_norms is not None:
+                self.update_norms.load_state_dict(state["update_norms"])
             self.loss_changes = LossChanges(*state["loss_changes"])
             self._ema.load_state_dict(state["average"], [parameter for _, parameter in trainable(self.model)])
             self.epoch, self.step = state["epoch"], state["step"]

@@ -110,8 +110,19 @@ def test_a_closure_that_computes_the_gradients_gives_the_same_training():
     assert equal(weights(memory), weights(other))
 
 
+def test_lbfgs_is_refused_before_a_training():
+    with pytest.raises(InvalidConfig, match="LBFGS computes gradients several times per step"):
+        build(kind=torch.optim.LBFGS)
+
+
+class TwoCalls(torch.optim.SGD):
+    def step(self, closure):
+        closure()
+        return closure()
+
+
 def test_an_optimizer_that_calls_its_closure_several_times_is_refused():
-    memory, optimizer = build(kind=torch.optim.LBFGS)
+    memory, optimizer = build(kind=TwoCalls)
     with pytest.raises(InvalidConfig, match="more than once per step"):
         optimizer.step(lambda: loss_at(memory, 0).backward() or loss_at(memory, 0))
 
