@@ -12,7 +12,7 @@ least 0.8 of the one of all levels at each step.
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import torch
@@ -35,23 +35,41 @@ def text_of(path: Path, characters: int) -> Tensor:
     return torch.tensor(list(data))
 
 
-def trained(text: Tensor, steps: int, seed: int) -> Hope:
-    """Train a model on random blocks of a text."""
+def trained(text: Tensor, steps: int, seed: int, **options: Any) -> Hope:
+    """Train a model on random blocks of a text.
+
+    Args:
+        options: of the model, beside its sizes.
+    """
     torch.manual_seed(seed)
-    config = HopeConfig(vocab_size=256, block_size=_BLOCK, n_layer=2, n_head=4, n_embd=64, memory="none")
+    config = HopeConfig(vocab_size=256, block_size=_BLOCK, n_layer=2, n_head=4, n_embd=64, memory="none", **options)
     model = Hope(config)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(steps):
         starts = torch.randint(len(text) - _BLOCK - 1, (4 * _BATCH,))
         blocks = torch.stack([text[start : start + _BLOCK + 1] for start in starts.tolist()])
         optimizer.zero_grad()
-        _loss(model, blocks).backward()
+        loss_of(model, blocks).backward()
         optimizer.step()
     return model
 
 
-def streamed(model: Hope, text: Tensor, periods: Sequence[int] | None, lr: float) -> tuple[float, int]:
-    """Read a text once: the mean loss before each update, and the number of level updates.
+class Read(NamedTuple):
+    """What a model learned from a stream.
+
+    Attributes:
+        model: after the stream.
+        loss: mean loss before each update [nats per byte].
+        updates: of its levels [count].
+    """
+
+    model: Hope
+    loss: float
+    updates: int
+
+
+def streamed(model: Hope, text: Tensor, periods: Sequence[int] | None, lr: float) -> Read:
+    """Let a copy of a model read a text once.
 
     Args:
         periods: of the levels; None for frozen weights.
@@ -65,22 +83,22 @@ def streamed(model: Hope, text: Tensor, periods: Sequence[int] | None, lr: float
     rows = text[: len(text) // _BATCH * _BATCH].view(_BATCH, -1)  # each row of a batch goes on in the next batch
     losses = []
     for begin in range(0, rows.shape[1] - _BLOCK - 1, _BLOCK):
-        loss = _loss(reader, rows[:, begin : begin + _BLOCK + 1])
+        loss = loss_of(reader, rows[:, begin : begin + _BLOCK + 1])
         losses.append(loss.item())
         if periods is not None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return fmean(losses), sum(levels.clock.counts().values())
+    return Read(reader, fmean(losses), sum(levels.clock.counts().values()))
 
 
 def measure(first: Tensor, second: Tensor, steps: int, seed: int, rates: dict[str, float]) -> dict[str, Any]:
     """The losses of one random seed."""
     model = trained(first, steps, seed)
-    frozen, _ = streamed(model, second, None, 0.0)
+    frozen = streamed(model, second, None, 0.0).loss
     row: dict[str, Any] = {"seed": seed, "frozen": frozen}
     for name, periods in _PERIODS.items():
-        row[name], row[f"updates {name}"] = streamed(model, second, periods, rates[name])
+        _, row[name], row[f"updates {name}"] = streamed(model, second, periods, rates[name])
     row["ratio"] = row["levels"] / frozen
     row["share of gain"] = (frozen - row["levels"]) / (frozen - row["all"])
     return row
@@ -90,12 +108,13 @@ def best_rates(first: Tensor, second: Tensor, steps: int) -> dict[str, float]:
     """The best learning rate of each setting, with a random seed of its own."""
     model, best = trained(first, steps, _TUNING_SEED), {}
     for name, periods in _PERIODS.items():
-        losses = {lr: streamed(model, second, periods, lr)[0] for lr in _RATES}
+        losses = {lr: streamed(model, second, periods, lr).loss for lr in _RATES}
         best[name] = min(losses, key=losses.__getitem__)
     return best
 
 
-def _loss(model: Hope, blocks: Tensor) -> Tensor:
+def loss_of(model: Hope, blocks: Tensor) -> Tensor:
+    """The mean loss of blocks of one token more than a context [nats per byte]."""
     return cross_entropy(model(blocks[:, :-1]).flatten(0, 1), blocks[:, 1:].flatten())
 
 

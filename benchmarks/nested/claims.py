@@ -1,0 +1,278 @@
+"""All claims about nested learning, measured and printed by one command: those that hold and those that do not.
+
+    python -m benchmarks.nested.claims --text-dir DIR
+
+DIR has tinystories.txt and tinyshakespeare.txt. The table has one line per claim: its goal, the mean and the standard
+deviation over random seeds, and whether the goal is reached. Without a goal a figure is only printed. Finished
+measurements are stored in the folder of the results, so that an interrupted command goes on; remove the folder after a
+change of the code. `--quick` runs everything in minutes, with trainings that are too short to judge anything.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import click
+import torch
+
+from metaopt.core.errors import TaskDataError
+from metaopt.tasks import load_task
+
+from . import forgetting, hope_against_gpt, rebound_keys, shifted_stream
+from ._stored import Stored
+from .hope_against_gpt import GPT, NETWORKS, Compared, Setting
+
+_TITLE = "Claims about nested learning"
+_HEADS = ("claim", "goal", "measured", "result", "notes")
+
+
+class Row(NamedTuple):
+    """One claim.
+
+    Attributes:
+        claim, goal: what is measured, and what is expected; no goal for figures that are only printed.
+        figures: one per random seed.
+        result: such as "reached".
+        notes: what a reader must know of the measurement.
+    """
+
+    claim: str
+    goal: str
+    figures: Sequence[float]
+    result: str
+    notes: str = ""
+
+    @property
+    def measured(self) -> str:
+        """Mean ± standard deviation over random seeds."""
+        spread = stdev(self.figures) if len(self.figures) > 1 else 0.0
+        return f"{fmean(self.figures):.3g} ± {spread:.2g}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of all measurements.
+
+    Attributes:
+        stories, plays: TinyStories and Shakespeare.
+        seeds: random seeds of a result [count].
+        quick: whether trainings are too short to judge anything.
+    """
+
+    stories: Path
+    plays: Path
+    seeds: int
+    quick: bool
+
+    def of(self, full: int, quick: int) -> int:
+        """A size."""
+        return quick if self.quick else full
+
+    def setting(self, task: str, steps: int, batch: int, **options: Any) -> Setting:
+        """A comparison of HOPE with a GPT."""
+        return Setting(task, options, steps=self.of(steps, 8), batch=batch, seeds=self.seeds)
+
+    @property
+    def text(self) -> Setting:
+        """TinyStories in pieces of SentencePiece."""
+        options = {"tokenizer": "sentencepiece", "vocab_size": 1000, "block_size": 64}
+        return self.setting("text", 300, 16, data_dir=self.stories, **options)
+
+    @property
+    def recall(self) -> Setting:
+        """Four pairs in 32 tokens."""
+        return self.setting("associative-recall", 800, 16, pairs=4, block_size=32, vocab_size=32)
+
+    @property
+    def passkey(self) -> Setting:
+        """Three digits in 128 bytes."""
+        return self.setting("passkey", 600, 8, digits=3, block_size=128)
+
+    @property
+    def needle(self) -> Setting:
+        """Three digits in 192 bytes of TinyStories."""
+        return self.setting("needle", 600, 8, digits=3, block_size=192, data_dir=self.stories)
+
+
+Measure = Callable[[Plan, Stored], list[Row]]
+_BESIDE_GPT = ("Hope", "no memory")
+_WINDOWS = ("window", "window without memory")
+_ABLATIONS = tuple(name for name in NETWORKS if name not in (*_BESIDE_GPT, *_WINDOWS))
+
+
+def rebound(plan: Plan, stored: Stored) -> list[Row]:
+    """A memory on a stream in which keys get new values."""
+    sizes = plan.of(1000, 100), 32, plan.of(7, 3), max(plan.seeds, plan.of(10, 2))
+    case = rebound_keys.Case("linear", 24, 0.5, 0.1)
+    settings = {"claim": "rebound keys", "sizes": sizes}
+    ratios = stored.of(settings, lambda: rebound_keys.compare(case, *sizes)["ratios"])
+    claim = "memory with re-bound keys: error with momentum and forgetting over the delta rule alone"
+    return [_below(claim, rebound_keys.GOAL, ratios)]
+
+
+def shifted(plan: Plan, stored: Stored) -> list[Row]:
+    """A continuum memory on a shifted stream."""
+    characters, steps = plan.of(60_000, 10_000), plan.of(300, 20)
+    texts = shifted_stream.text_of(plan.stories, 2_000_000), shifted_stream.text_of(plan.plays, characters)
+    settings = {"claim": "shifted stream", "characters": characters, "steps": steps}
+    rates = stored.of(settings, lambda: shifted_stream.best_rates(*texts, steps))
+    rows = [
+        stored.of({**settings, "seed": seed}, partial(shifted_stream.measure, *texts, steps, seed, rates))
+        for seed in range(plan.seeds)
+    ]
+    updates = f"{rows[0]['updates levels']} of {rows[0]['updates all']} level updates"
+    shares = [row["share of gain"] for row in rows]
+    return [
+        _below("continuum memory on a shifted stream: loss over frozen weights", 0.97, [row["ratio"] for row in rows]),
+        Row("the same: share of the gain of all levels at each step", "≥ 0.8", shares, _reached(shares, 0.8), updates),
+    ]
+
+
+def perplexity(plan: Plan, stored: Stored) -> list[Row]:
+    """HOPE and a GPT on a text."""
+    compared = hope_against_gpt.compare(plan.text, _BESIDE_GPT, stored)
+    return [
+        Row(f"perplexity on TinyStories: {each.network}", "", each.losses.exp().tolist(), "printed", note)
+        for each, note in zip(compared, _notes(compared, _vocabulary(plan)), strict=True)
+    ]
+
+
+def recall(plan: Plan, stored: Stored) -> list[Row]:
+    """HOPE and a GPT on associative recall."""
+    compared = hope_against_gpt.compare(plan.recall, (*_BESIDE_GPT, *_WINDOWS), stored)
+    rows = _accuracies("associative recall", compared)
+    gains = (compared[1].accuracies - compared[0].accuracies).tolist()
+    claim = "associative recall: accuracy of HOPE less that of the GPT"
+    return [Row(claim, "above 0 on each random seed", gains, "reached" if min(gains) > 0 else "missed"), *rows]
+
+
+def passkey(plan: Plan, stored: Stored) -> list[Row]:
+    """HOPE and a GPT on passkeys."""
+    return _accuracies("passkey", hope_against_gpt.compare(plan.passkey, _BESIDE_GPT, stored))
+
+
+def needle(plan: Plan, stored: Stored) -> list[Row]:
+    """HOPE and a GPT on needles in a text."""
+    return _accuracies("needle", hope_against_gpt.compare(plan.needle, _BESIDE_GPT, stored))
+
+
+def forgotten(plan: Plan, stored: Stored) -> list[Row]:
+    """A continuum memory after a second text."""
+    characters, steps = plan.of(76_000, 26_000), plan.of(300, 20)
+    texts = shifted_stream.text_of(plan.plays, 2_000_000), shifted_stream.text_of(plan.stories, characters)
+    settings = {"claim": "forgetting", "characters": characters, "steps": steps}
+    rows = [
+        stored.of({**settings, "seed": seed}, partial(forgetting.measure, *texts, steps, seed))
+        for seed in range(plan.seeds)
+    ]
+    found = []
+    for baseline, name in zip(forgetting.BASELINES, ("all levels at each step", "a single MLP"), strict=True):
+        for share in forgetting.SHARES:
+            ratios = [row[f"over {baseline} at {share}"] for row in rows]
+            claim = f"forgetting of a continuum memory over {name}, where {share:.0%} of the common best is learned"
+            result = "confirmed" if fmean(ratios) >= forgetting.GOAL else "refuted"
+            found.append(Row(claim, f"known negative: ≥ {forgetting.GOAL}", ratios, result))
+    return found
+
+
+def ablations_on_text(plan: Plan, stored: Stored) -> list[Row]:
+    """Parts of HOPE left out, on a text."""
+    compared = hope_against_gpt.compare(plan.text, _ABLATIONS, stored)
+    notes = _notes(compared)
+    return [
+        Row(f"perplexity on TinyStories: {each.network}", "", each.losses.exp().tolist(), "printed", note)
+        for each, note in list(zip(compared, notes, strict=True))[1:]
+    ]
+
+
+def ablations_on_recall(plan: Plan, stored: Stored) -> list[Row]:
+    """Parts of HOPE left out, on associative recall."""
+    return _accuracies("associative recall", hope_against_gpt.compare(plan.recall, _ABLATIONS, stored))[1:]
+
+
+CLAIMS: Mapping[str, Measure] = {
+    "rebound": rebound,
+    "shifted": shifted,
+    "recall": recall,
+    "perplexity": perplexity,
+    "passkey": passkey,
+    "needle": needle,
+    "forgetting": forgotten,
+    "ablations-text": ablations_on_text,
+    "ablations-recall": ablations_on_recall,
+}
+"""What measures the claims, by a short name, in the order of the table."""
+
+
+def _accuracies(task: str, compared: Sequence[Compared]) -> list[Row]:
+    return [
+        Row(f"accuracy, {task}: {each.network}", "", each.accuracies.tolist(), "printed", note)
+        for each, note in zip(compared, _notes(compared), strict=True)
+    ]
+
+
+def _notes(compared: Sequence[Compared], first: str = "") -> list[str]:
+    """Weights, learning rate and ratio of perplexities of each network."""
+    notes = []
+    for row in hope_against_gpt.rows_of(compared):
+        ratio = "" if row["network"] == GPT else f", perplexity over GPT {row['over GPT']:.3g}"
+        notes.append(f"{row['weights']:,} weights, lr {row['lr']:g}{ratio}, {row['CPU ms']:.0f} ms CPU per step")
+    return [f"{notes[0]}; {first}" if first else notes[0], *notes[1:]]
+
+
+def _vocabulary(plan: Plan) -> str:
+    """The vocabulary in use, and the largest one that the text allows."""
+    options = {**plan.text.options, "vocab_size": 32_000}
+    try:
+        load_task("text", **options)
+    except TaskDataError as error:
+        largest = re.search(r"vocab_size=(\d+) or less", str(error))
+        return f"1,000 pieces; 32,000 do not fit, at most {int(largest[1]):,} do" if largest else str(error)
+    return "1,000 pieces; 32,000 would fit"
+
+
+def _below(claim: str, goal: float, figures: Sequence[float], notes: str = "") -> Row:
+    return Row(claim, f"≤ {goal}", figures, "reached" if fmean(figures) <= goal else "missed", notes)
+
+
+def _reached(figures: Sequence[float], goal: float) -> str:
+    return "reached" if fmean(figures) >= goal else "missed"
+
+
+def as_markdown(rows: Sequence[Row], title: str) -> str:
+    """The table of all claims."""
+    cells = [(row.claim, row.goal, row.measured, row.result, row.notes) for row in rows]
+    lines = ["| " + " | ".join(line) + " |" for line in (_HEADS, ("---",) * len(_HEADS), *cells)]
+    return f"# {title}\n\n" + "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--text-dir", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of both texts.")
+@click.option("--seeds", default=3, show_default=True, help="Random seeds of each result.")
+@click.option("--quick", is_flag=True, help="Everything in minutes, with trainings too short to judge anything.")
+@click.option("--only", default=",".join(CLAIMS), show_default=True, help="Claims, by commas.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("claims"), show_default=True, help="Folder.")
+def main(text_dir: Path, seeds: int, quick: bool, only: str, output: Path) -> None:
+    """Measure all claims, print them, and write claims.json and claims.md."""
+    torch.set_num_threads(1)
+    output.mkdir(parents=True, exist_ok=True)
+    plan = Plan(text_dir / "tinystories.txt", text_dir / "tinyshakespeare.txt", seeds, quick)
+    stored, rows = Stored(output / "finished.jsonl"), list[Row]()
+    title = f"{_TITLE}, {seeds} random seeds" + (", quick: too short to judge anything" if quick else "")
+    for name in only.split(","):
+        for row in CLAIMS[name](plan, stored):
+            rows.append(row)
+            click.echo(f"{row.claim}: {row.measured} {row.goal and f'({row.goal}) '}{row.result}", err=True)
+        plain = [{**row._asdict(), "figures": list(row.figures), "measured": row.measured} for row in rows]
+        (output / "claims.json").write_text(json.dumps({"title": title, "rows": plain}, indent=1) + "\n", "utf-8")
+        (output / "claims.md").write_text(as_markdown(rows, title), "utf-8")
+    click.echo(as_markdown(rows, title))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The claims about nested learning: what is stored, the table, and the measurement of forgetting."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.nested import claims, forgetting, hope_against_gpt
+from benchmarks.nested._stored import Stored
+from benchmarks.nested.claims import CLAIMS, Plan, Row
+from benchmarks.nested.forgetting import Point, forgotten_at
+from benchmarks.nested.hope_against_gpt import NETWORKS, Setting, compare, rows_of
+from metaopt.tasks import load_task
+
+RECALL = {"pairs": 2, "block_size": 16, "vocab_size": 12, "examples": 40}
+
+
+def test_a_result_is_stored_by_its_settings_and_what_was_cut_off_is_measured_again(tmp_path):
+    path, calls = tmp_path / "finished.jsonl", []
+
+    def measured(settings):
+        return Stored(path).of(settings, lambda: calls.append(settings) or [len(calls), 0.5])
+
+    assert [measured({"a": 1, "b": 2}), measured({"a": 2}), measured({"b": 2, "a": 1})] == [
+        [1, 0.5],
+        [2, 0.5],
+        [1, 0.5],
+    ]
+    path.write_text(path.read_text()[:-9])
+    assert [measured({"a": 2}), measured({"a": 1, "b": 2}), measured({"a": 2})] == [[3, 0.5], [1, 0.5], [3, 0.5]]
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_an_interrupted_comparison_goes_on_and_has_equal_sizes(tmp_path, monkeypatch):
+    setting, path = Setting("associative-recall", RECALL, 1, 8, 1, 4, (0.01, 0.001), 2), tmp_path / "finished.jsonl"
+    compared = compare(setting, ["no memory", "window"], Stored(path))
+    trainings = path.read_text().splitlines()
+    assert len(trainings) == 3 * (2 + 2)
+    path.write_text("\n".join(trainings[:7]) + "\n")
+    seeds, train = [], hope_against_gpt.train
+    monkeypatch.setattr(hope_against_gpt, "train", lambda *given: seeds.append(given[4]) or train(*given))
+    again = compare(setting, ["no memory", "window"], Stored(path))
+    assert seeds == [1, 1000, 1000, 0, 1]
+    assert [each.losses.tolist() for each in again] == [each.losses.tolist() for each in compared]
+    rows = rows_of(again)
+    assert rows[0]["over GPT"] == 1.0
+    assert {row["weights"] for row in rows} <= set(range(int(0.9 * rows[0]["weights"]), int(1.1 * rows[0]["weights"])))
+
+
+def test_what_is_forgotten_is_compared_where_equally_much_is_learned():
+    points = [Point(0.0, 0.0), Point(0.2, 0.1), Point(0.4, 0.5), Point(0.3, 0.9)]
+    assert forgotten_at(points, 0.1) == pytest.approx(0.05)
+    assert forgotten_at(points, 0.35) == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="no learning rate learns"):
+        forgotten_at(points, 0.5)
+
+
+def test_forgetting_prints_and_writes_a_row_per_random_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(forgetting, "_HELD_OUT", 650)
+    for name, sentence in (("first", "the quick brown fox. "), ("second", "To be, or not to be? ")):
+        (tmp_path / name).write_text(sentence * 200, encoding="utf-8")
+    texts = ["--first", str(tmp_path / "first"), "--second", str(tmp_path / "second")]
+    flags = ["--steps", "2", "--seeds", "1", "--output", str(tmp_path / "rows.json")]
+    result = CliRunner().invoke(forgetting.main, [*texts, *flags], catch_exceptions=False)
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["seed"] for row in rows] == [0]
+    assert all(row["learned"] > 0 for row in rows)
+    assert rows[0]["over all at 0.9"] == pytest.approx(rows[0]["levels at 0.9"] / rows[0]["all at 0.9"])
+    assert result.output.count("over ") == 8
+
+
+def test_claims_are_printed_with_their_spread_and_written_as_json_and_markdown(tmp_path, monkeypatch):
+    found = [
+        claims._below("lower is better", 0.9, [1.0, 2.0]),
+        claims._below("one seed", 0.9, [0.5]),
+        Row("no goal", "", [3.0, 3.0], "printed", "a note"),
+    ]
+    monkeypatch.setattr(claims, "CLAIMS", {"some": lambda plan, stored: found})
+    flags = ["--text-dir", str(tmp_path), "--only", "some", "--output", str(tmp_path / "out"), "--quick"]
+    result = CliRunner().invoke(claims.main, flags, catch_exceptions=False)
+    assert "| lower is better | ≤ 0.9 | 1.5 ± 0.71 | missed |  |" in result.output
+    assert "| one seed | ≤ 0.9 | 0.5 ± 0 | reached |  |" in result.output
+    assert "| no goal |  | 3 ± 0 | printed | a note |" in result.output
+    assert "too short to judge" in result.output
+    assert (tmp_path / "out" / "claims.md").read_text(encoding="utf-8") in result.output
+    rows = json.loads((tmp_path / "out" / "claims.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["result"] for row in rows] == ["missed", "reached", "printed"]
+    assert rows[0]["figures"] == [1.0, 2.0]
+
+
+def test_every_network_and_task_of_the_claims_exists(tmp_path):
+    plan = Plan(tmp_path / "stories", tmp_path / "plays", seeds=3, quick=False)
+    assert {*claims._BESIDE_GPT, *claims._WINDOWS, *claims._ABLATIONS} == set(NETWORKS)
+    for setting in (plan.recall, plan.passkey):
+        assert load_task(setting.task, **setting.options).model_facts["block_size"] == setting.options["block_size"]
+    assert len(plan.text.lrs) >= 3
+    assert {"rebound", "shifted", "perplexity", "recall", "forgetting"} <= set(CLAIMS)
