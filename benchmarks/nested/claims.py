@@ -86,7 +86,7 @@ class Plan:
     @property
     def recall(self) -> Setting:
         """Four pairs in 32 tokens."""
-        return self.setting("associative-recall", 800, 16, pairs=4, block_size=32, vocab_size=32)
+        return self.setting("associative-recall", 600, 16, pairs=4, block_size=32, vocab_size=32)
 
     @property
     def passkey(self) -> Setting:
@@ -95,8 +95,8 @@ class Plan:
 
     @property
     def needle(self) -> Setting:
-        """Three digits in 192 bytes of TinyStories."""
-        return self.setting("needle", 600, 8, digits=3, block_size=192, data_dir=self.stories)
+        """Three digits in 160 bytes of TinyStories."""
+        return self.setting("needle", 600, 8, digits=3, block_size=160, data_dir=self.stories)
 
 
 Measure = Callable[[Plan, Stored], list[Row]]
@@ -144,11 +144,16 @@ def perplexity(plan: Plan, stored: Stored) -> list[Row]:
 
 def recall(plan: Plan, stored: Stored) -> list[Row]:
     """HOPE and a GPT on associative recall."""
-    compared = hope_against_gpt.compare(plan.recall, (*_BESIDE_GPT, *_WINDOWS), stored)
+    compared = hope_against_gpt.compare(plan.recall, _BESIDE_GPT, stored)
     rows = _accuracies("associative recall", compared)
     gains = (compared[1].accuracies - compared[0].accuracies).tolist()
     claim = "associative recall: accuracy of HOPE less that of the GPT"
     return [Row(claim, "above 0 on each random seed", gains, "reached" if min(gains) > 0 else "missed"), *rows]
+
+
+def recall_in_a_window(plan: Plan, stored: Stored) -> list[Row]:
+    """Associative recall where attention sees the last 8 tokens only."""
+    return _accuracies("associative recall", hope_against_gpt.compare(plan.recall, _WINDOWS, stored))[1:]
 
 
 def passkey(plan: Plan, stored: Stored) -> list[Row]:
@@ -203,6 +208,7 @@ CLAIMS: Mapping[str, Measure] = {
     "passkey": passkey,
     "needle": needle,
     "forgetting": forgotten,
+    "recall-window": recall_in_a_window,
     "ablations-text": ablations_on_text,
     "ablations-recall": ablations_on_recall,
 }

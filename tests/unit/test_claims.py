@@ -58,7 +58,7 @@ def test_what_is_forgotten_is_compared_where_equally_much_is_learned():
 def test_forgetting_prints_and_writes_a_row_per_random_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(forgetting, "_HELD_OUT", 650)
     for name, sentence in (("first", "the quick brown fox. "), ("second", "To be, or not to be? ")):
-        (tmp_path / name).write_text(sentence * 200, encoding="utf-8")
+        (tmp_path / name).write_text(sentence * 70, encoding="utf-8")
     texts = ["--first", str(tmp_path / "first"), "--second", str(tmp_path / "second")]
     flags = ["--steps", "2", "--seeds", "1", "--output", str(tmp_path / "rows.json")]
     result = CliRunner().invoke(forgetting.main, [*texts, *flags], catch_exceptions=False)
@@ -95,3 +95,12 @@ def test_every_network_and_task_of_the_claims_exists(tmp_path):
         assert load_task(setting.task, **setting.options).model_facts["block_size"] == setting.options["block_size"]
     assert len(plan.text.lrs) >= 3
     assert {"rebound", "shifted", "perplexity", "recall", "forgetting"} <= set(CLAIMS)
+
+
+def test_the_largest_vocabulary_of_a_text_is_named(tmp_path):
+    words = (f"word{number} of the {number % 7}th story" for number in range(900))
+    (tmp_path / "stories").write_text(" ".join(words), encoding="utf-8")
+    plan = Plan(tmp_path / "stories", tmp_path / "plays", seeds=3, quick=False)
+    note = claims._vocabulary(plan)
+    assert note.startswith("1,000 pieces; 32,000 do not fit, at most ")
+    assert 100 < int(note.split()[-2].replace(",", "")) < 32_000

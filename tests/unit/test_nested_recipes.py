@@ -51,6 +51,14 @@ def test_hope_and_the_gpt_differ_in_nothing_but_the_network(name):
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["tinyshakespeare", "tinystories"])
+def test_the_real_texts_fit_a_recipe(name, real_data):
+    file = f"text/{name}.txt"
+    (path,) = (path for path in RECIPES if path.stem == f"hope_{name}")
+    config = TrainTargetConfig.from_mapping(read_config_file(path) | {"data_dir": real_data(file) / file})
+    assert config.load_task().model_facts == {**FACTS[config.task_options["tokenizer"]], "block_size": 128}
+
+
 def test_a_recipe_runs(tmp_path):
     path = next(path for path in RECIPES if path.stem == "hope_recall")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
