@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from statistics import fmean
+from typing import Any
 
 import click
 import torch
@@ -24,34 +24,11 @@ from metaopt.core.errors import TaskDataError
 from metaopt.tasks import load_task
 
 from . import forgetting, hope_against_gpt, rebound_keys, shifted_stream
+from ._claim_table import Row, as_markdown, at_least, at_most
 from ._stored import Stored
 from .hope_against_gpt import GPT, NETWORKS, Compared, Setting
 
 _TITLE = "Claims about nested learning"
-_HEADS = ("claim", "goal", "measured", "result", "notes")
-
-
-class Row(NamedTuple):
-    """One claim.
-
-    Attributes:
-        claim, goal: what is measured, and what is expected; no goal for figures that are only printed.
-        figures: one per random seed.
-        result: such as "reached".
-        notes: what a reader must know of the measurement.
-    """
-
-    claim: str
-    goal: str
-    figures: Sequence[float]
-    result: str
-    notes: str = ""
-
-    @property
-    def measured(self) -> str:
-        """Mean ± standard deviation over random seeds."""
-        spread = stdev(self.figures) if len(self.figures) > 1 else 0.0
-        return f"{fmean(self.figures):.3g} ± {spread:.2g}"
 
 
 @dataclass(frozen=True)
@@ -62,12 +39,14 @@ class Plan:
         stories, plays: TinyStories and Shakespeare.
         seeds: random seeds of a result [count].
         quick: whether trainings are too short to judge anything.
+        optimizers: results of `benchmarks.nested.hope_optimizer`, whose meta-trainings take hours.
     """
 
     stories: Path
     plays: Path
     seeds: int
     quick: bool
+    optimizers: Path | None = None
 
     def of(self, full: int, quick: int) -> int:
         """A size."""
@@ -75,6 +54,8 @@ class Plan:
 
     def setting(self, task: str, steps: int, batch: int, **options: Any) -> Setting:
         """A comparison of HOPE with a GPT."""
+        if task != "text":
+            options["examples"] = self.of(10_000, 400)
         return Setting(task, options, steps=self.of(steps, 8), batch=batch, seeds=self.seeds)
 
     @property
@@ -112,7 +93,7 @@ def rebound(plan: Plan, stored: Stored) -> list[Row]:
     settings = {"claim": "rebound keys", "sizes": sizes}
     ratios = stored.of(settings, lambda: rebound_keys.compare(case, *sizes)["ratios"])
     claim = "memory with re-bound keys: error with momentum and forgetting over the delta rule alone"
-    return [_below(claim, rebound_keys.GOAL, ratios)]
+    return [at_most(claim, rebound_keys.GOAL, ratios)]
 
 
 def shifted(plan: Plan, stored: Stored) -> list[Row]:
@@ -128,8 +109,8 @@ def shifted(plan: Plan, stored: Stored) -> list[Row]:
     updates = f"{rows[0]['updates levels']} of {rows[0]['updates all']} level updates"
     shares = [row["share of gain"] for row in rows]
     return [
-        _below("continuum memory on a shifted stream: loss over frozen weights", 0.97, [row["ratio"] for row in rows]),
-        Row("the same: share of the gain of all levels at each step", "≥ 0.8", shares, _reached(shares, 0.8), updates),
+        at_most("continuum memory on a shifted stream: loss over frozen weights", 0.97, [row["ratio"] for row in rows]),
+        at_least("the same: share of the gain of all levels at each step", 0.8, shares, updates),
     ]
 
 
@@ -200,6 +181,21 @@ def ablations_on_recall(plan: Plan, stored: Stored) -> list[Row]:
     return _accuracies("associative recall", hope_against_gpt.compare(plan.recall, _ABLATIONS, stored))[1:]
 
 
+def hope_optimizer(plan: Plan, stored: Stored) -> list[Row]:
+    """HOPE as a generative optimizer, from the results of its own benchmark."""
+    claim = "HopeOptimizer: speed-up to Adam's lowest loss on held-out cases"
+    if plan.optimizers is None:
+        how = "give --optimizers FILE, the output of `python -m benchmarks.nested.hope_optimizer`"
+        return [Row(claim, "", (), "not measured", how)]
+    rows = [row for row in json.loads(plan.optimizers.read_text("utf-8"))["rows"] if row["case"] != "all"]
+    contenders = dict.fromkeys(row["contender"] for row in rows)
+    speed_ups = {name: [row["speed-up"] for row in rows if row["contender"] == name] for name in contenders}
+    return [
+        Row(f"{claim}: {name}", "", found, "printed", f"mean and deviation over {len(found)} cases")
+        for name, found in speed_ups.items()
+    ]
+
+
 CLAIMS: Mapping[str, Measure] = {
     "rebound": rebound,
     "shifted": shifted,
@@ -211,6 +207,7 @@ CLAIMS: Mapping[str, Measure] = {
     "recall-window": recall_in_a_window,
     "ablations-text": ablations_on_text,
     "ablations-recall": ablations_on_recall,
+    "hope-optimizer": hope_optimizer,
 }
 """What measures the claims, by a short name, in the order of the table."""
 
@@ -242,38 +239,27 @@ def _vocabulary(plan: Plan) -> str:
     return "1,000 pieces; 32,000 would fit"
 
 
-def _below(claim: str, goal: float, figures: Sequence[float], notes: str = "") -> Row:
-    return Row(claim, f"≤ {goal}", figures, "reached" if fmean(figures) <= goal else "missed", notes)
-
-
-def _reached(figures: Sequence[float], goal: float) -> str:
-    return "reached" if fmean(figures) >= goal else "missed"
-
-
-def as_markdown(rows: Sequence[Row], title: str) -> str:
-    """The table of all claims."""
-    cells = [(row.claim, row.goal, row.measured, row.result, row.notes) for row in rows]
-    lines = ["| " + " | ".join(line) + " |" for line in (_HEADS, ("---",) * len(_HEADS), *cells)]
-    return f"# {title}\n\n" + "\n".join(lines) + "\n"
-
-
 @click.command()
 @click.option("--text-dir", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of both texts.")
 @click.option("--seeds", default=3, show_default=True, help="Random seeds of each result.")
 @click.option("--quick", is_flag=True, help="Everything in minutes, with trainings too short to judge anything.")
 @click.option("--only", default=",".join(CLAIMS), show_default=True, help="Claims, by commas.")
+@click.option("--optimizers", type=click.Path(path_type=Path, exists=True), help="Results of hope_optimizer, JSON.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("claims"), show_default=True, help="Folder.")
-def main(text_dir: Path, seeds: int, quick: bool, only: str, output: Path) -> None:
+def main(text_dir: Path, seeds: int, quick: bool, only: str, optimizers: Path | None, output: Path) -> None:
     """Measure all claims, print them, and write claims.json and claims.md."""
+    names = only.split(",")
+    if unknown := [name for name in names if name not in CLAIMS]:
+        raise click.BadParameter(f"no claim {', '.join(unknown)}; expected some of {', '.join(CLAIMS)}")
     torch.set_num_threads(1)
     output.mkdir(parents=True, exist_ok=True)
-    plan = Plan(text_dir / "tinystories.txt", text_dir / "tinyshakespeare.txt", seeds, quick)
+    plan = Plan(text_dir / "tinystories.txt", text_dir / "tinyshakespeare.txt", seeds, quick, optimizers)
     stored, rows = Stored(output / "finished.jsonl"), list[Row]()
     title = f"{_TITLE}, {seeds} random seeds" + (", quick: too short to judge anything" if quick else "")
-    for name in only.split(","):
+    for name in names:
         for row in CLAIMS[name](plan, stored):
-            rows.append(row)
-            click.echo(f"{row.claim}: {row.measured} {row.goal and f'({row.goal}) '}{row.result}", err=True)
+            rows.append(row._replace(result="not judged") if quick else row)
+            click.echo(f"{row.claim}: {row.measured} {row.goal and f'({row.goal}) '}{rows[-1].result}", err=True)
         plain = [{**row._asdict(), "figures": list(row.figures), "measured": row.measured} for row in rows]
         (output / "claims.json").write_text(json.dumps({"title": title, "rows": plain}, indent=1) + "\n", "utf-8")
         (output / "claims.md").write_text(as_markdown(rows, title), "utf-8")

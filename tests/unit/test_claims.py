@@ -1,13 +1,15 @@
 """The claims about nested learning: what is stored, the table, and the measurement of forgetting."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from benchmarks.nested import claims, forgetting, hope_against_gpt
+from benchmarks.nested._claim_table import Row, at_most
 from benchmarks.nested._stored import Stored
-from benchmarks.nested.claims import CLAIMS, Plan, Row
+from benchmarks.nested.claims import CLAIMS, Plan
 from benchmarks.nested.forgetting import Point, forgotten_at
 from benchmarks.nested.hope_against_gpt import NETWORKS, Setting, compare, rows_of
 from metaopt.tasks import load_task
@@ -71,17 +73,19 @@ def test_forgetting_prints_and_writes_a_row_per_random_seed(tmp_path, monkeypatc
 
 def test_claims_are_printed_with_their_spread_and_written_as_json_and_markdown(tmp_path, monkeypatch):
     found = [
-        claims._below("lower is better", 0.9, [1.0, 2.0]),
-        claims._below("one seed", 0.9, [0.5]),
+        at_most("lower is better", 0.9, [1.0, 2.0]),
+        at_most("one seed", 0.9, [0.5]),
         Row("no goal", "", [3.0, 3.0], "printed", "a note"),
     ]
     monkeypatch.setattr(claims, "CLAIMS", {"some": lambda plan, stored: found})
-    flags = ["--text-dir", str(tmp_path), "--only", "some", "--output", str(tmp_path / "out"), "--quick"]
+    flags = ["--text-dir", str(tmp_path), "--only", "some", "--output", str(tmp_path / "out")]
+    quick = CliRunner().invoke(claims.main, [*flags, "--quick"], catch_exceptions=False)
+    assert quick.output.count("not judged") == 6
+    assert "too short to judge" in quick.output
     result = CliRunner().invoke(claims.main, flags, catch_exceptions=False)
     assert "| lower is better | ≤ 0.9 | 1.5 ± 0.71 | missed |  |" in result.output
     assert "| one seed | ≤ 0.9 | 0.5 ± 0 | reached |  |" in result.output
     assert "| no goal |  | 3 ± 0 | printed | a note |" in result.output
-    assert "too short to judge" in result.output
     assert (tmp_path / "out" / "claims.md").read_text(encoding="utf-8") in result.output
     rows = json.loads((tmp_path / "out" / "claims.json").read_text(encoding="utf-8"))["rows"]
     assert [row["result"] for row in rows] == ["missed", "reached", "printed"]
@@ -104,3 +108,24 @@ def test_the_largest_vocabulary_of_a_text_is_named(tmp_path):
     note = claims._vocabulary(plan)
     assert note.startswith("1,000 pieces; 32,000 do not fit, at most ")
     assert 100 < int(note.split()[-2].replace(",", "")) < 32_000
+
+
+def test_what_was_not_measured_is_in_the_table_and_results_of_another_benchmark_are_read(tmp_path):
+    plan = Plan(tmp_path / "stories", tmp_path / "plays", seeds=3, quick=False)
+    (row,) = claims.hope_optimizer(plan, Stored())
+    assert (row.measured, row.result) == ("–", "not measured")
+    assert "--optimizers FILE" in row.notes
+    entries = [
+        ("a", "hope", 1.5),
+        ("b", "hope", 2.5),
+        ("a", "EMA 0.98", 1.0),
+        ("b", "EMA 0.98", 1.0),
+        ("all", "hope", 9),
+    ]
+    rows = [{"case": case, "contender": name, "speed-up": value} for case, name, value in entries]
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    found = claims.hope_optimizer(replace(plan, optimizers=tmp_path / "rows.json"), Stored())
+    assert [(row.claim.rpartition(": ")[2], row.measured) for row in found] == [
+        ("hope", "2 ± 0.71"),
+        ("EMA 0.98", "1 ± 0"),
+    ]
