@@ -101,10 +101,35 @@ def test_every_network_and_task_of_the_claims_exists(tmp_path):
     assert {"rebound", "shifted", "perplexity", "recall", "forgetting"} <= set(CLAIMS)
 
 
-def test_the_largest_vocabulary_of_a_text_is_named(tmp_path):
+class SmallPlan(Plan):
+    """One step of small networks."""
+
+    def setting(self, task, steps, batch, **options):
+        small = {"vocab_size": 300} if task == "text" else {"examples": 40}
+        return Setting(task, options | small, 1, 8, 1, 4, (0.01,), self.seeds)
+
+
+@pytest.fixture
+def plan(tmp_path):
     words = (f"word{number} of the {number % 7}th story" for number in range(900))
     (tmp_path / "stories").write_text(" ".join(words), encoding="utf-8")
-    plan = Plan(tmp_path / "stories", tmp_path / "plays", seeds=3, quick=False)
+    return SmallPlan(tmp_path / "stories", tmp_path / "plays", seeds=1, quick=False)
+
+
+def test_hope_is_compared_on_every_task_and_without_each_part(plan):
+    stored = Stored()
+    names = ["recall", "perplexity", "passkey", "needle", "recall-window", "ablations-text", "ablations-recall"]
+    rows = {name: CLAIMS[name](plan, stored) for name in names}
+    assert [len(found) for found in rows.values()] == [4, 3, 3, 3, 2, 5, 5]
+    assert all(len(row.figures) == 1 for found in rows.values() for row in found)
+    assert rows["recall"][0].result in ("reached", "missed")
+    assert rows["perplexity"][0].claim == "perplexity on TinyStories: GPT"
+    assert [row.claim.partition(": ")[2] for row in rows["recall-window"]] == ["window", "window without memory"]
+    assert all("perplexity over GPT" in row.notes for row in rows["ablations-text"])
+
+
+def test_the_largest_vocabulary_of_a_text_is_named(plan):
+    plan = Plan(plan.stories, plan.plays, seeds=3, quick=False)
     note = claims._vocabulary(plan)
     assert note.startswith("1,000 pieces; 32,000 do not fit, at most ")
     assert 100 < int(note.split()[-2].replace(",", "")) < 32_000
