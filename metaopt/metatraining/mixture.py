@@ -91,6 +91,7 @@ def _component(
         copies = 1 + _COPIES * config.rows
         check_memory(lambda: get_target_model(config.target_model, **network), config.target_options, copies)
         problem = InnerProblem(tasks[key], config.target_model, network, device=device)
+        problem.check_inner_trainings()
         return MixtureComponent(name, config, problem)
     except MetaoptError as error:
         raise type(error)(f"{name} in the mixture: {error}") from error

@@ -12,8 +12,10 @@ from torch.func import replace_all_batch_norm_modules_
 
 from ..core.config import untrusted_code
 from ..core.devices import CPU
-from ..core.errors import MetaoptError, TrajectoryError, UntrustedCode
+from ..core.errors import InvalidConfig, MetaoptError, TrajectoryError, UntrustedCode
 from ..core.rng import isolated
+from ..nested.carried_memory import carries_memories
+from ..nested.levels import has_slow_levels
 from ..recording.functional import network_losses
 from ..targets import get_target_model, names_code
 from ..tasks import Batch, Split, Task, load_task
@@ -117,6 +119,21 @@ class InnerProblem:
                 f"cannot measure the loss of networks like {trajectory.folder}: {error}. The objective `weights` needs "
                 "neither task nor target"
             ) from error
+
+    def check_inner_trainings(self) -> None:
+        """Check that inner trainings train the network as other trainings do.
+
+        Raises:
+            InvalidConfig: it has levels that are not updated at each step, or carries memories from batch to batch.
+        """
+        name = type(self._model).__name__
+        if has_slow_levels(self._model):
+            raise InvalidConfig(
+                f"{name} has levels with periods above 1, but live rounds update all weights at each step. Set the "
+                "periods to 1, for Hope with target_options: {periods: [1]}, or take recordings instead of live rounds"
+            )
+        if carries_memories(self._model):
+            raise InvalidConfig(f"{name} carries memories, which live rounds do not; set carry_memory to false")
 
     def initial_weights(self, seed: int) -> Float[Tensor, " weights"]:
         """The initial weights of a random seed, equal on all devices; torch's generator keeps its state."""

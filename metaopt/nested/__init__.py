@@ -3,6 +3,7 @@
 Behrouz et al. 2025, Nested Learning, arXiv:2512.24695; Behrouz et al. 2024, Titans, arXiv:2501.00663.
 """
 
+from .carried_memory import MemoryLayer
 from .continuum import ContinuumMemory
 from .hope import Hope, HopeConfig
 from .hope_block import HopeBlock
@@ -21,6 +22,7 @@ __all__ = [
     "HopeConfig",
     "Levels",
     "LinearMemory",
+    "MemoryLayer",
     "MemoryState",
     "ModifierState",
     "Rates",

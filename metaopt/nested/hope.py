@@ -1,6 +1,8 @@
 """HOPE: a language model of blocks with a memory, whose MLPs learn at their own pace."""
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import cast
 
 import torch
@@ -13,6 +15,8 @@ from ..core.errors import InvalidConfig
 from .hope_block import HopeBlock, Stream
 from .hope_memory import MEMORIES, memory_layer
 from .levels import Levels
+
+log = logging.getLogger(__name__)
 
 _INIT_STD = 0.02
 
@@ -38,6 +42,9 @@ class HopeConfig(Config):
         default=(1, 4, 16), help="Steps between updates of each level's MLP, fastest first [steps].", at_least=1
     )
     memory: str = option(default="self", help="Memory of each block.", choices=("none", *MEMORIES))
+    carry_memory: bool = option(
+        default=False, help="Continue each memory in the next training step; the task needs order=stream."
+    )
     chunk: int = option(default=16, help="Tokens that the memory writes together [tokens].", at_least=1)
     window: int | None = option(
         default=None, help="Tokens to which a token attends, itself included; none: all [tokens].", at_least=1
@@ -56,11 +63,16 @@ class HopeConfig(Config):
             raise InvalidConfig(f"n_embd is {self.n_embd}; expected a multiple of n_head, {self.n_head}")
         if not self.periods:
             raise InvalidConfig("periods is empty; expected the period of at least one level, such as 1,4,16")
-        if self.memory in ("linear", "titan") and self.chunk >= self.block_size:
-            raise InvalidConfig(
-                f"chunk is {self.chunk} and block_size {self.block_size}: a memory {self.memory} would never be read "
-                "after a write; expected a smaller chunk"
-            )
+        if self.carry_memory and self.memory == "none":
+            raise InvalidConfig("carry_memory needs a memory, but memory is none")
+        if self.chunk >= self.block_size and not self.carry_memory:
+            sizes = f"chunk is {self.chunk} and block_size {self.block_size}"
+            if self.memory in ("linear", "titan"):
+                raise InvalidConfig(
+                    f"{sizes}: a memory {self.memory} would never be read after a write; expected a smaller chunk"
+                )
+            if self.memory == "self" and self.self_modifying:
+                _warn_once(f"{sizes}: keys, values and rates of the memory never adapt; a smaller chunk lets them")
 
     @property
     def levels(self) -> list[LevelSpec]:
@@ -81,8 +93,9 @@ class Hope(nn.Module):
         logits = model(torch.randint(65, (8, 64)))  # [batch, block, vocabulary]
 
     A language model with token and position embeddings, `HopeBlock`s, and an output layer that shares the weights of
-    the token embedding (Behrouz et al. 2025, arXiv:2512.24695). Each sequence has a state of its own, which begins
-    anew, so a batch of any size gives the same outputs as its sequences alone.
+    the token embedding (Behrouz et al. 2025, arXiv:2512.24695). Each sequence has memories of its own, which begin
+    anew, so a batch of any size gives the same outputs as its sequences alone. With `carry_memory`, a training on a
+    stream of text continues them, see `MemoryLayer`: each step of the optimizer is followed by `write_memories`.
     """
 
     Config = HopeConfig
@@ -106,6 +119,18 @@ class Hope(nn.Module):
         """
         return self.head(self.norm(self.blocks(self._embedded(tokens))))
 
+    @torch.no_grad()
+    def write_memories(self, tokens: Int[Tensor, "batch block"]) -> None:
+        """Let each memory store tokens for the next training step, if it is carried.
+
+        Raises:
+            InvalidConfig: more tokens than `block_size`.
+        """
+        if self.config.carry_memory:
+            stream = self._embedded(tokens)
+            for block in self._blocks():
+                stream = block(stream, write=True)
+
     def surprises(self, tokens: Int[Tensor, "batch block"]) -> dict[str, Float[Tensor, ""]]:
         """The mean surprise of each memory over all tokens, by the name of the memory.
 
@@ -113,8 +138,10 @@ class Hope(nn.Module):
             InvalidConfig: more tokens than `block_size`.
         """
         stream, found = self._embedded(tokens), {}
-        for number, block in enumerate(self._blocks() if self.config.memory != "none" else ()):
-            found[f"blocks.{number}.memory"] = block.surprise(stream).mean()
+        for number, block in enumerate(self._blocks()):
+            surprise = block.surprise(stream)
+            if surprise is not None:
+                found[f"blocks.{number}.memory"] = surprise.mean()
             stream = block(stream)
         return found
 
@@ -161,6 +188,11 @@ class Hope(nn.Module):
             nn.init.normal_(layer.weight, std=_INIT_STD / len(writers) ** 0.5)
 
 
+@cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
+
+
 def _block(config: HopeConfig) -> HopeBlock:
     memory = None
     if config.memory != "none":
@@ -173,5 +205,7 @@ def _block(config: HopeConfig) -> HopeBlock:
             decay=config.decay,
             self_modifying=config.self_modifying,
         )
+        if config.carry_memory:
+            memory.carry()
     hidden = config.hidden if config.cms else config.hidden * len(config.periods)
     return HopeBlock(config.n_embd, config.n_head, config.levels, hidden, memory, config.window)

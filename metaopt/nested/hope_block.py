@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.clock import LevelSpec
+from .carried_memory import MemoryLayer
 from .continuum import ContinuumMemory
-from .hope_memory import MemoryLayer
 
 Stream = Float[Tensor, "batch tokens width"]
 """The residual stream."""
@@ -44,7 +44,8 @@ class HopeBlock(nn.Module):
         heads: attention heads; they divide the width.
         specs: levels of the CMS, fastest first.
         hidden: width of the hidden layer of each level; by default 4 times `width`.
-        memory: a layer that maps tokens to what a memory returns for them; None for none.
+        memory: a layer that maps tokens to what a memory returns for them; None for none. Only a `MemoryLayer` can
+            be carried, and has a surprise.
         window: tokens to which a token attends, itself included; None for all before it [tokens].
     """
 
@@ -54,7 +55,7 @@ class HopeBlock(nn.Module):
         heads: int,
         specs: Sequence[LevelSpec],
         hidden: int | None = None,
-        memory: MemoryLayer | None = None,
+        memory: nn.Module | None = None,
         window: int | None = None,
     ) -> None:
         super().__init__()
@@ -70,18 +71,24 @@ class HopeBlock(nn.Module):
         self.gate_norm = nn.RMSNorm(width)
         self.gate = nn.Linear(width, width, bias=False)
 
-    def forward(self, stream: Stream) -> Stream:
-        """The output of the block; that of a token depends on earlier tokens only."""
+    def forward(self, stream: Stream, write: bool = False) -> Stream:
+        """The output of the block; that of a token depends on earlier tokens only.
+
+        Args:
+            write: whether the memory keeps what it has stored for the next batch, see `MemoryLayer`.
+        """
         stream = self._attended(stream)
         if self.memory is not None and self.memory_out is not None:
-            stream = stream + self.memory_out(self.memory(self._memory_inputs(stream)))
+            inputs = self._memory_inputs(stream)
+            is_written = write and isinstance(self.memory, MemoryLayer)
+            stream = stream + self.memory_out(self.memory(inputs, write=True) if is_written else self.memory(inputs))
         change = self.cms(stream) - stream
         return stream + 2 * self.gate(self.gate_norm(stream)).sigmoid() * change
 
-    def surprise(self, stream: Stream) -> Float[Tensor, "batch tokens"]:
-        """How much each token of an input surprises the memory; zeros without one."""
-        if self.memory is None:
-            return stream.new_zeros(stream.shape[:2])
+    def surprise(self, stream: Stream) -> Float[Tensor, "batch tokens"] | None:
+        """How much each token of an input surprises the memory; None without a `MemoryLayer`."""
+        if not isinstance(self.memory, MemoryLayer):
+            return None
         return self.memory.surprise(self._memory_inputs(self._attended(stream)))
 
     def _attended(self, stream: Stream) -> Stream:

@@ -1,6 +1,5 @@
 """The memory of a HOPE block: a sequence layer that reads what earlier tokens have written."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +10,11 @@ from torch.nn import functional
 
 from ..core.errors import InvalidConfig
 from ..core.text import shown
-from .memory import AssociativeMemory, LinearMemory, Rates
+from .carried_memory import MemoryLayer, Parts, Tokens
+from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
 from .self_modifier import ModifierState, SelfModifier
 from .self_writes import recall, writes_of
 from .titan import TitanMemory
-
-Tokens = Float[Tensor, "batch tokens width"]
 
 MEMORIES = ("linear", "titan", "self")
 
@@ -31,7 +29,7 @@ def memory_layer(
     momentum: bool = True,
     decay: bool = True,
     self_modifying: bool = True,
-) -> "MemoryLayer":
+) -> MemoryLayer:
     """Build a layer that maps tokens to what a memory returns for them.
 
     Args:
@@ -54,25 +52,13 @@ def memory_layer(
     return SelfLayer(SelfModifier(width, heads=heads, chunk=chunk, adaptive=self_modifying))
 
 
-class MemoryLayer(nn.Module, ABC):
-    """A layer that maps tokens to what a memory returns for them; a token reads what earlier ones have written."""
-
-    @abstractmethod
-    def forward(self, inputs: Tokens) -> Tokens:
-        """What the memory returns for each token."""
-
-    @abstractmethod
-    def surprise(self, inputs: Tokens) -> Float[Tensor, "batch tokens"]:
-        """‖∇ℓ‖ of what each token writes, over all heads, in the memory at the start of its chunk."""
-
-
 class PairLayer(MemoryLayer):
     """A memory that stores a pair of each token, with projections of queries, keys, values and rates.
 
         q = W_q x / ‖W_q x‖,   k = W_k x / ‖W_k x‖,   v = W_v x,   θ, η, α = sigmoid(A x + b)
 
     The norms are those of a head. Tokens of a chunk read M_c(q), where M_c has stored all chunks before it, and are
-    written afterwards. So the first chunk of a sequence reads an empty memory.
+    written afterwards. So the first chunk of a sequence reads an empty memory, unless the memory is carried.
     """
 
     def __init__(self, kind: str, width: int, heads: int, chunk: int, momentum: bool, decay: bool) -> None:
@@ -87,26 +73,47 @@ class PairLayer(MemoryLayer):
             LinearMemory(own, own) if self.is_folded else TitanMemory(width, heads=heads, chunk=chunk)
         )
 
-    def forward(self, inputs: Tokens) -> Tokens:
-        """What the memory returns for each token."""
-        queries = self._fold(self._unit(self.queries(inputs)))
-        read = [self.memory.read(state, queries[:, part]) for part, state, _, _ in self._chunks(inputs)]
-        return self._unfold(torch.cat(read, dim=1))
+    def initial(self, rows: int) -> Parts:
+        """An empty memory of each sequence."""
+        state = self.memory.reset(rows * self.heads if self.is_folded else rows)
+        return tuple(part.to(self.first_rates) for part in self._parts(state))
+
+    def run(self, inputs: Tokens, start: Parts, write: bool) -> tuple[Tokens, Parts]:
+        """What the memory returns for each token, and the memory after the last one."""
+        state, read = self._state(start), []
+        for queries, (keys, values, rates), is_last in self._chunks(inputs):
+            read.append(self.memory.read(state, queries))
+            if write or not is_last:  # else it is never read
+                state = self.memory.write(state, keys, values, rates)
+        return self._unfold(torch.cat(read, dim=1)), self._parts(self.memory.flush(state))
 
     def surprise(self, inputs: Tokens) -> Float[Tensor, "batch tokens"]:
         """‖∇ℓ‖ of what each token writes, over all heads, in the memory at the start of its chunk."""
-        found = [self.memory.surprise(state, keys, values) for _, state, keys, values in self._chunks(inputs)]
+        state, found = self._state(self.start(len(inputs))), []
+        for _, (keys, values, rates), _ in self._chunks(inputs):
+            found.append(self.memory.surprise(state, keys, values))
+            state = self.memory.write(state, keys, values, rates)
         return self._unfold(torch.cat(found, dim=1).unsqueeze(-1)).norm(dim=-1)
 
-    def _chunks(self, inputs: Tokens) -> Iterator[tuple[slice, Any, Tensor, Tensor]]:
-        """Each chunk of tokens, the memory at its start, and its keys and values, which are then written."""
-        keys, values = self._fold(self._unit(self.keys(inputs))), self._fold(self.values(inputs))
-        rates, state, tokens = self._rates(inputs), self.memory.reset(len(keys)), inputs.shape[1]
+    def _chunks(self, inputs: Tokens) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Rates], bool]]:
+        """The queries of each chunk of tokens, what it writes, and whether it is the last one."""
+        queries, keys = (self._fold(self._unit(project(inputs))) for project in (self.queries, self.keys))
+        values, rates, tokens = self._fold(self.values(inputs)), self._rates(inputs), inputs.shape[1]
         for start in range(0, tokens, self.chunk):
             part = slice(start, start + self.chunk)
-            yield part, state, keys[:, part], values[:, part]
-            if start + self.chunk < tokens:  # what the last chunk would write is never read
-                state = self.memory.write(state, keys[:, part], values[:, part], Rates(*rates[:, :, part]))
+            write = (keys[:, part], values[:, part], Rates(*rates[:, :, part]))
+            yield queries[:, part], write, start + self.chunk >= tokens
+
+    def _parts(self, state: Any) -> Parts:
+        if not self.is_folded:
+            return *state.weights, *state.momentum
+        return tuple(part.unflatten(0, (-1, self.heads)) for part in state)
+
+    def _state(self, parts: Parts) -> Any:
+        if self.is_folded:
+            return MemoryState(*(part.flatten(0, 1) for part in parts))
+        layers = len(parts) // 2
+        return self.memory.reset(len(parts[0]))._replace(weights=parts[:layers], momentum=parts[layers:])
 
     def extra_repr(self) -> str:
         """The configuration."""
@@ -128,23 +135,33 @@ class PairLayer(MemoryLayer):
 
 
 class SelfLayer(MemoryLayer):
-    """A `SelfModifier` that begins each sequence anew."""
+    """A `SelfModifier`."""
 
     def __init__(self, memory: SelfModifier) -> None:
         super().__init__()
         self.memory = memory
 
-    def forward(self, inputs: Tokens) -> Tokens:
-        """What the memory returns for each token."""
-        return self.memory(inputs)[0]
+    def initial(self, rows: int) -> Parts:
+        """The initial memories of each sequence."""
+        return tuple(layer for layers in self.memory.reset(rows).now.values() for layer in layers)
+
+    def run(self, inputs: Tokens, start: Parts, write: bool) -> tuple[Tokens, Parts]:
+        """What the memory returns for each token, and all memories after the last one."""
+        outputs, state = self.memory(inputs, self._state(start))
+        return outputs, tuple(layer for layers in state.now.values() for layer in layers)
 
     def surprise(self, inputs: Tokens) -> Float[Tensor, "batch tokens"]:
         """‖∇ℓ‖ of the pair of each token in the memory that is read, at the start of its chunk."""
-        state, found = self.memory.reset(len(inputs)), []
+        state, found = self._state(self.start(len(inputs))), []
         for part in inputs.split(self.memory.chunk, dim=1):
             found.append(self._at(state, part))
             _, state = self.memory(part, state)
         return torch.cat(found, dim=1)
+
+    def _state(self, parts: Parts) -> ModifierState:
+        state, left = self.memory.reset(len(parts[0])), iter(parts)
+        memories = {name: tuple(next(left) for _ in layers) for name, layers in state.now.items()}
+        return state._replace(start=memories, now=memories)
 
     def _at(self, state: ModifierState, part: Tokens) -> Float[Tensor, "batch tokens"]:
         """The surprise of tokens at the start of a chunk."""

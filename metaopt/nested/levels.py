@@ -30,6 +30,13 @@ def attach_levels(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         learning_levels().attach(optimizer)
 
 
+def has_slow_levels(model: nn.Module) -> bool:
+    """Whether a network has levels that are not updated at each step."""
+    learning_levels = getattr(model, "learning_levels", None)
+    specs = learning_levels().clock.levels if callable(learning_levels) else {}
+    return any(level != LevelSpec(name) for name, level in specs.items())
+
+
 def observe_levels(optimizer: torch.optim.Optimizer) -> UpdateNorms | None:
     """Measure the updates of the levels of an optimizer from now on; None if it has no levels."""
     levels = _attached.get(optimizer)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.progress import Progress
 from ..core.tracker import Parent
+from ..nested.carried_memory import write_memories
 from ..optimizers import optimizer_step
 from ..tasks import Batch, Task
 from .config import TrainTargetConfig
@@ -107,10 +108,11 @@ def batched_step(steps: Sequence[Step]) -> Float[Tensor, " networks"]:
     losses = _losses(steps, buffers)
     losses.sum().backward()
     measured = losses.detach()
-    for state, loss, *values in zip(states, measured, *(buffer.unbind() for buffer in buffers.values()), strict=True):
+    for (state, batch), loss, *values in zip(steps, measured, *map(torch.unbind, buffers.values()), strict=True):
         for name, value in zip(buffers, values, strict=True):
             state.model.get_buffer(name).copy_(value)
         optimizer_step(state.optimizer, partial(torch.clone, loss))
+        write_memories(state.model, batch.inputs.to(state.device))
     return measured
 
 

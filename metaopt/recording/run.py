@@ -24,7 +24,6 @@ from ..optimizers import evaluation_mode
 from ..tasks import Task
 from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
-from ..trajectories.checkpoint import expect_same
 from ..trajectories.recorder import SNAPSHOT, snapshot_files
 from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_id
 from ..weights.atomic import remove_unfinished
@@ -138,7 +137,7 @@ class _TargetRun:
             self._check_snapshots()
         else:
             first = snapshots[min(snapshots)]
-            expect_same(read_facts(first, SNAPSHOT), {"run": self.state.facts}, first)
+            self.state.expect_own(read_facts(first, SNAPSHOT), {}, first)
 
     def _check_snapshots(self) -> None:
         """Check that the snapshots reach to the checkpoint: with a gap before the next one, nobody would notice it."""

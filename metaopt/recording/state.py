@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
+from ..nested.carried_memory import carried_memories, load_carried_memories
 from ..nested.levels import observe_levels
 from ..optimizers import optimizer_for
 from ..optimizers.state import check_optimizer_state
@@ -141,6 +142,7 @@ class TargetTrainingState:
         """
         state = {
             "model": self.model.state_dict(),
+            "carried_memories": carried_memories(self.model),
             "base_optimizer": self.optimizer.state_dict(),
             "random": random_states(),
             "loss_changes": self.loss_changes.state(),
@@ -151,6 +153,21 @@ class TargetTrainingState:
         }
         save_checkpoint(path, state, {"run": dict(self.facts), **settings})
 
+    def expect_own(self, facts: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+        """Check that the facts of a file are of this training.
+
+        An option of the task that is newer than the file has its default in it.
+
+        Raises:
+            CheckpointError: the file belongs to another run; the message names the field that differs.
+        """
+        run = facts.get("run")
+        stated = run.get("task_config") if isinstance(run, Mapping) else None
+        if isinstance(stated, Mapping):
+            options = {**task_config(self.facts["task"], {}), **stated}
+            facts = {**facts, "run": {**facts["run"], "task_config": options}}
+        expect_same(facts, {"run": self.facts, **settings}, path)
+
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Restore a checkpoint, also one of another device. On the CPU, a resumed run gives the same bits.
 
@@ -159,13 +176,14 @@ class TargetTrainingState:
             CheckpointError: the checkpoint belongs to another run; the message names the field that differs.
         """
         state, facts = load_checkpoint(path)
-        expect_same(facts, {"run": self.facts, **settings}, path)
+        self.expect_own(facts, settings, path)
         try:
             check_fields(state, _STATE)
             check_state(type(self.model).__name__, self.model.state_dict(), state["model"])
             check_finite({name: state["model"][name] for name, _ in self.model.named_parameters()})
             check_optimizer_state(self.optimizer, state["base_optimizer"])
             self.model.load_state_dict(state["model"])
+            load_carried_memories(self.model, state.get("carried_memories", {}))
             self.optimizer.load_state_dict(state["base_optimizer"])
             restore_random_states(state["random"])
             if self.update_norms is not None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.errors import Diverged
+from ..nested.carried_memory import write_memories
 from ..optimizers import optimizer_step
 from ..tasks import Batch, Task
 
@@ -53,4 +54,6 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, ba
         loss.backward()
         return loss.detach()
 
-    return optimizer_step(optimizer, closure)
+    loss = optimizer_step(optimizer, closure)
+    write_memories(model, batch.inputs)
+    return loss

@@ -133,6 +133,8 @@ class Task(ABC):
     splits: dict[Split, Examples]
     notes: tuple[str, ...] = ()
     """What was ignored or converted in the data, a line each."""
+    is_stream: bool = False
+    """Whether row i of each training batch continues row i of the batch before."""
 
     @property
     @abstractmethod

@@ -1,16 +1,17 @@
 """Language modelling: next-token prediction on a text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import exp, log
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.config import option
 from ..core.errors import TaskDataError
-from .base import Examples, FractionConfig, Split, Task
+from .base import Batch, Examples, FractionConfig, Split, Task
 from .tokenizers import Tokens, get_tokenizer
 
 _LOGITS_AT_ONCE = 2**24  # numbers in the outputs of one forward pass; bounds memory
@@ -31,6 +32,11 @@ class CorpusConfig(FractionConfig):
     block_size: int = option(default=128, help="Context length: tokens of one example [count].", at_least=1)
     validation_fraction: float = option(
         default=0.1, help="Fraction of the text, at its end, held out for validation.", above=0.0, below=1.0
+    )
+    order: str = option(
+        default="shuffled",
+        help="Training batches: random blocks, or streams, in which row i continues row i of the batch before.",
+        choices=("shuffled", "stream"),
     )
 
 
@@ -55,6 +61,7 @@ class LanguageModel(Task):
         _check_lengths(tokens, config.block_size)
         self.splits = {split: _blocks(part, config.block_size) for split, part in tokens.items()}
         self._block_size = config.block_size
+        self.is_stream = config.order == "stream"
         self.rows_at_once = max(1, min(500, _LOGITS_AT_ONCE // (config.block_size * self._tokenizer.vocab_size)))
 
     @property
@@ -82,6 +89,22 @@ class LanguageModel(Task):
     def metrics_of_loss(self, loss: float) -> dict[str, float]:
         """Perplexity exp(loss) [tokens]."""
         return {"perplexity": exp(min(loss, _LARGEST_EXPONENT))}
+
+    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """The training batches of one epoch, shuffled by the random seed and the epoch alone, or as streams.
+
+        With order=stream, the text is divided into `batch_size` streams of equal length; neighbours share a block where
+        it cannot be divided. Row i is stream i in the first epoch, and in the next one stream i + 1, which continues
+        it. The random seed then changes nothing.
+        """
+        if not self.is_stream:
+            yield from super().batches(batch_size, seed, epoch)
+            return
+        examples = self.splits["train"]
+        streams = min(batch_size, len(examples))
+        first = (torch.arange(streams) + epoch) % streams * len(examples) // streams
+        for step in range(-(-len(examples) // streams)):
+            yield examples[first + step]
 
     def encode(self, text: str) -> Tokens:
         """The tokens of a text, such as a prompt."""

@@ -12,6 +12,7 @@ from ..core.devices import CPU, device_of
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.rng import isolated
 from ..core.text import shortened
+from ..nested.carried_memory import carries_memories
 from .base import Batch, Examples, Task
 
 _VALUES_AT_ONCE = 40_000
@@ -70,8 +71,14 @@ def check_network(model: nn.Module, task: Task) -> None:
     """Check on a few examples that a network takes the inputs of a task and that the loss takes its outputs.
 
     Raises:
-        InvalidConfig: it does not fit the data; the message has the reason.
+        InvalidConfig: it does not fit the data; the message has the reason. Or it carries memories from batch to batch,
+            and the rows of the batches of the task do not continue each other.
     """
+    if carries_memories(model) and not task.is_stream:
+        raise InvalidConfig(
+            f"{type(model).__name__} carries its memories from batch to batch, but batches of {type(task).__name__} do "
+            "not continue each other. Set order=stream, if it is an option of the task, or carry_memory=false"
+        )
     batch = task.splits["train"][:_EXAMPLES_TO_CHECK]
     try:
         with isolated():
