@@ -67,17 +67,17 @@ class Plan:
     @property
     def recall(self) -> Setting:
         """Four pairs in 32 tokens."""
-        return self.setting("associative-recall", 600, 16, pairs=4, block_size=32, vocab_size=32)
+        return self.setting("associative-recall", 1000, 32, pairs=4, block_size=32, vocab_size=32)
 
     @property
     def passkey(self) -> Setting:
         """Three digits in 128 bytes."""
-        return self.setting("passkey", 600, 8, digits=3, block_size=128)
+        return self.setting("passkey", 800, 16, digits=3, block_size=128)
 
     @property
     def needle(self) -> Setting:
         """Three digits in 160 bytes of TinyStories."""
-        return self.setting("needle", 600, 8, digits=3, block_size=160, data_dir=self.stories)
+        return self.setting("needle", 600, 16, digits=3, block_size=160, data_dir=self.stories)
 
 
 Measure = Callable[[Plan, Stored], list[Row]]
