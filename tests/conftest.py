@@ -27,9 +27,10 @@ def fake_cuda():
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    from metaopt.generative import outcomes
     from metaopt.weights import scales, tokens
 
-    kept = (tokens.token_grid, scales._sample)
+    kept = (tokens.token_grid, scales._sample, outcomes._table)
     for cache in kept:
         cache.cache_clear()  # fake and real tensors do not mix
     with FakeTensorMode():

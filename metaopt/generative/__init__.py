@@ -17,6 +17,7 @@ GENERATIVE_OPTIMIZERS = Registry(
     {
         "Average": f"{_HERE}.extrapolation:Average",
         "Hold": f"{_HERE}.extrapolation:Hold",
+        "HopeOptimizer": f"{_HERE}.hope:HopeOptimizer",
         "Line": f"{_HERE}.extrapolation:Line",
         "PerceiverOptimizer": f"{_HERE}.perceiver:PerceiverOptimizer",
         "Slopes": f"{_HERE}.extrapolation:Slopes",

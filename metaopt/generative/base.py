@@ -1,7 +1,7 @@
 """Base class of generative optimizers: pure functions from a history of weights to the weights at a later time."""
 
 from abc import abstractmethod
-from typing import ClassVar, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,9 @@ _SPAN = 2**22
 
 HISTORY_LIMIT = 10_000
 """Exclusive upper bound of `history` in configurations, which can come from files of other people [count]."""
+
+State: TypeAlias = tuple[Tensor, ...]
+"""What a generative optimizer has learned from a training so far."""
 
 
 class SnapshotConfig(configuration.Config):
@@ -47,6 +50,9 @@ class GenerativeOptimizer(nn.Module):
     defines `extrapolate`. Call `generate` to train it, `predict` to use it, and `forecast` for several horizons of one
     history that may be in other memory; there is no `forward`.
 
+    An optimizer may learn from the training that it is used in: `initial_state` and `observe` return what it has learned,
+    which the forecasts take. Without a state, it learns from the history alone.
+
     Histories of a batch can differ in length. A missing snapshot is a copy of the last snapshot with its time, placed
     before the others; `present_snapshots` gives the mask.
     """
@@ -68,6 +74,25 @@ class GenerativeOptimizer(nn.Module):
         """Decay of the EMA of the weights that its snapshots contain; 0 for the weights themselves."""
         return float(getattr(self.config, "averaging", 0.0))
 
+    def initial_state(self, layout: Layout) -> State | None:
+        """The state before the first snapshot; None for an optimizer that does not learn from the training."""
+        return None
+
+    def observe(
+        self, state: State, snapshots: Snapshots, t_history: Float[Tensor, " snapshots"], layout: Layout
+    ) -> State:
+        """The state after the last snapshot of a history; the given one does not change.
+
+        It has to be called after each snapshot, without gradients.
+
+        Args:
+            state: that after the snapshot before.
+            snapshots: the history; each row has all weights [raw units].
+            t_history: training times of the snapshots, on `snapshots.device` [optimizer steps].
+            layout: names and shapes of the weights.
+        """
+        return state
+
     @abstractmethod
     def extrapolate(
         self,
@@ -76,7 +101,10 @@ class GenerativeOptimizer(nn.Module):
         t_end: Float[Tensor, " batch"],
         layout: Layout,
     ) -> Float[Tensor, "batch weights"]:
-        """The weights at `t_end`, differentiable; the arguments are those of `generate`, already checked."""
+        """The weights at `t_end`, differentiable; the arguments are those of `generate`, already checked.
+
+        An optimizer with a state takes it as a further argument, `state`.
+        """
 
     @final
     def generate(
@@ -85,6 +113,7 @@ class GenerativeOptimizer(nn.Module):
         t_history: Float[Tensor, "batch snapshots"],
         t_end: Float[Tensor, " batch"],
         layout: Layout,
+        state: State | None = None,
     ) -> Float[Tensor, "batch weights"]:
         """Forecast the weights at `t_end`, with gradients.
 
@@ -94,12 +123,14 @@ class GenerativeOptimizer(nn.Module):
             t_history: training times of the snapshots, not decreasing [optimizer steps].
             t_end: time of the forecast, not before the last snapshot [optimizer steps].
             layout: names and shapes of the weights.
+            state: what `observe` has returned for all snapshots, for each history of the batch; by default what the
+                history alone gives.
         Returns: the forecast [raw units].
         Raises:
             LayoutMismatch: the number of weights differs from that of the layout, or shapes disagree.
         """
         self._check(history, t_history, t_end, layout)
-        return self.extrapolate(history, t_history, t_end, layout)
+        return self.extrapolate(history, t_history, t_end, layout, **_given(state))
 
     @final
     @torch.no_grad()
@@ -109,9 +140,10 @@ class GenerativeOptimizer(nn.Module):
         t_history: Float[Tensor, "batch snapshots"],
         t_end: Float[Tensor, " batch"],
         layout: Layout,
+        state: State | None = None,
     ) -> Float[Tensor, "batch weights"]:
         """Forecast the weights at `t_end`, without gradients; otherwise like `generate`."""
-        return self.generate(history, t_history, t_end, layout)
+        return self.generate(history, t_history, t_end, layout, state)
 
     @final
     @torch.no_grad()
@@ -121,6 +153,7 @@ class GenerativeOptimizer(nn.Module):
         t_history: Float[Tensor, " snapshots"],
         t_end: Float[Tensor, " horizons"],
         layout: Layout,
+        state: State | None = None,
     ) -> Float[Tensor, "horizons weights"]:
         """Forecast the weights at several times from one history, which may be in other memory and precision.
 
@@ -131,12 +164,13 @@ class GenerativeOptimizer(nn.Module):
             t_history: training times of the snapshots, not decreasing, on `snapshots.device` [optimizer steps].
             t_end: times of the forecasts, not before the last snapshot, on `snapshots.device` [optimizer steps].
             layout: names and shapes of the weights.
+            state: what `observe` has returned for all snapshots; by default what the history alone gives.
         Returns: the forecasts, on `snapshots.device` [raw units].
         Raises:
             LayoutMismatch: the number of weights differs from that of the layout.
         """
         layout.check_size(snapshots.rows[-1])
-        return self.extrapolate_snapshots(snapshots, t_history, t_end, layout)
+        return self.extrapolate_snapshots(snapshots, t_history, t_end, layout, **_given(state))
 
     def extrapolate_snapshots(
         self,
@@ -170,3 +204,8 @@ def present_snapshots(t_history: Float[Tensor, "batch snapshots"]) -> Bool[Tenso
     present = t_history < t_history[:, -1:]
     present[:, -1] = True
     return present
+
+
+def _given(state: State | None) -> dict[str, Any]:
+    """The state as an argument; optimizers without one do not have it."""
+    return {} if state is None else {"state": state}

@@ -20,6 +20,7 @@ from .advice import warn_of_missing_functions
 from .averages import RunningAverages
 from .budget import TimeBudget
 from .distributed import verdict_of_rank_0
+from .forecasts import Forecasts
 from .guard import Guard, GuardFunction
 from .history import AverageOffset, History
 from .memory import Memory
@@ -168,13 +169,13 @@ class Nowcast(OptimizerWrapper):
         self._follow_groups()
         # Not in the constructor: weights may be loaded after construction.
         if not len(self._history) and self.policy.snapshot_due(self.steps):
-            self._history.add(self.steps, self._model_state.weights)
+            self._take_snapshot(self._model_state.weights)
         loss = self.base.step(closure)
         self.steps += 1
         self._averages.update(self._model_state.weights)
         if self.policy.snapshot_due(self.steps):
             predicted = self._averages.predicted
-            self._history.add(self.steps, self._model_state.weights if predicted is None else predicted.tensors)
+            self._take_snapshot(self._model_state.weights if predicted is None else predicted.tensors)
         device = self._model_state.device
         if self.policy.nowcast_due(self.steps) and self._budget.allows(device):
             with self._budget.measured(device):
@@ -191,7 +192,7 @@ class Nowcast(OptimizerWrapper):
 
         The horizon is the first that the policy proposes at this step.
         """
-        return self._proposals.predict(self.policy.proposed(self.steps, guarded=bool(self._guard))[:1])[0]
+        return self._forecasts.predict(self.policy.proposed(self.steps, guarded=bool(self._guard))[:1])[0]
 
     @contextmanager
     def averaged_weights(self) -> Iterator[nn.Module]:
@@ -225,6 +226,7 @@ class Nowcast(OptimizerWrapper):
             "steps": self.steps,
             "events": [list(event) for event in self.events],
             **self._history.state_dict(),
+            **self._forecasts.state_dict(),
             "averages": self._averages.state_dict(),
             "lead": self._offset.state_dict(),
         }
@@ -236,16 +238,19 @@ class Nowcast(OptimizerWrapper):
         """Load a state.
 
         Raises:
-            CheckpointError: the state is incomplete, or was not returned by `Nowcast.state_dict`.
+            CheckpointError: the state is incomplete, was not returned by `Nowcast.state_dict`, or is of another
+                forecaster that learns from the training.
             LayoutMismatch: the snapshots in the state belong to another network.
         """
         base_state, nowcast = split_state(state_dict)
         self._follow_groups()
         self._history.check_state(nowcast)
+        self._forecasts.check_state(nowcast)
         self.base.load_state_dict(base_state)
         self.steps = nowcast["steps"]
         self.events = [NowcastEvent(*event) for event in nowcast["events"]]
         self._history.load_state_dict(nowcast)
+        self._forecasts.load_state_dict(nowcast)
         self._offset.load_state_dict(nowcast["lead"])
         self._averages.load_state_dict(nowcast["averages"], self._model_state.weights)
         self._budget.load_state_dict(nowcast.get("budget", {}))
@@ -259,17 +264,24 @@ class Nowcast(OptimizerWrapper):
         memory = Memory(self._model_state.device, self._history_device, self._history_dtype)
         self._history = History(self.forecaster.history, self.layout, memory)
         self._offset = AverageOffset()
+        self._forecasts = Forecasts(
+            self.forecaster, self._history, self.layout, self._model_state.device, follow_device=self._follow_device
+        )
         self._proposals = Proposals(
-            self.forecaster,
+            self._forecasts,
             self._model_state,
             self._history,
             self._guard,
             self.policy,
             self._reestimate,
             self._warn,
-            follow_device=self._follow_device,
         )
         self._averages.reset()
+
+    def _take_snapshot(self, weights: Sequence[Tensor]) -> None:
+        """Add the present weights, or their running average, to the history; the forecaster learns from it."""
+        self._history.add(self.steps, weights)
+        self._forecasts.observe()
 
     def _follow_groups(self) -> None:
         """Begin a new history if the base optimizer moves other parameters than before, after `add_param_group`."""

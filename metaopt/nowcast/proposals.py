@@ -7,14 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.devices import device_of
 from ..core.rng import isolated
-from ..generative.base import GenerativeOptimizer
 from ..tasks.measure import modes_restored
 from ..weights.layout import is_finite
-from ..weights.snapshots import Snapshots
 from .buffers import SavedBuffers
 from .distributed import broadcast_in_place, is_rank_0, verdict_of_rank_0
+from .forecasts import Forecasts
 from .guard import Guard
 from .history import History
 from .model_state import ModelState, Saved
@@ -53,33 +51,30 @@ class Proposal(NamedTuple):
 
 
 class Proposals:
-    """Forecasts weights from a history and evaluates the forecasts in the network.
+    """Evaluates forecasts in the network.
 
     Args:
-        forecaster: generative optimizer that predicts the weights, or their running average.
+        forecasts: predicts the weights, or their running average.
         model_state: weights and buffers of the network.
-        history: snapshots from which the forecaster predicts.
+        history: snapshots from which the forecasts start.
         guard: computes the losses of the network on held-out data.
         policy: selects the horizons.
         reestimate: updates the buffers that depend on the weights; called after the weights are replaced.
         warn: called with a message when a forecast is not finite.
-        follow_device: whether to move the forecaster to the device of the network.
     """
 
     def __init__(
         self,
-        forecaster: GenerativeOptimizer,
+        forecasts: Forecasts,
         model_state: ModelState,
         history: History,
         guard: Guard,
         policy: NowcastPolicy,
         reestimate: Callable[[], None] | None,
         warn: Callable[[str], None],
-        *,
-        follow_device: bool,
     ) -> None:
-        self._forecaster, self._model_state, self._history, self._guard = forecaster, model_state, history, guard
-        self._policy, self._reestimate, self._warn, self._follow_device = policy, reestimate, warn, follow_device
+        self._forecasts, self._model_state, self._history, self._guard = forecasts, model_state, history, guard
+        self._policy, self._reestimate, self._warn = policy, reestimate, warn
 
     def losses_before(self, saved: Saved) -> Float[Tensor, " examples"] | None:
         """Guard losses of the last snapshot, from which the forecasts start; None without a guard.
@@ -87,7 +82,7 @@ class Proposals:
         Args:
             saved: weights and buffers before the nowcast.
         """
-        if self._guard and self._forecaster.averaging:
+        if self._guard and self._forecasts.forecaster.averaging:
             self._write(self._history.snapshots.rows[-1], saved)
         return self._guard.losses(self._model_state.device)
 
@@ -97,7 +92,7 @@ class Proposals:
         So there is memory for one forecast at a time.
         """
         if proposal.weights is None and is_rank_0():
-            return self.predict([proposal.horizon])[0]
+            return self._forecasts.predict([proposal.horizon])[0]
         return proposal.weights
 
     def best(self, step: int, saved: Saved) -> Proposal | None:
@@ -120,18 +115,6 @@ class Proposals:
         after = self._guard.losses(self._model_state.device)
         return before is None or after is None or bool(tolerates(before, after))
 
-    def predict(self, horizons: Sequence[int]) -> Float[Tensor, "horizons weights"]:
-        """Forecasts at several horizons, on the device of the forecaster [raw units]."""
-        ours = self._model_state.device
-        device = device_of(self._forecaster, ours)
-        if self._follow_device and device != ours:
-            self._forecaster.to(device := ours)
-        history, times = self._history.snapshots, self._history.times
-        ends = [times[-1] + horizon for horizon in horizons]
-        steps = torch.tensor([*times, *ends], dtype=torch.float32).to(device, non_blocking=True)
-        t_history, t_end = steps.split([len(times), len(ends)])
-        return self._forecaster.forecast(Snapshots(history.rows, device), t_history, t_end, self._model_state.layout)
-
     def update_buffers(self) -> None:
         """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks."""
         if self._reestimate is not None:
@@ -142,7 +125,7 @@ class Proposals:
 
     def _finite_proposals(self, step: int, saved: Saved) -> Iterator[Proposal]:
         before = float("inf")
-        for horizon, weights in self._forecasts(self._policy.proposed(step, guarded=bool(self._guard))):
+        for horizon, weights in self._each_forecast(self._policy.proposed(step, guarded=bool(self._guard))):
             if verdict_of_rank_0(weights is None or is_finite(weights), self._model_state.device):
                 self._write(weights, saved)
                 buffers = self._model_state.save_buffers()  # before the guard: in training mode it can change them
@@ -162,14 +145,14 @@ class Proposals:
         """Whether the forecasts at all horizons are computed at once and kept; otherwise there is one at a time."""
         return len(self._policy.all_horizons) * self._model_state.layout.size <= _WEIGHTS_AT_ONCE
 
-    def _forecasts(self, horizons: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
+    def _each_forecast(self, horizons: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
         """Yield each horizon with its forecast, which is None on all ranks except rank 0."""
         if not is_rank_0():
             yield from ((horizon, None) for horizon in horizons)
         elif self._are_kept:
-            yield from zip(horizons, self.predict(horizons), strict=True)
+            yield from zip(horizons, self._forecasts.predict(horizons), strict=True)
         else:
-            yield from ((horizon, self.predict([horizon])[0]) for horizon in horizons)
+            yield from ((horizon, self._forecasts.predict([horizon])[0]) for horizon in horizons)
 
     def _write(self, weights: Tensor | None, saved: Saved) -> None:
         """Write weights to the network.

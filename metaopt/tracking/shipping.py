@@ -8,7 +8,7 @@ from pathlib import Path
 from ..generative import GENERATIVE_OPTIMIZERS
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
-_REQUIRED_PACKAGES = ("core", "weights", "generative")
+_REQUIRED_PACKAGES = ("core", "weights", "nested", "generative")
 """Packages that are imported when an optimizer is loaded; paths relative to the metaopt package."""
 
 PINNED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")

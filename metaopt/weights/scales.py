@@ -1,4 +1,4 @@
-"""The scale of each tensor in a history: root mean squares of its weights and of their changes."""
+"""The scale of each tensor in a history: mean squares and inner products of its weights and of their changes."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -42,6 +42,17 @@ def tensor_scales(
     return mean_squares[..., -1, :].sqrt(), change.sqrt()
 
 
+def tensor_grams(layout: Layout, snapshots: Snapshots) -> Float[Tensor, "*batch tensors snapshots snapshots"]:
+    """Inner products, per tensor, of the changes W_i − W_last of all snapshots, divided by the number of weights.
+
+    Those of differences of any two snapshots follow from them. Large tensors are subsampled, as in `tensor_scales`.
+    """
+    sample = _sample(layout)
+    weights = snapshots.gather(sample.positions(snapshots.memory), range(len(snapshots)))
+    changes = weights - weights[..., -1:, :, :]
+    return sample.inner_products(changes).movedim(-1, -3)
+
+
 class _Sample:
     """Every k-th weight of each tensor, in blocks of weights of one tensor."""
 
@@ -66,9 +77,18 @@ class _Sample:
 
     def means(self, values: Float[Tensor, "*rows blocks weights"]) -> Float[Tensor, "*rows tensors"]:
         """The mean over the sample of each tensor."""
-        device = values.device
-        sums = torch.nn.functional.pad((values * self._table("_mask", device)).sum(-1), (0, 1))  # the last is 0
-        return sums[..., self._table("_blocks", device)].sum(-1) / self._table("_counts", device)
+        return self._means((values * self._table("_mask", values.device)).sum(-1))
+
+    def inner_products(self, values: Float[Tensor, "*rows n blocks weights"]) -> Float[Tensor, "*rows n n tensors"]:
+        """The means over the sample of each tensor of the products of n values."""
+        masked = values * self._table("_mask", values.device)
+        return self._means(torch.einsum("...ibw,...jbw->...ijb", masked, masked))
+
+    def _means(self, sums: Float[Tensor, "*rows blocks"]) -> Float[Tensor, "*rows tensors"]:
+        """The mean over the sample of each tensor, from the sum of each block."""
+        device = sums.device
+        padded = torch.nn.functional.pad(sums, (0, 1))  # the last is 0
+        return padded[..., self._table("_blocks", device)].sum(-1) / self._table("_counts", device)
 
     def _table(self, name: str, device: torch.device) -> Tensor:
         return self._tables.get(name, device, lambda: torch.tensor(getattr(self, name), device=device))

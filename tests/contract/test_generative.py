@@ -124,7 +124,7 @@ def test_calling_the_module_is_not_implemented(name):
         build(name)(*inputs(), LAYOUT)
 
 
-@pytest.mark.parametrize("name", ["Hold", "Line", "PerceiverOptimizer", "Slopes"])
+@pytest.mark.parametrize("name", ["Hold", "HopeOptimizer", "Line", "PerceiverOptimizer", "Slopes"])
 @pytest.mark.parametrize("snapshots", [1, SNAPSHOTS])
 def test_a_horizon_of_zero_gives_the_present_weights(name, snapshots):
     history, times, _ = inputs(snapshots=snapshots)
@@ -225,3 +225,20 @@ def test_forecasts_of_one_history_equal_predictions_of_its_copies(name, span, mo
     torch.testing.assert_close(optimizer.forecast(Snapshots(rows, history.device), times[0], ends, LAYOUT), expected)
     with pytest.raises(LayoutMismatch, match="got 7 weights"):
         optimizer.forecast(Snapshots([torch.zeros(7)], history.device), times[0, :1], ends, LAYOUT)
+
+
+@every
+def test_observing_gives_a_state_of_the_same_shapes_on_the_device_without_waiting(name, fake_cuda):
+    with torch.device(fake_cuda):
+        optimizer = get_optimizer_model(name)
+    if (state := optimizer.initial_state(LAYOUT)) is None:
+        pytest.skip("it does not learn from a training")
+    history, times, t_end = (each.to(fake_cuda) for each in inputs())
+    shapes = [each.shape for each in state]
+    with CopiesToTheHost() as copies, torch.no_grad():
+        for count in range(1, SNAPSHOTS + 1):
+            state = optimizer.observe(state, Snapshots.of(history[0, :count]), times[0, :count], LAYOUT)
+        forecast = optimizer.forecast(Snapshots.of(history[0]), times[0], t_end, LAYOUT, state)
+    assert [each.shape for each in state] == shapes
+    assert {each.device for each in state} == {forecast.device} == {history.device}
+    assert copies.count == 0

@@ -112,7 +112,11 @@ def validation_loss(model, task) -> float:
     return task.loss(model.eval()(inputs), labels).item()
 
 
-def test_a_trained_optimizer_lowers_the_loss_of_a_held_out_run_and_accepts_other_networks(config, tmp_path):
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer_model": "HopeOptimizer", "optimizer_options": {"dim": 16}}], ids=["Perceiver", "Hope"]
+)
+def test_a_trained_optimizer_lowers_the_loss_of_a_held_out_run_and_accepts_other_networks(config, changes, tmp_path):
+    config = replace(config, **changes)
     trained = train_optimizer(replace(config, epochs=16), SilentTracker())
     optimizer = load_optimizer_file(trained.checkpoint)
     trajectory = Trajectory.open(config.trajectory_dir / trained.held_out_names[0])

@@ -65,7 +65,11 @@ def test_rounds_train_and_validate(config):
     assert trained.checkpoint.parent.name == "mixture"
 
 
-def test_resumed_rounds_give_the_bytes_of_an_uninterrupted_training(config, tmp_path):
+@pytest.mark.parametrize(
+    ("optimizer", "options"), [("PerceiverOptimizer", SMALL), ("HopeOptimizer", {"dim": 8, "keys": 4, "history": 5})]
+)
+def test_resumed_rounds_give_the_bytes_of_an_uninterrupted_training(config, optimizer, options):
+    config = replace(config, optimizer_model=optimizer, optimizer_options=options)
     whole = train_optimizer(config, SilentTracker())
     first = train_optimizer(replace(config, rounds=1, checkpoint_name="two"), SilentTracker())
     second = train_optimizer(replace(config, rounds=1, checkpoint_name="two"), SilentTracker(), first.checkpoint)
