@@ -50,8 +50,8 @@ class GenerativeOptimizer(nn.Module):
     defines `extrapolate`. Call `generate` to train it, `predict` to use it, and `forecast` for several horizons of one
     history that may be in other memory; there is no `forward`.
 
-    An optimizer may learn from the training that it is used in: `initial_state` and `observe` return what it has learned,
-    which the forecasts take. Without a state, it learns from the history alone.
+    An optimizer may learn from the training in which it is used: `initial_state` and `observe` return what it has
+    learned, which the forecasts take. Without a state, it learns from the history alone.
 
     Histories of a batch can differ in length. A missing snapshot is a copy of the last snapshot with its time, placed
     before the others; `present_snapshots` gives the mask.

@@ -62,7 +62,8 @@ class Origins(NamedTuple):
         """What is known of each tensor: cosines of its directions, their relative speeds, times, and its place."""
         squares = self.gram.diagonal(dim1=-2, dim2=-1) + _FLOOR
         norms = squares.rsqrt()
-        first, second = torch.triu_indices(*self.gram.shape[-2:], offset=1, device=self.gram.device)
+        count = squares.shape[-1]
+        first, second = torch.triu_indices(count, count, offset=1, device=squares.device)
         cosines = (self.gram * norms.unsqueeze(-1) * norms.unsqueeze(-2))[..., first, second]
         present = (self.spans > 0).to(squares.dtype)
         speeds = squares / (self.damping * self.spans).clamp(min=1).square().unsqueeze(-2)
