@@ -1,6 +1,6 @@
 """Trained generative optimizers and an EMA on trainings that none of them has seen: steps to Adam's lowest loss.
 
-For example, after `bash benchmarks/nested/hope_optimizer.sh DATA`, which trains a HopeOptimizer and a
+For example, after `bash benchmarks/nested/optimizers/make.sh DATA`, which trains a HopeOptimizer and a
 PerceiverOptimizer on the same problems, with equally many updates:
 
     python -m benchmarks.nested.hope_optimizer --data-dir DATA --optimizer hope=FILE --optimizer perceiver=FILE

@@ -6,7 +6,7 @@ data=${1:?the folder with the data}
 train() {
     local options=()
     for option in "${@:2}"; do options+=(--optimizer-options "$option"); done
-    metaopt train-optimizer --config benchmarks/nested/hope_optimizer.yaml --data-dir "$data" --threads 1 \
+    metaopt train-optimizer --config benchmarks/nested/optimizers/train.yaml --data-dir "$data" --threads 1 \
         --optimizer-model "$1" --checkpoint-name "$1" "${options[@]}"
 }
 train HopeOptimizer averaging=0.98
