@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from functools import cache
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core.clock import LevelSpec
 from ..core.config import Config, option
 from ..core.errors import InvalidConfig
+from .continuum import VARIANTS
 from .hope_block import HopeBlock, Stream
 from .hope_memory import MEMORIES, memory_layer
 from .levels import Levels
@@ -41,6 +42,7 @@ class HopeConfig(Config):
     periods: tuple[int, ...] = option(
         default=(1, 4, 16), help="Steps between updates of each level's MLP, fastest first [steps].", at_least=1
     )
+    variant: str = option(default="sequential", help="How the MLPs of the levels are combined.", choices=VARIANTS)
     memory: str = option(default="self", help="Memory of each block.", choices=("none", *MEMORIES))
     carry_memory: bool = option(
         default=False, help="Continue each memory in the next training step; the task needs order=stream."
@@ -147,13 +149,13 @@ class Hope(nn.Module):
 
     def learning_levels(self) -> Levels:
         """The levels of all blocks together: their trainable parameters and periods."""
-        blocks = [block.cms.levels().parameters for block in self._blocks()]
-        return Levels(
-            {
-                level: [weights for block in blocks for weights in block[level.name] if weights.requires_grad]
-                for level in self.config.levels
-            }
-        )
+        blocks = [block.cms.levels() for block in self._blocks()]
+        parameters = {
+            level: [weights for block in blocks for weights in block.parameters[level.name] if weights.requires_grad]
+            for level in self.config.levels
+        }
+        resets = {name: [weights for block in blocks for weights in block.resets[name]] for name in blocks[0].resets}
+        return Levels(parameters, resets)
 
     def taps(self) -> dict[str, tuple[str, int, int]]:
         """The outputs of each attention, memory and continuum memory, and of each block."""
@@ -186,6 +188,9 @@ class Hope(nn.Module):
                 nn.init.zeros_(module.bias)
         for layer in writers:
             nn.init.normal_(layer.weight, std=_INIT_STD / len(writers) ** 0.5)
+        for block in self._blocks():
+            for weights in block.cms.changes.parameters():
+                nn.init.zeros_(weights)
 
 
 @cache
@@ -208,4 +213,5 @@ def _block(config: HopeConfig) -> HopeBlock:
         if config.carry_memory:
             memory.carry()
     hidden = config.hidden if config.cms else config.hidden * len(config.periods)
-    return HopeBlock(config.n_embd, config.n_head, config.levels, hidden, memory, config.window)
+    variant = cast(Literal["sequential", "nested", "headwise"], config.variant)
+    return HopeBlock(config.n_embd, config.n_head, config.levels, hidden, memory, config.window, variant)

@@ -1,6 +1,7 @@
 """A block of HOPE: attention, a memory, and a continuum memory in place of the MLP."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -47,6 +48,7 @@ class HopeBlock(nn.Module):
         memory: a layer that maps tokens to what a memory returns for them; None for none. Only a `MemoryLayer` can
             be carried, and has a surprise.
         window: tokens to which a token attends, itself included; None for all before it [tokens].
+        variant: how the levels of the CMS are combined, see `ContinuumMemory`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class HopeBlock(nn.Module):
         hidden: int | None = None,
         memory: nn.Module | None = None,
         window: int | None = None,
+        variant: Literal["sequential", "nested", "headwise"] = "sequential",
     ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(width)
@@ -67,7 +70,7 @@ class HopeBlock(nn.Module):
             self.memory_convolution = CausalConvolution(width)
         self.memory = memory
         self.memory_out = nn.Linear(width, width, bias=False) if memory is not None else None
-        self.cms = ContinuumMemory(width, specs, () if hidden is None else (hidden,))
+        self.cms = ContinuumMemory(width, specs, () if hidden is None else (hidden,), variant)
         self.gate_norm = nn.RMSNorm(width)
         self.gate = nn.Linear(width, width, bias=False)
 

@@ -75,8 +75,11 @@ class PairLayer(MemoryLayer):
 
     def initial(self, rows: int) -> Parts:
         """An empty memory of each sequence."""
-        state = self.memory.reset(rows * self.heads if self.is_folded else rows)
-        return tuple(part.to(self.first_rates) for part in self._parts(state))
+        if not self.is_folded:
+            return self._parts(self.memory.reset(rows))
+        own = self.queries.out_features // self.heads
+        zeros = self.first_rates.new_zeros(rows, self.heads, own, own)  # on the device, without waiting for it
+        return zeros, zeros
 
     def run(self, inputs: Tokens, start: Parts, write: bool) -> tuple[Tokens, Parts]:
         """What the memory returns for each token, and the memory after the last one."""

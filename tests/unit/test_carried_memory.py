@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metaopt.core.devices import CPU
 from metaopt.core.errors import CheckpointError, InvalidConfig
@@ -79,6 +80,24 @@ def test_a_forward_pass_does_not_change_what_is_carried():
     model.eval()(tokens(seed=3))
     model.surprises(tokens())
     assert all(map(torch.equal, before.values(), carried_memories(model).values()))
+
+
+@pytest.mark.parametrize("memory", ["linear", "self"])  # titan writes by a backward pass
+def test_neither_writes_nor_update_norms_wait_for_a_device(memory):
+    """A fake tensor has no values, so that the host cannot read one, and it refuses to mix devices."""
+    with FakeTensorMode(), torch.device("cuda"):
+        model, inputs = build(memory), torch.zeros(3, 8, dtype=torch.long)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        levels = model.learning_levels()
+        levels.attach(optimizer)
+        levels.observe()
+        for _ in range(2):
+            for weights in model.parameters():  # without a GPU there is no backward pass
+                weights.grad = torch.ones_like(weights)
+            optimizer.step()
+            model.write_memories(inputs)
+        assert model(inputs).device.type == "cuda"
+        assert {value.device.type for value in carried_memories(model).values()} == {"cuda"}
 
 
 def test_another_number_of_sequences_begins_anew():

@@ -61,6 +61,7 @@ ABLATIONS = [
     {"memory": "titan", "momentum": False, "decay": False},
     {"self_modifying": False},
     {"cms": False},
+    {"variant": "headwise"},
     {"window": 3},
 ]
 
@@ -117,6 +118,8 @@ def test_a_window_as_long_as_the_sequence_is_full_attention():
         ({"n_embd": 9}, "n_embd is 9; expected a multiple of n_head, 2"),
         ({"periods": ()}, "periods is empty"),
         ({"periods": (1, 0)}, "expected 1 or more"),
+        ({"periods": (2, 3), "variant": "nested"}, "expected multiples, fastest first"),
+        ({"variant": "parallel"}, "variant is 'parallel'"),
         ({"memory": "titan", "chunk": 16}, "would never be read"),
         ({"memory": "lstm"}, "memory is 'lstm'"),
         ({"decay": False}, "always decays"),
@@ -158,6 +161,28 @@ def test_each_level_of_all_blocks_moves_when_it_is_due():
         slow = {name for name in before if ".cms.blocks.1." in name}
         assert slow
         assert unmoved == (slow if (step + 1) % 3 else set())
+
+
+def test_a_nested_variant_begins_as_the_sequential_one_and_starts_again_from_what_the_slow_level_learns():
+    model = build(variant="nested", memory="none")
+    optimizer = optimizer_for(model, "Adam", 1e-2, {})
+    changes = [weights for block in model.blocks for weights in block.cms.changes.parameters()]
+    assert changes
+    assert not any(weights.any() for weights in changes)
+    train(model, optimizer, range(2))
+    assert all(weights.any() for weights in changes)
+    train(model, optimizer, [2])
+    assert not any(weights.any() for weights in changes)
+
+
+@pytest.mark.parametrize("variant", ["nested", "headwise"])
+def test_variants_are_recorded_and_batched(config, variant):
+    options = {**config.target_options, "n_layer": 1, "memory": "none", "variant": variant}
+    config = replace(config, runs=2, epochs=1, target_options=options)
+    alone = train_targets(replace(config, run_name="alone"), SilentTracker())
+    together = train_targets(replace(config, run_name="together", vectorize=2), SilentTracker())
+    for one, other in zip(map(Trajectory.open, alone), map(Trajectory.open, together), strict=True):
+        torch.testing.assert_close(one.weights(-1), other.weights(-1), rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_weights_are_in_no_level():
