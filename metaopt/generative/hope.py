@@ -163,8 +163,11 @@ class HopeOptimizer(GenerativeOptimizer):
         used = (torch.where(valid.unsqueeze(-1), each, 0.0) for each in (keys, values, rates))
         keys, values, rates = map(self._sequences, used)
         lr, forgotten = rates.unbind(-1)
-        recurrence = DeltaRecurrence(keys, torch.log1p(-forgotten), lr)
-        return (recurrence.last(state[0], recurrence.steps(state[0], values)),)
+        left_out = ~self._sequences(valid.unsqueeze(-1)).squeeze(-1)
+        recurrence = DeltaRecurrence(keys, torch.log1p(-forgotten), lr, left_out)
+        empty = self._empty(1)
+        steps = recurrence.steps(keys @ state[0].mT, empty, values)
+        return (recurrence.last(state[0], empty, steps),)
 
     def _encode(self, origins: Origins, layout: Layout) -> Float[Tensor, "batch origins tensors dim"]:
         """What the network knows of each tensor, and of all of them together."""

@@ -115,9 +115,9 @@ class CausalConvolution(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         """The convolved tokens; before the first there are zeros."""
         before, tokens = len(self.kernel) - 1, stream.shape[1]
-        padded = functional.pad(stream, (0, 0, before, 0))
-        parts = [weights * padded[:, before - i : before - i + tokens] for i, weights in enumerate(self.kernel)]
-        return torch.stack(parts).sum(0)
+        channels = self.kernel.flip(0).T.unsqueeze(1)
+        convolved = functional.conv1d(stream.mT, channels, padding=before, groups=len(channels))
+        return convolved[..., :tokens].mT
 
 
 class WindowedAttention(nn.Module):

@@ -172,10 +172,10 @@ class SelfLayer(MemoryLayer):
         made = {name: tuple(layer.initial[name].parameters()) for name in layer.initial} | state.start
         keys, values = functional.normalize(recall(made["key"], inputs), dim=-1), recall(made["value"], inputs)
         own = recall(made["memory"], values) if layer.adaptive else values
-        units, targets = writes_of(made["memory"], keys, own, layer.objective, layer.safeguards)
+        write = writes_of(made["memory"], keys, own, layer.objective, layer.safeguards)
         is_regression = layer.objective == "regression"
         errors = [
-            (unit @ weights.mT if is_regression else 0.0) - target
-            for unit, target, weights in zip(units, targets, made["memory"], strict=True)
+            (recalled if is_regression else 0.0) - value
+            for recalled, value in zip(write.recalled, write.values, strict=True)
         ]
         return torch.cat(errors, dim=-1).norm(dim=-1).norm(dim=1)

@@ -1,5 +1,6 @@
 """Memories that modify themselves: their keys, values and rates come from memories that are written, too."""
 
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,9 +11,8 @@ from torch.nn import functional
 from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
 from .delta_recurrence import DeltaRecurrence
-from .self_writes import Layers, Safeguards, Writes, initial_memory, recall, writes_of
-
-Memories = dict[str, Layers]
+from .joined_memories import JoinedMemories, Memories
+from .self_writes import Safeguards, Writes, are_finite, initial_memory, recall, writes_of
 
 MEMORIES = ("key", "value", "rate", "decay", "memory")
 _FIRST_DECAY = 5.0  # logit of α before training: 0.993
@@ -37,11 +37,22 @@ class ModifierState(NamedTuple):
 
     def detach(self) -> "ModifierState":
         """The same state without a history of gradients, for a training on a stream that is longer than memory."""
-        start, now, average = (
-            {name: tuple(layer.detach() for layer in layers) for name, layers in memories.items()}
-            for memories in (self.start, self.now, self.average)
+        return self.map(
+            lambda memories: {name: tuple(layer.detach() for layer in layers) for name, layers in memories.items()}
         )
-        return self._replace(start=start, now=now, average=average)
+
+    def map(self, function: Callable[[Memories], Memories]) -> "ModifierState":
+        """The same state with other memories."""
+        return self._replace(start=function(self.start), now=function(self.now), average=function(self.average))
+
+
+class _Constants(NamedTuple):
+    """What all chunks of a sequence share: the initial memories, where decays lead, and the biases of the rates."""
+
+    initial: Memories
+    origin: Memories
+    biases: dict[str, Float[Tensor, "rows 1"]]
+    rows: dict[str, Tensor | None]
 
 
 class SelfModifier(nn.Module):
@@ -122,8 +133,12 @@ class SelfModifier(nn.Module):
         self.query = nn.Linear(width, width, bias=False)
         biases = {"rate": 0.0, "decay": _FIRST_DECAY}
         own = width // heads
+        self._joined = JoinedMemories({name: 1 if name in biases else own for name in MEMORIES}, heads)
         self.initial = nn.ModuleDict(
-            {name: initial_memory(own, 1 if name in biases else own, depth, heads, expansion) for name in MEMORIES}
+            {
+                name: initial_memory(own, outputs, depth, heads, expansion)
+                for name, outputs in self._joined.widths.items()
+            }
         )
         self.biases = nn.ParameterDict({name: torch.full((heads, 1, 1), bias) for name, bias in biases.items()})
 
@@ -138,9 +153,7 @@ class SelfModifier(nn.Module):
         Args:
             batch: sequences [count].
         """
-        memories = {
-            name: tuple(layer.expand(batch, *layer.shape) for layer in self._initial(name)) for name in self.written
-        }
+        memories = self._initial(self.written, batch)
         stored = torch.zeros(batch, dtype=torch.int64, device=self.query.weight.device)
         average = {} if self.safeguards.average is None else memories
         return ModifierState(memories, memories, average, stored, 0)
@@ -160,66 +173,67 @@ class SelfModifier(nn.Module):
             raise LayoutMismatch(f"inputs of shape {tuple(inputs.shape)}; expected [batch, tokens, {self.width}]")
         state = self.reset(inputs.shape[0]) if state is None else state
         self._check(state, inputs.shape[0])
-        outputs, done, tokens = [inputs[:, :0]], 0, inputs.shape[1]
-        while done < tokens:
-            count = min(self.chunk - state.position, tokens - done)
-            part = inputs[:, done : done + count].to(self.query.weight)
-            read, state = self._advance(part, state)
-            outputs.append(read.to(inputs))
-            done += count
-        return torch.cat(outputs, dim=1), state
+        finite = inputs.square().sum(-1).isfinite()
+        # Not a number times a gradient of zero is not a number, so it is replaced before it is used.
+        tokens = torch.where(finite[..., None], inputs, 0.0).to(self.query.weight)
+        rows, queries = self._rows(tokens), functional.normalize(self._rows(self.query(tokens)), dim=-1)
+        constants, joined = self._constants(inputs.shape[0]), state.map(self._joined.join)
+        sizes, outputs = self._parts(inputs.shape[1], state.position), []
+        for part in zip(rows.split(sizes, 1), queries.split(sizes, 1), finite.split(sizes, 1), strict=True):
+            read, joined = self._advance(*part, joined, constants)
+            outputs.append(read)
+        read = torch.cat(outputs, dim=1).unflatten(0, (self.heads, -1)).movedim(0, 2).flatten(2)
+        return torch.where(finite[..., None], read.to(inputs), torch.nan), joined.map(self._joined.separate)
 
     def extra_repr(self) -> str:
         """The configuration."""
         names = ("width", "depth", "heads", "chunk", "objective", "forget_to", "adaptive", "safeguards")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
-    def _advance(self, inputs: Tensor, state: ModifierState) -> tuple[Tensor, ModifierState]:
+    def _advance(
+        self, inputs: Tensor, queries: Tensor, finite: Tensor, state: ModifierState, constants: _Constants
+    ) -> tuple[Tensor, ModifierState]:
         """Read and write tokens of one chunk."""
-        finite = inputs.square().sum(-1).isfinite()
-        # Not a number times a gradient of zero is not a number, so it is replaced before it is used.
-        inputs = torch.where(finite[..., None], inputs, 0.0)
-        queries = functional.normalize(self._split(self.query(inputs)), dim=-1)
-        keys, log_decays, rates, writes = self._plan(self._split(inputs), state)
-        written = self._written(finite & _are_finite(log_decays, rates, *writes.values()), state.stored)
-        kept = written[:, None]  # of all heads
-        log_decays, rates = (torch.where(kept, part, 0.0) for part in (log_decays, rates))
-        writes = {name: write.only(kept[..., None]) for name, write in writes.items()}
-
-        by_key = DeltaRecurrence(torch.where(kept[..., None], keys, 0.0), log_decays, rates)
+        keys, log_decays, rates, writes = self._plan(inputs, state, constants)
+        finite = finite & are_finite(log_decays + rates, writes.values()).unflatten(0, (self.heads, -1)).all(0)
+        written = self._written(finite, state.stored)
+        left_out = ~written.repeat(self.heads, 1)
+        by_key = DeltaRecurrence(keys, log_decays, rates, left_out)
         now, read = {}, queries
-        for name, write in writes.items():
+        for names, write in writes.items():
             layers = []
-            for number, (layer_inputs, values) in enumerate(zip(*write, strict=True)):
+            for number, (layer_inputs, recalled, values) in enumerate(zip(*write, strict=True)):
                 # The key is the input of the first layer of all memories.
-                recurrence = DeltaRecurrence(layer_inputs, log_decays, rates) if number else by_key
-                base = self._forgets_to(name, number)
-                change = state.now[name][number] - base
-                steps = recurrence.steps(change, values - layer_inputs @ base.mT)
-                layers.append(base + recurrence.last(change, steps))
-                if name == "memory":
+                recurrence = DeltaRecurrence(layer_inputs, log_decays, rates, left_out) if number else by_key
+                before, origin = state.now[names][number], constants.origin[names][number]
+                recalled = recalled if state.position == 0 else layer_inputs @ before.mT
+                steps = recurrence.steps(recalled, origin, values)
+                layers.append(recurrence.last(before, origin, steps))
+                if "memory" in names:
+                    part = slice(-self.width // self.heads, None) if "+" in names else slice(None)  # it is the last
                     read = functional.silu(read) if number else read
-                    read = read @ base.mT + recurrence.read(change, steps, read)
-            now[name] = tuple(layers)
+                    read = recurrence.read(before[:, part], origin[:, part], steps[..., part], read)
+            now[names] = tuple(layers)
         if state.average:
-            read = recall(state.average["memory"], queries)
+            read = self._joined.recall(state.average, queries)["memory"]
         elif self.depth > 1:
             read = read + queries
-        outputs = torch.where(finite[..., None], read.transpose(1, 2).flatten(2), torch.nan)
-        return outputs, self._after(state, now, written)
+        return read, self._after(state, now, written)
 
-    def _plan(self, inputs: Tensor, state: ModifierState) -> tuple[Tensor, Tensor, Tensor, dict[str, Writes]]:
+    def _plan(
+        self, inputs: Tensor, state: ModifierState, constants: _Constants
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Writes]]:
         """Keys, log α, η and what each memory is to store, by the memories at the start of the chunk."""
-        source = {name: self._initial(name) for name in MEMORIES} | (state.average or state.start)
-        value = recall(source["value"], inputs)
-        keys = functional.normalize(recall(source["key"], inputs), dim=-1)
-        raw = {name: (recall(source[name], inputs) + bias).squeeze(-1) for name, bias in self.biases.items()}
+        source = (state.average or state.start) if self.adaptive else constants.initial
+        made = self._joined.recall(source, inputs)
+        keys, value = functional.normalize(made["key"], dim=-1), made["value"]
+        raw = {name: made[name].squeeze(-1) + bias for name, bias in constants.biases.items()}
         log_decays = functional.logsigmoid(raw["decay"])
         rates = log_decays.exp() / 2 * raw["rate"].sigmoid()
         writes = {}
-        for name in self.written:
-            own = recall(source[name], value) if self.adaptive else value
-            writes[name] = writes_of(state.start[name], keys, own, self.objective, self.safeguards)
+        for names, layers in state.start.items():
+            own = recall(source[names], value) if self.adaptive else value
+            writes[names] = writes_of(layers, keys, own, self.objective, self.safeguards, constants.rows[names])
         return keys, log_decays, rates, writes
 
     def _written(self, finite: Bool[Tensor, "batch tokens"], stored: Tensor) -> Bool[Tensor, "batch tokens"]:
@@ -246,18 +260,33 @@ class SelfModifier(nn.Module):
         )
         return ModifierState(now, now, average, stored, 0)
 
-    def _initial(self, name: str) -> Layers:
-        return tuple(self.initial[name].parameters())
+    def _initial(self, names: Iterable[str], batch: int) -> Memories:
+        return {
+            name: tuple(layer.expand(batch, *layer.shape) for layer in self.initial[name].parameters())
+            for name in names
+        }
 
-    def _forgets_to(self, name: str, number: int) -> Float[Tensor, "heads outputs inputs"]:
-        layer = self._initial(name)[number]
-        return layer if self.forget_to == "initial" else torch.zeros_like(layer)
+    def _constants(self, batch: int) -> _Constants:
+        initial, origin = self._initial(MEMORIES, batch), self._initial(self.written, 1)
+        if self.forget_to == "zero":
+            origin = {name: tuple(torch.zeros_like(layer) for layer in layers) for name, layers in origin.items()}
+        biases = {name: bias.flatten().repeat_interleave(batch)[:, None] for name, bias in self.biases.items()}
+        origin = self._joined.join(origin)
+        rows = {names: self._joined.rows_of(names, self.query.weight) for names in origin}
+        return _Constants(self._joined.join(initial), origin, biases, rows)
 
-    def _split(self, tokens: Tensor) -> Float[Tensor, "batch heads tokens head_width"]:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _parts(self, tokens: int, position: int) -> list[int]:
+        """Sizes of the parts of some tokens that belong to one chunk each."""
+        first = min(self.chunk - position, tokens)
+        full, last = divmod(tokens - first, self.chunk)
+        return [first, *[self.chunk] * full, *[last] * (last > 0)]
+
+    def _rows(self, tokens: Tensor) -> Float[Tensor, "rows tokens head_width"]:
+        """Each head of a sequence as a row of its own."""
+        return tokens.unflatten(-1, (self.heads, -1)).movedim(2, 0).flatten(0, 1)
 
     def _check(self, state: ModifierState, batch: int) -> None:
-        expected = {name: [(batch, *layer.shape) for layer in self._initial(name)] for name in self.written}
+        expected = {name: [tuple(layer.shape) for layer in layers] for name, layers in self.reset(batch).now.items()}
         averaged = expected if self.safeguards.average is not None else {}
         given = [
             {name: [tuple(layer.shape) for layer in layers] for name, layers in memories.items()}
@@ -269,9 +298,3 @@ class SelfModifier(nn.Module):
                 f"of shapes {shown(given[2])}; expected {shown(expected)} and {shown(averaged)}, as of `reset` of this "
                 f"layer ({self.extra_repr()}) for these sequences"
             )
-
-
-def _are_finite(log_decays: Tensor, rates: Tensor, *writes: Writes) -> Bool[Tensor, "batch tokens"]:
-    """Whether all that a token writes is finite, in all heads and memories."""
-    parts = [log_decays.unsqueeze(-1), rates.unsqueeze(-1), *(part for write in writes for part in sum(write, ()))]
-    return torch.stack([part.square().sum(-1).isfinite().all(1) for part in parts]).all(0)

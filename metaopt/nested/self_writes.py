@@ -1,5 +1,6 @@
 """What one token writes into a memory that modifies itself: the key and the value of each layer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -55,15 +56,13 @@ class Writes(NamedTuple):
 
     Attributes:
         inputs: of each layer, with norm 1.
+        recalled: W z of each layer, before the write.
         values: v of each layer, for W ← W (α I − η z zᵀ) + η v zᵀ.
     """
 
-    inputs: tuple[Float[Tensor, "batch heads tokens inputs"], ...]
-    values: tuple[Float[Tensor, "batch heads tokens outputs"], ...]
-
-    def only(self, kept: Bool[Tensor, "*batch tokens 1"]) -> "Writes":
-        """With zeros at the other tokens."""
-        return Writes(*(tuple(torch.where(kept, part, 0.0) for part in parts) for parts in self))
+    inputs: tuple[Float[Tensor, "*batch tokens inputs"], ...]
+    recalled: tuple[Float[Tensor, "*batch tokens outputs"], ...]
+    values: tuple[Float[Tensor, "*batch tokens outputs"], ...]
 
 
 def initial_memory(inputs: int, outputs: int, depth: int, heads: int, expansion: int) -> nn.ParameterList:
@@ -77,7 +76,7 @@ def initial_memory(inputs: int, outputs: int, depth: int, heads: int, expansion:
     return nn.ParameterList([hidden, torch.zeros(heads, outputs, expansion * inputs)])
 
 
-def recall(layers: Layers, inputs: Float[Tensor, "batch heads tokens inputs"]) -> Tensor:
+def recall(layers: Layers, inputs: Float[Tensor, "*batch tokens inputs"]) -> Tensor:
     """W z of a matrix; W₂ silu(W₁ z) of two layers, and z + that where widths are equal."""
     outputs = inputs @ layers[0].mT
     if len(layers) == 1:
@@ -88,10 +87,11 @@ def recall(layers: Layers, inputs: Float[Tensor, "batch heads tokens inputs"]) -
 
 def writes_of(
     layers: Layers,
-    keys: Float[Tensor, "batch heads tokens keys"],
-    values: Float[Tensor, "batch heads tokens values"],
+    keys: Float[Tensor, "*batch tokens keys"],
+    values: Float[Tensor, "*batch tokens values"],
     objective: Literal["regression", "dot"],
     safeguards: Safeguards,
+    rows: Float[Tensor, "outputs memories"] | None = None,
 ) -> Writes:
     """What pairs write into each layer of a memory, by its gradients at the given state.
 
@@ -99,41 +99,56 @@ def writes_of(
     value itself if the memory is a matrix. That is gradient descent with the step s = min(1, ‖e‖² / ‖∇‖²), where e is
     the gradient with respect to the output and ∇ the one with respect to all weights: a step that is as long as that of
     a matrix at most. The value of a regression is doubled, so W ẑ − 2 s ‖z‖ δ remains.
+
+    Args:
+        keys: with norm 1, or zero.
+        rows: which rows of a matrix, 1 or 0, belong to which memory, if several memories are joined in it.
     """
-    values = _limited(values, safeguards.max_value)
-    error = recall(layers, keys) - values if objective == "regression" else -values
-    inputs, gradients = [keys], [error]
+    is_regression = objective == "regression"
+    values = _limited(values, safeguards.max_value, rows, is_mean=True)
+    before = keys @ layers[0].mT
+    units, recalled, output = [keys], [before], before
     if len(layers) > 1:
-        before = keys @ layers[0].mT
         gate = before.sigmoid()
-        inputs.append(before * gate)
-        gradients.insert(0, (error @ layers[1]) * gate * (1 + before * (1 - gate)))
-    factor = 2.0 if objective == "regression" else 1.0
-    steps = [
-        factor * gradient * part.norm(dim=-1, keepdim=True) for part, gradient in zip(inputs, gradients, strict=True)
-    ]
+        hidden = before * gate
+        units.append(functional.normalize(hidden, dim=-1))
+        recalled.append(units[1] @ layers[1].mT)
+        output = recall(layers, keys)
+    error = output - values if is_regression else -values
+    factor = 2.0 if is_regression else 1.0  # of the gradients, left out in the steps
+    steps = [error]
     if len(layers) > 1:
+        first = (error @ layers[1]) * gate * (1 + before * (1 - gate))
+        steps = [first, error * hidden.norm(dim=-1, keepdim=True)]
         squared = torch.cat(steps, dim=-1).square().sum(-1, keepdim=True)
-        largest = (factor * error).square().sum(-1, keepdim=True).clamp(min=torch.finfo(error.dtype).tiny)
-        scale = 1 / (squared / largest).clamp(min=1)
-        steps = [step * scale for step in steps]
+        largest = error.square().sum(-1, keepdim=True).clamp(min=torch.finfo(error.dtype).tiny)
+        steps = [step / (squared / largest).clamp(min=1) for step in steps]
     if safeguards.max_grad_norm is not None:
-        norm = torch.cat(steps, dim=-1).norm(dim=-1, keepdim=True)
-        steps = [step * _shrink(norm, safeguards.max_grad_norm) for step in steps]
-    units = [functional.normalize(part, dim=-1) for part in inputs]
-    if objective == "dot":
-        return Writes(tuple(units), tuple(-step for step in steps))
-    recalled = [unit @ layer.mT for unit, layer in zip(units, layers, strict=True)]
-    return Writes(tuple(units), tuple(own - step for own, step in zip(recalled, steps, strict=True)))
+        sizes = [step.shape[-1] for step in steps]
+        together = _limited(torch.cat(steps, dim=-1), safeguards.max_grad_norm / factor, rows, is_mean=False)
+        steps = list(together.split(sizes, dim=-1))
+    own = [
+        torch.sub(before, step, alpha=factor) if is_regression else -step
+        for before, step in zip(recalled, steps, strict=True)
+    ]
+    return Writes(tuple(units), tuple(recalled), tuple(own))
 
 
-def _limited(values: Tensor, limit: float | None) -> Tensor:
-    """Values whose root mean square is at most the limit."""
+@torch.no_grad()
+def are_finite(rates: Float[Tensor, "*batch tokens"], writes: Iterable[Writes]) -> Bool[Tensor, "*batch tokens"]:
+    """Whether all that a token writes is finite, in all memories."""
+    norms = [part.norm(dim=-1) for write in writes for part in (*write.inputs, *write.values)]
+    return torch.stack([rates, *norms]).isfinite().all(0)
+
+
+def _limited(
+    values: Tensor, limit: float | None, rows: Tensor | None, is_mean: bool
+) -> Float[Tensor, "*batch tokens outputs"]:
+    """Values of which the root of the sum of squares in each memory, or of their mean, is at most the limit."""
     if limit is None:
         return values
-    return values * _shrink(values.norm(dim=-1, keepdim=True), limit * values.shape[-1] ** 0.5)
-
-
-def _shrink(norms: Tensor, limit: float) -> Tensor:
-    """The factor that makes a norm at most the limit."""
-    return limit / norms.clamp(min=limit)
+    # No half precision, whose squares are infinite early.
+    squares = values.to(torch.promote_types(values.dtype, torch.float32)).square()
+    rows = squares.new_ones(squares.shape[-1], 1) if rows is None else rows.to(squares)
+    sums = squares @ (rows / rows.sum(0) if is_mean else rows)
+    return values * ((sums / limit**2).clamp(min=1).rsqrt() @ rows.mT).to(values)

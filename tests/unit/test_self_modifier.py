@@ -450,17 +450,23 @@ def test_the_recurrence_of_a_chunk_equals_a_loop_for_any_decay(decay):
     keys, values, queries = (tokens(seed=seed) for seed in range(3))
     decays = torch.full((2, 9), decay, dtype=torch.float64)
     rates = torch.rand(2, 9, dtype=torch.float64)
-    start = matrix = torch.randn(2, 6, 6, dtype=torch.float64)
-    recurrence = DeltaRecurrence(keys / 2, decays.log(), rates)
-    steps = recurrence.steps(start, values)
-    read = []
+    start, origin = torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    origin = origin[:1]  # one for both sequences
+    left_out = torch.zeros(2, 9, dtype=torch.bool)
+    left_out[0, 4] = True
+    values[0, 4] = math.nan
+    recurrence = DeltaRecurrence(keys / 2, decays.log(), rates, left_out)
+    steps = recurrence.steps(keys / 2 @ start.mT, origin, values)
+    read, matrix = [], start
     for token in range(9):
         key = keys[:, token, :, None] / 2
         read.append((matrix @ queries[:, token, :, None]).squeeze(-1))
         error = values[:, token, :, None] - matrix @ key
-        matrix = decays[:, token, None, None] * matrix + rates[:, token, None, None] * error @ key.mT
-    torch.testing.assert_close(recurrence.read(start, steps, queries), torch.stack(read, 1))
-    torch.testing.assert_close(recurrence.last(start, steps), matrix)
+        after = origin + decays[:, token, None, None] * (matrix - origin)
+        after = after + rates[:, token, None, None] * error @ key.mT
+        matrix = torch.where(left_out[:, token, None, None], matrix, after)
+    torch.testing.assert_close(recurrence.read(start, origin, steps, queries), torch.stack(read, 1))
+    torch.testing.assert_close(recurrence.last(start, origin, steps), matrix)
 
 
 @pytest.mark.parametrize(
