@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaopt.targets import get_target_model
 from metaopt.weights.layout import Layout
@@ -35,12 +37,42 @@ _WIDTHS = {
 SIZES = ("50k", "400k", "4M", "40M")
 
 
+_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+
 class Times(NamedTuple):
     """Durations of repeated calls [ms]."""
 
     median: float
     least: float
     most: float
+
+
+class Operations(TorchDispatchMode):
+    """Counts what PyTorch dispatches on tensors without values (`FakeTensorMode`), backward passes included.
+
+    Attributes:
+        total: operations.
+        waits: operations for which the host of a GPU waits: values that it asks for, and copies to its memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.waits = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Count an operation. A value that the host asks for is 0."""
+        self.total += func.namespace != "prim"  # those ask for a device or a layout
+        from_device = any(isinstance(part, Tensor) and part.device.type != "cpu" for part in args)
+        if from_device and torch.Tag.data_dependent_output in func.tags:
+            self.waits += 1
+            return 0
+        result = func(*args, **(kwargs or {}))
+        to_host = isinstance(result, Tensor) and result.device.type == "cpu"
+        self.waits += from_device and to_host and func in _COPIES
+        return result
 
 
 def in_fresh_process(function: Callable[..., R], *arguments: Any) -> R:

@@ -1,0 +1,50 @@
+"""A training step of HOPE never makes the host wait for the device, with any memory and between any updates."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks._measure import Operations
+from metaopt.nested import Hope, HopeConfig
+from metaopt.nested.hope_memory import MEMORIES
+from metaopt.optimizers import optimizer_for
+
+SIZES = {"vocab_size": 11, "block_size": 12, "n_layer": 1, "n_head": 2, "n_embd": 8, "chunk": 4, "periods": (1, 2)}
+
+
+@pytest.fixture
+def device():
+    """Has no memory and needs no runtime, which gradients of tensors without values on a CUDA device would start."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield torch.device("lazy", 0)
+
+
+def test_what_makes_the_host_wait_is_counted(device):
+    tensor = torch.zeros(3, device=device, requires_grad=True)
+    with Operations() as counted:
+        (2 * tensor).sum().backward()
+        assert counted.total > 3
+        assert counted.waits == 0
+        for wait in (lambda: tensor.sum().item(), lambda: bool(tensor.any()), tensor.cpu, lambda: tensor.equal(tensor)):
+            before = counted.waits
+            wait()
+            assert counted.waits == before + 1
+
+
+@pytest.fixture(params=["none", *MEMORIES])
+def built(request):
+    """Listed before `device` by the test: built with values, which are then moved."""
+    return Hope(HopeConfig(memory=request.param, **SIZES))
+
+
+def test_a_step_of_hope_waits_for_nothing(built, device):
+    model = built.to(device)
+    optimizer = optimizer_for(model, "Adam", 1e-2, {})
+    tokens = torch.zeros(2, 12, dtype=torch.long, device=device)
+    with Operations() as counted:
+        for _ in range(3):  # a level is due, or not
+            optimizer.zero_grad()
+            model(tokens).square().mean().backward()
+            optimizer.step()
+    assert counted.total > 100
+    assert counted.waits == 0
