@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.rng import isolated
+from ..nested.carried_memory import carried_memories
 from ..tasks.measure import modes_restored
 from ..weights.layout import is_finite
 from .buffers import SavedBuffers
@@ -115,12 +116,17 @@ class Proposals:
         return before is None or after is None or bool(tolerates(before, after))
 
     def update_buffers(self) -> None:
-        """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks."""
+        """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks.
+
+        Memories that are carried stay as they are: each rank has sequences of its own.
+        """
         if self._reestimate is not None:
             # A data loader that is opened draws a number, and BatchNorm is updated in training mode.
             with isolated(), modes_restored(self._model_state.model):
                 self._reestimate()
-        broadcast_in_place(self._model_state.model.buffers())
+        model = self._model_state.model
+        carried = carried_memories(model)
+        broadcast_in_place(buffer for name, buffer in model.named_buffers() if name not in carried)
 
     def _finite_proposals(self, step: int, saved: Saved) -> Iterator[Proposal]:
         before = float("inf")

@@ -55,6 +55,36 @@ dist.destroy_process_group()
 """
 
 
+STREAMS = """
+import sys, torch, torch.distributed as dist
+from metaopt.nested import Hope, HopeConfig
+from metaopt.nested.carried_memory import carried_memories
+from metaopt.nowcast import Nowcast
+from metaopt.generative import get_optimizer_model
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+torch.manual_seed(0)
+model = Hope(HopeConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, chunk=2, carry_memory=True))
+network = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+base = torch.optim.SGD(model.parameters(), lr=0.05)
+optimizer = Nowcast(base, network, get_optimizer_model("Line"), every=2, stride=1)
+kept = []
+for step in range(4):
+    tokens = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(2 * step + rank))
+    optimizer.zero_grad()
+    network(tokens).square().mean().backward()
+    before = {name: value.clone() for name, value in carried_memories(network).items()}
+    optimizer.step()
+    kept.append(all(torch.equal(value, before[name]) for name, value in carried_memories(network).items()))
+    model.write_memories(tokens)
+states = {"kept": kept, "memories": carried_memories(network), "model": model.state_dict()}
+torch.save(states, f"{folder}/rank_{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
 SHARDED = """
 import sys, torch, torch.distributed as dist
 from torch import nn
@@ -118,6 +148,14 @@ def test_two_processes_agree_with_the_first(trained, averaging):
     assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
     assert len(one["averages"]) == (18 if averaging else 6)
     assert all(map(torch.equal, one["averages"], other["averages"]))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
+def test_each_process_keeps_the_memories_of_its_own_sequences(tmp_path):
+    one, other = together(STREAMS, tmp_path)
+    assert one["kept"] == other["kept"] == [True] * 4
+    assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
+    assert not all(torch.equal(one["memories"][name], other["memories"][name]) for name in one["memories"])
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
