@@ -21,9 +21,11 @@ import click
 import torch
 
 from metaopt.core.errors import TaskDataError
+from metaopt.core.text import counted
+from metaopt.nested import HopeConfig
 from metaopt.tasks import load_task
 
-from . import forgetting, hope_against_gpt, rebound_keys, shifted_stream
+from . import forgetting, hope_against_gpt, rebound_keys, shifted_stream, step_cost
 from ._claim_table import Row, as_markdown, at_least, at_most
 from ._stored import Stored
 from .hope_against_gpt import GPT, NETWORKS, Compared, Setting
@@ -81,6 +83,7 @@ class Plan:
 
 
 Measure = Callable[[Plan, Stored], list[Row]]
+_CHUNK = HopeConfig().chunk
 _BESIDE_GPT = ("Hope", "no memory")
 _WINDOWS = ("window", "window without memory")
 _ABLATIONS = tuple(name for name in NETWORKS if name not in (*_BESIDE_GPT, *_WINDOWS))
@@ -181,6 +184,20 @@ def ablations_on_recall(plan: Plan, stored: Stored) -> list[Row]:
     return _accuracies("associative recall", hope_against_gpt.compare(plan.recall, _ABLATIONS, stored))[1:]
 
 
+def cost(plan: Plan, stored: Stored) -> list[Row]:
+    """The CPU time of a step of HOPE, and for what the host of a GPU would wait."""
+    rows = []
+    for shape in ("pilot", "tiny") if not plan.quick else ("small",):
+        settings = {"claim": "cost", "shape": shape}
+        found = stored.of(settings, partial(step_cost.measured, shape, ["self"], [_CHUNK], repeats=plan.of(5, 2)))
+        hope = next(row for row in found if row["memory"] == "self")
+        spread = f"{hope['least']:.2g} to {hope['most']:.2g}, no random seeds"
+        claim = f"CPU time of a step of HOPE over that of a GPT of equal size, shape {shape}"
+        rows += [at_most(claim, 3, [hope["over GPT"]], spread)]
+        rows += [at_most(f"operations for which the host of a GPU waits, shape {shape}", 0, [hope["waits"]])]
+    return rows
+
+
 def hope_optimizer(plan: Plan, stored: Stored) -> list[Row]:
     """HOPE as a generative optimizer, from the results of its own benchmark."""
     claim = "HopeOptimizer: speed-up to Adam's lowest loss on held-out cases"
@@ -207,6 +224,7 @@ CLAIMS: Mapping[str, Measure] = {
     "recall-window": recall_in_a_window,
     "ablations-text": ablations_on_text,
     "ablations-recall": ablations_on_recall,
+    "cost": cost,
     "hope-optimizer": hope_optimizer,
 }
 """What measures the claims, by a short name, in the order of the table."""
@@ -255,10 +273,10 @@ def main(text_dir: Path, seeds: int, quick: bool, only: str, optimizers: Path | 
     output.mkdir(parents=True, exist_ok=True)
     plan = Plan(text_dir / "tinystories.txt", text_dir / "tinyshakespeare.txt", seeds, quick, optimizers)
     stored, rows = Stored(output / "finished.jsonl"), list[Row]()
-    title = f"{_TITLE}, {seeds} random seeds" + (", quick: too short to judge anything" if quick else "")
+    title = f"{_TITLE}, {counted(seeds, 'random seed')}" + (", quick: too short to judge anything" if quick else "")
     for name in names:
         for row in CLAIMS[name](plan, stored):
-            rows.append(row._replace(result="not judged") if quick else row)
+            rows.append(row._replace(result="not judged") if quick and row.figures else row)
             click.echo(f"{row.claim}: {row.measured} {row.goal and f'({row.goal}) '}{rows[-1].result}", err=True)
         plain = [{**row._asdict(), "figures": list(row.figures), "measured": row.measured} for row in rows]
         (output / "claims.json").write_text(json.dumps({"title": title, "rows": plain}, indent=1) + "\n", "utf-8")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.nested import claims, forgetting, hope_against_gpt
+from benchmarks.nested import claims, forgetting, hope_against_gpt, step_cost
 from benchmarks.nested._claim_table import Row, at_most
 from benchmarks.nested._stored import Stored
 from benchmarks.nested.claims import CLAIMS, Plan
@@ -126,6 +126,15 @@ def test_hope_is_compared_on_every_task_and_without_each_part(plan):
     assert rows["perplexity"][0].claim == "perplexity on TinyStories: GPT"
     assert [row.claim.partition(": ")[2] for row in rows["recall-window"]] == ["window", "window without memory"]
     assert all("perplexity over GPT" in row.notes for row in rows["ablations-text"])
+
+
+def test_the_cost_of_a_step_is_a_claim(plan, monkeypatch):
+    small = {"vocab_size": 11, "block_size": 32, "n_layer": 1, "n_head": 1, "n_embd": 8}
+    monkeypatch.setitem(step_cost.SHAPES, "small", small)
+    time, waits = claims.cost(replace(plan, quick=True), Stored())
+    assert time.goal == "≤ 3"
+    assert time.figures[0] > 0
+    assert (waits.figures, waits.result) == ([0], "reached")
 
 
 def test_the_largest_vocabulary_of_a_text_is_named(plan):
