@@ -158,16 +158,14 @@ class HopeOptimizer(GenerativeOptimizer):
         encoded = self._encode(origins, layout)
         expected = origins.slopes.unsqueeze(2) + self.coefficients(encoded)
         values = needed_corrections(origins, along, expected)
-        keys, rates = self._keys(encoded), self.rates(encoded).sigmoid()
-        valid = origins.known.unsqueeze(2) & values.isfinite().all(-1) & keys.isfinite().all(-1)
-        used = (torch.where(valid.unsqueeze(-1), each, 0.0) for each in (keys, values, rates))
-        keys, values, rates = map(self._sequences, used)
+        valid = origins.known.unsqueeze(2) & values.isfinite().all(-1)
+        parts = self._keys(encoded), values, self.rates(encoded).sigmoid(), valid.unsqueeze(-1)
+        keys, values, rates, valid = map(self._sequences, parts)
         lr, forgotten = rates.unbind(-1)
-        left_out = ~self._sequences(valid.unsqueeze(-1)).squeeze(-1)
-        recurrence = DeltaRecurrence(keys, torch.log1p(-forgotten), lr, left_out)
-        empty = self._empty(1)
-        steps = recurrence.steps(keys @ state[0].mT, empty, values)
-        return (recurrence.last(state[0], empty, steps),)
+        recurrence = DeltaRecurrence(keys, torch.log1p(-forgotten), lr, left_out=~valid.squeeze(-1))
+        (memory,), zero = state, self._empty(1)  # the decay leads to zero
+        steps = recurrence.steps(recurrence.keys @ memory.mT, zero, values)
+        return (recurrence.last(memory, zero, steps),)
 
     def _encode(self, origins: Origins, layout: Layout) -> Float[Tensor, "batch origins tensors dim"]:
         """What the network knows of each tensor, and of all of them together."""
