@@ -11,7 +11,7 @@ from ..core.config import option
 from ..nested.delta_recurrence import DeltaRecurrence
 from ..weights.layout import Layout
 from ..weights.snapshots import Snapshots
-from .base import HISTORY_LIMIT, GenerativeOptimizer, SnapshotConfig, State
+from .base import GenerativeOptimizer, SnapshotConfig, State
 from .extrapolation import doubling_ages, snapshot_indices
 from .outcomes import Origins, Outcomes, feature_count, needed_corrections
 
@@ -26,7 +26,7 @@ class HopeOptimizerConfig(SnapshotConfig):
         default=17,
         help="Snapshots of the history, including the last [count]; directions reach half as far back.",
         at_least=3,
-        below=HISTORY_LIMIT,
+        at_most=257,
     )
     dim: int = option(default=64, help="Width of an embedded tensor.", at_least=1, at_most=100_000)
     keys: int = option(default=16, help="Width of a key of the memory.", at_least=1, at_most=100_000)
