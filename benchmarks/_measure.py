@@ -53,7 +53,8 @@ class Operations(TorchDispatchMode):
 
     Attributes:
         total: operations.
-        waits: operations for which the host of a GPU waits: values that it asks for, and copies to its memory.
+        waits: operations for which the host of a GPU waits: values that it asks for, and copies from memory to memory
+            that are not asynchronous.
     """
 
     def __init__(self) -> None:
@@ -70,8 +71,10 @@ class Operations(TorchDispatchMode):
             self.waits += 1
             return 0
         result = func(*args, **(kwargs or {}))
-        to_host = isinstance(result, Tensor) and result.device.type == "cpu"
-        self.waits += from_device and to_host and func in _COPIES
+        if func in _COPIES:
+            source, *asynchronous = args[1:] if func is torch.ops.aten.copy_.default else args
+            asynchronous = asynchronous or [(kwargs or {}).get("non_blocking", False)]
+            self.waits += source.device != result.device and not asynchronous[0]
         return result
 
 

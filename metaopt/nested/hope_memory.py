@@ -124,7 +124,8 @@ class PairLayer(MemoryLayer):
 
     def _rates(self, inputs: Tokens) -> Float[Tensor, "3 rows tokens"]:
         rates = (self.rates(inputs) + self.first_rates).sigmoid()
-        used = rates.new_tensor([1.0, float(self.momentum), float(self.decay)])
+        # filled on the device, which the host would wait for if it copied a list
+        used = torch.cat([rates.new_full((1,), float(is_used)) for is_used in (True, self.momentum, self.decay)])
         return (rates * used).repeat_interleave(self.heads if self.is_folded else 1, dim=0).movedim(-1, 0)
 
     def _unit(self, tokens: Tokens) -> Tokens:

@@ -20,15 +20,20 @@ def device():
 
 
 def test_what_makes_the_host_wait_is_counted(device):
-    tensor = torch.zeros(3, device=device, requires_grad=True)
+    tensor, on_host = torch.zeros(3, device=device, requires_grad=True), torch.zeros(3)
     with Operations() as counted:
         (2 * tensor).sum().backward()
         assert counted.total > 3
         assert counted.waits == 0
-        for wait in (lambda: tensor.sum().item(), lambda: bool(tensor.any()), tensor.cpu, lambda: tensor.equal(tensor)):
+        values = (lambda: tensor.sum().item(), lambda: bool(tensor.any()), tensor.cpu, lambda: tensor.equal(tensor))
+        constants = (lambda: tensor.new_tensor([1.0, 2.0]), lambda: tensor[[0, 1]], lambda: tensor.data.copy_(on_host))
+        for wait in (*values, *constants):
             before = counted.waits
             wait()
             assert counted.waits == before + 1
+        on_host.to(device, non_blocking=True)
+        tensor.data.copy_(on_host, non_blocking=True)
+        assert counted.waits == len(values) + len(constants)
 
 
 @pytest.fixture(params=["none", *MEMORIES])

@@ -1,7 +1,5 @@
 """Memories on a GPU: the host waits for no value, and results are those of the CPU."""
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 
@@ -10,21 +8,8 @@ from metaopt.nested import LinearMemory, Rates, TitanMemory
 pytestmark = pytest.mark.gpu
 
 
-@contextmanager
-def waiting_is_an_error(device):
-    """An error where the host waits for the device."""
-    if device.type != "cuda":
-        yield
-        return
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("kind", ["linear", "titan"])
-def test_a_memory_computes_the_same_on_the_device_without_waiting_for_it(kind, device):
+def test_a_memory_computes_the_same_on_the_device_without_waiting_for_it(kind, device, waiting_is_an_error):
     if kind == "titan":
         pytest.importorskip("titans_pytorch.neural_memory")
     torch.manual_seed(0)
@@ -40,6 +25,6 @@ def test_a_memory_computes_the_same_on_the_device_without_waiting_for_it(kind, d
         memory.to(device)
     keys, values = keys.to(device), values.to(device)
     state = memory.write(memory.reset(3), keys[:, :0], values[:, :0])  # a linear memory moves to its keys
-    with waiting_is_an_error(device):
+    with waiting_is_an_error():
         found = recalled(state, keys, values)
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
