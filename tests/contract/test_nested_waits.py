@@ -9,7 +9,7 @@ from metaopt.nested import Hope, HopeConfig
 from metaopt.nested.hope_memory import MEMORIES
 from metaopt.optimizers import optimizer_for
 
-SIZES = {"vocab_size": 11, "block_size": 12, "n_layer": 1, "n_head": 2, "n_embd": 8, "chunk": 4, "periods": (1, 2)}
+SIZES = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8, "chunk": 4, "periods": (1, 2)}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def built(request):
 def test_a_step_of_hope_waits_for_nothing(built, device):
     model = built.to(device)
     optimizer = optimizer_for(model, "Adam", 1e-2, {})
-    tokens = torch.zeros(2, 12, dtype=torch.long, device=device)
+    tokens = torch.zeros(2, 8, dtype=torch.long, device=device)
     with Operations() as counted:
         for _ in range(3):  # a level is due, or not
             optimizer.zero_grad()

@@ -30,6 +30,9 @@ SMALLER = {
 LIVE = "--rounds 1 --inner-steps 40 --every 20"
 """The same for online meta-training."""
 
+SMALL_PRESET = "--n-layer 1 --n-embd 16"
+"""The same for a network with a preset."""
+
 
 class TrainingConfig(Config):
     epochs: int = option(default=3, help="How many.")
@@ -52,7 +55,8 @@ def in_small(command_line):
     """Runs a command that a document shows, with flags that make it cheap."""
 
     def run(arguments):
-        smaller = SMALLER[arguments[0]] + (f" {LIVE}" if "--rounds" in arguments else "")
+        smaller = SMALLER[arguments[0]]
+        smaller += f" {LIVE}" * ("--rounds" in arguments) + f" {SMALL_PRESET}" * ("--preset" in arguments)
         result = command_line(*arguments, *shlex.split(smaller))
         assert result.exit_code == 0, f"{arguments}: {result.output}"
 

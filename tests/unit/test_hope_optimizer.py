@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -96,6 +96,7 @@ def test_the_forecast_is_that_of_the_formula_with_a_linear_memory(count):
             torch.testing.assert_close(predicted[row], expected, rtol=1e-4, atol=1e-4)
 
 
+@settings(max_examples=30)
 @given(count=st.integers(1, 9), seed=st.integers(0, 99))
 def test_snapshots_one_by_one_give_the_forecast_of_the_whole_history(count, seed):
     optimizer, (history, times) = build(), a_training(count, seed, batch=1)

@@ -173,12 +173,13 @@ class Collected(SilentTracker):
         self.figures.append(name)
 
 
-@pytest.fixture
-def config(tmp_path):
-    text = tmp_path / "text.txt"
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    text = folder / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 12, encoding="utf-8")
     return TrainTargetConfig(
-        run_name="hope",
+        run_name="whole",
         task="text",
         task_options={"block_size": 16, "tokenizer": "characters"},
         data_dir=text,
@@ -186,14 +187,22 @@ def config(tmp_path):
         target_options=SIZES,
         batch_size=16,
         epochs=2,
-        trajectory_dir=tmp_path / "trajectories",
-        checkpoint_dir=tmp_path / "checkpoints",
+        trajectory_dir=folder / "trajectories",
+        checkpoint_dir=folder / "checkpoints",
     )
 
 
-def test_a_recording_logs_fires_update_norms_and_surprise_of_each_epoch(config):
+@pytest.fixture(scope="module")
+def whole(config):
+    """What a training of two epochs logs, and the folder of its recording."""
+    torch.set_num_threads(1)
     tracker = Collected()
     (folder,) = train_targets(config, tracker)
+    return tracker, folder
+
+
+def test_a_recording_logs_fires_update_norms_and_surprise_of_each_epoch(whole):
+    tracker, folder = whole
     epochs = [(step, values) for step, values in tracker.values if "epoch" in values]
     assert [values["fires/level 2"] for _, values in epochs] == [step // 2 for step, _ in epochs]
     assert [values["fires/level 1"] for _, values in epochs] == [step for step, _ in epochs]
@@ -218,17 +227,16 @@ def test_a_batched_recording_measures_the_same(config):
     torch.testing.assert_close(alone["sums"], together["sums"], rtol=1e-2, atol=1e-5)
 
 
-def test_a_resumed_recording_draws_the_whole_training(config):
-    whole, stopped = Collected(), Collected()
-    train_targets(replace(config, run_name="whole"), whole)
-    train_targets(replace(config, epochs=1), SilentTracker())
-    train_targets(replace(config, resume=True), stopped)
-    steps = whole.values[-1][0]
-    assert {k: v for k, v in whole.values[-2][1].items() if k != "seconds"} == {
+def test_a_resumed_recording_draws_the_whole_training(config, whole):
+    expected, stopped = whole[0], Collected()
+    train_targets(replace(config, run_name="resumed", epochs=1), SilentTracker())
+    train_targets(replace(config, run_name="resumed", resume=True), stopped)
+    steps = expected.values[-1][0]
+    assert {k: v for k, v in expected.values[-2][1].items() if k != "seconds"} == {
         k: v for k, v in stopped.values[-2][1].items() if k != "seconds"
     }
     states = []
-    for name in ("whole", "hope"):
+    for name in ("whole", "resumed"):
         each = replace(config, run_name=name)
         state = TargetTrainingState.from_config(each, each.load_task(), CPU)
         settings = load_checkpoint(path := config.checkpoint_dir / name / "seed_0" / "checkpoint.safetensors")[1]
@@ -239,10 +247,8 @@ def test_a_resumed_recording_draws_the_whole_training(config):
     assert states[0].curves() == states[1].curves()
 
 
-def test_a_recording_with_lbfgs_is_refused_before_it_begins(config):
-    with (
-        pytest.raises(InvalidConfig, match="LBFGS computes gradients several times"),
-        prepared_recording(replace(config, base_optimizer="LBFGS")),
-    ):
+def test_a_recording_with_lbfgs_is_refused_before_it_begins(config, tmp_path):
+    config = replace(config, base_optimizer="LBFGS", trajectory_dir=tmp_path / "trajectories")
+    with pytest.raises(InvalidConfig, match="LBFGS computes gradients several times"), prepared_recording(config):
         pass
     assert not config.trajectory_dir.exists()

@@ -108,9 +108,10 @@ def by_hand(layer, inputs):
     st.booleans(),
     st.sampled_from([None, 0.6]),
     st.sampled_from([None, 0.5]),
+    st.sampled_from([0, 1]),
 )
 def test_a_chunked_sequence_in_any_pieces_equals_a_loop_over_tokens(
-    chunk, cuts, depth, objective, forget_to, adaptive, average, limit
+    chunk, cuts, depth, objective, forget_to, adaptive, average, limit, sequence
 ):
     safeguards = Safeguards(max_value=0.7, average=average, max_grad_norm=limit)
     layer = modifier(
@@ -121,13 +122,12 @@ def test_a_chunked_sequence_in_any_pieces_equals_a_loop_over_tokens(
         for start, end in pairwise([0, *sorted(cuts), 9]):
             part, state = layer(inputs[:, start:end], state)
             outputs.append(part)
-        for sequence in range(2):
-            expected, memories = by_hand(layer, inputs[sequence])
-            torch.testing.assert_close(torch.cat(outputs, 1)[sequence], expected)
-            assert set(state.now) == set(memories)
-            for name, layers in memories.items():
-                for weights, wanted in zip(state.now[name], layers, strict=True):
-                    torch.testing.assert_close(weights[sequence, 0], wanted)
+        expected, memories = by_hand(layer, inputs[sequence])
+        torch.testing.assert_close(torch.cat(outputs, 1)[sequence], expected)
+        assert set(state.now) == set(memories)
+        for name, layers in memories.items():
+            for weights, wanted in zip(state.now[name], layers, strict=True):
+                torch.testing.assert_close(weights[sequence, 0], wanted)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -219,7 +219,7 @@ def test_the_update_of_a_chunk_can_be_no_contraction():
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("chunk", "count", "depth", "objective"),
-    [(1, 600, 1, "regression"), (16, 4000, 1, "regression"), (16, 4000, 2, "regression"), (16, 4000, 1, "dot")],
+    [(1, 600, 1, "regression"), (16, 2000, 1, "regression"), (16, 2000, 2, "regression"), (16, 2000, 1, "dot")],
 )
 @pytest.mark.parametrize("decay", [5.0, 30.0])
 def test_memories_stay_bounded_on_long_streams(chunk, count, depth, objective, decay):

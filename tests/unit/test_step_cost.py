@@ -21,7 +21,7 @@ def test_the_measurement_of_every_memory_runs(memory, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.nested.step_cost.SHAPES", {"small": SMALL})
     monkeypatch.setattr("benchmarks.nested.step_cost._TOKENS", 64)
     output = tmp_path / "result.json"
-    flags = ["--shapes", "small", "--memories", memory, "--chunks", "8,64", "--repeats", "1", "--output", str(output)]
+    flags = ["--shapes", "small", "--memories", memory, "--chunks", "16,64", "--repeats", "1", "--output", str(output)]
     result = CliRunner().invoke(main, flags)
     assert result.exit_code == 0, result.output
     gpt, hope = json.loads(output.read_text())["rows"]

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -336,7 +337,22 @@ def test_widths_and_tokens_that_do_not_fit_are_refused(shapes):
         memory.write(memory.reset(2), *map(torch.zeros, shapes))
 
 
-def test_the_library_is_imported_while_a_network_is_built_on_the_meta_device():
+def test_the_library_is_imported_while_a_network_is_built_on_the_meta_device(monkeypatch, tmp_path):
+    """Its import computes a number, in tensordict. Here that is all it does, since the real one takes 10 s."""
+    titan()
+    (tmp_path / "titans_pytorch.py").write_text(
+        "import sys\nimport torch\n\ntorch.ones(1).item()\n"
+        "NeuralMemory = sys.modules['titans_pytorch.neural_memory'].NeuralMemory\n"
+    )
+    monkeypatch.delitem(sys.modules, "titans_pytorch")
+    monkeypatch.syspath_prepend(tmp_path)
+    with torch.device("meta"):
+        TitanMemory(18)  # of a width that no other test has built
+    assert Path(sys.modules["titans_pytorch"].__file__).parent == tmp_path
+
+
+@pytest.mark.slow
+def test_a_fresh_process_imports_the_real_library_while_a_network_is_built_on_the_meta_device():
     code = "import torch; from metaopt.nested import TitanMemory\nwith torch.device('meta'): TitanMemory(4)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
