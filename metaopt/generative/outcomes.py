@@ -73,7 +73,8 @@ class Origins(NamedTuple):
         places = _places(layout, squares.device).to(squares.dtype)
         shape = squares.shape[:-1]
         shared = times.unsqueeze(-2).expand(*shape, -1), places.expand(*shape, -1)
-        return torch.cat([cosines, relative, *shared], -1)
+        # A tensor that is not finite must not change what is known of the others.
+        return torch.cat([cosines, relative, *shared], -1).nan_to_num(0.0, 0.0, 0.0)
 
 
 def feature_count(directions: int) -> int:

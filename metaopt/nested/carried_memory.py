@@ -72,7 +72,7 @@ class MemoryLayer(nn.Module, ABC):
             write: whether the next batch continues with what these tokens have written, if the layer carries its
                 memory.
         """
-        write = write and bool(self.carried)
+        write = write and self.training and bool(self.carried)
         outputs, after = self.run(inputs, self.start(len(inputs)), write)
         if write:
             for name, part, initial in zip(self.carried, after, self.initial(len(inputs)), strict=True):

@@ -108,13 +108,18 @@ class Levels:
         """Let the steps of an optimizer update the levels that are due only.
 
         Raises:
-            InvalidConfig: the optimizer does not move a parameter of a level, or computes gradients several times per
-                step.
+            InvalidConfig: levels are attached to it already; or it does not move a parameter of a level, or computes
+                gradients several times per step.
         """
         if isinstance(optimizer, torch.optim.LBFGS):
             raise InvalidConfig(
                 "LBFGS computes gradients several times per step, but levels accumulate those of one. Choose another "
                 "base optimizer, or a network without levels"
+            )
+        if optimizer in _attached:
+            raise InvalidConfig(
+                f"levels are attached to this {type(optimizer).__name__} already. Attach one `Levels` with the "
+                "parameters of all levels, also of several networks"
             )
         moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for name, group in self.parameters.items():
@@ -131,7 +136,8 @@ class Levels:
 
     def observe(self) -> UpdateNorms:
         """Measure each update from now on. The training gives the same bits as without."""
-        self._norms = UpdateNorms({self.clock.levels[name]: group for name, group in self.parameters.items()})
+        groups = {self.clock.levels[name]: group for name, group in self.parameters.items()}
+        self._norms = UpdateNorms(groups, start=self.clock.step)
         return self._norms
 
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -159,6 +165,7 @@ class Levels:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         """Select the gradients of the step; returns the arguments of the step if a closure computes the gradients."""
+        self._gradients.clear()  # of a step that ended with an error
         due = self.clock.tick()
         if self._norms is not None:
             self._norms.before(due)

@@ -173,7 +173,12 @@ class LinearMemory(AssociativeMemory[MemoryState]):
     def read(
         self, state: MemoryState, queries: Float[Tensor, "batch tokens keys"]
     ) -> Float[Tensor, "batch tokens values"]:
-        """M q."""
+        """M q.
+
+        Raises:
+            LayoutMismatch: the state belongs to another memory or to another number of sequences.
+        """
+        self._check_state(state, queries.shape[0])
         return queries @ state.matrix.to(queries).mT
 
     def surprise(
@@ -194,7 +199,10 @@ class LinearMemory(AssociativeMemory[MemoryState]):
 
     def _check(self, state: MemoryState, keys: Tensor, values: Tensor) -> None:
         check_pairs(keys, values, (self.keys, self.values))
-        expected = (keys.shape[0], self.values, self.keys)
+        self._check_state(state, keys.shape[0])
+
+    def _check_state(self, state: MemoryState, sequences: int) -> None:
+        expected = (sequences, self.values, self.keys)
         if state.matrix.shape != expected or state.momentum.shape != expected:
             raise LayoutMismatch(
                 f"a state with a matrix of shape {tuple(state.matrix.shape)}; expected {expected}, as of `reset` of "

@@ -38,17 +38,18 @@ class UpdateNorms:
 
     Args:
         parameters: the parameters of each level.
+        start: steps before the first one that is measured [steps].
     """
 
-    def __init__(self, parameters: Mapping[LevelSpec, Sequence[nn.Parameter]]) -> None:
+    def __init__(self, parameters: Mapping[LevelSpec, Sequence[nn.Parameter]], start: int = 0) -> None:
         self.levels = {level.name: level for level in parameters}
-        self.step = 0
+        self.step = self._start = start
         self.width = 1  # of a bin [steps]
         self._parameters = {level.name: list(group) for level, group in parameters.items()}
         self._before: dict[str, list[Tensor]] = {}
         device = next((weights.device for group in parameters.values() for weights in group), None)
         self._sums = torch.zeros(len(self.levels), BINS, device=device)
-        self._recent, self._recent_from = torch.zeros(len(self.levels), device=device), 0
+        self._recent, self._recent_from = torch.zeros(len(self.levels), device=device), start
 
     @torch.no_grad()
     def before(self, due: Sequence[str]) -> None:
@@ -112,7 +113,8 @@ class UpdateNorms:
         steps, means = [], []
         for number, total in enumerate(sums):
             first, last = number * self.width + 1, min((number + 1) * self.width, self.step)
-            count = level.count(last) - level.count(first - 1) if last >= first else 0
+            before = max(first - 1, self._start)
+            count = level.count(last) - level.count(before) if last > before else 0
             if count:
                 steps.append((first + last) / 2)
                 means.append(total / count)

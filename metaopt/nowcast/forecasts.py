@@ -63,7 +63,7 @@ class Forecasts:
         return {} if self._state is None else {_KEY: tuple(each.to("cpu", copy=True) for each in self._state)}
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Check that a state is of the same forecaster, or of one that does not learn.
+        """Check that a state is of this forecaster, if both learn from the training.
 
         Raises:
             CheckpointError: it is not, or it is damaged.
@@ -74,15 +74,15 @@ class Forecasts:
         theirs, ours = ([tuple(each.shape) for each in part] for part in (given, expected))
         if theirs != ours or not all(bool(each.isfinite().all()) for each in given):
             raise CheckpointError(
-                f"what the forecaster has learned has the shapes {theirs} in this optimizer state; expected finite "
-                f"numbers of shapes {ours}. Load it with the forecaster that it was saved with, or delete "
-                f"state['nowcast']['{_KEY}']"
+                f"what the forecaster has learned has the shapes {theirs} in this optimizer state, or numbers that are "
+                f"not finite; expected finite numbers of shapes {ours}. Load it with the forecaster that it was saved "
+                f"with, or delete state['nowcast']['{_KEY}']"
             )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned and `check_state` accepted."""
-        given = state.get(_KEY)
-        self._state = None if given is None else tuple(each.clone() for each in given)
+        given, learns = state.get(_KEY), self.forecaster.initial_state(self._layout) is not None
+        self._state = tuple(each.clone() for each in given) if learns and given is not None else None
 
     def _device(self) -> torch.device:
         """The device of the forecaster, which may follow that of the weights."""

@@ -199,3 +199,38 @@ def test_a_state_without_levels_is_refused():
     _, with_levels = build()
     with pytest.raises(CheckpointError, match="without levels"):
         with_levels.load_state_dict(optimizer.state_dict())
+
+
+def test_levels_are_attached_to_an_optimizer_once():
+    memory, optimizer = build()
+    with pytest.raises(InvalidConfig, match="attached to this Adam already"):
+        memory.levels().attach(optimizer)
+
+
+def test_a_training_goes_on_after_a_step_that_ended_with_an_error():
+    memory, optimizer = build()
+
+    def failing(*args):
+        raise KeyboardInterrupt
+
+    train(memory, optimizer, range(2))
+    hook = optimizer.register_step_pre_hook(failing)
+    with pytest.raises(KeyboardInterrupt):
+        train(memory, optimizer, [2])
+    hook.remove()
+    before = weights(memory)
+    train(memory, optimizer, range(3, 9))
+    assert not equal(before, weights(memory))
+
+
+def test_norms_can_be_measured_from_any_step_on():
+    torch.manual_seed(0)
+    memory = ContinuumMemory(4, [FAST, SLOW], hidden=(6,))
+    levels, optimizer = memory.levels(), torch.optim.Adam(memory.parameters(), lr=0.01)
+    levels.attach(optimizer)
+    train(memory, optimizer, range(20))
+    norms = levels.observe()
+    train(memory, optimizer, range(20, 22))
+    steps, curve = norms.curves()["fast"]
+    assert steps == [21, 22]
+    assert norms.means()["fast"] == pytest.approx(sum(curve) / 2)

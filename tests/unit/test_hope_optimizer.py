@@ -146,6 +146,17 @@ def test_an_outcome_that_is_not_finite_is_not_stored(value):
     assert torch.equal(after[0][0], before[0][0])
 
 
+def test_a_tensor_that_is_not_finite_does_not_keep_others_from_learning():
+    optimizer, (history, times) = build(), a_training(6, batch=1)
+    with torch.no_grad():
+        before = observed(optimizer, history[0], times[0], stop=5)
+        history[0, 5, :3] = float("nan")
+        after = observed(optimizer, history[0], times[0])
+    assert torch.equal(after[0][0], before[0][0])
+    assert not torch.equal(after[0][1], before[0][1])
+    assert after[0].isfinite().all()
+
+
 def test_observing_does_not_change_the_given_state():
     optimizer, (history, times) = build(), a_training(5, batch=1)
     with torch.no_grad():
@@ -221,6 +232,16 @@ def test_the_state_of_another_configuration_is_refused_and_changes_nothing():
     state["nowcast"]["forecaster"][0].fill_(float("nan"))
     with pytest.raises(CheckpointError, match="finite"):
         wrapped(network(), keys=5).load_state_dict(state)
+
+
+def test_a_forecaster_that_does_not_learn_goes_on_without_the_state_of_one_that_does():
+    model = network()
+    optimizer = wrapped(model)
+    train(model, optimizer, range(9))
+    plain = Nowcast(adam(model), model, Slopes(), every=4, stride=2, horizons=4)
+    plain.load_state_dict(optimizer.state_dict())
+    train(model, plain, range(9, 20))
+    assert plain.steps == 20
 
 
 def test_a_state_of_a_forecaster_that_does_not_learn_can_be_loaded():

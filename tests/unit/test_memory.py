@@ -136,3 +136,9 @@ def test_the_given_state_does_not_change():
     copied = MemoryState(*(part.clone() for part in state))
     memory.write(state, keys, values)
     torch.testing.assert_close(state, copied, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("state", [LinearMemory(4, 3).reset(1), LinearMemory(4, 7).reset(8)])
+def test_a_state_of_other_sequences_or_widths_is_not_read(state):
+    with pytest.raises(LayoutMismatch, match="of `reset` of this memory"):
+        LinearMemory(4, 3).read(state, torch.randn(8, 2, 4))
