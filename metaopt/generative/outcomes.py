@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -162,12 +163,12 @@ class _Table:
     """The snapshots that origins and directions consist of, on each device where they are used."""
 
     def __init__(self, count: int, sources: Sequence[int], ages: Sequence[int]) -> None:
-        self._sources = torch.tensor(sources)
-        before = self._sources.unsqueeze(1) - torch.tensor(ages)
-        self._before = torch.where(before >= 0, before, self._sources.unsqueeze(1))  # a span of 0: missing
-        identity = torch.eye(count)
+        self._sources = np.array(sources, dtype=np.int64)
+        before = self._sources[:, None] - np.array(ages)
+        self._before = np.where(before >= 0, before, self._sources[:, None])  # a span of 0: missing
+        identity = np.eye(count, dtype=np.float32)
         self._units = identity[self._sources]
-        self._directions = self._units.unsqueeze(1) - identity[self._before]
+        self._directions = self._units[:, None] - identity[self._before]
         self._tables = DeviceTables()
 
     def sources(self, device: torch.device) -> Int[Tensor, " origins"]:
@@ -187,7 +188,7 @@ class _Table:
         return self._on("_directions", device)
 
     def _on(self, name: str, device: torch.device) -> Tensor:
-        return self._tables.get(name, device, lambda: getattr(self, name).to(device))
+        return self._tables.get(name, device, lambda: torch.tensor(getattr(self, name), device=device))
 
 
 @lru_cache(maxsize=256)

@@ -65,6 +65,8 @@ class HopeConfig(Config):
             raise InvalidConfig(f"n_embd is {self.n_embd}; expected a multiple of n_head, {self.n_head}")
         if not self.periods:
             raise InvalidConfig("periods is empty; expected the period of at least one level, such as 1,4,16")
+        if list(self.periods) != sorted(self.periods):
+            raise InvalidConfig(f"periods is {self.periods}; expected the fastest level first")
         if self.carry_memory and self.memory == "none":
             raise InvalidConfig("carry_memory needs a memory, but memory is none")
         if self.chunk >= self.block_size and not self.carry_memory:
@@ -171,8 +173,8 @@ class Hope(nn.Module):
 
     def _embedded(self, tokens: Int[Tensor, "batch block"]) -> Stream:
         length = tokens.shape[-1]
-        if length > self.config.block_size:
-            raise InvalidConfig(f"block_size is {self.config.block_size}, but {length} tokens came; raise it")
+        if not 1 <= length <= self.config.block_size:
+            raise InvalidConfig(f"{length} tokens came; expected from 1 to block_size, {self.config.block_size}")
         return self.tokens(tokens) + self.positions(torch.arange(length, device=tokens.device))
 
     def _blocks(self) -> list[HopeBlock]:

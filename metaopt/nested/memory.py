@@ -1,5 +1,6 @@
 """Associative memories: maps from keys to values that are written while they are used."""
 
+import sys
 from abc import ABC, abstractmethod
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -29,8 +30,23 @@ class Rates(NamedTuple):
     momentum: Rate = 0.0
     forget: Rate = 0.0
 
+    def check(self) -> None:
+        """Check the rates that are numbers; those of tensors could only be read by waiting for their device.
+
+        Raises:
+            InvalidConfig: `lr` is not 0 or more, or `momentum` or `forget` is not from 0 to 1.
+        """
+        for limit, rate in zip((sys.float_info.max, 1.0, 1.0), self, strict=True):
+            if not isinstance(rate, Tensor) and not 0 <= rate <= limit:
+                raise InvalidConfig(f"{self}; expected lr of 0 or more, momentum and forget from 0 to 1")
+
     def per_token(self, keys: Float[Tensor, "batch tokens keys"]) -> Float[Tensor, "batch tokens 3"]:
-        """The three rates of each token, with the dtype and on the device of its key."""
+        """The three rates of each token, with the dtype and on the device of its key.
+
+        Raises:
+            InvalidConfig: a rate that is a number is out of its range.
+        """
+        self.check()
         shape = keys.shape[:2]
         given = (rate.to(keys) if isinstance(rate, Tensor) else keys.new_full(shape, rate) for rate in self)
         return torch.stack([rate.expand(shape) for rate in given], dim=-1)
@@ -123,7 +139,7 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         rule: the loss of a pair.
         rates: of writes that are given none.
     Raises:
-        InvalidConfig: a width is below 1, or there is no such rule.
+        InvalidConfig: a width is below 1, a rate is out of its range, or there is no such rule.
     """
 
     def __init__(
@@ -137,6 +153,7 @@ class LinearMemory(AssociativeMemory[MemoryState]):
             raise InvalidConfig(f"a memory of keys of width {keys} and values of width {values}; expected 1 or more")
         if rule not in ("delta", "hebbian"):
             raise InvalidConfig(f"rule is {shown(rule)}; expected delta or hebbian")
+        rates.check()
         self.keys, self.values, self.rule, self.rates = keys, values, rule, rates
 
     def reset(self, batch: int) -> MemoryState:

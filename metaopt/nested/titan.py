@@ -236,5 +236,4 @@ def _check_rates(rates: Rates, learned: bool) -> None:
         raise InvalidConfig("rates of a memory that are tensors; expected numbers. `write` takes one per token")
     if learned and not all(0 < rate < 1 for rate in rates):
         raise InvalidConfig(f"gates that begin at {rates}; expected rates between 0 and 1, both excluded")
-    if not (0 <= rates.lr < float("inf") and 0 <= rates.momentum <= 1 and 0 <= rates.forget <= 1):
-        raise InvalidConfig(f"{rates}; expected lr of 0 or more, momentum and forget from 0 to 1")
+    rates.check()

@@ -10,11 +10,13 @@ from torch import Tensor
 from ..core.devices import device_of
 from ..core.errors import CheckpointError
 from ..generative.base import GenerativeOptimizer, State
+from ..generative.files import optimizer_facts
+from ..weights.files import digest_of
 from ..weights.layout import Layout
 from ..weights.snapshots import Snapshots
 from .history import History
 
-_KEY = "forecaster"
+_KEY, _DIGEST = "forecaster", "forecaster_digest"
 
 
 class Forecasts:
@@ -60,7 +62,9 @@ class Forecasts:
 
     def state_dict(self) -> dict[str, Any]:
         """What the forecaster has learned, in main memory; empty if it does not learn."""
-        return {} if self._state is None else {_KEY: tuple(each.to("cpu", copy=True) for each in self._state)}
+        if self._state is None:
+            return {}
+        return {_KEY: tuple(each.to("cpu", copy=True) for each in self._state), _DIGEST: self._digest()}
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Check that a state is of this forecaster, if both learn from the training.
@@ -71,6 +75,11 @@ class Forecasts:
         given, expected = state.get(_KEY), self.forecaster.initial_state(self._layout)
         if given is None or expected is None:
             return
+        if state.get(_DIGEST) != self._digest():
+            raise CheckpointError(
+                "an optimizer state with what another forecaster has learned. Load it with the forecaster that it was "
+                f"saved with, or delete state['nowcast']['{_KEY}']: this forecaster then learns from the history"
+            )
         theirs, ours = ([tuple(each.shape) for each in part] for part in (given, expected))
         if theirs != ours or not all(bool(each.isfinite().all()) for each in given):
             raise CheckpointError(
@@ -83,6 +92,10 @@ class Forecasts:
         """Restore what `state_dict` returned and `check_state` accepted."""
         given, learns = state.get(_KEY), self.forecaster.initial_state(self._layout) is not None
         self._state = tuple(each.clone() for each in given) if learns and given is not None else None
+
+    def _digest(self) -> str:
+        """Identifies the forecaster by its weights: what it has learned is of no use to another one."""
+        return digest_of(self.forecaster.state_dict(), optimizer_facts(self.forecaster))
 
     def _device(self) -> torch.device:
         """The device of the forecaster, which may follow that of the weights."""

@@ -18,7 +18,7 @@ from metaopt.evaluation.baselines import DERIVED_BASELINES
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.evaluation.predictions import state_at
-from metaopt.generative import GENERATIVE_OPTIMIZERS
+from metaopt.generative import GENERATIVE_OPTIMIZERS, outcomes
 from metaopt.metatraining import mixture
 from metaopt.metatraining import state as meta_state
 from metaopt.metatraining.cohort import Cohort, OnlineSettings
@@ -76,7 +76,7 @@ def device(monkeypatch):
     monkeypatch.setattr(WeightTrajectoryDataset, "batch", with_values(WeightTrajectoryDataset.batch))
     monkeypatch.setattr(paired_runs, "_draw", with_values(paired_runs._draw))
     monkeypatch.setattr(paired_runs, "find_device", lambda name: DEVICE)
-    caches = (tokens.token_grid, scales._sample)
+    caches = (tokens.token_grid, scales._sample, outcomes._table)
     for cache in caches:
         cache.cache_clear()  # fake and real tensors do not mix
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -132,7 +132,7 @@ def test_invalid_options(options, message):
 
 
 def test_more_tokens_than_the_context():
-    with pytest.raises(InvalidConfig, match="block_size is 16, but 17 tokens came"):
+    with pytest.raises(InvalidConfig, match="17 tokens came; expected from 1 to block_size, 16"):
         build()(tokens(length=17))
 
 

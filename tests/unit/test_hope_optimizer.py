@@ -221,17 +221,26 @@ def test_nowcasts_use_what_was_observed_before_the_history():
     assert not torch.equal(again.predict(), with_state)
 
 
-def test_the_state_of_another_configuration_is_refused_and_changes_nothing():
+@pytest.mark.parametrize("options", [{"keys": 5}, {"dim": 9}, {"averaging": 0.5}])
+def test_the_state_of_another_forecaster_is_refused_and_changes_nothing(options):
     model = network()
-    optimizer = wrapped(model, keys=5)
+    optimizer = wrapped(model, **options)
     train(model, optimizer, range(9))
-    state, other = optimizer.state_dict(), wrapped(network())
-    with pytest.raises(CheckpointError, match=r"expected finite numbers of shapes \[\(4, 3, 4\)\]"):
-        other.load_state_dict(state)
+    other = wrapped(network())
+    with pytest.raises(CheckpointError, match="what another forecaster has learned"):
+        other.load_state_dict(optimizer.state_dict())
     assert other.steps == 0
-    state["nowcast"]["forecaster"][0].fill_(float("nan"))
-    with pytest.raises(CheckpointError, match="finite"):
-        wrapped(network(), keys=5).load_state_dict(state)
+
+
+@pytest.mark.parametrize("damage", [lambda each: each.fill_(float("nan")), lambda each: each.resize_(2, 3, 4)])
+def test_a_damaged_state_is_refused(damage):
+    model = network()
+    optimizer = wrapped(model)
+    train(model, optimizer, range(9))
+    state = optimizer.state_dict()
+    damage(state["nowcast"]["forecaster"][0])
+    with pytest.raises(CheckpointError, match=r"expected finite numbers of shapes \[\(4, 3, 4\)\]"):
+        wrapped(network()).load_state_dict(state)
 
 
 def test_a_forecaster_that_does_not_learn_goes_on_without_the_state_of_one_that_does():

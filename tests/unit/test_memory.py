@@ -142,3 +142,12 @@ def test_the_given_state_does_not_change():
 def test_a_state_of_other_sequences_or_widths_is_not_read(state):
     with pytest.raises(LayoutMismatch, match="of `reset` of this memory"):
         LinearMemory(4, 3).read(state, torch.randn(8, 2, 4))
+
+
+@pytest.mark.parametrize("rates", [Rates(-1.0), Rates(momentum=5.0), Rates(forget=-0.1), Rates(float("nan"))])
+def test_rates_out_of_their_range_are_refused(rates):
+    keys, values = torch.randn(2, 3, 4), torch.randn(2, 3, 3)
+    with pytest.raises(InvalidConfig, match="momentum and forget from 0 to 1"):
+        LinearMemory(4, 3, rates=rates)
+    with pytest.raises(InvalidConfig, match="momentum and forget from 0 to 1"):
+        LinearMemory(4, 3).write(LinearMemory(4, 3).reset(2), keys, values, rates)
