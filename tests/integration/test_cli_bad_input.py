@@ -81,7 +81,7 @@ INVALID = {
     "mistyped target": (["train-target", "--target-model", "TargetCN"], "did you mean TargetCNN?"),
     "mistyped task": (["train-target", "--task", "digit"], "did you mean digits?"),
     "mistyped base optimizer": ([*RECORD, "--base-optimizer", "Adan"], "did you mean Adam"),
-    "mistyped optimizer": ([*LEARN, "--optimizer-model", "PerceiverOptimiser"], "did you mean PerceiverOptimizer?"),
+    "mistyped optimizer": ([*LEARN, "--optimizer-model", "PerceiverOptimiser"], "did you mean PerceiverOptimizer"),
     "mistyped mode": ([*LEARN, "--training-mode", "permutations"], "did you mean permutation?"),
     "option that the target lacks": ([*RECORD, "--target-options", "width=8"], "did you mean widths?"),
     "no options": ([*RECORD, "--target-options", "widths"], 'expected names and values such as "hidden=64'),
