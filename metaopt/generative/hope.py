@@ -97,7 +97,7 @@ class HopeOptimizer(GenerativeOptimizer):
         self, state: State, snapshots: Snapshots, t_history: Float[Tensor, " snapshots"], layout: Layout
     ) -> State:
         """The memories after the outcomes of the forecasts that the last snapshot allows to judge."""
-        outcomes = self._outcomes(_batch_of_one(snapshots), t_history.unsqueeze(0), layout)
+        outcomes = self._outcomes(snapshots.as_batch(), t_history.unsqueeze(0), layout)
         last = min(len(snapshots), self.history) - 1
         return self._write(state, outcomes, [last], layout)
 
@@ -125,7 +125,7 @@ class HopeOptimizer(GenerativeOptimizer):
     ) -> Float[Tensor, "horizons weights"]:
         """The formula of the class. What does not depend on the horizon is computed once for all of them."""
         times, ends = t_history.unsqueeze(0), t_end.unsqueeze(0)
-        coefficients = self._coefficients(_batch_of_one(snapshots), times, ends, layout, state)[0]
+        coefficients = self._coefficients(snapshots.as_batch(), times, ends, layout, state)[0]
         forecasts = coefficients.new_empty(len(t_end), layout.size)
         for tensor, (begin, end) in _spans(layout):
             forecasts[:, begin:end] = self._moved(snapshots, begin, end, coefficients[:, tensor])
@@ -196,7 +196,3 @@ def _spans(layout: Layout) -> Iterator[tuple[int, tuple[int, int]]]:
     for number, (begin, tensor) in enumerate(zip(layout.offsets, layout.tensors, strict=True)):
         end = begin + tensor.size
         yield from ((number, (start, min(start + _SPAN, end))) for start in range(begin, end, _SPAN))
-
-
-def _batch_of_one(snapshots: Snapshots) -> Snapshots:
-    return Snapshots([row.unsqueeze(0) for row in snapshots.rows], snapshots.device, snapshots.dtype)

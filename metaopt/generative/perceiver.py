@@ -154,8 +154,9 @@ class PerceiverOptimizer(GenerativeOptimizer):
         layout: Layout,
     ) -> Float[Tensor, "horizons weights"]:
         """The formula of the class. What does not depend on the horizon is computed once for all of them."""
-        batch = Snapshots([row.unsqueeze(0) for row in snapshots.rows], snapshots.device, snapshots.dtype)
-        return self._forecasts(_Inputs(batch, t_history.unsqueeze(0), t_end, self._ages, self._grid(layout)))
+        return self._forecasts(
+            _Inputs(snapshots.as_batch(), t_history.unsqueeze(0), t_end, self._ages, self._grid(layout))
+        )
 
     def _grid(self, layout: Layout) -> TokenGrid:
         return token_grid(layout, self.config.token_size)

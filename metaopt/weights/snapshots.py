@@ -33,6 +33,10 @@ class Snapshots:
         """The snapshots of one tensor, without a copy."""
         return cls(history.unbind(-2), history.device, history.dtype)
 
+    def as_batch(self) -> Self:
+        """The same snapshots, as those of a batch of one history."""
+        return type(self)([row.unsqueeze(0) for row in self.rows], self.device, self.dtype)
+
     def __len__(self) -> int:
         return len(self.rows)
 
