@@ -102,7 +102,8 @@ def train_optimizer_command(summary: str) -> click.Command:
         lines["result"] = _validation(trained)
         if uri is not None and result.promotion is not None:
             lines["registered"] = result.promotion
-        words = evaluate_words(uri or str(trained.checkpoint), trained, config.trajectory_dir)
+        data = config.trajectory_dir, config.mixture, config.data_dir
+        words = evaluate_words(uri or str(trained.checkpoint), trained, *data)
         return Result(facts, lines, [words, *_comparing(words, result.promoted or uri is None)])
 
     return config_command("train-optimizer", summary, TrainOptimizerConfig, train, to_result)

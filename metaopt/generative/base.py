@@ -64,6 +64,9 @@ class GenerativeOptimizer(nn.Module):
     """Whether the forecast of each weight depends on the history of that weight alone. `forecast` then calls
     `extrapolate` with parts of the flat vector, so that no more of the history is on the device at once."""
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions are stored with the weights, because its forecasts could depend on them."""
+
     @property
     def history(self) -> int:
         """Largest number of snapshots that it uses, including the last [count]."""

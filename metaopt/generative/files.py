@@ -65,12 +65,9 @@ def load_optimizer(source: str | Path) -> GenerativeOptimizer:
 
 
 def optimizer_facts(optimizer: GenerativeOptimizer) -> dict[str, Any]:
-    """The class name, the configuration and the version of perceiver-pytorch, as stored with the weights."""
-    return {
-        "name": type(optimizer).__name__,
-        "config": optimizer.config.to_mapping(),
-        "perceiver_pytorch": version("perceiver-pytorch"),
-    }
+    """The class name, the configuration and the versions of packages, as stored with the weights."""
+    facts = {"name": type(optimizer).__name__, "config": optimizer.config.to_mapping()}
+    return facts | {_key(package): version(package) for package in optimizer.packages}
 
 
 def save_optimizer(optimizer: GenerativeOptimizer, path: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -104,9 +101,6 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
 
 
 def _build(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GenerativeOptimizer:
-    written_with, installed = description.get("perceiver_pytorch"), version("perceiver-pytorch")
-    if written_with != installed:
-        log.warning("%s was written with perceiver-pytorch %s, but %s is installed", path, written_with, installed)
     build = partial(get_optimizer_model, description["name"], **description["config"])
     try:
         check_finite(tensors)
@@ -115,7 +109,16 @@ def _build(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Ten
         optimizer.load_state_dict(dict(tensors))
     except (LookupError, TypeError, RuntimeError, ArithmeticError, MetaoptError) as error:
         raise FileFormatError(f"cannot build the optimizer that {path} describes: {error}") from error
+    for package in optimizer.packages:
+        written_with, installed = description.get(_key(package)), version(package)
+        if written_with != installed:
+            log.warning("%s was written with %s %s, but %s is installed", path, package, written_with, installed)
     return optimizer.eval().requires_grad_(False)
+
+
+def _key(package: str) -> str:
+    """The name of the fact that states the version of a package."""
+    return package.replace("-", "_")
 
 
 def _load_builtin(file: str) -> GenerativeOptimizer:

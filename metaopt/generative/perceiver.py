@@ -105,6 +105,7 @@ class PerceiverOptimizer(GenerativeOptimizer):
     """
 
     Config = PerceiverConfig
+    packages = ("perceiver-pytorch",)
 
     def __init__(self, config: PerceiverConfig | None = None) -> None:
         super().__init__()

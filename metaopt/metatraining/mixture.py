@@ -62,8 +62,18 @@ def read_mixture(
         UnknownName, TaskDataError: the task or the network of a component is unknown, or its data is missing.
     """
     tasks: dict[str, Task] = {}
-    components = {name: _configuration(path, name, values, trusted) for name, values in read_config_file(path).items()}
-    return [_component(name, config, tasks, data_dir, device) for name, config in components.items()]
+    configs = component_configs(path, trusted=trusted)
+    return [_component(name, config, tasks, data_dir, device) for name, config in configs.items()]
+
+
+def component_configs(path: Path, *, trusted: bool = False) -> dict[str, ComponentConfig]:
+    """The configuration of each component of a mixture, by its name; no data is loaded.
+
+    Raises:
+        UntrustedCode: the file names a network by a dotted path, and `trusted` is false.
+        InvalidConfig: the file is missing, or a component is invalid; the message names the component.
+    """
+    return {name: _configuration(path, name, values, trusted) for name, values in read_config_file(path).items()}
 
 
 def _configuration(path: Path, name: str, values: Any, trusted: bool) -> ComponentConfig:

@@ -52,6 +52,23 @@ def test_json_has_the_version_the_checkpoint_and_the_figures(trained):
     assert trained["next"] == [f"metaopt evaluate --optimizer {trained['model_uri']} {case}"]
 
 
+def test_rounds_on_a_mixture_suggest_an_evaluation_with_the_data_and_options_of_its_first_component(command_line):
+    Path("data").mkdir()
+    Path("data/words.txt").write_text("What is written is learned. " * 200, encoding="utf-8")
+    Path("texts.yaml").write_text(
+        "small: {task: text, data_dir: words.txt, task_options: {tokenizer: bytes, block_size: 16}, "
+        "target_model: GPT, target_options: {n_layer: 1, n_embd: 16, n_head: 2}, batch_size: 4, rows: 2}\n",
+        encoding="utf-8",
+    )
+    rounds = ["--rounds", 1, "--mixture", "texts.yaml", "--data-dir", "data", "--inner-steps", 40, "--every", 20]
+    result = command_line(*LEARN[:1], *rounds, *LEARN[-2:], "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    options = "--task-options 'tokenizer=bytes block_size=16' --target-options 'n_layer=1 n_embd=16 n_head=2'"
+    case = f"--task text --target-model GPT --data-dir data/words.txt {options}"
+    assert found["next"] == [f"metaopt evaluate --optimizer {found['model_uri']} {case}"]
+
+
 def test_json_has_the_result_of_an_evaluation(command_line, trained):
     evaluate = ["evaluate", "--json", "--optimizer", trained["model_uri"], "--target-model", "MLP", "--widths", 8]
     result = command_line(*evaluate, "--steps", 40, "--every", 20, "--seeds", 1)

@@ -33,6 +33,15 @@ def test_a_file_contains_the_given_facts_and_the_description_of_the_optimizer(op
     assert facts["optimizer"]["perceiver_pytorch"]
 
 
+@pytest.mark.parametrize("name", ["HopeOptimizer", "Line", "Slopes"])
+def test_an_optimizer_without_a_perceiver_states_no_version_of_it(name, path, caplog):
+    save_optimizer(get_optimizer_model(name), path)
+    assert "perceiver_pytorch" not in read_facts(path, "optimizer")["optimizer"]
+    with caplog.at_level(logging.WARNING):
+        load_optimizer_file(path)
+    assert not caplog.records
+
+
 def test_a_loaded_optimizer_is_in_evaluation_mode_without_gradients(optimizer, path):
     save_optimizer(optimizer, path)
     loaded = load_optimizer_file(path)
