@@ -181,7 +181,10 @@ class Hope(nn.Module):
         return cast(list[HopeBlock], list(self.blocks))
 
     def _initialise(self) -> None:
-        """Normal weights and zero biases; the n layers that write to the residual stream are scaled by 1 / √n."""
+        """Normal weights and zero biases; the n layers that write to the residual stream are scaled by 1 / √n.
+
+        What memories return is added with zeros, so that a memory is first used as far as it helps.
+        """
         writers = [layer for block in self._blocks() for layer in block.stream_layers()]
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -193,6 +196,8 @@ class Hope(nn.Module):
         for block in self._blocks():
             for weights in block.cms.changes.parameters():
                 nn.init.zeros_(weights)
+            if block.memory_out is not None:
+                nn.init.zeros_(block.memory_out.weight)
 
 
 @cache

@@ -35,7 +35,8 @@ class HopeBlock(nn.Module):
         x ← x + W memory(conv(norm(x)))
         x ← x + 2 sigmoid(G norm(x)) ⊙ (CMS(x) − x)
 
-    The convolutions begin as the identity, and the gates near 1.
+    The convolutions begin as the identity, and the gates near 1. `Hope` begins with zeros in W, so that a memory is
+    first used as far as it helps.
 
     Departs from the paper (Behrouz et al. 2025, arXiv:2512.24695, Eqs 94 to 97), in which the memory replaces
     attention: with a window of attention it is a hybrid, as in Titans (arXiv:2501.00663). The gate is ours.

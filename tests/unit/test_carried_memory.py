@@ -32,9 +32,12 @@ MEMORIES = ["linear", "titan", "self"]
 
 def build(memory="self", carry=True, **options):
     torch.manual_seed(0)
-    return Hope(
+    model = Hope(
         HopeConfig(**{"vocab_size": 11, "block_size": 8, "memory": memory, "carry_memory": carry, **SIZES, **options})
     )
+    for block in model.blocks:
+        torch.nn.init.normal_(block.memory_out.weight, std=0.05)  # else no memory changes an output at first
+    return model
 
 
 def tokens(count=3, length=8, seed=1):

@@ -31,7 +31,27 @@ SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 8, "periods": (1, 3)}
 
 def build(seed=0, **options):
     torch.manual_seed(seed)
-    return Hope(HopeConfig(**{"vocab_size": 11, "block_size": 16, "chunk": 4, **SMALL, **options}))
+    model = Hope(HopeConfig(**{"vocab_size": 11, "block_size": 16, "chunk": 4, **SMALL, **options}))
+    return with_used_memories(model)
+
+
+def with_used_memories(model):
+    """At first no memory changes an output; after a step of training each does."""
+    for block in model.blocks:
+        if block.memory_out is not None:
+            torch.nn.init.normal_(block.memory_out.weight, std=0.05)
+    return model
+
+
+@pytest.mark.parametrize("memory", ["linear", "titan", "self"])
+def test_a_memory_changes_no_output_before_the_first_step_of_training(memory):
+    model = Hope(HopeConfig(vocab_size=11, block_size=16, chunk=4, memory=memory, **SMALL))
+    before = model(tokens())
+    for parameter in model.blocks[0].memory.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.testing.assert_close(model(tokens()), before, rtol=0, atol=0)
+    with_used_memories(model)
+    assert not model(tokens()).allclose(before, atol=1e-4)
 
 
 def tokens(count=3, length=16):
