@@ -63,3 +63,7 @@ class RunsFailed(MetaoptError):
 
 class TrackingError(MetaoptError):
     """A tracking server, run or model version that does not exist, does not respond or denies access."""
+
+
+class IllegalTransition(MetaoptError):
+    """A stage of a growth seed that cannot follow its present one."""

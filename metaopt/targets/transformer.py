@@ -62,12 +62,19 @@ class GPT(nn.Module):
         Raises:
             InvalidConfig: more tokens than `block_size`.
         """
+        return self.head(self.norm(self.blocks(self.embed(tokens))))
+
+    def embed(self, tokens: Int[Tensor, "batch block"]) -> Stream:
+        """The embeddings of tokens and their positions, which enter the first block.
+
+        Raises:
+            InvalidConfig: more tokens than `block_size`.
+        """
         length = tokens.shape[-1]
         if length > self.config.block_size:
             raise InvalidConfig(f"block_size is {self.config.block_size}, but {length} tokens came; raise it")
         positions = torch.arange(length, device=tokens.device)
-        embedded = self.dropout(self.tokens(tokens) + self.positions(positions))
-        return self.head(self.norm(self.blocks(embedded)))
+        return self.dropout(self.tokens(tokens) + self.positions(positions))
 
     def taps(self) -> Places:
         """The outputs of each attention and MLP, before they are added to the residual stream, and of each block."""

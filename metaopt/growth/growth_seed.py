@@ -1,0 +1,143 @@
+"""Growth seeds: branches inside a network that starts without them, and how a network with them is built again."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..core.errors import InvalidConfig, LayoutMismatch
+from ..core.text import shown
+from ..targets.taps import check_taps
+from .blueprints import blueprint_of
+
+MODULE = "growth"
+"""Name of the module of a grown network that holds its growth seeds."""
+
+
+class GrowthSeed(nn.Module):
+    """A branch h + α δ(h) at a tap, whose last layer begins with zeros: then it changes nothing, whatever α is.
+
+    Args:
+        delta: the network δ, as a blueprint builds it.
+
+    Attributes:
+        alpha: α, a buffer: the share of the branch [0 to 1].
+    """
+
+    alpha: Float[Tensor, ""]
+
+    def __init__(self, delta: nn.Module) -> None:
+        super().__init__()
+        self.delta = delta
+        self.register_buffer("alpha", torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features with the branch, in the dtype of the features."""
+        return features + (self.alpha * self.delta(features)).to(features.dtype)
+
+
+class SeedFacts(NamedTuple):
+    """What is needed to build a growth seed again, as JSON values.
+
+    Attributes:
+        tap: name of the tap.
+        blueprint: topology and name of the blueprint, such as "cnn.conv".
+        dim: size of the features.
+        is_blended: whether it changes the outputs of the network.
+    """
+
+    tap: str
+    blueprint: str
+    dim: int
+    is_blended: bool
+
+
+class _Hook:
+    """Replaces the output of a tap. An object, not a closure: a copy of the network then calls the copied seed."""
+
+    def __init__(self, seed: GrowthSeed) -> None:
+        self.seed = seed
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (self.seed(output[0]), *output[1:])
+        return self.seed(output)
+
+
+def insert(model: nn.Module, tap: str, seed: GrowthSeed) -> None:
+    """Put a growth seed into a network. It changes no output before `blend`.
+
+    Raises:
+        UnknownName: the network has no such tap.
+        InvalidConfig: the tap has a seed, or the network has an attribute `growth` of its own.
+    """
+    check_taps(model, [tap])
+    held = getattr(model, MODULE, None)
+    if held is None:
+        model.add_module(MODULE, nn.ModuleDict())
+    elif not isinstance(held, nn.ModuleDict):
+        raise InvalidConfig(f"{type(model).__name__} has an attribute {MODULE} of its own; rename it")
+    seeds = model.get_submodule(MODULE)
+    if _key(tap) in seeds._modules:
+        raise InvalidConfig(f"{tap} of {type(model).__name__} has a growth seed; remove it first")
+    reference = next(model.parameters())
+    seeds.add_module(_key(tap), seed.to(reference.device, reference.dtype).train(model.training))
+
+
+def blend(model: nn.Module, tap: str) -> None:
+    """Let the growth seed of a tap change the output of the network from now on; it does so by α."""
+    model.get_submodule(tap).register_forward_hook(_Hook(seed_of(model, tap)))
+
+
+def remove(model: nn.Module, tap: str) -> None:
+    """Remove the growth seed of a tap: the network is then as if it had never been there."""
+    seed, seeds = seed_of(model, tap), model.get_submodule(MODULE)
+    hooks = model.get_submodule(tap)._forward_hooks
+    for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook) and hook.seed is seed]:
+        del hooks[key]
+    del seeds._modules[_key(tap)]
+    if not seeds._modules:
+        delattr(model, MODULE)
+
+
+def seed_of(model: nn.Module, tap: str) -> GrowthSeed:
+    """The growth seed of a tap.
+
+    Raises:
+        InvalidConfig: it has none.
+    """
+    seeds = getattr(model, MODULE, None)
+    seed = seeds._modules.get(_key(tap)) if isinstance(seeds, nn.ModuleDict) else None
+    if not isinstance(seed, GrowthSeed):
+        raise InvalidConfig(f"{shown(tap)} of {type(model).__name__} has no growth seed")
+    return seed
+
+
+def grow(model: nn.Module, seeds: Iterable[Mapping[str, Any]]) -> nn.Module:
+    """Put growth seeds into a network as the facts of a snapshot describe them, with random weights.
+
+    Args:
+        model: the network without them, changed in place.
+        seeds: the fields of `SeedFacts`.
+    Returns: the network.
+    Raises:
+        UnknownName: there is no such tap or blueprint.
+        InvalidConfig: a blueprint does not fit, or two seeds have the same tap.
+        LayoutMismatch: the facts do not describe growth seeds.
+    """
+    for facts in seeds:
+        try:
+            described = SeedFacts(**facts)
+            topology, _, name = described.blueprint.partition(".")
+        except (TypeError, AttributeError) as error:
+            raise LayoutMismatch(f"{shown(facts)} describes no growth seed: {error}") from error
+        insert(model, described.tap, GrowthSeed(blueprint_of(topology, name).build(described.dim)))
+        if described.is_blended:
+            blend(model, described.tap)
+    return model
+
+
+def _key(tap: str) -> str:
+    return tap.replace(".", "-")  # names of modules have no dots
