@@ -10,12 +10,13 @@ from torch import nn
 from ..core.errors import CheckpointError, InvalidConfig
 from ..core.rng import generator, isolated
 from ..core.text import shown
+from ..nowcast import Nowcast
 from ..tasks import Batch, Task
 from ..tasks.measure import mean_loss
 from .alpha import alpha
 from .blueprints import blueprint_of
 from .config import GrowthConfig
-from .gates import Verdict, gate
+from .gates import NEXT, Verdict, gate
 from .gradmax import initialise_by_gradients
 from .growth_seed import GrowthSeed, blend, grow, insert, remove, seed_of
 from .optimizer_groups import add_group, check_groups, remove_group
@@ -86,7 +87,15 @@ class Growth:
     @property
     def seed_weights(self) -> int:
         """Weights of all growth seeds in the network [count]."""
-        return sum(parameter.numel() for slot in self._with_seed() for parameter in self._seed(slot).parameters())
+        return sum(self.weights_of(slot) for slot in self.slots.values())
+
+    def weights_of(self, slot: Slot) -> int:
+        """Weights of the growth seed of a slot; 0 without one [count]."""
+        return sum(each.numel() for each in self._seed(slot).parameters()) if slot.stage.has_seed else 0
+
+    def alpha_of(self, slot: Slot) -> float:
+        """α of the growth seed of a slot; 0 without one."""
+        return float(self._seed(slot).alpha) if slot.stage.has_seed else 0.0
 
     @property
     def facts(self) -> list[dict[str, Any]]:
@@ -117,7 +126,7 @@ class Growth:
         slot = self._slot(tap)
         verdict = gate(slot, self.step, self.config)
         if verdict.passed:
-            self._move(slot, _NEXT[slot.stage], verdict.reason)
+            self._move(slot, NEXT[slot.stage], verdict.reason)
         return verdict
 
     def cull(self, tap: str, reason: str = "asked for") -> Event:
@@ -131,6 +140,23 @@ class Growth:
         remove_group(self.optimizer, list(self._seed(slot).parameters()))
         remove(self.model, tap)
         return event
+
+    @property
+    def can_nowcast(self) -> bool:
+        """Whether the optimizer is a `Nowcast`, whose forecasts can be asked for."""
+        return isinstance(self.optimizer, Nowcast)
+
+    def nowcast(self, horizon: int) -> None:
+        """Replace the weights by a forecast, if the guard of the optimizer accepts it.
+
+        Args:
+            horizon: time to the forecast [steps].
+        Raises:
+            InvalidConfig: the optimizer is no `Nowcast`.
+        """
+        if not isinstance(self.optimizer, Nowcast):
+            raise InvalidConfig("nowcasts need a metaopt.Nowcast around the optimizer")
+        self.optimizer.nowcast(horizon)
 
     def after_backward(self, batch: Batch) -> None:
         """Set the gradients of seeds that are trained on features of the host; call it before each step.
@@ -258,10 +284,3 @@ class Growth:
     def _with_seed(self) -> list[Slot]:
         """Slots with a seed, in the order in which the seeds germinated: that of their modules and groups."""
         return sorted((slot for slot in self.slots.values() if slot.stage.has_seed), key=lambda slot: slot.order)
-
-
-_NEXT = {
-    Stage.TRAINING: Stage.BLENDING,
-    Stage.SHADOWING: Stage.PROBATIONARY,
-    Stage.PROBATIONARY: Stage.FOSSILIZED,
-}

@@ -194,6 +194,19 @@ class Nowcast(OptimizerWrapper):
         """
         return self._forecasts.predict(self.policy.proposed(self.steps, guarded=bool(self._guard))[:1])[0]
 
+    def nowcast(self, horizon: int) -> NowcastEvent | None:
+        """Make a nowcast at one horizon now, beside those of the policy, which also decides about it.
+
+        Args:
+            horizon: time from the last snapshot to the forecast [steps].
+        Returns: what happened; None without a snapshot.
+        """
+        self._follow_groups()
+        if not len(self._history):
+            return None
+        self._nowcast((horizon,))
+        return self.events[-1]
+
     @contextmanager
     def averaged_weights(self) -> Iterator[nn.Module]:
         """Replace the weights of the model by their running average inside the block; restore them exactly afterwards.
@@ -289,7 +302,7 @@ class Nowcast(OptimizerWrapper):
             self._start_history()
             log.info("the parameter groups changed; the history starts again, of %s weights", f"{self.layout.size:,}")
 
-    def _nowcast(self) -> None:
+    def _nowcast(self, horizons: Sequence[int] = ()) -> None:
         self._model_state.check_unchanged()
         self._offset.set(None, self.steps)
         self._guard.start(self.steps)
@@ -302,7 +315,7 @@ class Nowcast(OptimizerWrapper):
         with self._model_state.restored_on_error() as saved:
             before = self._proposals.losses_before(saved)
             diverged = before is not None and not bool(before.isfinite().all())
-            best = None if diverged else self._proposals.best(self.steps, saved)
+            best = None if diverged else self._proposals.best(self.steps, saved, horizons)
             accepted = best is not None and best.accepted(before)
             change = self._change(best) if best is not None and accepted else None
             followed = accepted and self._should_follow(change, saved)

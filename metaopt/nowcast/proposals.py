@@ -95,9 +95,14 @@ class Proposals:
             return self._forecasts.predict([proposal.horizon])[0]
         return proposal.weights
 
-    def best(self, step: int, saved: Saved) -> Proposal | None:
-        """The best proposal after a step; None if no forecast is finite."""
-        return min(self._finite_proposals(step, saved), key=lambda each: each.rank, default=None)
+    def best(self, step: int, saved: Saved, horizons: Sequence[int] = ()) -> Proposal | None:
+        """The best proposal after a step; None if no forecast is finite.
+
+        Args:
+            horizons: the horizons; by default those of the policy [steps].
+        """
+        horizons = horizons or self._policy.proposed(step, guarded=bool(self._guard))
+        return min(self._finite_proposals(horizons, saved), key=lambda each: each.rank, default=None)
 
     def tolerated(
         self, weights: Float[Tensor, " weights"], change: Float[Tensor, " weights"] | None, saved: Saved
@@ -128,9 +133,9 @@ class Proposals:
         carried = carried_memories(model)
         broadcast_in_place(buffer for name, buffer in model.named_buffers() if name not in carried)
 
-    def _finite_proposals(self, step: int, saved: Saved) -> Iterator[Proposal]:
+    def _finite_proposals(self, horizons: Sequence[int], saved: Saved) -> Iterator[Proposal]:
         before = float("inf")
-        for horizon, weights in self._each_forecast(self._policy.proposed(step, guarded=bool(self._guard))):
+        for horizon, weights in self._each_forecast(horizons):
             if verdict_of_rank_0(weights is None or is_finite(weights), self._model_state.device):
                 self._write(weights, saved)
                 buffers = self._model_state.save_buffers()  # before the guard: in training mode it can change them

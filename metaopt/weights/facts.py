@@ -83,6 +83,12 @@ LOSSES = Rule(
 RUN = Rule("names and values", MAPPING.holds, fields={"averaging": DECAY.optional})
 OPTIMIZER = Rule("name and config", MAPPING.holds, fields={"name": TEXT, "config": MAPPING})
 
+TEXTS = Rule("a list of texts", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value))
+WIDTHS = Rule(
+    "a list of widths", lambda value: isinstance(value, list) and all(type(x) is int and 1 <= x <= 4096 for x in value)
+)
+_POLICY = {"actions": TEXTS, "observations": TEXTS, "hidden": WIDTHS, "growth": MAPPING}
+
 FACTS: Mapping[str, Mapping[str, Rule]] = {
     "snapshot": {
         "layout": LAYOUT,
@@ -96,6 +102,7 @@ FACTS: Mapping[str, Mapping[str, Rule]] = {
     "frozen": {"run": RUN},
     "weights": {"model": TEXT.optional, "t_start": FINITE.optional, "t_end": FINITE.optional, "run": RUN.optional},
     "optimizer": {"optimizer": OPTIMIZER},
+    "policy": {"policy": Rule("actions, observations, hidden and growth", MAPPING.holds, fields=_POLICY)},
     "checkpoint": {
         "state": MAPPING,
         "run": RUN.optional,
