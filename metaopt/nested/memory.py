@@ -5,11 +5,12 @@ from abc import ABC, abstractmethod
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
+from .left_out import begin, end
 
 S = TypeVar("S")
 
@@ -174,17 +175,10 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         """
         self._check(state, keys, values)
         matrix, momentum = (part.to(keys) for part in state)
-        per_token = (rates or self.rates).per_token(keys)
+        tokens = torch.cat([keys, values, (rates or self.rates).per_token(keys)], dim=-1)
         for token in range(keys.shape[1]):
-            pair = torch.cat([keys[:, token], values[:, token], per_token[:, token]], dim=-1)
-            valid = pair.isfinite().all(-1, keepdim=True)
-            # Not a number times a gradient of zero is not a number, so it is replaced before it is used.
-            key, value, now = torch.where(valid, pair, 0.0).split([self.keys, self.values, len(Rates._fields)], dim=-1)
-            lr, kept, forgotten = now[..., None, None].unbind(1)
-            surprise = kept * momentum - lr * self._gradient(matrix, key, value)
-            written = (1 - forgotten) * matrix + surprise
-            finite = valid[..., None] & _is_finite(written) & _is_finite(surprise)
-            matrix, momentum = torch.where(finite, written, matrix), torch.where(finite, surprise, momentum)
+            inputs, gate = begin((matrix, momentum, tokens[:, token]))
+            (matrix, momentum), _ = end(gate, self._written(*inputs), (matrix, momentum))
         return MemoryState(matrix, momentum)
 
     def read(
@@ -209,10 +203,13 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         errors = values if self.rule == "hebbian" else self.read(state, keys) - values
         return 2 * errors.norm(dim=-1) * keys.norm(dim=-1)
 
-    def _gradient(self, matrix: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "batch values keys"]:
-        column, target = key.unsqueeze(-1), value.unsqueeze(-1)
+    def _written(self, matrix: Tensor, momentum: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Matrix and momentum after one token with its key, value and rates, finite or not."""
+        column, target, rates = token.unsqueeze(-1).split([self.keys, self.values, len(Rates._fields)], dim=1)
+        lr, kept, forgotten = rates.unsqueeze(-1).unbind(1)
         error = -target if self.rule == "hebbian" else matrix @ column - target
-        return 2 * error @ column.mT
+        surprise = kept * momentum - lr * (2 * error @ column.mT)
+        return (1 - forgotten) * matrix + surprise, surprise
 
     def _check(self, state: MemoryState, keys: Tensor, values: Tensor) -> None:
         check_pairs(keys, values, (self.keys, self.values))
@@ -238,7 +235,3 @@ def check_pairs(keys: Tensor, values: Tensor, widths: tuple[int, int]) -> None:
             f"keys of shape {tuple(keys.shape)} and values of shape {tuple(values.shape)}; expected "
             f"[batch, tokens, {widths[0]}] and [batch, tokens, {widths[1]}]"
         )
-
-
-def _is_finite(matrices: Float[Tensor, "batch rows columns"]) -> Bool[Tensor, "batch 1 1"]:
-    return matrices.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..core.errors import InvalidConfig, LayoutMismatch
+from .left_out import begin, end
 from .memory import AssociativeMemory, Rates, check_pairs
 from .titan_library import Design, gradients_of, library_memory, mlp
 
@@ -189,23 +190,20 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
 
     def _store(self, state: TitanState, part: Tensor, tokens: int) -> TitanState:
         """Write one full chunk of which the first `tokens` are those of the user."""
-        valid = part.isfinite().flatten(1).all(1)
-        # Not a number times a gradient of zero is not a number, so it is replaced before it is used.
-        part = torch.where(valid[:, None, None], part, 0.0)
+        old, depth = (*state.weights, *state.momentum), len(state.weights)
+        (part, *layers), gate = begin((part, *old))
+        stored, valid = end(gate, self._written(part, tuple(layers)), old)
+        return TitanState(stored[:depth], stored[depth:], state.waiting, state.stored + tokens * valid)
+
+    def _written(self, part: Tensor, layers: Layers) -> Layers:
+        """Weights and momentum after one full chunk, finite or not."""
         views = part.expand(2, *part.shape)  # its keys and its values come from the same columns
-        before, past = self._for_library(state.weights, part), self._for_library(state.momentum, part)
+        depth = len(layers) // 2
+        before, past = self._for_library(layers[:depth], part), self._for_library(layers[depth:], part)
         orders = {name: layer.unsqueeze(0) for name, layer in past.items()}  # momentum of the first order, the only one
         _, after = library_memory(self._design).store_memories(views, before, (before, orders), return_surprises=False)
-        weights = tuple(after.states[0][name].unflatten(0, (-1, self.heads)) for name in before)
-        momentum = tuple(after.states[1][name][0].unflatten(0, (-1, self.heads)) for name in before)
-        for layer in (*weights, *momentum):
-            valid = valid & layer.isfinite().flatten(1).all(1)
-        return TitanState(
-            _where(valid, weights, state.weights),
-            _where(valid, momentum, state.momentum),
-            state.waiting,
-            state.stored + tokens * valid,
-        )
+        written = (*after.states[0].values(), *(orders[0] for orders in after.states[1].values()))
+        return tuple(layer.unflatten(0, (-1, self.heads)) for layer in written)
 
     def _split(self, tokens: Tensor) -> Float[Tensor, "batch heads tokens head_width"]:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -224,11 +222,6 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
                 f"a state with layers of shapes {given} and {count} tokens that wait; expected {expected} and fewer "
                 f"than {self.chunk}, as of `reset` of this memory ({self.extra_repr()}) for these sequences"
             )
-
-
-def _where(valid: Tensor, new: Layers, old: Layers) -> Layers:
-    chosen = valid[:, None, None, None]
-    return tuple(torch.where(chosen, after, before.to(after)) for after, before in zip(new, old, strict=True))
 
 
 def _check_rates(rates: Rates, learned: bool) -> None:

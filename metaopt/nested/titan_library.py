@@ -153,12 +153,16 @@ class _Rates(NamedTuple):
 def _limited_gradients(
     limit: float | None, layers: NamedLayers, keys: Tensor, rates: Tensor, values: Tensor
 ) -> tuple[NamedLayers, Tensor]:
-    """Limit the norm of the gradient of all layers together, which keeps its direction."""
+    """Limit the norm of the gradient of all layers together, which keeps its direction.
+
+    A gradient whose squared norm is not finite becomes not a number: divided by its norm it would be zero, and its
+    chunk would seem to be stored.
+    """
     gradients, losses = gradients_of(layers, keys, rates, values)
     if limit is None:
         return gradients, losses
     square = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0)
-    scale = limit / square.clamp(min=limit**2).sqrt()
+    scale = (limit / square.clamp(min=limit**2).sqrt()).where(square.isfinite(), torch.nan)
     return {name: gradient * scale[:, None, None] for name, gradient in gradients.items()}, losses
 
 

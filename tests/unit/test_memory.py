@@ -94,6 +94,19 @@ def test_a_pair_that_is_not_finite_leaves_the_gradients_of_the_others_finite():
     assert keys.grad.isfinite().all()
 
 
+def test_a_write_that_overflows_leaves_the_gradients_of_the_others_finite():
+    memory, (keys, values), rate = LinearMemory(4, 3), pairs(), torch.full((2, 7), 0.3, dtype=torch.float64)
+    keys[0, 3], given = 1e300, MemoryState(*torch.randn(2, 2, 3, 4, dtype=torch.float64).unbind())
+    inputs = [part.requires_grad_() for part in (keys, values, rate, *given)]
+    state = memory.write(given, keys, values, Rates(rate, rate, rate))
+    gradients = torch.autograd.grad(memory.read(state, torch.randn_like(keys)).sum(), inputs)
+    kept = [0, 1, 2, 4, 5, 6]
+    others = Rates(*[rate[:, kept]] * 3)
+    torch.testing.assert_close(state.matrix[0], memory.write(given, keys[:, kept], values[:, kept], others).matrix[0])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert not gradients[0][0, 3].any()
+
+
 def test_a_write_without_rates_takes_those_of_the_memory():
     (keys, values), given_rates = pairs(), Rates(0.3, 0.2, 0.1)
     own, given = LinearMemory(4, 3, rates=given_rates), LinearMemory(4, 3)

@@ -226,6 +226,19 @@ def test_a_write_that_overflows_is_left_out():
     assert state.stored[0] < state.stored[1] == 12
 
 
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float16, 100.0), (torch.float32, 1e20), (torch.float32, 1e30)])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_gradient_whose_norm_overflows_is_not_stored_and_spoils_no_gradient(dtype, factor, depth):
+    memory, (keys, values) = titan(depth=depth, heads=2, learned=True).to(dtype), pairs(tokens=8)
+    keys[0, :4] *= factor
+    state = memory.write(memory.reset(2), keys.to(dtype), values.to(dtype))
+    assert state.stored.tolist() == [4, 8]
+    rest = memory.write(memory.reset(2), keys[:, 4:].to(dtype), values[:, 4:].to(dtype))
+    assert all(torch.equal(layer[0], alone[0]) for layer, alone in zip(state.weights, rest.weights, strict=True))
+    memory.read(state, values.to(dtype)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in memory.parameters())
+
+
 def test_deep_memories_stay_finite_on_long_sequences_with_large_values():
     memory = TitanMemory(8, depth=4, chunk=4, rates=Rates(0.1, 0.9, 0.01))
     keys, values = torch.randn(2, 1, 600, 8)
