@@ -79,12 +79,14 @@ class LevelClock:
         levels: the levels, in the order in which `tick` names them.
         step: steps so far.
     Raises:
-        InvalidConfig: there is no level, or two have the same name.
+        InvalidConfig: there is no level, one is not a `LevelSpec`, or two have the same name.
     """
 
     def __init__(self, levels: Iterable[LevelSpec], step: int = 0) -> None:
         self.levels: dict[str, LevelSpec] = {}
         for level in levels:
+            if not isinstance(level, LevelSpec):
+                raise InvalidConfig(f"a level is {shown(level)}; expected a LevelSpec, such as LevelSpec('slow', 16)")
             if level.name in self.levels:
                 raise InvalidConfig(f"two levels have the name {shown(level.name)}; expected one of each name")
             self.levels[level.name] = level
@@ -97,9 +99,13 @@ class LevelClock:
         self.step += 1
         return self.due()
 
-    def due(self) -> tuple[str, ...]:
-        """The names of the levels that are due after the present step."""
-        return tuple(name for name, level in self.levels.items() if level.fires(self.step))
+    def due(self, ahead: int = 0) -> tuple[str, ...]:
+        """The names of the levels that are due after the present step, or after a later one.
+
+        Args:
+            ahead: how much later [steps].
+        """
+        return tuple(name for name, level in self.levels.items() if level.fires(self.step + ahead))
 
     def counts(self) -> dict[str, int]:
         """How many times each level was due so far [count]."""
@@ -113,14 +119,17 @@ class LevelClock:
         """Restore what `state_dict` returned.
 
         Raises:
-            CheckpointError: the state is of a clock with other levels.
+            CheckpointError: the state is of a clock with other levels, or damaged; the clock is unchanged.
         """
-        ours = [_fields(level) for level in self.levels.values()]
-        if [list(level) for level in state["levels"]] != ours:
-            raise CheckpointError(f"a clock of the levels {shown(state['levels'])}; expected {shown(ours)}")
-        if isinstance(state["step"], bool) or not isinstance(state["step"], int) or state["step"] < 0:
-            raise CheckpointError(f"a clock at step {shown(state['step'])}; expected 0 or more")
-        self.step = state["step"]
+        if not isinstance(state, Mapping) or set(state) != {"step", "levels"}:
+            raise CheckpointError(f"the state of a clock is {shown(state)}; expected `step` and `levels`")
+        step, levels, ours = state["step"], state["levels"], [_fields(level) for level in self.levels.values()]
+        is_list = isinstance(levels, list | tuple) and all(isinstance(level, list | tuple) for level in levels)
+        if not is_list or [list(level) for level in levels] != ours:
+            raise CheckpointError(f"a clock of the levels {shown(levels)}; expected {shown(ours)}")
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise CheckpointError(f"a clock at step {shown(step)}; expected 0 or more")
+        self.step = step
 
 
 def _fields(level: LevelSpec) -> list[Any]:

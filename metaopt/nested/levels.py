@@ -14,6 +14,9 @@ from .update_norms import UpdateNorms
 
 _KEY = "levels"
 
+_Version = tuple[Tensor | None, int]
+"""A gradient, and how many times it was changed in place [count]."""
+
 _attached: WeakKeyDictionary[torch.optim.Optimizer, "Levels"] = WeakKeyDictionary()
 
 
@@ -79,6 +82,8 @@ class Levels:
     accumulated gradients and the clock are in the optimizer's `state_dict`. Parameters in no level are updated at each
     step, as are those with a period of 1: the optimizer is then bit for bit the one without levels.
 
+    A step that ends with an error is not counted, and its gradients are not accumulated: it can be tried again.
+
     Args:
         parameters: the parameters of each level.
         resets: by the name of a level, parameters that become zero, and whose state is dropped, when it is due.
@@ -100,8 +105,9 @@ class Levels:
         everything = [id(parameter) for group in self.parameters.values() for parameter in group]
         if len(everything) != len(set(everything)):
             raise InvalidConfig("a parameter is in two levels; expected each in one, or in none")
-        self._sums: dict[nn.Parameter, Tensor] = {}
-        self._gradients: dict[nn.Parameter, Tensor | None] = {}
+        self._sums: dict[nn.Parameter, Tensor] = {}  # of the steps since the last update
+        self._gradients: dict[nn.Parameter, Tensor | None] = {}  # as they were before the present step
+        self._selected: list[_Version] = []  # those with which the optimizer makes the present step
         self._norms: UpdateNorms | None = None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
@@ -165,49 +171,53 @@ class Levels:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         """Select the gradients of the step; returns the arguments of the step if a closure computes the gradients."""
-        self._gradients.clear()  # of a step that ended with an error
-        due = self.clock.tick()
+        if self._gradients and _are_same(self._selected, _versions(optimizer)):
+            self._restore()  # the step before ended with an error, and no gradient was computed since
+        self._gradients.clear()
+        due = self.clock.due(ahead=1)
         if self._norms is not None:
             self._norms.before(due)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
-            self._select()
+            self._select(optimizer, due)
             return None
 
         def selected() -> Any:
             loss = closure()
-            self._select()
+            self._select(optimizer, due)
             return loss
 
         return (args[0], selected), {}
 
     @torch.no_grad()
-    def _select(self) -> None:
-        """Accumulate the gradients, and leave those of the levels that are due.
+    def _select(self, optimizer: torch.optim.Optimizer, due: Sequence[str]) -> None:
+        """Leave the gradients of the levels that are due, with those accumulated since their last update.
 
         Raises:
             InvalidConfig: the gradients of this step were selected before.
         """
         if self._gradients:
             raise InvalidConfig("the optimizer calls its closure more than once per step; expected one call")
-        due = self.clock.due()
         for name, group in self.parameters.items():
             is_each_step = self.clock.levels[name] == LevelSpec(name)
             for parameter in () if is_each_step else group:
                 self._gradients[parameter] = parameter.grad
-                total = self._accumulated(parameter)
-                parameter.grad = total if name in due else None
+                parameter.grad = self._total(parameter) if name in due else None
+        self._selected = _versions(optimizer)
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        due = self.clock.due()
+        """Count the step, which came to its end, and accumulate its gradients."""
+        due = self.clock.tick()
         if self._norms is not None:
             self._norms.after(self.clock.step)
-        for name in due:
-            for parameter in self.parameters[name]:
+        self._restore()
+        for name, group in self.parameters.items():
+            for parameter in group:
+                total = None if name in due else self._total(parameter)
                 self._sums.pop(parameter, None)
-        for parameter, gradient in self._gradients.items():
-            parameter.grad = gradient
+                if total is not None:
+                    self._sums[parameter] = total
         self._gradients.clear()
         for name in due:
             for parameter in self.resets.get(name, ()):
@@ -215,15 +225,18 @@ class Levels:
                 self._sums.pop(parameter, None)
                 optimizer.state.pop(parameter, None)
 
-    def _accumulated(self, parameter: nn.Parameter) -> Tensor | None:
-        """The sum of the gradients since the last update, this step's included; None if there were none."""
-        if parameter.grad is None:
-            return self._sums.get(parameter)
-        if parameter in self._sums:
-            self._sums[parameter] += parameter.grad
-        else:
-            self._sums[parameter] = parameter.grad.detach().clone()
-        return self._sums[parameter]
+    def _restore(self) -> None:
+        """Gradients as they were before the step."""
+        for parameter, gradient in self._gradients.items():
+            parameter.grad = gradient
+        self._selected = []
+
+    def _total(self, parameter: nn.Parameter) -> Tensor | None:
+        """The sum of the gradients since the last update, this step's included, in a new tensor; None without any."""
+        gradient, before = parameter.grad, self._sums.get(parameter)
+        if gradient is None:
+            return None if before is None else before.clone()
+        return gradient.detach().clone() if before is None else before + gradient
 
     def _add_state(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         sums = {name: [self._sums.get(each) for each in group] for name, group in self.parameters.items()}
@@ -244,3 +257,12 @@ class Levels:
             for parameter, total in zip(group, levels["sums"][name], strict=True):
                 if total is not None:
                     self._sums[parameter] = total.detach().to(parameter.device, copy=True)
+
+
+def _versions(optimizer: torch.optim.Optimizer) -> list[_Version]:
+    gradients = (parameter.grad for group in optimizer.param_groups for parameter in group["params"])
+    return [(gradient, 0 if gradient is None else gradient._version) for gradient in gradients]
+
+
+def _are_same(one: list[_Version], other: list[_Version]) -> bool:
+    return len(one) == len(other) and all(a is b and m == n for (a, m), (b, n) in zip(one, other, strict=True))

@@ -64,3 +64,21 @@ def test_invalid_clocks_are_refused(given_levels, message):
 def test_a_state_of_other_levels_is_refused():
     with pytest.raises(CheckpointError, match="a clock of the levels"):
         LevelClock([LevelSpec("a", 2)]).load_state_dict(LevelClock([LevelSpec("a", 3)]).state_dict())
+
+
+STATE = LevelClock([LevelSpec("a", 2)]).state_dict()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *({}, None, [], {"step": 3}, {"levels": STATE["levels"]}, {**STATE, "more": 1}),
+        *({**STATE, "step": step} for step in (-1, True, 1.0, "1", None)),
+        *({**STATE, "levels": levels} for levels in (None, 2, "a", [None], [2], ["a"], [[]], {"a": 2})),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(state):
+    clock = LevelClock([LevelSpec("a", 2)], step=5)
+    with pytest.raises(CheckpointError, match="a clock"):
+        clock.load_state_dict(state)
+    assert clock.step == 5

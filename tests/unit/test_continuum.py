@@ -177,6 +177,8 @@ def test_levels_and_nowcasts_work_together():
     [
         (lambda: ContinuumMemory(4, []), "without levels"),
         (lambda: ContinuumMemory(0, [FAST]), "width is 0"),
+        (lambda: ContinuumMemory(8, [1, 4]), r"a level is 1; expected a LevelSpec, such as LevelSpec\('slow', 16\)"),
+        (lambda: Levels({"slow": []}), "a level is 'slow'; expected a LevelSpec"),
         (lambda: ContinuumMemory(4, [FAST], hidden=(3, 0)), r"hidden is \(3, 0\)"),
         (lambda: ContinuumMemory(4, [FAST], variant="parallel"), "variant is 'parallel'"),
         (lambda: ContinuumMemory(4, [SLOW, LevelSpec("b", 4)], variant="nested"), r"are \[3, 4\]; expected multiples"),
@@ -207,20 +209,63 @@ def test_levels_are_attached_to_an_optimizer_once():
         memory.levels().attach(optimizer)
 
 
-def test_a_training_goes_on_after_a_step_that_ended_with_an_error():
-    memory, optimizer = build()
+def fail(*_):
+    raise KeyboardInterrupt
 
-    def failing(*args):
-        raise KeyboardInterrupt
 
-    train(memory, optimizer, range(2))
-    hook = optimizer.register_step_pre_hook(failing)
+def in_a_hook_before(memory, optimizer):
+    hook = optimizer.register_step_pre_hook(fail)
     with pytest.raises(KeyboardInterrupt):
-        train(memory, optimizer, [2])
+        optimizer.step()
     hook.remove()
-    before = weights(memory)
-    train(memory, optimizer, range(3, 9))
-    assert not equal(before, weights(memory))
+
+
+def in_the_step(memory, optimizer):
+    betas = optimizer.param_groups[0].pop("betas")
+    with pytest.raises(KeyError, match="betas"):
+        optimizer.step()
+    optimizer.param_groups[0]["betas"] = betas
+
+
+def in_the_closure(memory, optimizer):
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step(fail)
+
+
+@pytest.mark.parametrize("failing", [in_a_hook_before, in_the_step, in_the_closure])
+@pytest.mark.parametrize("is_computed_again", [True, False])
+@pytest.mark.parametrize("at", [1, 2])  # the slow level is due after step 2
+def test_a_step_that_ends_with_an_error_is_not_a_step(failing, is_computed_again, at):
+    smooth, other = build()
+    train(smooth, other, range(6))
+    memory, optimizer = build()
+    train(memory, optimizer, range(at))
+    optimizer.zero_grad()
+    loss_at(memory, at).backward()
+    failing(memory, optimizer)
+    assert optimizer.state_dict()["levels"]["clock"]["step"] == at
+    if is_computed_again:
+        train(memory, optimizer, [at])
+    else:
+        optimizer.step()
+    train(memory, optimizer, range(at + 1, 6))
+    assert equal(weights(smooth), weights(memory))
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_step_after_an_error_uses_the_gradients_that_were_computed_since(set_to_none):
+    found = []
+    for is_failing in (True, False):
+        memory, optimizer = build()
+        train(memory, optimizer, range(5))
+        if is_failing:
+            loss_at(memory, 9).backward()
+            in_the_step(memory, optimizer)  # all levels are due
+        optimizer.zero_grad(set_to_none)
+        loss_at(memory, 5).backward()
+        optimizer.step()
+        found.append(weights(memory))
+    assert equal(*found)
 
 
 def test_norms_can_be_measured_from_any_step_on():
