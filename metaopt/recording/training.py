@@ -1,7 +1,7 @@
 """Training steps: any network, any task, any optimizer of PyTorch, without files or tracking."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -44,14 +44,27 @@ def train_step(
     return float(take_step(model, optimizer, task, batch.to(device)))
 
 
-def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch) -> Float[Tensor, ""]:
-    """Train on a batch on the device of the network, without waiting for the device; returns the loss before it."""
+def take_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    batch: Batch,
+    after_backward: Callable[[Batch], None] | None = None,
+) -> Float[Tensor, ""]:
+    """Train on a batch on the device of the network, without waiting for the device; returns the loss before it.
+
+    Args:
+        after_backward: called with the batch when the gradients are there, before the step; such as
+            `Growth.after_backward`, which sets further gradients.
+    """
     model.train()
 
     def closure() -> Tensor:  # some optimizers, such as LBFGS, evaluate the loss several times per step
         optimizer.zero_grad()
         loss = task.loss(model(batch.inputs), batch.labels)
         loss.backward()
+        if after_backward is not None:
+            after_backward(batch)
         return loss.detach()
 
     loss = optimizer_step(optimizer, closure)
