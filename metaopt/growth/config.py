@@ -23,6 +23,10 @@ class GrowthConfig(Config):
     spike: float = option(
         default=3.0, help="A loss above this times its running average removes the seed being blended.", above=1.0
     )
+    forecaster: str = option(
+        default="", help="Generative optimizer that the controller may call, such as builtin; empty: none."
+    )
+    horizons: tuple[int, ...] = option(default=(20, 80), help="Horizons of its nowcasts [steps].", at_least=1)
     seeds: int = option(default=4, help="Most seeds that become part of the network [count].", at_least=1)
 
     def __post_init__(self) -> None:

@@ -1,13 +1,14 @@
 """Growth of a network in training: its slots, what happens at each step, and what a controller can do."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..core.errors import CheckpointError, InvalidConfig
+from ..core.errors import CheckpointError, Diverged, InvalidConfig
 from ..core.rng import generator, isolated
 from ..core.text import shown
 from ..nowcast import Nowcast
@@ -174,10 +175,12 @@ class Growth:
             step: steps so far [steps].
             loss: the loss before the step.
         Returns: what changed.
+        Raises:
+            Diverged: the loss is not finite, and no seed is being blended in whose removal could help.
         """
         self.step, known = step, len(self.events)
-        if self._rollback.is_spike(loss):
-            self._undo(loss)
+        if self._rollback.is_spike(loss) and not self._undo(loss) and not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss}")
         for slot in self.slots.values():
             self._follow(slot)
         return self.events[known:]
@@ -241,14 +244,15 @@ class Growth:
         elif slot.stage is Stage.RESETTING:
             self._move(slot, Stage.DORMANT, "is empty again")
 
-    def _undo(self, loss: float) -> None:
-        """Restore the network of the last measurement, and remove the seed that is being blended."""
-        for slot in self.slots.values():
-            if slot.stage.is_blended and slot.stage.is_cullable:
-                self._rollback.restore(self.model, self.optimizer)
-                self.cull(slot.tap, f"the loss rose to {loss:.4g}; the weights are those of the last measurement")
-                log.warning("%s of %s was removed at step %d: the loss rose to %.4g", slot.blueprint, slot.tap,
-                            self.step, loss)  # fmt: skip
+    def _undo(self, loss: float) -> bool:
+        """Restore the network of the last measurement and remove the seeds being blended; whether there are any."""
+        found = [slot for slot in self.slots.values() if slot.stage.is_blended and slot.stage.is_cullable]
+        if found:
+            self._rollback.restore(self.model, self.optimizer)
+        for slot in found:
+            log.warning("%s at %s is removed at step %d: loss %.4g", slot.blueprint, slot.tap, self.step, loss)
+            self.cull(slot.tap, f"the loss rose to {loss:.4g}; the weights are those of the last measurement")
+        return bool(found)
 
     def _move(self, slot: Slot, stage: Stage, reason: str) -> Event:
         event = slot.move(stage, self.step, reason)

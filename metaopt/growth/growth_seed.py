@@ -1,15 +1,17 @@
 """Growth seeds: branches inside a network that starts without them, and how a network with them is built again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.errors import InvalidConfig, LayoutMismatch
+from ..core.errors import InvalidConfig, LayoutMismatch, TrajectoryError
 from ..core.text import shown
 from ..targets.taps import check_taps
+from ..trajectories import Trajectory
 from .blueprints import blueprint_of
 
 MODULE = "growth"
@@ -115,7 +117,7 @@ def seed_of(model: nn.Module, tap: str) -> GrowthSeed:
     return seed
 
 
-def grow(model: nn.Module, seeds: Iterable[Mapping[str, Any]]) -> nn.Module:
+def grow(model: nn.Module, seeds: Sequence[Mapping[str, Any]]) -> nn.Module:
     """Put growth seeds into a network as the facts of a snapshot describe them, with random weights.
 
     Args:
@@ -137,6 +139,26 @@ def grow(model: nn.Module, seeds: Iterable[Mapping[str, Any]]) -> nn.Module:
         if described.is_blended:
             blend(model, described.tap)
     return model
+
+
+def fully_grown(model: nn.Module, seeds: Sequence[Mapping[str, Any]]) -> nn.Module:
+    """A network with growth seeds that are part of it from the start: blended, and α = 1."""
+    grow(model, seeds)
+    for facts in seeds:
+        seed_of(model, facts["tap"]).alpha.fill_(1.0)
+    return model
+
+
+def last_growth_seeds(folder: Path) -> list[dict[str, Any]]:
+    """The growth seeds that were part of a recorded network at its end, as `grow` takes them.
+
+    Raises:
+        TrajectoryError: there is no trajectory, or its network has not grown.
+    """
+    found = [facts for facts in Trajectory.open(folder).segments[-1].growth if facts.get("is_blended")]
+    if not found:
+        raise TrajectoryError(f"the network of {folder} has no growth seed at its end; expected one that has grown")
+    return found
 
 
 def _key(tap: str) -> str:

@@ -1,5 +1,6 @@
 """Configuration of phase 1."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,15 @@ class TrainTargetConfig(ComputeConfig):
         default=1, help="Small networks that each process trains as one batched network [count].", at_least=1
     )
     engine: str = option(default="local", help="Where workers run: this machine or a Ray cluster.", choices=ENGINES)
+    controller: str | None = option(
+        default=None,
+        help="What decides how the network grows: wait, random, heuristic, schedule:<blueprint>@<share>, a policy "
+        "file, or models:/<name>@<alias>; none: it does not grow.",
+    )
+    growth_options: Options = option(default={}, help="Settings of growth, such as `interval=20 taps=[blocks.1]`.")
+    grown_as: Path | None = option(
+        default=None, help="Trajectory of a grown network, whose growth seeds this one has from the first step."
+    )
     space: str | None = option(
         default=None, help="Regular expression: only weights whose names match it are trained and recorded."
     )
@@ -66,6 +76,10 @@ class TrainTargetConfig(ComputeConfig):
             InvalidConfig: names the value and the rule.
         """
         super().__post_init__()
+        if self.controller is None and self.growth_options:
+            raise InvalidConfig("growth_options needs a controller, such as heuristic")
+        if self.controller is not None and self.vectorize > 1:
+            raise InvalidConfig(f"vectorize is {self.vectorize}, but networks that grow train apart; expected 1")
         try:
             re.compile(self.space or "")
         except re.error as error:
@@ -82,6 +96,10 @@ class TrainTargetConfig(ComputeConfig):
             UnknownName, InvalidConfig, TaskDataError: the task is unknown, an option is invalid, or data is missing.
         """
         return load_task(self.task, **task_config(self.task, self.task_options, self.data_dir))
+
+    def step_count(self, task: Task) -> int:
+        """Number of training steps of one run [steps]."""
+        return self.epochs * math.ceil(len(task.splits["train"]) / self.batch_size)
 
     @property
     def title(self) -> str:

@@ -15,7 +15,7 @@ from ..tasks import Task
 from ..trajectories import Trajectory
 from .config import TrainTargetConfig
 from .group import record_group
-from .run import Outcome, step_count
+from .run import Outcome
 
 Outcomes = Iterator[tuple[TrainTargetConfig, Outcome]]
 """Each run with its outcome, in the order in which the runs end."""
@@ -30,7 +30,7 @@ class Job:
 
     def step_count(self, task: Task) -> int:
         """Number of training steps of all runs [steps]."""
-        return sum(step_count(config, task) for config in self.configs)
+        return sum(config.step_count(task) for config in self.configs)
 
 
 JobResult = list[Outcome] | Exception

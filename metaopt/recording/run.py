@@ -44,14 +44,9 @@ Outcome = Path | Exception
 def run_steps(config: TrainTargetConfig, task: Task, parent: Parent, bar: Progress) -> RunSteps:
     """Yield the training steps of one run, record its trajectory and write checkpoints."""
     name = f"{config.run_name} seed {config.seed}"
-    with sub_progress(bar, step_count(config, task)) as run_bar, parent.child(name) as tracker:
+    with sub_progress(bar, config.step_count(task)) as run_bar, parent.child(name) as tracker:
         folder = yield from _TargetRun(config, task, tracker).steps(run_bar)
     return folder
-
-
-def step_count(config: TrainTargetConfig, task: Task) -> int:
-    """Number of training steps of one run [steps]."""
-    return config.epochs * math.ceil(len(task.splits["train"]) / config.batch_size)
 
 
 def resume_error(config: TrainTargetConfig, task: Task) -> MetaoptError | None:
@@ -167,11 +162,19 @@ class _TargetRun:
     def _train(self, bar: Progress) -> Generator[Step, float, None]:
         config, state = self.config, self.state
         recorder = Recorder(
-            self.folder, state.facts, state.layout, dtype=config.snapshot_dtype, keep_last=config.keep_last
+            self.folder,
+            state.facts,
+            state.layout,
+            state.segment,
+            dtype=config.snapshot_dtype,
+            keep_last=config.keep_last,
+            growth=state.growth_seeds,
         )
         bar.skip(state.step)
         with recorder:
             if state.step == 0:
+                if state.driver is not None:
+                    state.driver.start()
                 self._record_epoch(recorder, {}, self._validate())
             while state.epoch < config.epochs:
                 start = monotonic()
@@ -188,10 +191,12 @@ class _TargetRun:
         losses: list[float] = []
         for step in self.state.epoch_steps():
             loss = yield step
-            self.state.after_step(loss)
+            has_grown = self.state.after_step(loss)
             losses.append(loss)
             bar.update(loss=loss)
-            if self.config.snapshot_every and fires(self.state.step, self.config.snapshot_every):
+            if has_grown:
+                recorder.start_segment(self.state.layout, self.state.growth_seeds)
+            if has_grown or (self.config.snapshot_every and fires(self.state.step, self.config.snapshot_every)):
                 self._record_snapshot(recorder, {"train_loss": fmean(losses)})
         return fmean(losses)
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
+from ..growth.driver import Driver
+from ..growth.growth_seed import fully_grown, last_growth_seeds
+from ..growth.loading import driver_for
 from ..nested.carried_memory import carried_memories, load_carried_memories
 from ..nested.levels import observe_levels
 from ..optimizers import optimizer_for
@@ -56,22 +59,43 @@ class TargetTrainingState:
         UnknownName, InvalidConfig: the facts contain an unknown name or an invalid value.
     """
 
-    def __init__(self, facts: Mapping[str, Any], task: Task, device: torch.device) -> None:
+    def __init__(self, facts: Mapping[str, Any], task: Task, device: torch.device, total_steps: int = 0) -> None:
         self.facts = facts
         self.task = task
         self.device = device
         seed_all(facts["seed"])
-        self.model = get_target_model(facts["target_model"], **facts["target_config"]).to(device)
+        model = get_target_model(facts["target_model"], **facts["target_config"])
+        self.model = fully_grown(model, facts.get("grown_as", [])).to(device)
         train_only(self.model, facts.get("space"))
-        self.layout = Layout.of(self.model)
         self._ema = ExponentialMovingAverage(facts.get("averaging", 0.0))
         self.optimizer = optimizer_for(
             self.model, facts["base_optimizer"], facts["lr"], facts["base_optimizer_options"]
         )
         self.update_norms = observe_levels(self.optimizer)
+        self.driver = self._driver(total_steps)
+        self.segment = 0
         self.loss_changes = LossChanges()
         self.epoch = 0
         self.step = 0
+
+    def _driver(self, total_steps: int) -> Driver | None:
+        """What lets the network grow; None if it does not. It may wrap the optimizer."""
+        if (growth := self.facts.get("growth")) is None:
+            return None
+        controller, options, seed = growth["controller"], growth["options"], self.facts["seed"]
+        driver = driver_for(self.model, self.optimizer, self.task, controller, options, seed, total_steps)
+        self.optimizer = driver.growth.optimizer
+        return driver
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the trainable weights."""
+        return Layout.of(self.model)
+
+    @property
+    def growth_seeds(self) -> list[dict[str, Any]]:
+        """The growth seeds of the network, as snapshots state them."""
+        return self.facts.get("grown_as", []) if self.driver is None else self.driver.growth.facts
 
     @classmethod
     def from_config(cls, config: TrainTargetConfig, task: Task, device: torch.device) -> Self:
@@ -85,7 +109,7 @@ class TargetTrainingState:
         """
         network = target_config(config.target_model, task.model_facts, config.target_options)
         check_memory(lambda: get_target_model(config.target_model, **network), config.target_options, copies=2)
-        facts = {
+        facts: dict[str, Any] = {
             "task": config.task,
             "task_config": task_config(config.task, config.task_options, config.data_dir),
             "target_model": config.target_model,
@@ -98,7 +122,11 @@ class TargetTrainingState:
             "seed": config.seed,
             "averaging": config.averaging,
         }
-        return cls(facts, task, device)
+        if config.controller is not None:
+            facts["growth"] = {"controller": config.controller, "options": dict(config.growth_options)}
+        if config.grown_as is not None:
+            facts["grown_as"] = last_growth_seeds(config.grown_as)
+        return cls(facts, task, device, total_steps=config.step_count(task))
 
     @property
     def title(self) -> str:
@@ -111,19 +139,30 @@ class TargetTrainingState:
             yield Step(self, batch)
         self.epoch += 1
 
-    def after_step(self, loss: float) -> None:
-        """Update counters, loss statistics and the EMA after a step.
+    def after_step(self, loss: float) -> bool:
+        """Update counters, loss statistics and the EMA after a step, and let the network grow.
 
         Args:
             loss: training loss before the step.
+        Returns: whether the network has other growth seeds now, so that a segment of the trajectory starts.
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: the loss is not finite, and no growth seed can be removed for that.
         """
         self.step += 1
-        check_loss(loss)
-        self.loss_changes.add(loss)
+        seeds = self.growth_seeds
+        if self.driver is not None:
+            self.driver.after_step(self.step, loss, self.loss_changes.standard_deviation or 0.0)
+        else:
+            check_loss(loss)
+        if math.isfinite(loss):
+            self.loss_changes.add(loss)
+        has_changed = self.growth_seeds != seeds
+        if has_changed:
+            self.segment += 1
+            self._ema.reset()
         if self._ema.decay:
             self._ema.update([parameter for _, parameter in trainable(self.model)])
+        return has_changed
 
     def ema_weights(self) -> dict[str, Tensor]:
         """The EMA of the trainable weights by name; empty before the first step, and without averaging."""
@@ -145,6 +184,8 @@ class TargetTrainingState:
             "carried_memories": carried_memories(self.model),
             "base_optimizer": self.optimizer.state_dict(),
             "random": random_states(),
+            "growth": None if self.driver is None else self.driver.state_dict(),
+            "segment": self.segment,
             "loss_changes": self.loss_changes.state(),
             "average": self._ema.state_dict(),
             "update_norms": None if self.update_norms is None else self.update_norms.state_dict(),
@@ -179,6 +220,8 @@ class TargetTrainingState:
         self.expect_own(facts, settings, path)
         try:
             check_fields(state, _STATE)
+            if self.driver is not None:
+                self.driver.load_state_dict(state["growth"])
             check_state(type(self.model).__name__, self.model.state_dict(), state["model"])
             check_finite({name: state["model"][name] for name, _ in self.model.named_parameters()})
             check_optimizer_state(self.optimizer, state["base_optimizer"])
@@ -190,7 +233,7 @@ class TargetTrainingState:
                 self.update_norms.load_state_dict(state["update_norms"])
             self.loss_changes = LossChanges(*state["loss_changes"])
             self._ema.load_state_dict(state["average"], [parameter for _, parameter in trainable(self.model)])
-            self.epoch, self.step = state["epoch"], state["step"]
+            self.epoch, self.step, self.segment = state["epoch"], state["step"], state.get("segment", 0)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of {self.title} ({error}); start the run again with --overwrite"
@@ -206,7 +249,8 @@ class Step(NamedTuple):
     def take(self) -> float:
         """Train on the batch; returns the loss before the step."""
         state = self.state
-        return train_step(state.model, state.optimizer, state.task, self.batch, state.device)
+        grown = None if state.driver is None else state.driver.growth.after_backward
+        return train_step(state.model, state.optimizer, state.task, self.batch, state.device, grown)
 
 
 class LossChanges:

@@ -39,11 +39,17 @@ class Snapshot:
 
 
 class Segment(NamedTuple):
-    """Consecutive snapshots with the same layout; their indices are range(start, stop)."""
+    """Consecutive snapshots of the same network; their indices are range(start, stop).
+
+    Attributes:
+        layout: the layout of the weights.
+        growth: the growth seeds of the network, as `metaopt.growth.grow` takes them.
+    """
 
     layout: Layout
     start: int
     stop: int
+    growth: list[dict[str, Any]]
 
 
 def read_snapshots(folder: Path) -> tuple[dict[str, Any], list[Snapshot], list[Segment]]:
@@ -113,12 +119,14 @@ def _segments(snapshots: list[Snapshot], facts: list[dict[str, Any]]) -> list[Se
     for _, members in groupby(range(len(snapshots)), key=lambda index: snapshots[index].segment):
         first, *rest = members
         for index in rest:
-            if facts[index]["layout"] != facts[first]["layout"]:
-                raise TrajectoryError(
-                    f"{snapshots[index].path} and {snapshots[first].path.name} have different layouts; expected one "
-                    "layout per segment. Record the run again"
-                )
-        segments.append(Segment(_layout(snapshots[first].path, facts[first]), first, first + 1 + len(rest)))
+            for name, plural in (("layout", "layouts"), ("growth", "growth seeds")):
+                if facts[index].get(name) != facts[first].get(name):
+                    raise TrajectoryError(
+                        f"{snapshots[index].path} and {snapshots[first].path.name} have different {plural}; expected "
+                        "the same in each segment. Record the run again"
+                    )
+        layout, growth = _layout(snapshots[first].path, facts[first]), facts[first].get("growth", [])
+        segments.append(Segment(layout, first, first + 1 + len(rest), growth))
     return segments
 
 

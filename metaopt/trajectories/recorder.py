@@ -1,7 +1,7 @@
 """Records trajectories: writes snapshots of a network during its training, in the background."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +49,8 @@ class Recorder:
         folder: folder of the trajectory, created if missing.
         run: facts of the run as JSON values, repeated in every snapshot.
         layout: the trainable weights.
-        segment: index from zero; a new segment starts when the layout changes during training.
+        segment: index from zero; a new segment starts when the network changes during training.
+        growth: the growth seeds of the network, as `metaopt.growth.grow` takes them.
         dtype: one of `SNAPSHOT_DTYPES`, for trainable weights of higher precision.
         keep_last: number of snapshots to keep, the latest ones; 0 for all [count].
     Raises:
@@ -65,16 +66,15 @@ class Recorder:
         *,
         dtype: str = "float32",
         keep_last: int = 0,
+        growth: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         if keep_last < 0:
             raise InvalidConfig(f"keep_last is {keep_last}; expected a number of snapshots, or 0 for all")
         self.folder = folder
-        self.layout = layout
         self._run = dict(run)
-        self._segment = segment
         self._dtype = _storage_dtype(dtype)
         self._keep_last = keep_last
-        self._trained = {tensor.name for tensor in layout.tensors}
+        self._set_segment(segment, layout, growth)
         self._last: int | None = None  # step of the last snapshot
         self._writer: BackgroundWriter | None = None
 
@@ -122,17 +122,33 @@ class Recorder:
         self._write_frozen(frozen)
         facts = {
             "layout": self.layout.to_list(),
-            "segment": self._segment,
+            "segment": self.segment,
             "step": step,
             "epoch": epoch,
             "losses": dict(losses),
             "run": self._run,
             **self._previous(step),
         }
+        if self._growth:
+            facts["growth"] = self._growth
         path = self.folder / f"step_{step:08d}.safetensors"
         write = partial(self._write, path, copies, facts)
         write() if self._writer is None else self._writer.submit(write)
         return path
+
+    def start_segment(self, layout: Layout, growth: Sequence[Mapping[str, Any]]) -> None:
+        """Start a segment: the network has other weights from the next snapshot on.
+
+        Args:
+            layout: the trainable weights.
+            growth: the growth seeds of the network.
+        """
+        self._set_segment(self.segment + 1, layout, growth)
+
+    def _set_segment(self, segment: int, layout: Layout, growth: Sequence[Mapping[str, Any]]) -> None:
+        self.segment, self.layout = segment, layout
+        self._growth = [dict(seed) for seed in growth]
+        self._trained = {tensor.name for tensor in layout.tensors}
 
     def flush(self) -> None:
         """Wait until all snapshots are on disk.

@@ -80,6 +80,9 @@ LAYOUT = Rule("a list of [name, shape, dtype]", lambda value: isinstance(value, 
 LOSSES = Rule(
     "numbers by name", lambda value: isinstance(value, dict) and all(is_number(each) for each in value.values())
 )
+GROWTH = Rule(
+    "a list of growth seeds", lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value)
+)  # metaopt.growth.grow checks them
 RUN = Rule("names and values", MAPPING.holds, fields={"averaging": DECAY.optional})
 OPTIMIZER = Rule("name and config", MAPPING.holds, fields={"name": TEXT, "config": MAPPING})
 
@@ -97,6 +100,7 @@ FACTS: Mapping[str, Mapping[str, Rule]] = {
         "epoch": COUNT,
         "losses": LOSSES,
         "previous": COUNT.optional,
+        "growth": GROWTH.optional,
         "run": RUN,
     },
     "frozen": {"run": RUN},
