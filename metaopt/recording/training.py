@@ -38,10 +38,15 @@ def check_loss(loss: float) -> None:
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, batch: Batch, device: torch.device
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    batch: Batch,
+    device: torch.device,
+    after_backward: Callable[[Batch], None] | None = None,
 ) -> float:
-    """Train on one batch; returns the loss before the step."""
-    return float(take_step(model, optimizer, task, batch.to(device)))
+    """Train on one batch; returns the loss before the step. The arguments are those of `take_step`."""
+    return float(take_step(model, optimizer, task, batch.to(device), after_backward))
 
 
 def take_step(
