@@ -103,7 +103,7 @@ class Blueprint:
         if not isinstance(outputs, Tensor) or outputs.shape != features.shape:
             found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise InvalidConfig(f"the blueprint {self.key} maps {tuple(features.shape)} to {found}; expected its shape")
-        if outputs.any():
+        if not outputs.is_meta and outputs.any():
             raise InvalidConfig(
                 f"the blueprint {self.key} returns something although its last layer is zero; expected a network whose "
                 "last layer is the last one in the order of definition, and adds nothing to its output"

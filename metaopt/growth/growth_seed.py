@@ -141,6 +141,11 @@ def grow(model: nn.Module, seeds: Sequence[Mapping[str, Any]]) -> nn.Module:
     return model
 
 
+def is_alpha(name: str) -> bool:
+    """Whether a buffer of a network is α of a growth seed."""
+    return name.startswith(f"{MODULE}.") and name.endswith(".alpha")
+
+
 def fully_grown(model: nn.Module, seeds: Sequence[Mapping[str, Any]]) -> nn.Module:
     """A network with growth seeds that are part of it from the start: blended, and α = 1."""
     grow(model, seeds)

@@ -61,13 +61,14 @@ class OfflineSource:
         for trajectory in trajectories:
             _check_averaging(trajectory, averaging)
         held_out_count = len(trajectories) // 4 if config.held_out is None else config.held_out
-        training, held_out = split_by_run(trajectories, held_out_count, config.seed)
+        training, held_out = map(_parts, split_by_run(trajectories, held_out_count, config.seed))
+        trajectories = _parts(trajectories)
         self.config, self.device = config, device
         self.coefficients = OBJECTIVES[config.objective]
         self.training = WeightTrajectoryDataset(training, config.training_mode, history)  # type: ignore[arg-type]
         self.held_out = WeightTrajectoryDataset(held_out, config.training_mode, history)  # type: ignore[arg-type]
         self.problems = _problems(trajectories, config, device, trusted_names) if self.coefficients.task else {}
-        self.training_names, self.held_out_names = [each.name for each in training], [each.name for each in held_out]
+        self.training_names, self.held_out_names = _names(training), _names(held_out)
         problem_names = (problem_name(each.run["target_model"], each.run["task"]) for each in trajectories)
         self.problem_names = list(dict.fromkeys(problem_names))
         self.layouts = list(dict.fromkeys(each.layout for each in trajectories))
@@ -180,6 +181,15 @@ def recorded_averaging(config: TrainOptimizerConfig) -> float:
         TrajectoryError: there is no trajectory with this run name.
     """
     return find_trajectories(config.trajectory_dir / config.run_names[0])[0].averaging
+
+
+def _parts(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """The segments of all trajectories: the pairs of a segment belong to one network."""
+    return [part for trajectory in trajectories for part in trajectory.parts()]
+
+
+def _names(trajectories: Sequence[Trajectory]) -> list[str]:
+    return list(dict.fromkeys(each.name for each in trajectories))
 
 
 def _check_averaging(trajectory: Trajectory, averaging: float) -> None:

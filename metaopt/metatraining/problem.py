@@ -1,19 +1,20 @@
 """Inner problems: the loss of a target network on a task as a function of its flat weights."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
 from ..core.config import untrusted_code
 from ..core.devices import CPU
 from ..core.errors import InvalidConfig, MetaoptError, TrajectoryError, UntrustedCode
 from ..core.rng import isolated
+from ..growth.growth_seed import grow, is_alpha
 from ..nested.carried_memory import carries_memories
 from ..nested.levels import has_slow_levels
 from ..recording.functional import network_losses
@@ -50,6 +51,7 @@ class InnerProblem:
         target_config: full configuration of the network.
         constant: weights and buffers that all weight vectors share, by name.
         device: device of the weight vectors, to which examples are moved.
+        growth: growth seeds of the network.
     Raises:
         UnknownName, InvalidConfig: the network is unknown, its configuration is invalid, or it does not fit the task.
     """
@@ -61,10 +63,11 @@ class InnerProblem:
         target_config: Mapping[str, Any],
         constant: Mapping[str, Tensor] | None = None,
         device: torch.device = CPU,
+        growth: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.task = task
         self.device = device
-        self._build = partial(get_target_model, target_model, **target_config)
+        self._build = partial(_build, target_model, target_config, growth)
         self._model = self._build().to(device)
         constant = {name: tensor.to(device) for name, tensor in (constant or {}).items()}
         for name, parameter in self._model.named_parameters():
@@ -105,10 +108,10 @@ class InnerProblem:
                 raise TrajectoryError(f"the facts of the run do not describe it: {violation}")
             if names_code(run["target_model"]) and not (trusted or run["target_model"] in trusted_names):
                 raise untrusted_code(trajectory.folder, "target_model", run["target_model"])
-            constant = {**trajectory.frozen(), **fixed_buffers(trajectory)}
+            constant = {**trajectory.frozen(), **fixed_buffers(trajectory), **_alphas(trajectory)}
             _check_size(trajectory, constant)
             task = load_task(run["task"], **recorded_task_config(run, data_dir))
-            problem = cls(task, run["target_model"], run["target_config"], constant, device)
+            problem = cls(task, run["target_model"], run["target_config"], constant, device, trajectory.growth)
             trajectory.layout.check_model(problem._model)
             return problem
         except UntrustedCode:
@@ -176,6 +179,7 @@ def problem_key(trajectory: Trajectory) -> str:
         [run.get(name) for name in ("task", "task_config", "target_model", "target_config")]
         + [trajectory.frozen_digest, digest_of(fixed_buffers(trajectory), {})]
         + trajectory.layout.to_list()
+        + trajectory.growth
     )
 
 
@@ -183,6 +187,15 @@ def fixed_buffers(trajectory: Trajectory) -> dict[str, Tensor]:
     """The buffers that training did not change, such as random features, by name."""
     first, last = trajectory.buffers(0), trajectory.buffers(-1)
     return {name: value for name, value in first.items() if torch.equal(value, last[name])}
+
+
+def _alphas(trajectory: Trajectory) -> dict[str, Tensor]:
+    """α of each growth seed at the last snapshot: it may rise within the trajectory, and the problem has one network."""
+    return {name: value for name, value in trajectory.buffers(-1).items() if is_alpha(name)}
+
+
+def _build(target_model: str, target_config: Mapping[str, Any], growth: Sequence[Mapping[str, Any]]) -> nn.Module:
+    return grow(get_target_model(target_model, **target_config), growth)
 
 
 def _check_size(trajectory: Trajectory, constant: Mapping[str, Tensor]) -> None:
@@ -193,7 +206,7 @@ def _check_size(trajectory: Trajectory, constant: Mapping[str, Tensor]) -> None:
     """
     run = trajectory.run
     listed, _ = read_listed(trajectory.snapshots[0].path, SNAPSHOT)
-    build = partial(get_target_model, run["target_model"], **run["target_config"])
+    build = partial(_build, run["target_model"], run["target_config"], trajectory.growth)
     network = build_on_meta(build, {**listed, **constant})
     if network is not None:
         for name, parameter in network.named_parameters():

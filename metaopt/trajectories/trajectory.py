@@ -91,6 +91,26 @@ class Trajectory:
             )
         return self.segments[0].layout
 
+    @property
+    def growth(self) -> list[dict[str, Any]]:
+        """The growth seeds of the network, as `metaopt.growth.grow` takes them; empty if it has not grown.
+
+        Raises:
+            TrajectoryError: the trajectory has several segments.
+        """
+        self.layout  # noqa: B018  # it raises
+        return self.segments[0].growth
+
+    def parts(self) -> list["Trajectory"]:
+        """A trajectory of each segment that has two snapshots or more; of one segment, the trajectory itself."""
+        if len(self.segments) == 1:
+            return [self]
+        return [
+            Trajectory(self.folder, self.run, self.snapshots[start:stop], [Segment(layout, 0, stop - start, growth)])
+            for layout, start, stop, growth in self.segments
+            if stop - start > 1
+        ]
+
     def losses(self, index: int) -> dict[str, float]:
         """The losses of a snapshot, by name."""
         return dict(self.snapshots[index].losses)
