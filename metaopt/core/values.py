@@ -46,6 +46,11 @@ class Range:
         return repr(self.low) if self.low == self.high else f"{self.low!r}:{self.high!r}"
 
 
+def are_counts(*values: Any) -> bool:
+    """Whether all values are whole numbers of 1 or more."""
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in values)
+
+
 def coerce(name: str, value: Any, kind: Any) -> Any:
     """Convert a value from a flag, a file or Python to the declared type of a parameter.
 

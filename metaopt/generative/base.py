@@ -120,6 +120,9 @@ class GenerativeOptimizer(nn.Module):
     ) -> Float[Tensor, "batch weights"]:
         """Forecast the weights at `t_end`, with gradients.
 
+        An optimizer with parameters computes in their precision, others at least in float32. The forecast has the
+        precision of the history.
+
         Args:
             history: snapshots up to the present weights W_t, oldest first [raw units]. It may be longer than the
                 optimizer uses.
@@ -133,7 +136,10 @@ class GenerativeOptimizer(nn.Module):
             LayoutMismatch: the number of weights differs from that of the layout, or shapes disagree.
         """
         self._check(history, t_history, t_end, layout)
-        return self.extrapolate(history, t_history, t_end, layout, **_given(state))
+        single = torch.promote_types(history.dtype, torch.float32)
+        dtype = next((each.dtype for each in self.parameters()), single)
+        times = t_history.to(dtype), t_end.to(dtype)
+        return self.extrapolate(history.to(dtype), *times, layout, **_given(state)).to(history.dtype)
 
     @final
     @torch.no_grad()

@@ -146,7 +146,7 @@ class HopeOptimizer(GenerativeOptimizer):
         origins = outcomes.present(t_end)
         encoded = self._encode(origins, layout)
         recalled = self._sequences(self._keys(encoded)) @ state[0].mT
-        recalled = recalled.unflatten(0, (len(t_end), -1)).transpose(1, 2)
+        recalled = recalled.unflatten(0, (len(t_end), len(layout.tensors))).transpose(1, 2)
         coefficients = origins.slopes.unsqueeze(2) + self.coefficients(encoded) + recalled
         return origins.damping.unsqueeze(2) * coefficients
 

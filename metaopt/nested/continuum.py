@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..core.clock import LevelClock, LevelSpec
 from ..core.errors import InvalidConfig
 from ..core.text import shown
+from ..core.values import are_counts
 from .levels import Levels
 
 VARIANTS = ("sequential", "nested", "headwise")
@@ -60,8 +61,8 @@ class ContinuumMemory(nn.Module):
         super().__init__()
         hidden = tuple(hidden) or (4 * width,)
         LevelClock(specs)  # checks that there are levels, of different names
-        if min(width, *hidden) < 1:
-            raise InvalidConfig(f"width is {width} and hidden is {shown(hidden)}; expected positive integers")
+        if not are_counts(width, *hidden):
+            raise InvalidConfig(f"width is {shown(width)} and hidden is {shown(hidden)}; expected positive integers")
         if variant not in VARIANTS:
             raise InvalidConfig(f"variant is {shown(variant)}; expected one of {', '.join(VARIANTS)}")
         if variant == "nested" and any(slow.period % fast.period for fast, slow in pairwise(specs)):

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
+from ..core.values import are_counts
 from .left_out import begin, end
+from .state_shapes import check_state
 
 S = TypeVar("S")
 
@@ -150,8 +152,11 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         rule: Literal["delta", "hebbian"] = "delta",
         rates: Rates = Rates(),  # noqa: B008  # immutable
     ) -> None:
-        if min(keys, values) < 1:
-            raise InvalidConfig(f"a memory of keys of width {keys} and values of width {values}; expected 1 or more")
+        if not are_counts(keys, values):
+            raise InvalidConfig(
+                f"a memory of keys of width {shown(keys)} and values of width {shown(values)}; expected whole numbers "
+                "of 1 or more"
+            )
         if rule not in ("delta", "hebbian"):
             raise InvalidConfig(f"rule is {shown(rule)}; expected delta or hebbian")
         rates.check()
@@ -217,11 +222,7 @@ class LinearMemory(AssociativeMemory[MemoryState]):
 
     def _check_state(self, state: MemoryState, sequences: int) -> None:
         expected = (sequences, self.values, self.keys)
-        if state.matrix.shape != expected or state.momentum.shape != expected:
-            raise LayoutMismatch(
-                f"a state with a matrix of shape {tuple(state.matrix.shape)}; expected {expected}, as of `reset` of "
-                "this memory for these sequences"
-            )
+        check_state(state, MemoryState, (expected, expected), "as of `reset` of this memory for these sequences")
 
 
 def check_pairs(keys: Tensor, values: Tensor, widths: tuple[int, int]) -> None:

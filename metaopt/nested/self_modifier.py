@@ -10,9 +10,11 @@ from torch.nn import functional
 
 from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
+from ..core.values import are_counts
 from .delta_recurrence import DeltaRecurrence
 from .joined_memories import JoinedMemories, Memories
 from .self_writes import Safeguards, Writes, are_finite, initial_memory, recall, writes_of
+from .state_shapes import check_state, shapes_of
 
 MEMORIES = ("key", "value", "rate", "decay", "memory")
 _FIRST_DECAY = 5.0  # logit of α before training: 0.993
@@ -122,8 +124,11 @@ class SelfModifier(nn.Module):
     ) -> None:
         super().__init__()
         sizes = {"width": width, "depth": depth, "heads": heads, "expansion": expansion, "chunk": chunk}
-        if min(sizes.values()) < 1 or width % heads or depth > 2:
-            raise InvalidConfig(f"sizes {sizes}; expected 1 or more, heads that divide the width, and depth 1 or 2")
+        if not are_counts(*sizes.values()) or width % heads or depth > 2:
+            raise InvalidConfig(
+                f"sizes {shown(sizes)}; expected whole numbers of 1 or more, heads that divide the width, and depth "
+                "1 or 2"
+            )
         if objective not in ("regression", "dot"):
             raise InvalidConfig(f"objective is {shown(objective)}; expected regression or dot")
         if forget_to not in ("initial", "zero"):
@@ -286,15 +291,8 @@ class SelfModifier(nn.Module):
         return tokens.unflatten(-1, (self.heads, -1)).movedim(2, 0).flatten(0, 1)
 
     def _check(self, state: ModifierState, batch: int) -> None:
-        expected = {name: [tuple(layer.shape) for layer in layers] for name, layers in self.reset(batch).now.items()}
-        averaged = expected if self.safeguards.average is not None else {}
-        given = [
-            {name: [tuple(layer.shape) for layer in layers] for name, layers in memories.items()}
-            for memories in (state.start, state.now, state.average)
-        ]
-        if given != [expected, expected, averaged] or not 0 <= state.position < self.chunk:
-            raise LayoutMismatch(
-                f"a state at token {state.position} of a chunk, with memories of shapes {shown(given[1])} and averages "
-                f"of shapes {shown(given[2])}; expected {shown(expected)} and {shown(averaged)}, as of `reset` of this "
-                f"layer ({self.extra_repr()}) for these sequences"
-            )
+        position = getattr(state, "position", None)
+        is_valid = isinstance(position, int) and 0 <= position < self.chunk
+        shapes = *shapes_of(self.reset(batch)[:-1]), position if is_valid else f"from 0 to below {self.chunk}"
+        source = f"as of `reset` of this layer ({self.extra_repr()}) for these sequences"
+        check_state(state, ModifierState, shapes, source)

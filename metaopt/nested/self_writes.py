@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.errors import InvalidConfig
+from ..core.text import shown
+from ..core.values import are_counts
 
 Layers = tuple[Float[Tensor, "*batch heads outputs inputs"], ...]
 """A memory: a matrix, or the two of an MLP."""
@@ -41,14 +43,14 @@ class Safeguards:
     def __post_init__(self) -> None:
         for name in ("max_value", "max_grad_norm"):
             limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise InvalidConfig(f"{name} is {limit}; expected more than 0, or None")
+            if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+                raise InvalidConfig(f"{name} is {shown(limit)}; expected more than 0, or None")
         for name in ("average", "dropout"):
             share = getattr(self, name)
-            if share is not None and not 0 <= share < 1:
-                raise InvalidConfig(f"{name} is {share}; expected a number from 0 to below 1")
-        if self.max_writes is not None and self.max_writes < 0:
-            raise InvalidConfig(f"max_writes is {self.max_writes}; expected 0 or more, or None")
+            if share is not None and not (isinstance(share, int | float) and 0 <= share < 1):
+                raise InvalidConfig(f"{name} is {shown(share)}; expected a number from 0 to below 1")
+        if self.max_writes not in (None, 0) and not are_counts(self.max_writes):
+            raise InvalidConfig(f"max_writes is {shown(self.max_writes)}; expected an integer of 0 or more, or None")
 
 
 class Writes(NamedTuple):

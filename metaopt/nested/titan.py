@@ -7,9 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..core.errors import InvalidConfig, LayoutMismatch
+from ..core.errors import InvalidConfig
+from ..core.text import shown
+from ..core.values import are_counts
 from .left_out import begin, end
 from .memory import AssociativeMemory, Rates, check_pairs
+from .state_shapes import check_state
 from .titan_library import Design, gradients_of, library_memory, mlp
 
 logger = logging.getLogger(__name__)
@@ -86,8 +89,10 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
     ) -> None:
         super().__init__()
         sizes = {"width": width, "depth": depth, "expansion": expansion, "heads": heads, "chunk": chunk}
-        if min(sizes.values()) < 1 or width % heads:
-            raise InvalidConfig(f"sizes of a memory {sizes}; expected 1 or more, and heads that divide the width")
+        if not are_counts(*sizes.values()) or width % heads:
+            raise InvalidConfig(
+                f"sizes of a memory {shown(sizes)}; expected whole numbers of 1 or more, heads that divide the width"
+            )
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise InvalidConfig(f"max_grad_norm is {max_grad_norm}; expected more than 0, or None")
         _check_rates(rates, learned)
@@ -133,6 +138,7 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
 
     def flush(self, state: TitanState) -> TitanState:
         """Store the tokens that wait, as a chunk that is shorter than others."""
+        self._check_state(state)
         count = state.waiting.shape[1]
         if not count:
             return state
@@ -190,6 +196,8 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
 
     def _store(self, state: TitanState, part: Tensor, tokens: int) -> TitanState:
         """Write one full chunk of which the first `tokens` are those of the user."""
+        if not len(part):
+            return state  # the library needs a sequence
         old, depth = (*state.weights, *state.momentum), len(state.weights)
         (part, *layers), gate = begin((part, *old))
         stored, valid = end(gate, self._written(part, tuple(layers)), old)
@@ -214,14 +222,16 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
 
     def _check(self, state: TitanState, keys: Tensor, values: Tensor) -> None:
         check_pairs(keys, values, (self.width, self.width))
-        given = [tuple(layer.shape) for layer in state.weights]
-        expected = [(keys.shape[0], self.heads, *shape) for shape in self._design.layers]
-        columns, count = state.waiting.shape[2], state.waiting.shape[1]
-        if given != expected or columns != self._design.columns or count >= self.chunk:
-            raise LayoutMismatch(
-                f"a state with layers of shapes {given} and {count} tokens that wait; expected {expected} and fewer "
-                f"than {self.chunk}, as of `reset` of this memory ({self.extra_repr()}) for these sequences"
-            )
+        self._check_state(state, keys.shape[0])
+
+    def _check_state(self, state: TitanState, sequences: int | None = None) -> None:
+        waits = getattr(state, "waiting", None)
+        rows, count = waits.shape[:2] if isinstance(waits, Tensor) and waits.dim() == 3 else (0, self.chunk)
+        sequences = rows if sequences is None else sequences
+        layers = tuple((sequences, self.heads, *shape) for shape in self._design.layers)
+        waiting = (sequences, count if count < self.chunk else f"fewer than {self.chunk}", self._design.columns)
+        source = f"as of `reset` of this memory ({self.extra_repr()}) for these sequences"
+        check_state(state, TitanState, (layers, layers, waiting, (sequences,)), source)
 
 
 def _check_rates(rates: Rates, learned: bool) -> None:

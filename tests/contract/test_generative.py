@@ -113,6 +113,23 @@ def test_a_batch_gives_the_predictions_of_its_rows(name):
 
 
 @every
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_history_of_any_precision_gives_a_forecast_of_that_precision(name, dtype):
+    optimizer, (history, times, t_end) = build(name), inputs()
+    forecast = optimizer.predict(history.to(dtype), times, t_end, LAYOUT)
+    assert forecast.dtype == dtype
+    tolerance = 2 * torch.finfo(dtype).eps ** 0.5 if dtype.itemsize < 4 else 1e-4
+    expected = optimizer.predict(history.to(dtype).float(), times, t_end, LAYOUT).to(dtype)
+    torch.testing.assert_close(forecast, expected, rtol=tolerance, atol=tolerance)
+
+
+@every
+def test_a_batch_without_histories_gives_no_forecasts(name):
+    history, times, t_end = inputs()
+    assert build(name).predict(history[:0], times[:0], t_end[:0], LAYOUT).shape == (0, LAYOUT.size)
+
+
+@every
 def test_generate_gives_the_values_of_predict(name):
     optimizer, given = build(name), inputs()
     torch.testing.assert_close(optimizer.generate(*given, LAYOUT), optimizer.predict(*given, LAYOUT))

@@ -177,6 +177,7 @@ def test_levels_and_nowcasts_work_together():
     [
         (lambda: ContinuumMemory(4, []), "without levels"),
         (lambda: ContinuumMemory(0, [FAST]), "width is 0"),
+        (lambda: ContinuumMemory(2.5, [FAST]), "width is 2.5"),
         (lambda: ContinuumMemory(8, [1, 4]), r"a level is 1; expected a LevelSpec, such as LevelSpec\('slow', 16\)"),
         (lambda: Levels({"slow": []}), "a level is 'slow'; expected a LevelSpec"),
         (lambda: ContinuumMemory(4, [FAST], hidden=(3, 0)), r"hidden is \(3, 0\)"),

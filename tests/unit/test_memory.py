@@ -128,6 +128,7 @@ def test_gradients_flow_through_a_write_to_keys_values_and_rates():
     ("call", "message"),
     [
         (lambda: LinearMemory(0, 3), "keys of width 0"),
+        (lambda: LinearMemory(4, 2.5), "values of width 2.5; expected whole numbers"),
         (lambda: LinearMemory(4, 3, "oja"), "rule is 'oja'; expected delta or hebbian"),
     ],
 )
@@ -151,7 +152,7 @@ def test_the_given_state_does_not_change():
     torch.testing.assert_close(state, copied, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("state", [LinearMemory(4, 3).reset(1), LinearMemory(4, 7).reset(8)])
+@pytest.mark.parametrize("state", [LinearMemory(4, 3).reset(1), LinearMemory(4, 7).reset(8), (), None])
 def test_a_state_of_other_sequences_or_widths_is_not_read(state):
     with pytest.raises(LayoutMismatch, match="of `reset` of this memory"):
         LinearMemory(4, 3).read(state, torch.randn(8, 2, 4))

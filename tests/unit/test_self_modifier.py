@@ -472,11 +472,13 @@ def test_the_recurrence_of_a_chunk_equals_a_loop_for_any_decay(decay):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "expected 1 or more"),
-        ({"chunk": 0}, "expected 1 or more"),
+        ({"width": 0}, "expected whole numbers of 1 or more"),
+        ({"chunk": 0}, "expected whole numbers of 1 or more"),
+        ({"chunk": 2.5}, "expected whole numbers of 1 or more"),
+        ({"heads": "2"}, "expected whole numbers of 1 or more"),
         ({"heads": 4}, "heads that divide the width"),
         ({"depth": 3}, "depth 1 or 2"),
-        ({"expansion": -1}, "expected 1 or more"),
+        ({"expansion": -1}, "expected whole numbers of 1 or more"),
         ({"objective": "l1"}, "objective is 'l1'; expected regression or dot"),
         ({"forget_to": "one"}, "forget_to is 'one'; expected initial or zero"),
     ],
@@ -493,7 +495,11 @@ def test_invalid_layers_are_refused(options, message):
         ({"max_grad_norm": math.nan}, "max_grad_norm is nan"),
         ({"average": 1.0}, "average is 1.0; expected a number from 0 to below 1"),
         ({"dropout": -0.1}, "dropout is -0.1"),
-        ({"max_writes": -1}, "max_writes is -1; expected 0 or more, or None"),
+        ({"dropout": "0.1"}, "dropout is '0.1'"),
+        ({"max_value": "1"}, "max_value is '1'"),
+        ({"max_writes": -1}, "max_writes is -1; expected an integer of 0 or more, or None"),
+        ({"max_writes": 2.5}, "max_writes is 2.5; expected an integer"),
+        ({"max_writes": True}, "max_writes is True; expected an integer"),
     ],
 )
 def test_invalid_safeguards_are_refused(options, message):
@@ -521,10 +527,26 @@ def test_a_state_of_another_layer_is_refused(other):
 
 def test_states_of_other_numbers_of_sequences_and_other_widths_are_refused():
     layer = modifier()
-    with pytest.raises(LayoutMismatch, match="a state at token 0 of a chunk"):
+    with pytest.raises(LayoutMismatch, match="a state with start of shape"):
         layer(tokens(), layer.reset(3))
     with pytest.raises(LayoutMismatch, match=r"expected \[batch, tokens, 6\]"):
         layer(tokens(width=5))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda state: state._replace(now=None), "now of shape None"),
+        (lambda state: state._replace(average=None), "average of shape None"),
+        (lambda state: state._replace(stored=state.stored[:1]), r"stored of shape \(1,\); expected \(2,\)"),
+        (lambda state: state._replace(position=None), "position of shape None; expected 'from 0 to below 4'"),
+        (tuple, "a state of the type tuple; expected ModifierState"),
+    ],
+)
+def test_a_damaged_state_is_refused(changed, message):
+    layer = modifier(chunk=4)
+    with pytest.raises(LayoutMismatch, match=message):
+        layer(tokens(), changed(layer.reset(2)))
 
 
 def test_a_sequence_without_tokens_changes_nothing():

@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -299,9 +300,11 @@ def test_copies_compute_the_same(copied):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "expected 1 or more"),
-        ({"depth": 0}, "expected 1 or more"),
-        ({"chunk": 0}, "expected 1 or more"),
+        ({"width": 0}, "expected whole numbers of 1 or more"),
+        ({"depth": 0}, "expected whole numbers of 1 or more"),
+        ({"chunk": 0}, "expected whole numbers of 1 or more"),
+        ({"chunk": 2.5}, "expected whole numbers of 1 or more"),
+        ({"width": 6.0}, "expected whole numbers of 1 or more"),
         ({"heads": 4}, "heads that divide the width"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0; expected more than 0, or None"),
         ({"rates": Rates(-0.1)}, "expected lr of 0 or more"),
@@ -333,8 +336,40 @@ def test_a_state_of_another_memory_is_refused(other):
     for call in (memory.write, memory.surprise):
         with pytest.raises(LayoutMismatch, match=r"as of `reset` of this memory \(width=6, depth=2"):
             call(state, *pairs())
-    with pytest.raises(LayoutMismatch, match="a state with layers of shapes"):
+    with pytest.raises(LayoutMismatch, match="a state with"):
         memory.read(state, pairs()[0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda state: state._replace(weights=None), "weights of shape None"),
+        (lambda state: state._replace(momentum=None), "momentum of shape None"),
+        (lambda state: state._replace(momentum=state.momentum[:1]), "momentum of shape"),
+        (lambda state: state._replace(momentum=tuple(each[:1] for each in state.momentum)), "momentum of shape"),
+        (lambda state: state._replace(waiting=None), "(waiting|weights) of shape"),
+        (lambda state: state._replace(waiting=state.waiting[:1]), "(waiting|weights) of shape"),
+        (lambda state: state._replace(waiting=state.waiting[0]), "(waiting|weights) of shape"),
+        (lambda state: state._replace(stored=None), "stored of shape None"),
+        (lambda state: state._replace(stored=state.stored[:1]), r"stored of shape \(1,\); expected \(2,\)"),
+        (tuple, "a state of the type tuple; expected TitanState"),
+        (lambda _: LinearMemory(6, 6).reset(2), "a state of the type MemoryState; expected TitanState"),
+    ],
+)
+def test_a_damaged_state_is_refused(changed, message):
+    memory, (keys, values) = titan(), pairs(tokens=7)
+    state = changed(memory.write(memory.reset(2), keys, values))
+    for call in (memory.flush, partial(memory.read, queries=keys), partial(memory.write, keys=keys, values=values)):
+        with pytest.raises(LayoutMismatch, match=message):
+            call(state)
+
+
+@pytest.mark.parametrize("tokens", [0, 3, 6])
+def test_a_batch_without_sequences_is_valid(tokens):
+    for memory in (titan(learned=True), LinearMemory(6, 6)):
+        state = memory.flush(memory.write(memory.reset(0), *pairs(batch=0, tokens=tokens)))
+        assert memory.read(state, pairs(batch=0)[0]).shape == (0, 10, 6)
+        assert memory.surprise(state, *pairs(batch=0)).shape == (0, 10)
 
 
 def test_states_of_other_numbers_of_sequences_are_refused():
