@@ -9,8 +9,8 @@ from ..core.errors import CheckpointError
 from .actions import Action, mask, perform
 from .controllers import Controller
 from .growth import Growth
+from .history import Event, GrowthHistory
 from .observation import observe
-from .slot import Event
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,12 @@ class Driver:
         """What the controller sees now."""
         train_loss = self._sum / self._count if self._count else self.growth.losses[-1]
         return observe(self.growth, self.total_steps, train_loss, sigma)
+
+    @property
+    def history(self) -> GrowthHistory:
+        """What happened so far."""
+        growth = self.growth
+        return GrowthHistory(growth.host_weights, growth.measurements, growth.events, self.decisions)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, beside the states of the network and of the optimizer."""

@@ -20,11 +20,12 @@ from .config import GrowthConfig
 from .gates import NEXT, Verdict, gate
 from .gradmax import initialise_by_gradients
 from .growth_seed import GrowthSeed, blend, grow, insert, remove, seed_of
+from .history import Event, Measurement
 from .optimizer_groups import add_group, check_groups, remove_group
 from .places import places
 from .rollback import Rollback
 from .seed_training import Features, losses_with_and_without, seed_gradients
-from .slot import Event, Slot
+from .slot import Slot
 from .stages import Stage
 
 log = logging.getLogger(__name__)
@@ -73,10 +74,15 @@ class Growth:
         self.slots = {place.tap: Slot.at(place) for place in found}
         self.host_weights = sum(parameter.numel() for parameter in model.parameters())
         self.step = 0
-        self.losses: list[float] = []
+        self.measurements: list[Measurement] = []
         self.events: list[Event] = []
         self._features = Features(model, ())
         self._rollback = Rollback(config.spike)
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss at each measurement, the first one before the first step."""
+        return [each.loss for each in self.measurements]
 
     @property
     def focus(self) -> Slot | None:
@@ -192,17 +198,19 @@ class Growth:
             slot.loss_with, slot.loss_without = losses_with_and_without(
                 self.model, self.task, examples, slot.tap, is_blended=slot.stage.is_blended
             )
-        self.losses.append(mean_loss(self.model, self.task, [examples]))
+        loss = mean_loss(self.model, self.task, [examples])
+        alphas = {tap: self.alpha_of(slot) for tap, slot in self.slots.items()}
+        self.measurements.append(Measurement(self.step, loss, alphas, self.seed_weights))
         if any(slot.stage.is_blended and slot.stage.is_cullable for slot in self.slots.values()):
             self._rollback.keep(self.model, self.optimizer)
-        return self.losses[-1]
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, beside the states of the network and of the optimizer."""
         return {
             "slots": [slot.state() for slot in self.slots.values()],
             "step": self.step,
-            "losses": list(self.losses),
+            "measurements": [[*each] for each in self.measurements],
             "events": [[*event] for event in self.events],
             "rollback": self._rollback.state_dict(),
         }
@@ -217,9 +225,9 @@ class Growth:
             raise CheckpointError(f"growth of {len(state['slots'])} slots; expected {len(self.slots)}")
         for slot, values in zip(self.slots.values(), state["slots"], strict=True):
             slot.load(values)
-        self.step, self.losses = int(state["step"]), [float(loss) for loss in state["losses"]]
-        self.events = [Event(step, tap, Stage(before), Stage(after), name, reason)
-                       for step, tap, before, after, name, reason in state["events"]]  # fmt: skip
+        self.step = int(state["step"])
+        self.measurements = [Measurement(*each) for each in state["measurements"]]
+        self.events = [Event.of(each) for each in state["events"]]
         with isolated():
             grow(self.model, self.facts)
         for slot in self._with_seed():

@@ -2,32 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from ..core.errors import CheckpointError
 from ..core.text import shown
 from .growth_seed import SeedFacts
+from .history import Event
 from .places import Place
 from .stages import Stage, check_transition
-
-
-class Event(NamedTuple):
-    """A change of a slot.
-
-    Attributes:
-        step: training time [optimizer steps].
-        tap: name of the tap.
-        before, after: the stages.
-        blueprint: name of the blueprint; empty without one.
-        reason: why, for people.
-    """
-
-    step: int
-    tap: str
-    before: Stage
-    after: Stage
-    blueprint: str
-    reason: str
 
 
 @dataclass

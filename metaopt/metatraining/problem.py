@@ -190,7 +190,7 @@ def fixed_buffers(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def _alphas(trajectory: Trajectory) -> dict[str, Tensor]:
-    """α of each growth seed at the last snapshot: it may rise within the trajectory, and the problem has one network."""
+    """α of each growth seed at the last snapshot: it may rise in between, but a problem has one network."""
     return {name: value for name, value in trajectory.buffers(-1).items() if is_alpha(name)}
 
 

@@ -29,6 +29,7 @@ from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_
 from ..weights.atomic import remove_unfinished
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
+from .growth_report import describe_growth, growth_figure, growth_metrics
 from .level_metrics import level_figure, surprise_metrics, update_metrics
 from .state import Step, TargetTrainingState
 
@@ -183,6 +184,8 @@ class _TargetRun:
                 self._record_epoch(recorder, {"train_loss": train_loss}, validation, seconds=monotonic() - start)
                 if fires(state.epoch, config.checkpoint_every) or state.epoch == config.epochs:
                     recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
+                    if state.driver is not None:
+                        state.driver.history.write(self.folder)
                     state.save(self.checkpoint, self.settings)
         write_task(self.folder, self._task_facts(), last_step=state.step)
 
@@ -223,6 +226,8 @@ class _TargetRun:
         """Record a snapshot and the metrics before the first epoch, or at the end of an epoch."""
         self._record_snapshot(recorder, {**training, "val_loss": validation["val_loss"]})
         metrics = {**training, **validation, **self._level_metrics(), **extra, "epoch": self.state.epoch}
+        if (driver := self.state.driver) is not None:
+            metrics |= growth_metrics(driver.history)
         self.tracker.metrics(metrics, self.state.step)
 
     def _record_snapshot(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
@@ -245,8 +250,12 @@ class _TargetRun:
         self.tracker.figure(figure, "losses")
         if (norms := self.state.update_norms) is not None:
             self.tracker.figure(level_figure(norms, f"Updates of the levels of {self.state.title}"), "levels")
+        if (driver := self.state.driver) is not None:
+            title = f"Growth of {self.state.title}"
+            self.tracker.figure(growth_figure(title, {"grown": driver.history}, self.state.step), "growth")
         validation = self.validation or {name: loss for name, loss in losses[-1].items() if name.startswith("val_")}
-        self.tracker.describe(result=describe_recording(trajectory, validation))
+        grown = f" {describe_growth(driver.history)}" if driver is not None else ""
+        self.tracker.describe(result=describe_recording(trajectory, validation) + grown)
         self.tracker.files(trajectory.files(), UPLOAD_FOLDER)
 
 

@@ -1,15 +1,12 @@
 """`task.json`: the facts of a trajectory's task and its last step, sealed with a sha256 like the other files."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import FileFormatError
-from ..weights.atomic import write_text
 from ..weights.facts import COUNT, first_violation
-from ..weights.files import digest_of
-from ..weights.regular import read_text
+from .sealed_json import read_sealed, write_sealed
 
 TASK_FILE = "task.json"
 """Name of the file in a trajectory folder that describes the task."""
@@ -17,7 +14,6 @@ TASK_FILE = "task.json"
 LAST_STEP = "last_step"
 """Its fact with the step of the last snapshot of a finished recording [steps]."""
 
-_DIGEST = "sha256"
 _UNSEALED = {"kind", "topology", "baseline_loss", "target_loss", "metrics", "loss_change_std"}  # of version 0.1.0
 
 
@@ -32,7 +28,7 @@ def write_task(folder: Path, facts: Mapping[str, Any], last_step: int | None = N
         StorageError: the disk is full or not writable.
     """
     written = dict(facts) if last_step is None else {**facts, LAST_STEP: last_step}
-    write_text(folder / TASK_FILE, _text({**written, _DIGEST: digest_of({}, written)}))
+    write_sealed(folder / TASK_FILE, written)
 
 
 def read_task(path: Path) -> dict[str, Any]:
@@ -42,23 +38,7 @@ def read_task(path: Path) -> dict[str, Any]:
     Raises:
         FileFormatError: the file is damaged, or is no JSON object.
     """
-    text = read_text(path, "a JSON object")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"cannot read {path}: {error}; copy the file again, or record the run again") from error
-    if not isinstance(value, dict):
-        raise FileFormatError(
-            f"{path} contains a JSON {type(value).__name__}; expected a JSON object. Copy the file again"
-        )
-    facts = {name: each for name, each in value.items() if name != _DIGEST}
-    sealed = digest_of({}, facts) == value.get(_DIGEST) and _text(value) == text
-    if not (sealed or value.keys() <= _UNSEALED):
-        raise FileFormatError(f"{path} is damaged: its contents do not match its sha256; copy the file again")
+    facts = read_sealed(path, _UNSEALED)
     if violation := first_violation(facts, {LAST_STEP: COUNT.optional}):
         raise FileFormatError(f"{path} cannot be read: {violation}; copy the file again, or record the run again")
     return facts
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"

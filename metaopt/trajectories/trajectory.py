@@ -18,6 +18,7 @@ from ..weights.files import digest_of, files_of, read_digest, read_tensors
 from ..weights.layout import Layout
 from .reader import SNAPSHOT_FILES, Segment, Snapshot, natural_sort_key, read_snapshots
 from .recorder import FROZEN, SNAPSHOT
+from .sealed_json import GROWTH_FILE
 from .task_file import LAST_STEP, TASK_FILE, read_task
 
 
@@ -170,9 +171,10 @@ class Trajectory:
         Raises:
             FileFormatError: a file is truncated or was not written by metaopt.
         """
-        frozen, task = self._frozen_path, self.folder / TASK_FILE
+        frozen = self._frozen_path
         stored = [snapshot.path for snapshot in self.snapshots] + ([frozen] if os.path.lexists(frozen) else [])
-        return [path for each in stored for path in files_of(each)] + ([task] if os.path.lexists(task) else [])
+        beside = [path for name in (TASK_FILE, GROWTH_FILE) if os.path.lexists(path := self.folder / name)]
+        return [path for each in stored for path in files_of(each)] + beside
 
     @cached_property
     def frozen_digest(self) -> str:
