@@ -68,10 +68,13 @@ def train_target_command(summary: str) -> click.Command:
         lines = {"recorded": str(folders[0]) if single else f"{len(folders)} trajectories in {folders[0].parent}"}
         if losses:
             lines["result"] = f"validation loss {losses[0]:.4g}" if single else plain(describe_recordings(losses))
+        if recorded.twins:
+            ratios = (f"{name.replace('_', ' ')} {value:.3g}" for name, value in recorded.twins.items())
+            lines["twins"] = ", ".join(ratios)
         default = config.trajectory_dir == Path("trajectories")
         folder = [] if default else ["--trajectory-dir", str(config.trajectory_dir)]
         return Result(
-            {"run_id": recorded.run.run_id, "trajectories": folders, "val_loss": losses},
+            {"run_id": recorded.run.run_id, "trajectories": folders, "val_loss": losses, "twins": recorded.twins},
             {**lines, "run": str(recorded.run)},
             [["metaopt", "train-optimizer", "--run-name", config.run_name, *folder]],
         )

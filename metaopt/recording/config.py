@@ -57,6 +57,10 @@ class TrainTargetConfig(ComputeConfig):
     grown_as: Path | None = option(
         default=None, help="Trajectory of a grown network, whose growth seeds this one has from the first step."
     )
+    twins: bool = option(
+        default=False,
+        help="Also train each network without growth, and one of its final size, from the same random seed.",
+    )
     space: str | None = option(
         default=None, help="Regular expression: only weights whose names match it are trained and recorded."
     )
@@ -78,6 +82,8 @@ class TrainTargetConfig(ComputeConfig):
         super().__post_init__()
         if self.controller is None and self.growth_options:
             raise InvalidConfig("growth_options needs a controller, such as heuristic")
+        if self.twins and self.controller is None:
+            raise InvalidConfig("twins are those of a network that grows; give a controller, such as heuristic")
         if self.controller is not None and self.vectorize > 1:
             raise InvalidConfig(f"vectorize is {self.vectorize}, but networks that grow train apart; expected 1")
         try:

@@ -95,7 +95,8 @@ class TargetTrainingState:
     @property
     def growth_seeds(self) -> list[dict[str, Any]]:
         """The growth seeds of the network, as snapshots state them."""
-        return self.facts.get("grown_as", []) if self.driver is None else self.driver.growth.facts
+        own = [] if self.driver is None else self.driver.growth.facts
+        return [*self.facts.get("grown_as", []), *own]
 
     @classmethod
     def from_config(cls, config: TrainTargetConfig, task: Task, device: torch.device) -> Self:

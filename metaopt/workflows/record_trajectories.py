@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..recording.config import TrainTargetConfig
 from ..recording.record import prepared_recording
+from ..recording.twins import train_twins
 from ..tracking import RunReference, start_run
 from ..trajectories import Trajectory
 
@@ -17,11 +18,13 @@ class RecordedTrajectories:
         run: the MLflow run; if there are several trajectories, the parent of their runs.
         folders: folder of each trajectory, in the order of the random seeds.
         validation_losses: validation loss at the last snapshot of each trajectory that measured one.
+        twins: mean ratios of the losses to those of the twins, see `train_twins`.
     """
 
     run: RunReference
     folders: list[Path]
     validation_losses: list[float]
+    twins: dict[str, float]
 
 
 def record(config: TrainTargetConfig) -> RecordedTrajectories:
@@ -39,6 +42,9 @@ def record(config: TrainTargetConfig) -> RecordedTrajectories:
     name = f"record {config.run_name}: {config.title}"
     with prepared_recording(config) as recording, start_run(name, config) as tracker:
         folders = recording.run(tracker)
+        twins = train_twins(config, folders, tracker) if config.twins else {}
+        if twins:
+            tracker.metrics(twins, step=max(Trajectory.open(folder).steps[-1] for folder in folders))
     last = [Trajectory.open(folder).losses(-1) for folder in folders]
     losses = [losses["val_loss"] for losses in last if "val_loss" in losses]
-    return RecordedTrajectories(tracker.reference, folders, losses)
+    return RecordedTrajectories(tracker.reference, folders, losses, twins)
