@@ -3,6 +3,7 @@
 `BLUEPRINTS` names the module that defines each of metaopt's own. The actions of a controller follow from it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -89,10 +90,11 @@ class Blueprint:
             return sum(parameter.numel() for parameter in self.factory(dim).parameters())
 
     def example(self, dim: int) -> Tensor:
-        """Features of its topology: two examples."""
+        """Features of its topology, no two of which are the same: two examples."""
         shape = TOPOLOGIES[self.topology].strip("[]").split(", ")
         others = iter(_SIZES)
-        return torch.ones([2 if name == "batch" else dim if name == "dim" else next(others) for name in shape])
+        sizes = [2 if name == "batch" else dim if name == "dim" else next(others) for name in shape]
+        return torch.arange(math.prod(sizes)).sin().reshape(sizes)
 
     def _check(self, delta: nn.Module, dim: int) -> None:
         features = self.example(dim)

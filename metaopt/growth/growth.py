@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import CheckpointError, Diverged, InvalidConfig
+from ..core.errors import CheckpointError, Diverged, InvalidConfig, MetaoptError
 from ..core.rng import generator, isolated
-from ..core.text import shown
+from ..core.text import reason_of, shown
 from ..nowcast import Nowcast
 from ..tasks import Batch, Task
 from ..tasks.measure import mean_loss
@@ -146,6 +146,7 @@ class Growth:
         event = self._move(slot, Stage.CULLED, reason)
         remove_group(self.optimizer, list(self._seed(slot).parameters()))
         remove(self.model, tap)
+        self._keep()
         return event
 
     @property
@@ -171,8 +172,9 @@ class Growth:
         Args:
             batch: the batch of this step, on the device of the network.
         """
-        for slot in self._at(Stage.TRAINING):
-            seed_gradients(self.model, self.task, batch, slot.tap, self._features[slot.tap])
+        features = {slot.tap: self._features[slot.tap] for slot in self._at(Stage.TRAINING)}
+        for tap, values in features.items():  # read above, because each second pass replaces those that follow
+            seed_gradients(self.model, self.task, batch, tap, values)
 
     def after_step(self, step: int, loss: float) -> list[Event]:
         """Note a step of training: α rises, and slots enter the stages that follow by themselves.
@@ -185,8 +187,12 @@ class Growth:
             Diverged: the loss is not finite, and no seed is being blended in whose removal could help.
         """
         self.step, known = step, len(self.events)
-        if self._rollback.is_spike(loss) and not self._undo(loss) and not math.isfinite(loss):
+        if self._blending() and self._rollback.is_spike(loss):
+            self._undo(loss)
+        elif not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss}")
+        else:
+            self._rollback.note(loss)
         for slot in self.slots.values():
             self._follow(slot)
         return self.events[known:]
@@ -201,8 +207,8 @@ class Growth:
         loss = mean_loss(self.model, self.task, [examples])
         alphas = {tap: self.alpha_of(slot) for tap, slot in self.slots.items()}
         self.measurements.append(Measurement(self.step, loss, alphas, self.seed_weights))
-        if any(slot.stage.is_blended and slot.stage.is_cullable for slot in self.slots.values()):
-            self._rollback.keep(self.model, self.optimizer)
+        if not self._rollback.is_spike(loss):
+            self._keep()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,8 +225,16 @@ class Growth:
         """Restore a state in a network that has not grown; load the states of network and optimizer afterwards.
 
         Raises:
-            CheckpointError: the state is of another network or other settings.
+            CheckpointError: the state is of another network or other settings, or no state of a growth.
         """
+        try:
+            self._load(state)
+        except MetaoptError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"the state of growth is damaged ({reason_of(error)}); copy it again") from error
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         if len(state["slots"]) != len(self.slots):
             raise CheckpointError(f"growth of {len(state['slots'])} slots; expected {len(self.slots)}")
         for slot, values in zip(self.slots.values(), state["slots"], strict=True):
@@ -252,24 +266,33 @@ class Growth:
         elif slot.stage is Stage.RESETTING:
             self._move(slot, Stage.DORMANT, "is empty again")
 
-    def _undo(self, loss: float) -> bool:
-        """Restore the network of the last measurement and remove the seeds being blended; whether there are any."""
-        found = [slot for slot in self.slots.values() if slot.stage.is_blended and slot.stage.is_cullable]
-        if found:
-            self._rollback.restore(self.model, self.optimizer)
-        for slot in found:
+    def _undo(self, loss: float) -> None:
+        """Restore the network of the last measurement, and remove the seeds that are being blended."""
+        self._rollback.restore(self.model, self.optimizer)
+        for slot in self._blending():
             log.warning("%s at %s is removed at step %d: loss %.4g", slot.blueprint, slot.tap, self.step, loss)
             self.cull(slot.tap, f"the loss rose to {loss:.4g}; the weights are those of the last measurement")
-        return bool(found)
 
     def _move(self, slot: Slot, stage: Stage, reason: str) -> Event:
         event = slot.move(stage, self.step, reason)
         self.events.append(event)
         if stage is Stage.BLENDING:
             blend(self.model, slot.tap)
-            self._rollback.keep(self.model, self.optimizer)
+        if stage in (Stage.GERMINATED, Stage.BLENDING, Stage.FOSSILIZED):
+            self._keep()
         self._read_features()
         return event
+
+    def _keep(self) -> None:
+        """Copy the network, which has its present seeds, if one of them is being blended; else drop the copy."""
+        if self._blending():
+            self._rollback.keep(self.model, self.optimizer)
+        else:
+            self._rollback.forget()
+
+    def _blending(self) -> list[Slot]:
+        """Slots whose seed changes the outputs of the network, and can still be removed."""
+        return [slot for slot in self.slots.values() if slot.stage.is_blended and slot.stage.is_cullable]
 
     def _read_features(self) -> None:
         self._features.remove()

@@ -1,5 +1,6 @@
 """Growth seeds: branches inside a network that starts without them, and how a network with them is built again."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +57,14 @@ class SeedFacts(NamedTuple):
     is_blended: bool
 
 
+class GrowthSeeds(nn.ModuleDict):
+    """The growth seeds of a network. It returns what it is given: `nn.Sequential` calls all of its modules in turn."""
+
+    def forward(self, features: Any) -> Any:
+        """The features themselves."""
+        return features
+
+
 class _Hook:
     """Replaces the output of a tap. An object, not a closure: a copy of the network then calls the copied seed."""
 
@@ -78,8 +87,8 @@ def insert(model: nn.Module, tap: str, seed: GrowthSeed) -> None:
     check_taps(model, [tap])
     held = getattr(model, MODULE, None)
     if held is None:
-        model.add_module(MODULE, nn.ModuleDict())
-    elif not isinstance(held, nn.ModuleDict):
+        model.add_module(MODULE, GrowthSeeds())
+    elif not isinstance(held, GrowthSeeds):
         raise InvalidConfig(f"{type(model).__name__} has an attribute {MODULE} of its own; rename it")
     seeds = model.get_submodule(MODULE)
     if _key(tap) in seeds._modules:
@@ -91,6 +100,7 @@ def insert(model: nn.Module, tap: str, seed: GrowthSeed) -> None:
 def blend(model: nn.Module, tap: str) -> None:
     """Let the growth seed of a tap change the output of the network from now on; it does so by α."""
     model.get_submodule(tap).register_forward_hook(_Hook(seed_of(model, tap)))
+    compile_again()
 
 
 def remove(model: nn.Module, tap: str) -> None:
@@ -102,6 +112,7 @@ def remove(model: nn.Module, tap: str) -> None:
     del seeds._modules[_key(tap)]
     if not seeds._modules:
         delattr(model, MODULE)
+    compile_again()
 
 
 def seed_of(model: nn.Module, tap: str) -> GrowthSeed:
@@ -111,7 +122,7 @@ def seed_of(model: nn.Module, tap: str) -> GrowthSeed:
         InvalidConfig: it has none.
     """
     seeds = getattr(model, MODULE, None)
-    seed = seeds._modules.get(_key(tap)) if isinstance(seeds, nn.ModuleDict) else None
+    seed = seeds._modules.get(_key(tap)) if isinstance(seeds, GrowthSeeds) else None
     if not isinstance(seed, GrowthSeed):
         raise InvalidConfig(f"{shown(tap)} of {type(model).__name__} has no growth seed")
     return seed
@@ -141,6 +152,15 @@ def grow(model: nn.Module, seeds: Sequence[Mapping[str, Any]]) -> nn.Module:
     return model
 
 
+def compile_again() -> None:
+    """Let networks of `torch.compile` be compiled again at their next step: they notice no change of hooks.
+
+    It is called where hooks change, so that nothing is compiled again in between.
+    """
+    if "torch._dynamo" in sys.modules:  # which takes seconds to import, and has compiled nothing before
+        torch.compiler.reset()
+
+
 def is_alpha(name: str) -> bool:
     """Whether a buffer of a network is α of a growth seed."""
     return name.startswith(f"{MODULE}.") and name.endswith(".alpha")
@@ -167,4 +187,4 @@ def last_growth_seeds(folder: Path) -> list[dict[str, Any]]:
 
 
 def _key(tap: str) -> str:
-    return tap.replace(".", "-")  # names of modules have no dots
+    return tap.replace(".", "-") or "-"  # names of modules have no dots, and are not empty, as that of the network is

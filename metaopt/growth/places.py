@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import InvalidConfig
 from ..core.rng import isolated
@@ -47,6 +47,8 @@ def places(model: nn.Module, inputs: Any, names: Sequence[str] = ()) -> list[Pla
     found = []
     for name, tensor in features.items():
         tap = known[name]
+        if not isinstance(tensor, Tensor):
+            raise InvalidConfig(f"{name} returns {type(tensor).__name__}; expected a tensor, or a tuple that begins so")
         topology = _topology(tensor.dim(), tap.dim)
         if topology is None:
             shapes = "; ".join(f"{each}: {shape}" for each, shape in TOPOLOGIES.items())

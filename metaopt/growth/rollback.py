@@ -27,18 +27,24 @@ class Rollback:
         self._kept: dict[str, Any] | None = None
 
     def is_spike(self, loss: float) -> bool:
-        """Note a loss; whether it is not finite, or far above its running average."""
+        """Whether a loss is not finite, or far above its running average."""
         average = self._average / (1 - _DECAY**self._count) if self._count else math.inf
-        if not math.isfinite(loss) or (self._count >= _LEAST and loss > self._spike * average):
-            return True
-        self._average = _DECAY * self._average + (1 - _DECAY) * loss
-        self._count += 1
-        return False
+        return not math.isfinite(loss) or (self._count >= _LEAST and loss > self._spike * average)
+
+    def note(self, loss: float) -> None:
+        """Take a loss into the running average, if it is finite."""
+        if math.isfinite(loss):
+            self._average = _DECAY * self._average + (1 - _DECAY) * loss
+            self._count += 1
 
     def keep(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Copy the network and the state of its optimizer."""
         weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self._kept = {"model": weights, "optimizer": copy.deepcopy(optimizer.state_dict())}
+
+    def forget(self) -> None:
+        """Drop the copy."""
+        self._kept = None
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Return to the copy.
@@ -57,4 +63,6 @@ class Rollback:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._average, self._count, self._kept = float(state["average"]), int(state["count"]), state["kept"]
+        kept = state["kept"]
+        self._average, self._count = float(state["average"]), int(state["count"])
+        self._kept = None if kept is None else {"model": kept["model"], "optimizer": kept["optimizer"]}

@@ -1,23 +1,27 @@
 """Training of growth seeds on features of the host, which it leaves as they are; and their losses."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from ..core.errors import InvalidConfig
 from ..core.rng import isolated
 from ..targets.hosts import Host
 from ..targets.taps import tapped
 from ..tasks import Batch, Task
 from ..tasks.measure import mean_loss
-from .growth_seed import GrowthSeed, seed_of
+from .growth_seed import GrowthSeed, compile_again, seed_of
 
 
 class Features:
     """The features at some taps in the latest forward pass, without a history of gradients.
+
+    Copies of the network are not read.
 
     Args:
         model: the network.
@@ -26,22 +30,38 @@ class Features:
 
     def __init__(self, model: nn.Module, taps: Iterable[str]) -> None:
         self._found: dict[str, Tensor] = {}
-        self._handles = [model.get_submodule(tap).register_forward_hook(self._reader(tap)) for tap in taps]
+        self._handles = [self._read(tap, model.get_submodule(tap)) for tap in taps]
+        if self._handles:
+            compile_again()
 
     def __getitem__(self, tap: str) -> Tensor:
+        """The features at a tap.
+
+        Raises:
+            InvalidConfig: no forward pass has reached it.
+        """
+        if tap not in self._found:
+            raise InvalidConfig(
+                f"no forward pass has reached {tap} since the last change of a slot; call after_backward right after "
+                "the forward and the backward pass of the same step"
+            )
         return self._found[tap]
 
     def remove(self) -> None:
         """Stop reading, and drop what was read."""
         for handle in self._handles:
             handle.remove()
+        if self._handles:
+            compile_again()
+        self._handles.clear()
         self._found.clear()
 
-    def _reader(self, tap: str) -> Callable[[nn.Module, Any, Any], None]:
-        def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            self._found[tap] = (output[0] if isinstance(output, tuple) else output).detach()
+    def _read(self, tap: str, tapped_module: nn.Module) -> RemovableHandle:
+        def read(module: nn.Module, _inputs: Any, output: Any) -> None:
+            if module is tapped_module:  # a copy of the network has this hook, too
+                self._found[tap] = (output[0] if isinstance(output, tuple) else output).detach()
 
-        return read
+        return tapped_module.register_forward_hook(read)
 
 
 def seed_gradients(model: nn.Module, task: Task, batch: Batch, tap: str, features: Tensor) -> Float[Tensor, ""]:
@@ -58,10 +78,10 @@ def seed_gradients(model: nn.Module, task: Task, batch: Batch, tap: str, feature
     """
     seed = seed_of(model, tap)
     parameters = [parameter for parameter in seed.parameters() if parameter.requires_grad]
-    with isolated(), _buffers_restored(model), torch.enable_grad():
+    with isolated(), _buffers_restored(model, seed), torch.enable_grad():
         outputs = _continued(model, batch.inputs, tap, features + seed.delta(features))
         loss = task.loss(outputs, batch.labels)
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     return loss.detach()
@@ -96,14 +116,21 @@ def _continued(model: nn.Module, inputs: Tensor, tap: str, features: Tensor) -> 
 
 
 @contextmanager
-def _buffers_restored(model: nn.Module) -> Iterator[None]:
-    """Restore all buffers after the block: a second forward pass in training mode would count twice in them."""
-    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+def _buffers_restored(model: nn.Module, seed: GrowthSeed) -> Iterator[None]:
+    """Restore the buffers after the block, but those of the seed: a second forward pass would count twice in them."""
+    own = {*seed.modules()}
+    saved = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        if module not in own
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     try:
         yield
     finally:
-        for buffer, value in saved:
-            buffer.copy_(value)
+        for module, name, buffer, value in saved:
+            module._buffers[name] = buffer.copy_(value)  # it may have been replaced by another
 
 
 @contextmanager
