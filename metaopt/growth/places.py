@@ -1,6 +1,7 @@
 """Where a network can grow: taps whose features have a topology for which there are blueprints."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from ..core.errors import InvalidConfig
 from ..core.rng import isolated
 from ..targets.hosts import Host
-from ..targets.taps import check_taps, read_taps, taps
+from ..targets.taps import check_taps, read_taps, tapped, taps
 from ..tasks.measure import in_evaluation_mode
 from .blueprints import TOPOLOGIES
 
@@ -41,7 +42,8 @@ def places(model: nn.Module, inputs: Any, names: Sequence[str] = ()) -> list[Pla
     if not names:
         names = _injection_points(model)
     check_taps(model, names)
-    with in_evaluation_mode(model), isolated(), torch.no_grad():
+    calls: Counter[str] = Counter()
+    with in_evaluation_mode(model), isolated(), torch.no_grad(), tapped(model, {n: _counter(n, calls) for n in names}):
         features = read_taps(model, inputs, names)
     known = {tap.name: tap for tap in taps(model)}
     found = []
@@ -49,6 +51,8 @@ def places(model: nn.Module, inputs: Any, names: Sequence[str] = ()) -> list[Pla
         tap = known[name]
         if not isinstance(tensor, Tensor):
             raise InvalidConfig(f"{name} returns {type(tensor).__name__}; expected a tensor, or a tuple that begins so")
+        if calls[name] > 1:
+            raise InvalidConfig(f"{name} runs {calls[name]} times in a forward pass; expected a tap that runs once")
         topology = _topology(tensor.dim(), tap.dim)
         if topology is None:
             shapes = "; ".join(f"{each}: {shape}" for each, shape in TOPOLOGIES.items())
@@ -60,6 +64,16 @@ def places(model: nn.Module, inputs: Any, names: Sequence[str] = ()) -> list[Pla
     if missing := [name for name in names if name not in features]:
         raise InvalidConfig(f"a forward pass of {type(model).__name__} does not reach {', '.join(missing)}")
     return found
+
+
+def _counter(name: str, calls: Counter[str]) -> Callable[[Tensor], Tensor]:
+    """Counts how often a tap runs, and returns its output."""
+
+    def count(output: Tensor) -> Tensor:
+        calls[name] += 1
+        return output
+
+    return count
 
 
 def _injection_points(model: nn.Module) -> list[str]:

@@ -29,8 +29,8 @@ class Features:
     """
 
     def __init__(self, model: nn.Module, taps: Iterable[str]) -> None:
-        self._found: dict[str, Tensor] = {}
-        self._handles = [self._read(tap, model.get_submodule(tap)) for tap in taps]
+        self._found: dict[str, Tensor | None] = dict.fromkeys(taps)  # with all keys, as compiled networks expect it
+        self._handles = [self._read(tap, model.get_submodule(tap)) for tap in self._found]
         if self._handles:
             compile_again()
 
@@ -40,12 +40,13 @@ class Features:
         Raises:
             InvalidConfig: no forward pass has reached it.
         """
-        if tap not in self._found:
+        features = self._found.get(tap)
+        if features is None:
             raise InvalidConfig(
                 f"no forward pass has reached {tap} since the last change of a slot; call after_backward right after "
                 "the forward and the backward pass of the same step"
             )
-        return self._found[tap]
+        return features
 
     def remove(self) -> None:
         """Stop reading, and drop what was read."""
