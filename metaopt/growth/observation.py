@@ -13,7 +13,9 @@ _STAGES = (
     Stage.PROBATIONARY,
     Stage.EMBARGOED,
 )
-_BOUND = 10.0
+BOUND = 10.0
+"""Largest absolute value of a number that a controller sees."""
+
 _LAG = 5  # decisions
 
 NAMES = (
@@ -79,4 +81,4 @@ def observe(growth: Growth, total_steps: int, train_loss: float, sigma: float) -
 
 
 def _bounded(number: float) -> float:
-    return max(-_BOUND, min(_BOUND, number)) if math.isfinite(number) else _BOUND
+    return max(-BOUND, min(BOUND, number)) if math.isfinite(number) else BOUND

@@ -86,8 +86,12 @@ def save_policy(policy: Policy, path: Path, facts: Mapping[str, Any] | None = No
     Raises:
         StorageError: the file cannot be written; an existing file is unchanged.
     """
-    own = {"actions": policy.actions, "observations": [*NAMES], "hidden": policy.hidden, "growth": policy.growth}
-    write_tensors(path, policy.state_dict(), KIND, {**(facts or {}), "policy": own})
+    write_tensors(path, policy.state_dict(), KIND, {**(facts or {}), "policy": description_of(policy)})
+
+
+def description_of(policy: Policy) -> dict[str, Any]:
+    """What `build_policy` needs beside the tensors, as JSON values."""
+    return {"actions": policy.actions, "observations": [*NAMES], "hidden": policy.hidden, "growth": policy.growth}
 
 
 def load_policy(path: Path) -> Policy:

@@ -1,0 +1,189 @@
+"""Phase 3: trains a controller and writes its checkpoints."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.clock import fires
+from ..core.devices import threads_for
+from ..core.progress import Progress, progress
+from ..core.text import counted
+from ..core.tracker import Tracker
+from ..figures import line_chart
+from ..growth.policy import Policy, save_policy
+from ..trajectories import claim_run_folder
+from ..trajectories.run_folder import ClaimedFolder
+from ..weights.files import files_of
+from .config import TrainControllerConfig
+from .problem import Problem
+from .state import ControllerTrainingState
+from .twins import Twins
+
+FACTS = "training"
+"""Key of the facts of a training in its files."""
+
+_OWNED = "controller_*"
+
+
+@dataclass(frozen=True)
+class TrainedController:
+    """The result of phase 3.
+
+    Attributes:
+        policy: the controller.
+        file: its file, for `metaopt train-target --controller`.
+        checkpoint: the last checkpoint.
+        metrics: the last value of each metric.
+        curve: mean return, and mean loss over that of runs without growth, of each rollout.
+    """
+
+    policy: Policy
+    file: Path
+    checkpoint: Path
+    metrics: dict[str, float]
+    curve: list[list[float]]
+
+
+def train_controller(config: TrainControllerConfig, tracker: Tracker, resume: Path | None = None) -> TrainedController:
+    """Train a controller by reinforcement learning.
+
+        from metaopt.core.tracker import SilentTracker
+        from metaopt.reinforcement.config import TrainControllerConfig
+        from metaopt.reinforcement.training import train_controller
+
+        config = TrainControllerConfig(task="digits", steps=60, episodes=2, n_envs=2, train_seeds=2)
+        trained = train_controller(config, SilentTracker())
+        trained.file  # checkpoints/controller/controller_policy.safetensors
+
+    Args:
+        resume: checkpoint to resume from; the training goes on up to `config.episodes` episodes in all.
+    Raises:
+        UnknownName, InvalidConfig: an unknown name, an invalid value, or a package of the extra `growth` is missing.
+        TaskDataError: the data of the task is missing.
+        RunNameError: checkpoints of this name exist, or another process writes them.
+        CheckpointError, FileFormatError: the checkpoint belongs to another training, or is damaged.
+        Diverged: the network diverges without growth.
+    """
+    with prepared_controller(config, resume) as training:
+        return training.run(tracker)
+
+
+@contextmanager
+def prepared_controller(config: TrainControllerConfig, resume: Path | None = None) -> Iterator["ControllerTraining"]:
+    """Check all that can be checked, and lock the folder during the block, before a run starts in a tracking store.
+
+    Raises:
+        MetaoptError: the training is refused, as in `train_controller`; nothing was changed.
+    """
+    with threads_for(1):
+        problem = Problem(config)
+        twins = Twins(problem, config.twin_dir)
+        state = ControllerTrainingState(config, problem, twins)
+        if resume is not None:
+            state.load(resume)
+        keep = resume is not None and any(config.checkpoint_folder.glob(_OWNED))
+        with claim_run_folder(
+            config.checkpoint_folder,
+            _OWNED,
+            resume=keep,
+            overwrite=config.overwrite and not keep,
+            resume_flag="--resume-from and its last checkpoint",
+        ) as folder:
+            yield ControllerTraining(config, problem, state, folder)
+
+
+class ControllerTraining:
+    """A training of a controller whose input is checked, and its loop over rollouts.
+
+    Args:
+        problem: what is trained.
+        state: the policy, new or resumed.
+        folder: folder of the checkpoints.
+    """
+
+    def __init__(
+        self, config: TrainControllerConfig, problem: Problem, state: ControllerTrainingState, folder: ClaimedFolder
+    ) -> None:
+        self.config, self._problem, self._state, self._folder = config, problem, state, folder
+
+    def run(self, tracker: Tracker) -> TrainedController:
+        """Train up to the last rollout, as `train_controller` does."""
+        config, state = self.config, self._state
+        self._folder.clear()
+        self._describe(tracker)
+        metrics: dict[str, float] = {}
+        rollouts = range(state.rollout, config.rollouts)
+        with progress(len(rollouts), f"controller for {config.title}", "rollout") as bar:
+            for _ in rollouts:
+                metrics = self._rollout(tracker, bar)
+                if fires(state.rollout, config.checkpoint_every) and state.rollout < config.rollouts:
+                    self._save(tracker, metrics)
+        checkpoint = self._save(tracker, metrics)
+        trained = TrainedController(state.policy, self._save_policy(tracker, metrics), checkpoint, metrics, state.curve)
+        tracker.describe(result=describe_training(trained))
+        return trained
+
+    def _describe(self, tracker: Tracker) -> None:
+        config = self.config
+        purpose = (
+            f"Phase 3: trains a controller for {config.title} on {counted(config.episodes, 'episode')} of "
+            f"{config.steps} steps, reward {config.reward}"
+        )
+        resumed = f", resumed from {config.resume_from}" if config.resume_from else ""
+        tracker.describe(purpose=f"{purpose}{resumed}.")
+        tracker.params({**config.to_mapping(), "decisions_per_episode": config.decisions})
+        tracker.tags({"metaopt.phase": "controller", "metaopt.run_name": config.run_name})
+        if self._state.rollout:
+            tracker.tags({"resumed_from_step": self._state.decisions})
+        tracker.text(replace(config, overwrite=False).to_json(), "config.json")
+        source = str(config.task_settings.get("data_dir", "part of the installed packages"))
+        tracker.dataset(config.task, source, self._problem.facts["data"], "train, guard")
+
+    def _rollout(self, tracker: Tracker, bar: Progress) -> dict[str, float]:
+        started = time.monotonic()
+        metrics = self._state.train()
+        tracker.metrics({**metrics, "seconds": time.monotonic() - started}, self._state.decisions)
+        self._draw(tracker)
+        bar.update(mean_return=metrics["return"])
+        return metrics
+
+    def _draw(self, tracker: Tracker) -> None:
+        curve, per_rollout = self._state.curve, self._state.decisions // self._state.rollout
+        figure = line_chart(
+            f"Return of a controller for {self.config.title}",
+            "Mean over the episodes between two updates of the policy; 0 is a run without growth",
+            "decisions",
+            "return [sigma]",
+            [per_rollout * (index + 1) for index in range(len(curve))],
+            [{"return": point[0]} for point in curve],
+            reference=0.0,
+        )
+        tracker.figure(figure, "return")
+
+    def _save(self, tracker: Tracker, metrics: dict[str, float]) -> Path:
+        path = self.config.checkpoint_folder / f"controller_rollout_{self._state.rollout}.safetensors"
+        self._state.save(path, self._facts(metrics))
+        tracker.files(files_of(path), f"checkpoints/rollout_{self._state.rollout:04d}")
+        return path
+
+    def _save_policy(self, tracker: Tracker, metrics: dict[str, float]) -> Path:
+        path = self.config.checkpoint_folder / "controller_policy.safetensors"
+        save_policy(self._state.policy, path, self._facts(metrics))
+        tracker.files([path], "policy")
+        return path
+
+    def _facts(self, metrics: dict[str, float]) -> dict[str, Any]:
+        facts = {"episode": self.config.episode.to_mapping(), "episodes": self._state.rollout, "metrics": metrics}
+        return {FACTS: {**facts, "episodes": self._state.rollout * self.config.episodes_per_rollout}}
+
+
+def describe_training(trained: TrainedController) -> str:
+    """The returns of a training as a sentence, in Markdown."""
+    first, last = trained.curve[0], trained.curve[-1]
+    return (
+        f"mean return **{last[0]:+.3g}** in the last rollout, {first[0]:+.3g} in the first one, 0 without growth; loss "
+        f"**{last[1]:.3g}** times that without growth; it still explores in training."
+    )
