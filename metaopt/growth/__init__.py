@@ -3,7 +3,7 @@
 from .blueprints import BLUEPRINTS, Blueprint, blueprint, blueprint_of, blueprints_of
 from .config import GrowthConfig
 from .growth import Growth
-from .growth_seed import GrowthSeed, grow
+from .growth_seed import GrowthSeed, grow, grow_as
 from .places import Place, places
 from .stages import Stage
 
@@ -19,5 +19,6 @@ __all__ = [
     "blueprint_of",
     "blueprints_of",
     "grow",
+    "grow_as",
     "places",
 ]

@@ -13,6 +13,7 @@ from ..core.errors import InvalidConfig, LayoutMismatch, TrajectoryError
 from ..core.text import shown
 from ..targets.taps import check_taps
 from ..trajectories import Trajectory
+from ..weights.files import kind_of, read_facts
 from .blueprints import blueprint_of
 
 MODULE = "growth"
@@ -159,6 +160,28 @@ def compile_again() -> None:
     """
     if "torch._dynamo" in sys.modules:  # which takes seconds to import, and has compiled nothing before
         torch.compiler.reset()
+
+
+def grow_as(model: nn.Module, path: Path | str) -> nn.Module:
+    """Put the growth seeds of a recorded network into a new one, whose weights can then be loaded.
+
+        from metaopt import Trajectory, get_target_model, load_model_weights
+        from metaopt.growth import grow_as
+
+        trajectory = Trajectory.open("trajectories/grown/seed_0")
+        model = get_target_model("HostCNN", **trajectory.run["target_config"])
+        load_model_weights(grow_as(model, trajectory.snapshots[-1].path), trajectory.snapshots[-1].path)
+
+    Args:
+        model: the network without growth seeds, changed in place.
+        path: a snapshot, or a file of generated weights.
+    Returns: the network.
+    Raises:
+        FileFormatError: the file is damaged, or of another kind.
+        UnknownName, InvalidConfig, LayoutMismatch: as for `grow`.
+    """
+    path = Path(path)
+    return grow(model, read_facts(path, kind_of(path)).get("growth", []))
 
 
 def is_alpha(name: str) -> bool:

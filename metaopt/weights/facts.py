@@ -104,7 +104,13 @@ FACTS: Mapping[str, Mapping[str, Rule]] = {
         "run": RUN,
     },
     "frozen": {"run": RUN},
-    "weights": {"model": TEXT.optional, "t_start": FINITE.optional, "t_end": FINITE.optional, "run": RUN.optional},
+    "weights": {
+        "model": TEXT.optional,
+        "t_start": FINITE.optional,
+        "t_end": FINITE.optional,
+        "run": RUN.optional,
+        "growth": GROWTH.optional,
+    },
     "optimizer": {"optimizer": OPTIMIZER},
     "policy": {"policy": Rule("actions, observations, hidden and growth", MAPPING.holds, fields=_POLICY)},
     "checkpoint": {

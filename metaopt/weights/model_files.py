@@ -46,13 +46,15 @@ def load_model_weights(model: nn.Module, filepath: Path | str) -> None:
     kind = kind_of(path)
     if kind not in _KINDS:
         raise FileFormatError(f"{path} is a {shown(kind)} file; expected one of {', '.join(_KINDS)}")
-    tensors, _ = read_tensors(path, kind)
+    tensors, facts = read_tensors(path, kind)
     state = unique_state(model)
     try:
         check_state(type(model).__name__, state, tensors)
         check_finite({name: tensors[name] for name, _ in model.named_parameters() if name in tensors})
     except LayoutMismatch as error:
-        raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {error}") from error
+        grown = "; the file is of a network that grew: call metaopt.growth.grow_as(model, file) before"
+        hint = grown if facts.get("growth") and not hasattr(model, "growth") else ""
+        raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {error}{hint}") from error
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(tensors[name])

@@ -142,6 +142,8 @@ def predict_weights(config: GenerateConfig, optimizer: GenerativeOptimizer) -> P
     with threads_for(trajectory.segment(index).layout.size, config.threads):
         tensors = _predict(trajectory, index, t_end, optimizer, device)
     facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
+    if growth := trajectory.segment(index).growth:
+        facts["growth"] = growth
     whole = {**trajectory.frozen(), **trajectory.buffers(index), **tensors}
     return PredictedWeights(whole, facts, GeneratedFile(config.output, t_start, t_end))
 
