@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_removes_a_seed_that_is_blended(tmp_path):
     config = config_of(tmp_path, growth_options={**FAST, "blend_steps": 1000})
     state = TargetTrainingState.from_config(config, config.load_task(), torch.device("cpu"))
     state.driver.start()
-    for _ in range(2):
+    for _ in range(EPOCHS):
         for step in state.epoch_steps():
             state.after_step(step.take())
     assert state.growth_seeds[0]["is_blended"]
