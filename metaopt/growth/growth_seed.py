@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.errors import InvalidConfig, LayoutMismatch, TrajectoryError
+from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
 from ..targets.taps import check_taps
 from ..trajectories import Trajectory
@@ -198,15 +198,12 @@ def fully_grown(model: nn.Module, seeds: Sequence[Mapping[str, Any]]) -> nn.Modu
 
 
 def last_growth_seeds(folder: Path) -> list[dict[str, Any]]:
-    """The growth seeds that were part of a recorded network at its end, as `grow` takes them.
+    """The growth seeds that were part of a recorded network at its end, as `grow` takes them; empty without any.
 
     Raises:
-        TrajectoryError: there is no trajectory, or its network has not grown.
+        TrajectoryError: there is no trajectory.
     """
-    found = [facts for facts in Trajectory.open(folder).segments[-1].growth if facts.get("is_blended")]
-    if not found:
-        raise TrajectoryError(f"the network of {folder} has no growth seed at its end; expected one that has grown")
-    return found
+    return [facts for facts in Trajectory.open(folder).segments[-1].growth if facts.get("is_blended")]
 
 
 def _key(tap: str) -> str:

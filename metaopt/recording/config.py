@@ -55,7 +55,9 @@ class TrainTargetConfig(ComputeConfig):
     )
     growth_options: Options = option(default={}, help="Settings of growth, such as `interval=20 taps=[blocks.1]`.")
     grown_as: Path | None = option(
-        default=None, help="Trajectory of a grown network, whose growth seeds this one has from the first step."
+        default=None,
+        help="Trajectory of a network that grew, or folder of several with the same random seeds: this network has its "
+        "growth seeds from the first step.",
     )
     twins: bool = option(
         default=False,

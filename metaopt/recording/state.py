@@ -126,7 +126,8 @@ class TargetTrainingState:
         if config.controller is not None:
             facts["growth"] = {"controller": config.controller, "options": dict(config.growth_options)}
         if config.grown_as is not None:
-            facts["grown_as"] = last_growth_seeds(config.grown_as)
+            own = config.grown_as / f"seed_{config.seed}"
+            facts["grown_as"] = last_growth_seeds(own if own.is_dir() else config.grown_as)
         return cls(facts, task, device, total_steps=config.step_count(task))
 
     @property

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import fmean
 
 from ..core.tracker import Tracker
+from ..growth.growth_seed import last_growth_seeds
 from ..growth.history import GrowthHistory
 from ..trajectories import Trajectory
-from ..trajectories.recording_file import read_run_id
 from .config import TrainTargetConfig
 from .growth_report import growth_figure
 from .record import train_targets
@@ -25,43 +25,39 @@ log = logging.getLogger(__name__)
 
 
 def train_twins(config: TrainTargetConfig, folders: Sequence[Path], tracker: Tracker) -> dict[str, float]:
-    """Train the twins of recorded networks that grew, each in a child run, and compare the losses.
+    """Train the twins of recorded networks that grew, and compare the losses.
 
     Args:
         config: that of the networks that grew.
         folders: their trajectories, in the order of their random seeds.
-        tracker: the run of the recording. It gets a figure with the twins of the first random seed.
+        tracker: the run of the recording, in which the twins of a kind are a child run. It gets a figure with the twins
+            of the first random seed.
     Returns: `loss_over_static` and `loss_over_equal_size`, the mean ratios of the last validation losses. The second is
-        missing if no network has a growth seed at its end.
+        missing if no network has a growth seed at its end; networks without one are not part of it.
     """
-    ratios: dict[str, list[float]] = {STATIC: [], EQUAL_SIZE: []}
-    for single, folder in zip(config.single_runs(), folders, strict=True):
-        histories = {"grown": GrowthHistory.read(folder)}
-        for kind in (STATIC, EQUAL_SIZE):
-            if kind == EQUAL_SIZE and not any(each.get("is_blended") for each in _last_seeds(folder)):
-                log.info("%s has no growth seed at its end, so it has no twin of equal size", folder)
-                continue
-            twin = _twin_config(single, kind, folder)
-            with tracker.child(f"{twin.run_name} seed {twin.seed}") as child:
-                child.tags({TWIN: kind, TWIN_OF: read_run_id(folder) or "unknown"})
-                (twin_folder,) = train_targets(twin, child)
-            histories[kind] = GrowthHistory.read(twin_folder)
-            ratios[kind].append(_last_loss(folder) / _last_loss(twin_folder))
-        if folder == folders[0]:
-            end = histories["grown"].measurements[-1].step
-            title = f"Growth of {config.title}, random seed {single.seed}, and its twins"
-            tracker.figure(growth_figure(title, histories, end), "growth_and_twins")
-    return {f"loss_over_{kind.replace('-', '_')}": fmean(found) for kind, found in ratios.items() if found}
+    has_grown = [bool(last_growth_seeds(folder)) for folder in folders]
+    histories, ratios = {"grown": GrowthHistory.read(folders[0])}, dict[str, float]()
+    for kind in (STATIC, EQUAL_SIZE):
+        if kind == EQUAL_SIZE and not any(has_grown):
+            log.info("no network has a growth seed at its end, so none has a twin of equal size")
+            continue
+        twin = _twin_config(config, kind)
+        with tracker.child(f"{kind} twins of {config.run_name}") as child:
+            child.tags({TWIN: kind, TWIN_OF: tracker.run_id})
+            twins = train_targets(twin, child)
+        histories[kind] = GrowthHistory.read(twins[0])
+        pairs = [pair for pair, grown in zip(zip(folders, twins, strict=True), has_grown, strict=True)
+                 if grown or kind == STATIC]  # fmt: skip
+        ratios[f"loss_over_{kind.replace('-', '_')}"] = fmean(_last_loss(one) / _last_loss(two) for one, two in pairs)
+    title = f"Growth of {config.title}, random seed {config.seed}, and its twins"
+    tracker.figure(growth_figure(title, histories, histories["grown"].measurements[-1].step), "growth_and_twins")
+    return ratios
 
 
-def _twin_config(config: TrainTargetConfig, kind: str, folder: Path) -> TrainTargetConfig:
+def _twin_config(config: TrainTargetConfig, kind: str) -> TrainTargetConfig:
     """The twin waits at each decision, so that its loss is measured at the same steps."""
-    grown_as = folder if kind == EQUAL_SIZE else None
+    grown_as = config.trajectory_dir / config.run_name if kind == EQUAL_SIZE else None
     return replace(config, run_name=f"{config.run_name}-{kind}", controller="wait", grown_as=grown_as, twins=False)
-
-
-def _last_seeds(folder: Path) -> list[dict[str, object]]:
-    return Trajectory.open(folder).segments[-1].growth
 
 
 def _last_loss(folder: Path) -> float:
