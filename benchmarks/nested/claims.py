@@ -74,7 +74,7 @@ class Plan:
     @property
     def passkey(self) -> Setting:
         """Three digits in 128 bytes."""
-        return self.setting("passkey", 800, 16, digits=3, block_size=128)
+        return self.setting("passkey", 1600, 16, digits=3, block_size=128)
 
     @property
     def needle(self) -> Setting:
