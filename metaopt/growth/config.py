@@ -11,6 +11,9 @@ class GrowthConfig(Config):
     taps: tuple[str, ...] = option(default=(), help="Taps at which branches grow; none: those that a host states.")
     interval: int = option(default=20, help="Steps between decisions of the controller [steps].", at_least=1)
     train_steps: int = option(default=20, help="Least steps of training before blending [steps].", at_least=0)
+    tolerance: float = option(
+        default=0.01, help="Rise of the loss, as a share of it, with which a seed may still be blended.", at_least=0.0
+    )
     blend_steps: int = option(default=40, help="Steps in which alpha rises from 0 to 1 [steps].", at_least=1)
     schedule: str = option(default="linear", help="How alpha rises.", choices=tuple(SCHEDULES))
     probation_steps: int = option(default=20, help="Least steps of probation [steps].", at_least=0)

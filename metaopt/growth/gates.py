@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
 def gate(slot: Slot, step: int, config: GrowthConfig) -> Verdict:
     """Whether the growth seed of a slot may enter the stage after its own, at this step.
 
-    TRAINING → BLENDING          after `train_steps`, if the loss is lower with it than without it
+    TRAINING → BLENDING          after `train_steps`, if the loss rises by `tolerance` at most
     SHADOWING → PROBATIONARY     if the loss is lower with it than without it
     PROBATIONARY → FOSSILIZED    after `probation_steps`, if the loss is lower with it than without it
     """
@@ -37,6 +37,8 @@ def gate(slot: Slot, step: int, config: GrowthConfig) -> Verdict:
     if slot.gain is None:
         return Verdict(False, "its loss has not been measured")
     losses = f"loss {slot.loss_with:.4g} with it, {slot.loss_without:.4g} without it"
+    if slot.stage is Stage.TRAINING:
+        return Verdict(slot.gain >= -config.tolerance * abs(slot.loss_without or 0.0), losses)
     return Verdict(slot.gain > 0, losses)
 
 
