@@ -98,7 +98,7 @@ def by_hand(layer, inputs):
     return torch.stack(outputs), {name: now[name] for name in changing}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(1, 10),
     st.lists(st.integers(0, 9), max_size=3),
