@@ -17,6 +17,7 @@ COMMANDS = {
     "main": "Run all three phases: record, train, evaluate, register.",
     "train-target": "Phase 1: train targets, record their weight trajectories.",
     "train-optimizer": "Phase 2: train a generative optimizer on trajectories.",
+    "train-controller": "Phase 3: train a controller that decides when a network grows.",
     "evaluate": "Compare a generative optimizer with its baselines.",
     "register": "Register a checkpoint of phase 2 as a version.",
     "generate": "Generate the weights of a later step into a file.",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..workflows.main_job import MainResult
     from ..workflows.record_trajectories import RecordedTrajectories
     from ..workflows.register_optimizer import Registered
+    from ..workflows.train_controller import ControllerVersion
     from ..workflows.train_optimizer import TrainedVersion
 
 
@@ -112,6 +113,34 @@ def train_optimizer_command(summary: str) -> click.Command:
     return config_command("train-optimizer", summary, TrainOptimizerConfig, train, to_result)
 
 
+def train_controller_command(summary: str) -> click.Command:
+    """`metaopt train-controller`."""
+    from ..reinforcement.config import TrainControllerConfig
+    from ..workflows import train_policy
+
+    def to_result(result: "ControllerVersion", config: TrainControllerConfig) -> Result:
+        from ..reinforcement.training import describe_training
+
+        trained, uri, promotion = result.trained, result.model_uri, result.promotion
+        facts = {
+            "run_id": result.run.run_id,
+            "policy": trained.file,
+            "checkpoint": trained.checkpoint,
+            "model_uri": uri,
+            "promotion": promotion and promotion.sentence,
+            "figures": trained.metrics,
+        }
+        lines = {"policy": str(trained.file), "result": plain(describe_training(trained))}
+        if promotion is not None:
+            lines["registered"] = promotion.sentence
+        data = [] if config.data_dir is None else ["--data-dir", str(config.data_dir)]
+        words = ["metaopt", "train-target", "--task", config.task, *data, "--target-model", config.target_model]
+        use = [*words, "--controller", uri or str(trained.file), "--run-name", "grown"]
+        return Result(facts, {**lines, "run": str(result.run)}, [use, ["mlflow", "ui"]])
+
+    return config_command("train-controller", summary, TrainControllerConfig, train_policy, to_result)
+
+
 def register_command(summary: str) -> click.Command:
     """`metaopt register`."""
     from ..workflows import register
@@ -181,6 +210,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "main": main_command,
     "train-target": train_target_command,
     "train-optimizer": train_optimizer_command,
+    "train-controller": train_controller_command,
     "evaluate": evaluate_command,
     "register": register_command,
     "generate": generate_command,

@@ -16,6 +16,7 @@ from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
 from ..recording.config import TrainTargetConfig
+from ..reinforcement.config import TrainControllerConfig
 from ..targets import TARGETS
 from ..tasks import TASKS
 from ..workflows.generate_weights import GenerateConfig
@@ -28,6 +29,7 @@ CONFIGS: Mapping[str, type[Config]] = {
     "main": MainConfig,
     "train-target": TrainTargetConfig,
     "train-optimizer": TrainOptimizerConfig,
+    "train-controller": TrainControllerConfig,
     "evaluate": EvaluateConfig,
     "register": RegisterConfig,
     "generate": GenerateConfig,

@@ -186,14 +186,7 @@ def blueprint_of(topology: str, name: str) -> Blueprint:
         others = [other for other in TOPOLOGIES if other != topology and name in _names(other)]
         hint = f"{name} is a blueprint of {', '.join(others)}; " if others else ""
         raise UnknownName(f"no blueprint {shown(name)} for {topology}: {hint}{suggest(name, names)}")
-    key = f"{topology}.{name}"
-    found = _DECORATED.get(key) or BLUEPRINTS.get(key)
-    if not isinstance(found, Blueprint) or found.key != key:
-        raise InvalidConfig(
-            f"the blueprint {key} of {BLUEPRINTS.origin(key)} is {shown(found)}; expected a function decorated with "
-            f"@blueprint({topology!r}, {name!r}, …): correct the entry point of that package"
-        )
-    return found
+    return _blueprint_at(f"{topology}.{name}")
 
 
 def blueprints_of(topology: str) -> list[Blueprint]:
@@ -204,7 +197,18 @@ def blueprints_of(topology: str) -> list[Blueprint]:
     """
     if topology not in TOPOLOGIES:
         raise InvalidConfig(f"the topology is {shown(topology)}: {suggest(topology, TOPOLOGIES)}")
-    return [blueprint_of(topology, name) for name in _names(topology)]
+    return [_blueprint_at(f"{topology}.{name}") for name in _names(topology)]
+
+
+def _blueprint_at(key: str) -> Blueprint:
+    topology, _, name = key.partition(".")
+    found = _DECORATED.get(key) or BLUEPRINTS.get(key)
+    if not isinstance(found, Blueprint) or found.key != key:
+        raise InvalidConfig(
+            f"the blueprint {key} of {BLUEPRINTS.origin(key)} is {shown(found)}; expected a function decorated with "
+            f"@blueprint({topology!r}, {name!r}, …): correct the entry point of that package"
+        )
+    return found
 
 
 def _names(topology: str) -> list[str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..core.config import Config, Options, option
+from ..core.config import Config, Options, option, trust_option
 from ..core.errors import InvalidConfig
 from ..growth.config import GrowthConfig
 from ..targets import names_code
@@ -132,6 +132,7 @@ class TrainControllerConfig(EpisodeConfig):
     clip_range: float = option(default=0.2, help="Clip range of PPO.", above=0.0)
     entropy: float = option(default=0.01, help="Weight of the entropy of the policy.", at_least=0.0)
     seed: int = option(default=0, help="Random seed of the policy and of the order of episodes.", at_least=0)
+    trust_config: bool = trust_option()
     resume_from: str | None = option(default=None, help="Checkpoint to resume from: a run ID, a runs:/ URI or a file.")
     overwrite: bool = option(default=False, help="Replace checkpoints of the same name.")
     checkpoint_every: int = option(

@@ -22,6 +22,7 @@ from .model_registry import (
     registered_version,
 )
 from .names import check_alias, check_metric_names, check_model_name
+from .policy_registry import load_policy, register_policy
 from .recordings import Recording, fetch_trajectories, find_recordings
 from .runs import describe_refusal, start_run
 from .tags import ERROR_TAG
@@ -55,9 +56,11 @@ __all__ = [
     "link_trajectories",
     "link_version",
     "load_optimizer",
+    "load_policy",
     "log_evaluation_metrics",
     "promote",
     "register_optimizer",
+    "register_policy",
     "registered_version",
     "resolve_checkpoint",
     "run_link",

@@ -87,7 +87,7 @@ def describe_champion(client: MlflowClient, name: str, version: int, alias: str)
     if model.description and model.tags.get(CARD_TAG) != _digest(model.description):
         return
     card = client.get_model_version(name, str(version)).description or ""
-    text = f"**{alias}: version {version}.** A learned optimizer, trained with metaopt.\n\n{card}"[:_LONGEST_CARD]
+    text = f"**{alias}: version {version}.** Trained with metaopt.\n\n{card}"[:_LONGEST_CARD]
     client.update_registered_model(name, text)
     client.set_registered_model_tag(name, CARD_TAG, _digest(text))
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..evaluation.config import EvaluateConfig as EvaluateConfig
     from ..metatraining.config import TrainOptimizerConfig as TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig as TrainTargetConfig
+    from ..reinforcement.config import TrainControllerConfig as TrainControllerConfig
     from .evaluate_optimizer import evaluate as evaluate
     from .generate_weights import GenerateConfig as GenerateConfig
     from .generate_weights import generate as generate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .record_trajectories import record as record
     from .register_optimizer import RegisterConfig as RegisterConfig
     from .register_optimizer import register as register
+    from .train_controller import train_policy as train_policy
     from .train_optimizer import train as train
 
 _MODULES = {
@@ -31,6 +33,7 @@ _MODULES = {
     "GenerateConfig": "generate_weights",
     "MainConfig": "main_job",
     "RegisterConfig": "register_optimizer",
+    "TrainControllerConfig": "train_controller",
     "TrainOptimizerConfig": "train_optimizer",
     "TrainTargetConfig": "record_trajectories",
     "evaluate": "evaluate_optimizer",
@@ -39,6 +42,7 @@ _MODULES = {
     "record": "record_trajectories",
     "register": "register_optimizer",
     "train": "train_optimizer",
+    "train_policy": "train_controller",
 }
 
 __all__ = [*_MODULES]

@@ -22,6 +22,11 @@ def model_name(task: str, target_model: str) -> str:
     return f"metaopt-{_plain(task)}-{_plain(target_model)}"
 
 
+def controller_name(task: str, target_model: str) -> str:
+    """The default name for controllers of a task and a network, such as `metaopt-controller-digits-HostCNN`."""
+    return f"metaopt-controller-{_plain(task)}-{_plain(target_model)}"
+
+
 def check_given_name(given: str | None) -> None:
     """Check the name that the user chose, before the work begins.
 

@@ -19,6 +19,7 @@ SMALLER = {
     "train-target": "--epochs 2 --runs 2 --workers 1",
     "train-optimizer": "--epochs 1 --pairs-per-epoch 8 --objective weights "
     "--optimizer-options 'dim=16 num_latents=2 latent_dim=16 heads=2'",
+    "train-controller": "--steps 60 --episodes 2 --n-envs 2 --train-seeds 2",
     "evaluate": "--steps 40 --every 20 --seeds 1 --learning-rates 0.001 --controls false --baselines quick",
     "register": "",
     "generate": "",

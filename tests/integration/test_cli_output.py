@@ -190,7 +190,7 @@ def completed(words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("metaopt tr", ["train-target", "train-optimizer"]),
+        ("metaopt tr", ["train-target", "train-optimizer", "train-controller"]),
         ("metaopt train-target --ta", ["--task", "--task-options", "--target-model", "--target-options"]),
         ("metaopt evaluate --task di", ["digits"]),
         ("metaopt --quiet train-target --target-model res", ["ResNet18", "ResNet34"]),

@@ -1,0 +1,126 @@
+"""Registered policies: versions that hold the file of a controller, which is loaded without running code."""
+
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
+
+from ..core.errors import TrackingError
+from ..core.text import shown
+from ..growth.policy import Policy
+from ..growth.policy import load_policy as load_policy_file
+from .cards import describe_version
+from .connection import connect
+from .lineage import run_link
+from .model_registry import CANDIDATE, promote
+from .store_errors import translate_errors
+from .tracker import MlflowTracker
+
+_FILE = "policy.safetensors"
+_IN_A_RUN = "policy/controller_policy.safetensors"
+_RUN = re.compile(r"runs:/([0-9a-f]{32})/?")
+
+_CARD = """\
+A controller of growth: decides when branches grow in a network while it trains, and when they are removed.
+{about}
+**Actions:** {actions}.
+
+**Use it:**
+
+```
+metaopt train-target --controller models:/{name}/{version}
+```
+
+**Limits:** it was trained for networks with these blueprints at their taps, and for trainings of about the same \
+length. Compare it with a fixed schedule, which needs no training.
+Trained by run {run}
+"""
+
+log = logging.getLogger(__name__)
+
+
+def register_policy(
+    tracker: MlflowTracker, policy: Policy, file: Path, *, name: str, description: str, tags: Mapping[str, Any]
+) -> int:
+    """Log the file of a policy as a model of the run and register it as a new version, with the alias `candidate`.
+
+    Args:
+        file: the file of the policy.
+        description: training and returns, in Markdown, for the version's card.
+    Returns: the number of the version.
+    Raises:
+        TrackingError: the store raised an error.
+    """
+    tracker.flush()
+    with translate_errors(f"cannot register {name}", "check the store and the name"):
+        info = Model.log(
+            artifact_path=None,
+            name=name,
+            flavor=_PolicyFlavor,
+            run_id=tracker.run_id,
+            file=file,
+            actions=policy.actions,
+            registered_model_name=name,
+        )
+        version = int(info.registered_model_version)
+        for key, value in tags.items():
+            tracker.client.set_model_version_tag(name, str(version), key, str(value))
+        run = run_link(tracker.client, tracker.run_id)
+        actions = ", ".join(policy.actions)
+        card = _CARD.format(about=description, actions=actions, name=name, version=version, run=run)
+        describe_version(tracker.client, name, version, card)
+    log.info("registered version %s of %s", version, name)
+    promote(name, version, CANDIDATE)
+    return version
+
+
+def load_policy(source: str | Path) -> Policy:
+    """Load a policy. Only safetensors and JSON are read; no code of the model runs.
+
+        from metaopt.tracking import load_policy
+
+        policy = load_policy("models:/metaopt-controller-digits-HostCNN@champion")
+
+    Args:
+        source: a file; `models:/<name>@<alias>` or `models:/<name>/<version>`; or `runs:/<run ID>` of phase 3.
+    Raises:
+        TrackingError: the source does not exist in the store, or is no policy.
+        FileFormatError: the file is damaged.
+    """
+    address = str(source)
+    if isinstance(source, Path) or Path(address).is_file():
+        return load_policy_file(Path(source))
+    run = _RUN.fullmatch(address)
+    if run is None and not address.startswith("models:/"):
+        raise TrackingError(
+            f"no policy at {shown(address)}; expected an existing file, models:/<name>@<alias>, "
+            "models:/<name>/<version> or runs:/<run ID>"
+        )
+    path = f"runs:/{run[1]}/{_IN_A_RUN}" if run else f"{address.rstrip('/')}/{_FILE}"
+    remedy = "choose a version in `mlflow ui` that train-controller registered"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        translate_errors(f"cannot load a policy from {address}: it has no {_FILE}", remedy),
+    ):
+        connect()
+        return load_policy_file(Path(mlflow.artifacts.download_artifacts(path, dst_path=folder)))
+
+
+class _PolicyFlavor:
+    """What MLflow calls to write the folder of a model. It has no loader: `load_policy` reads the file."""
+
+    @staticmethod
+    def save_model(path: str, mlflow_model: Model, file: Path, actions: list[str]) -> None:
+        """Write the folder of a model: the file of the policy, and a description for MLflow."""
+        folder = Path(path)
+        folder.mkdir(parents=True)
+        shutil.copyfile(file, folder / _FILE)
+        mlflow_model.add_flavor("metaopt_policy", file=_FILE, actions=actions)
+        mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
