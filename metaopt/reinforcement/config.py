@@ -121,7 +121,9 @@ class TrainControllerConfig(EpisodeConfig):
     rollout_episodes: int = option(
         default=1, help="Episodes of each environment between two updates of the policy [count].", at_least=1
     )
-    hidden: tuple[int, ...] = option(default=(64, 64), help="Widths of the hidden layers of the policy.", at_least=1)
+    hidden: tuple[int, ...] = option(
+        default=(64, 64), help="Widths of the hidden layers of the policy.", at_least=1, at_most=4096
+    )
     policy_lr: float = option(default=3e-3, help="Learning rate of the policy.", above=0.0)
     minibatch: int = option(default=64, help="Decisions in each gradient of PPO [count].", at_least=2)
     ppo_epochs: int = option(default=10, help="Passes over the decisions of a rollout.", at_least=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.dependencies import import_extra
 from ..core.errors import CheckpointError, FileFormatError
-from ..core.rng import generator, random_states, restore_random_states
+from ..core.rng import generator, isolated, random_states, restore_random_states
 from ..growth.policy import Policy, build_policy, description_of
 from ..optimizers.state import check_optimizer_state
 from ..trajectories.checkpoint import KIND, expect_same, load_checkpoint, save_checkpoint
@@ -80,6 +80,8 @@ class ControllerTrainingState:
         """Rollouts so far [count]."""
         self.curve: list[list[float]] = []
         """Mean return and mean loss over that of the twins, of each rollout."""
+        self.metrics: dict[str, float] = {}
+        """Those of the last rollout."""
 
     @property
     def decisions(self) -> int:
@@ -91,7 +93,8 @@ class ControllerTrainingState:
         """The policy as a controller, which decides exactly as the deterministic policy of stable-baselines3."""
         names = [action.name for action in self._problem.actions]
         growth = self._config.growth.to_mapping()
-        policy = Policy(names, self._config.hidden, growth)
+        with isolated():  # else the interval of checkpoints, which hold it, would change the training
+            policy = Policy(names, self._config.hidden, growth)
         policy.load_state_dict(converted(self._ppo.policy.state_dict()))
         return policy.eval().requires_grad_(False)
 
@@ -107,7 +110,8 @@ class ControllerTrainingState:
         metrics = _episode_metrics(finished.results)
         self.curve.append([metrics["return"], metrics["loss_over_twin"]])
         logged = self._ppo.logger.name_to_value
-        return metrics | {name: factor * float(logged[key]) for name, (key, factor) in _PPO_METRICS.items()}
+        self.metrics = metrics | {name: factor * float(logged[key]) for name, (key, factor) in _PPO_METRICS.items()}
+        return self.metrics
 
     def save(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint, between rollouts.
@@ -126,6 +130,7 @@ class ControllerTrainingState:
             "rollout": self.rollout,
             "decisions": self.decisions,
             "curve": self.curve,
+            "metrics": self.metrics,
         }
         save_checkpoint(path, state, {**(facts or {}), **self._own, "policy": description_of(policy)})
 
@@ -148,6 +153,7 @@ class ControllerTrainingState:
             self._ppo.policy.optimizer.load_state_dict(state["optimizer"])
             self.rollout, self._ppo.num_timesteps = state["rollout"], int(state["decisions"])
             self.curve = [[float(number) for number in point] for point in state["curve"]]
+            self.metrics = {str(name): float(value) for name, value in state["metrics"].items()}
             restore_random_states(state["random"])
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(

@@ -114,15 +114,14 @@ class ControllerTraining:
         config, state = self.config, self._state
         self._folder.clear()
         self._describe(tracker)
-        metrics: dict[str, float] = {}
         rollouts = range(state.rollout, config.rollouts)
         with progress(len(rollouts), f"controller for {config.title}", "rollout") as bar:
             for _ in rollouts:
-                metrics = self._rollout(tracker, bar)
+                self._rollout(tracker, bar)
                 if fires(state.rollout, config.checkpoint_every) and state.rollout < config.rollouts:
-                    self._save(tracker, metrics)
-        checkpoint = self._save(tracker, metrics)
-        trained = TrainedController(state.policy, self._save_policy(tracker, metrics), checkpoint, metrics, state.curve)
+                    self._save(tracker)
+        checkpoint = self._save(tracker)
+        trained = TrainedController(state.policy, self._save_policy(tracker), checkpoint, state.metrics, state.curve)
         tracker.describe(result=describe_training(trained))
         return trained
 
@@ -142,13 +141,12 @@ class ControllerTraining:
         source = str(config.task_settings.get("data_dir", "part of the installed packages"))
         tracker.dataset(config.task, source, self._problem.facts["data"], "train, guard")
 
-    def _rollout(self, tracker: Tracker, bar: Progress) -> dict[str, float]:
+    def _rollout(self, tracker: Tracker, bar: Progress) -> None:
         started = time.monotonic()
         metrics = self._state.train()
         tracker.metrics({**metrics, "seconds": time.monotonic() - started}, self._state.decisions)
         self._draw(tracker)
         bar.update(mean_return=metrics["return"])
-        return metrics
 
     def _draw(self, tracker: Tracker) -> None:
         curve, per_rollout = self._state.curve, self._state.decisions // self._state.rollout
@@ -163,21 +161,22 @@ class ControllerTraining:
         )
         tracker.figure(figure, "return")
 
-    def _save(self, tracker: Tracker, metrics: dict[str, float]) -> Path:
+    def _save(self, tracker: Tracker) -> Path:
         path = self.config.checkpoint_folder / f"controller_rollout_{self._state.rollout}.safetensors"
-        self._state.save(path, self._facts(metrics))
+        self._state.save(path, self._facts())
         tracker.files(files_of(path), f"checkpoints/rollout_{self._state.rollout:04d}")
         return path
 
-    def _save_policy(self, tracker: Tracker, metrics: dict[str, float]) -> Path:
+    def _save_policy(self, tracker: Tracker) -> Path:
         path = self.config.checkpoint_folder / "controller_policy.safetensors"
-        save_policy(self._state.policy, path, self._facts(metrics))
+        save_policy(self._state.policy, path, self._facts())
         tracker.files([path], "policy")
         return path
 
-    def _facts(self, metrics: dict[str, float]) -> dict[str, Any]:
-        facts = {"episode": self.config.episode.to_mapping(), "episodes": self._state.rollout, "metrics": metrics}
-        return {FACTS: {**facts, "episodes": self._state.rollout * self.config.episodes_per_rollout}}
+    def _facts(self) -> dict[str, Any]:
+        episodes = self._state.rollout * self.config.episodes_per_rollout
+        episode = self.config.episode.to_mapping()
+        return {FACTS: {"episode": episode, "episodes": episodes, "metrics": self._state.metrics}}
 
 
 def describe_training(trained: TrainedController) -> str:

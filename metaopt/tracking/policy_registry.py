@@ -84,10 +84,6 @@ def register_policy(
 def load_policy(source: str | Path) -> Policy:
     """Load a policy. Only safetensors and JSON are read; no code of the model runs.
 
-        from metaopt.tracking import load_policy
-
-        policy = load_policy("models:/metaopt-controller-digits-HostCNN@champion")
-
     Args:
         source: a file; `models:/<name>@<alias>` or `models:/<name>/<version>`; or `runs:/<run ID>` of phase 3.
     Raises:

@@ -22,6 +22,7 @@ from metaopt.generative import GENERATIVE_OPTIMIZERS, get_optimizer_model
 from metaopt.metatraining.mixture import read_mixture
 from metaopt.optimizers import BASE_OPTIMIZERS
 from metaopt.recording.record import prepared_recording
+from metaopt.reinforcement.problem import Problem
 from metaopt.targets import TARGETS
 from metaopt.tasks import TASKS, load_task, task_config
 from metaopt.trajectories import Trajectory
@@ -124,6 +125,10 @@ def begin_training(config) -> None:
         read_mixture(config.mixture, config.data_dir, trusted=config.trust_config)
 
 
+def begin_controller(config) -> None:
+    Problem(config)
+
+
 def begin_evaluation(config) -> None:
     task = load_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
     setup = RunSetup(config, task, config.seed)
@@ -159,6 +164,7 @@ def stopped_before_work(store, monkeypatch):
     for name, begin in {
         "record": begin_recording,
         "train": begin_training,
+        "train_policy": begin_controller,
         "evaluate": begin_evaluation,
         "main": begin_main,
         "generate": begin_generation,
