@@ -49,7 +49,7 @@ class Growth:
             loss.backward()
             growth.after_backward(batch)
             optimizer.step()
-            growth.after_step(step, float(loss))
+            growth.after_step(step, loss.item())
         growth.measure()
         growth.advance("blocks.1")  # Verdict(passed=True, reason="loss 2.1 with it, 2.2 without it")
 

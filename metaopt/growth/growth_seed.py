@@ -168,8 +168,8 @@ def grow_as(model: nn.Module, path: Path | str) -> nn.Module:
         from metaopt import Trajectory, get_target_model, load_model_weights
         from metaopt.growth import grow_as
 
-        trajectory = Trajectory.open("trajectories/grown/seed_0")
-        model = get_target_model("HostCNN", **trajectory.run["target_config"])
+        trajectory = Trajectory.open("trajectories/digits/seed_0")
+        model = get_target_model("MLP", **trajectory.run["target_config"])
         load_model_weights(grow_as(model, trajectory.snapshots[-1].path), trajectory.snapshots[-1].path)
 
     Args:

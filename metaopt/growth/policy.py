@@ -27,7 +27,7 @@ class Policy(nn.Module):
         from metaopt.growth.policy import Policy
 
         policy = Policy([action.name for action in actions_of("cnn")])
-        policy.decide([0.0] * 23, [True] + [False] * 6)  # 0: WAIT
+        policy.decide([0.0] * 23, [name == "WAIT" for name in policy.actions])  # 0
 
     Args:
         actions: names of the actions, in order.

@@ -294,5 +294,6 @@ class SelfModifier(nn.Module):
         position = getattr(state, "position", None)
         is_valid = isinstance(position, int) and 0 <= position < self.chunk
         shapes = *shapes_of(self.reset(batch)[:-1]), position if is_valid else f"from 0 to below {self.chunk}"
-        source = f"as of `reset` of this layer ({self.extra_repr()}) for these sequences"
+        # Without `extra_repr`, which torch.compile cannot trace.
+        source = f"as of `reset` of this layer (width={self.width}, depth={self.depth}, …) for these sequences"
         check_state(state, ModifierState, shapes, source)

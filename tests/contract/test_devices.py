@@ -45,7 +45,7 @@ from metaopt.weights import scales, tokens
 DEVICE = torch.device("lazy", 0)
 """A device that needs no runtime: gradients of fake tensors on DEVICE start its runtime."""
 
-LANGUAGE_MODELS = ("GPT", "Hope")
+LANGUAGE_MODELS = ("GPT", "Hope", "TransformerHost")
 
 SMALL = {"dim": 16, "num_latents": 4, "latent_dim": 16, "heads": 2, "depth": 1, "hidden": 16}
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = (
     "diagnostics",
     "generative",
+    "growth",
     "nowcast",
     "optimizers",
     "targets",

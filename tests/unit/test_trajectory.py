@@ -180,7 +180,7 @@ def test_a_growing_network_has_segments(tmp_path):
     record(tmp_path, steps=[0, 1])
     record(tmp_path, steps=[2], model=nn.Linear(2, 5), segment=1)
     trajectory = Trajectory.open(tmp_path)
-    assert [segment[1:] for segment in trajectory.segments] == [(0, 2), (2, 3)]
+    assert [segment[1:3] for segment in trajectory.segments] == [(0, 2), (2, 3)]
     assert trajectory.weights(2).shape == (15,)
     with pytest.raises(TrajectoryError, match="2 segments"):
         _ = trajectory.layout
