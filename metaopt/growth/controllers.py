@@ -19,6 +19,7 @@ _SHARE, _SIGMAS, _GAIN = (
 )
 _IN_STAGE = NAMES.index("decisions in this stage, in tens")
 _PLATEAU = 0.5  # of sigma: a smaller fall of the loss in five decisions is a plateau
+_LATE = 0.1  # of the training
 _PATIENCE = 0.5  # tens of decisions after which a seed without a gain is removed
 _SCHEDULE = re.compile(r"schedule:(?P<blueprint>\w+)@(?P<share>0|1|0?\.\d+)")
 
@@ -86,7 +87,7 @@ class Schedule:
 
 
 class Heuristic:
-    """Germinates the largest blueprint at a plateau of the loss, and removes a seed that has no gain for a while.
+    """Germinates after a tenth of the training, or at a plateau before, and removes a seed without a gain for a while.
 
     Args:
         actions: all actions.
@@ -94,17 +95,15 @@ class Heuristic:
     """
 
     def __init__(self, actions: Sequence[Action], blueprint: str) -> None:
-        self._schedule = Schedule(actions, blueprint, share=0.0)
-        self._advance, self._cull = (_index(actions, kind) for kind in ("advance", "cull"))
+        self._late, self._at_plateau = (Schedule(actions, blueprint, share) for share in (_LATE, 0.0))
+        self._cull = _index(actions, "cull")
 
     def decide(self, observation: Sequence[float], allowed: Sequence[bool]) -> int:
         """The index of an allowed action."""
-        has_no_gain = observation[_GAIN] <= 0
-        if allowed[self._cull] and has_no_gain and observation[_IN_STAGE] > _PATIENCE:
+        if allowed[self._cull] and observation[_GAIN] <= 0 and observation[_IN_STAGE] > _PATIENCE:
             return self._cull
-        if allowed[self._advance]:
-            return 0 if has_no_gain else self._advance
-        return self._schedule.decide(observation, allowed) if observation[_SIGMAS] > -_PLATEAU else 0
+        schedule = self._at_plateau if observation[_SIGMAS] > -_PLATEAU else self._late
+        return schedule.decide(observation, allowed)
 
 
 def built_in(name: str, actions: Sequence[Action], largest: str, seed: int) -> Controller | None:
