@@ -24,7 +24,7 @@ from .history import Event, Measurement
 from .optimizer_groups import add_group, check_groups, remove_group
 from .places import places
 from .rollback import Rollback
-from .seed_training import Features, losses_with_and_without, seed_gradients
+from .seed_training import Features, seed_gradients, seed_losses
 from .slot import Slot
 from .stages import Stage
 
@@ -201,10 +201,11 @@ class Growth:
         """Measure the loss of the network, and that of the slot in focus with and without its seed."""
         examples, slot = self._examples(), self.focus
         if slot is not None and slot.stage.is_cullable:
-            slot.loss_with, slot.loss_without = losses_with_and_without(
-                self.model, self.task, examples, slot.tap, is_blended=slot.stage.is_blended
-            )
-        loss = mean_loss(self.model, self.task, [examples])
+            blended = slot.stage.is_blended
+            found = seed_losses(self.model, self.task, examples, slot.tap, is_blended=blended)
+            loss, slot.loss_with, slot.loss_without = found
+        else:
+            loss = mean_loss(self.model, self.task, [examples])
         alphas = {tap: self.alpha_of(slot) for tap, slot in self.slots.items()}
         self.measurements.append(Measurement(self.step, loss, alphas, self.seed_weights))
         if not self._rollback.is_spike(loss):

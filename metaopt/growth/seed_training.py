@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -88,24 +88,39 @@ def seed_gradients(model: nn.Module, task: Task, batch: Batch, tap: str, feature
     return loss.detach()
 
 
-def losses_with_and_without(
-    model: nn.Module, task: Task, examples: Batch, tap: str, *, is_blended: bool
-) -> tuple[float, float]:
-    """The loss of a network with its growth seed, α being 1, and its loss without it, in evaluation mode.
+class SeedLosses(NamedTuple):
+    """Losses of a network and its growth seed, in evaluation mode.
+
+    Attributes:
+        now: that of the network as it is.
+        with_it: that with the seed, as if α were 1.
+        without: that without the seed.
+    """
+
+    now: float
+    with_it: float
+    without: float
+
+
+def seed_losses(model: nn.Module, task: Task, examples: Batch, tap: str, *, is_blended: bool) -> SeedLosses:
+    """Measure the losses of a network with and without its growth seed, with as few forward passes as possible.
 
     Args:
         tap: the tap of the seed.
         is_blended: whether the seed changes the outputs of the network.
     """
-    seed = seed_of(model, tap)
-    if is_blended:
-        with _alpha(seed, 1.0):
-            with_it = mean_loss(model, task, [examples])
-        with _alpha(seed, 0.0):
-            return with_it, mean_loss(model, task, [examples])
-    with tapped(model, {tap: lambda features: features + seed.delta(features)}):
-        with_it = mean_loss(model, task, [examples])
-    return with_it, mean_loss(model, task, [examples])
+    seed, now = seed_of(model, tap), mean_loss(model, task, [examples])
+    if not is_blended:
+        with tapped(model, {tap: lambda features: features + seed.delta(features)}):
+            return SeedLosses(now, mean_loss(model, task, [examples]), now)
+
+    def at(value: float) -> float:
+        if float(seed.alpha) == value:
+            return now
+        with _alpha(seed, value):
+            return mean_loss(model, task, [examples])
+
+    return SeedLosses(now, at(1.0), at(0.0))
 
 
 def _continued(model: nn.Module, inputs: Tensor, tap: str, features: Tensor) -> Tensor:
