@@ -14,6 +14,8 @@ Known negative: the best fixed schedule is hard to beat where the same blueprint
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +31,86 @@ from metaopt.reinforcement.training import train_controller
 from metaopt.reinforcement.twins import Twins
 
 from .._measure import publish
-from ..nested._stored import Stored
+from .._stored import Stored
 
 Z_GOAL = 3.0
 SHARE_GOAL = 0.9
 
 _GROWTH = {"interval": 20, "train_steps": 20, "blend_steps": 40, "probation_steps": 20, "embargo_steps": 20}
-_CASES: Mapping[str, Mapping[str, Any]] = {
-    "digits": {
-        "task": "digits",
-        "steps": 120,
-        "growth_options": {name: steps // 2 for name, steps in _GROWTH.items()},
-    },
-    "cifar": {
-        "task": "image-folder",
-        "data_dir": "cifar10_images",
-        "task_options": {"image_size": 16},
-        "steps": 300,
-        "growth_options": _GROWTH,
-    },
-    "tinystories": {
-        "task": "text",
-        "data_dir": "text/tinystories.txt",
-        "task_options": {"tokenizer": "characters", "block_size": 32},
-        "target_model": "TransformerHost",
-        "target_options": {"n_layer": 2, "n_head": 2, "n_embd": 32},
-        "batch_size": 16,
-        "steps": 400,
-        "growth_options": {**_GROWTH, "examples": 128},
-    },
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem, and how much is played.
+
+    Attributes:
+        options: options of `EpisodeConfig`.
+        episodes: episodes of training; a multiple of 8, the environments side by side [count].
+        seeds: random seeds of the comparison [count].
+        selection: random seeds that choose the best schedule [count].
+    """
+
+    options: Mapping[str, Any]
+    episodes: int
+    seeds: int
+    selection: int
+
+
+CASES: Mapping[str, Case] = {
+    "digits": Case(
+        {"task": "digits", "steps": 120, "growth_options": {name: steps // 2 for name, steps in _GROWTH.items()}},
+        episodes=320,
+        seeds=20,
+        selection=5,
+    ),
+    "cifar": Case(
+        {
+            "task": "image-folder",
+            "data_dir": "cifar10_images",
+            "task_options": {"image_size": 16},
+            "steps": 300,
+            "growth_options": _GROWTH,
+        },
+        episodes=96,
+        seeds=10,
+        selection=3,
+    ),
+    "tinystories": Case(
+        {
+            "task": "text",
+            "data_dir": "text/tinystories.txt",
+            "task_options": {"tokenizer": "characters", "block_size": 32},
+            "target_model": "TransformerHost",
+            "target_options": {"n_layer": 2, "n_head": 2, "n_embd": 32},
+            "batch_size": 16,
+            "steps": 400,
+            "growth_options": {**_GROWTH, "examples": 128},
+        },
+        episodes=96,
+        seeds=10,
+        selection=3,
+    ),
 }
 
 
-def config_of(case: str, data_dir: Path | None, folder: Path, episodes: int, seed: int) -> TrainControllerConfig:
-    """The training of a controller for a case."""
-    settings = dict(_CASES[case])
+def config_of(name: str, case: Case, data_dir: Path | None, folder: Path, seed: int) -> TrainControllerConfig:
+    """The training of a controller for a case.
+
+    Args:
+        name: name of the case.
+        seed: random seed of PPO.
+    """
+    settings = dict(case.options)
     if "data_dir" in settings:
         if data_dir is None:
-            raise click.UsageError(f"the case {case} needs --data-dir")
+            raise click.UsageError(f"the case {name} needs --data-dir")
         settings["data_dir"] = data_dir / settings["data_dir"]
     return TrainControllerConfig.from_mapping(
         {
             **settings,
-            "episodes": episodes,
+            "episodes": case.episodes,
             "seed": seed,
-            "run_name": f"{case}_{seed}",
+            "run_name": f"{name}_{seed}",
             "checkpoint_dir": folder,
             "twin_dir": folder / "twins",
         }
@@ -104,7 +141,8 @@ def rows_of(names: Mapping[str, str], seeds: range, play_one: Play) -> list[dict
     """A row for each controller.
 
     Args:
-        names: what `--controller` takes, by the name in the table; "random" and "best schedule" among them.
+        names: what `--controller` takes, by the name in the table; "random" and "best schedule" among them. Shares of a
+            best schedule that is no better than waiting are NaN.
     """
     found: dict[str, Played] = {name: played(value, seeds, play_one) for name, value in names.items()}
     random, best = found["random"], found["best schedule"]
@@ -114,13 +152,32 @@ def rows_of(names: Mapping[str, str], seeds: range, play_one: Play) -> list[dict
             "return": each.mean_return,
             "± s.e.": each.standard_error,
             "z over random": each.over(random) if each is not random else 0.0,
-            "of best schedule": each.mean_return / best.mean_return,
+            "of best schedule": each.mean_return / best.mean_return if best.mean_return > 0 else nan,
             "z over best": each.over(best) if each is not best else 0.0,
             "loss / static": each.loss_over_twin,
             "grown": each.grown,
         }
         for name, each in found.items()
     ]
+
+
+def compare(name: str, case: Case, data_dir: Path | None, folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Train a controller for a case, and compare it with controllers that learn nothing: a row for each.
+
+    Args:
+        name: name of the case.
+        folder: an existing folder, for what is stored.
+        seed: random seed of PPO.
+    """
+    config = config_of(name, case, data_dir, folder, seed)
+    policy, problem = trained_policy(config), Problem(config)
+    play_one = player(config, problem, Stored(folder / "episodes.jsonl"))
+    best = best_schedule(schedules(problem), config.selection_seeds(case.selection), play_one)
+    names = {"PPO": str(policy), "best schedule": best, **{each: each for each in ("heuristic", "random", "wait")}}
+    rows = rows_of(names, config.evaluation_seeds(case.seeds), play_one)
+    title = f"{config.title}, {config.steps} steps, {config.decisions} decisions, {case.seeds} random seeds"
+    publish(title, rows, folder / f"{name}_{seed}.json")
+    return rows
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
@@ -135,47 +192,29 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 
 
 @click.command()
-@click.option("--case", "cases", multiple=True, type=click.Choice([*_CASES]), default=("digits",), show_default=True)
+@click.option("--case", "names", multiple=True, type=click.Choice([*CASES]), default=("digits",), show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), help="Folder of the data.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("growth_results"), show_default=True)
-@click.option("--episodes", default=320, show_default=True, help="Episodes of training [count].")
-@click.option("--seeds", default=20, show_default=True, help="Random seeds of the comparison [count].")
-@click.option("--selection", default=5, show_default=True, help="Random seeds that choose the best schedule [count].")
+@click.option("--episodes", type=int, help="Episodes of training [count]; by default those of the case.")
+@click.option("--seeds", type=int, help="Random seeds of the comparison [count]; by default those of the case.")
+@click.option("--selection", type=int, help="Random seeds that choose the best schedule [count]; likewise.")
 @click.option("--seed", default=0, show_default=True, help="Random seed of PPO.")
 def main(
-    cases: tuple[str, ...],
+    names: tuple[str, ...],
     data_dir: Path | None,
     folder: Path,
-    episodes: int,
-    seeds: int,
-    selection: int,
+    episodes: int | None,
+    seeds: int | None,
+    selection: int | None,
     seed: int,
 ) -> None:
     """Train a controller for each case, and compare it with controllers that learn nothing."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    stored = Stored(folder / "episodes.jsonl")
-    for case in cases:
-        config = config_of(case, data_dir, folder, episodes, seed)
-        policy = trained_policy(config)
-        problem = Problem(config)
-
-        play_one = player(config, problem, stored)
-        best = best_schedule(schedules(problem), config.selection_seeds(selection), play_one)
-        names = {
-            "PPO": str(policy),
-            "best schedule": best,
-            "heuristic": "heuristic",
-            "random": "random",
-            "wait": "wait",
-        }
-        rows = rows_of(names, config.evaluation_seeds(seeds), play_one)
-        publish(
-            f"{config.title}, {config.steps} steps, {config.decisions} decisions, {seeds} random seeds",
-            rows,
-            folder / f"{case}_{seed}.json",
-        )
-        click.echo(verdict(rows))
+    for name in names:
+        case = CASES[name]
+        case = Case(case.options, episodes or case.episodes, seeds or case.seeds, selection or case.selection)
+        click.echo(verdict(compare(name, case, data_dir, folder, seed)))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ command goes on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -25,7 +26,7 @@ from metaopt.recording.twins import train_twins
 from metaopt.trajectories import Trajectory
 
 from .._measure import publish
-from ..nested._stored import Stored
+from .._stored import Stored
 
 _TUNING_SEED = 1000
 _RATES = ("1e-3", "3e-3", "1e-2")
@@ -112,6 +113,44 @@ def _config(case: Case, data_dir: Path, seed: int, lr: str, folder: Path, **more
     })  # fmt: skip
 
 
+def compare(name: str, case: Case, data_dir: Path, seeds: int, stored: Stored) -> list[dict[str, Any]]:
+    """Train all networks of a case; a row for each of both twins.
+
+    Args:
+        name: name of the case in the rows.
+        stored: finished trainings, which are not repeated.
+    """
+    settings = {"case": repr(case)}
+
+    def measured(what: str, **values: Any) -> Any:
+        def measure() -> Any:
+            with TemporaryDirectory() as folder:
+                return (static_loss if what == "static" else ratios)(case, data_dir, folder=Path(folder), **values)
+
+        return stored.of({**settings, "what": what, **values}, measure)
+
+    lr = min(_RATES, key=lambda rate: measured("static", lr=rate))
+    found = [measured("ratios", seed=seed, lr=lr) for seed in range(seeds)]
+    rows = []
+    for kind, goal in zip(("static", "equal_size"), case.goals, strict=True):
+        values = [each.get(f"loss_over_{kind}", nan) for each in found]
+        rows.append(
+            {
+                "case": name,
+                "controller": case.controller,
+                "over": kind.replace("_", " "),
+                "lr": lr,
+                "loss": fmean(each["loss"] for each in found),
+                "ratio": fmean(values),
+                "std": stdev(values) if seeds > 1 else 0.0,
+                "worst": max(values),
+                "goal": goal,
+                "ratios": values,
+            }
+        )
+    return rows
+
+
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of the data.")
 @click.option("--case", "names", default=",".join(CASES), show_default=True, help="Cases, by commas.")
@@ -122,37 +161,12 @@ def _config(case: Case, data_dir: Path, seed: int, lr: str, folder: Path, **more
 def main(data_dir: Path, names: str, controller: str, seeds: int, stored: Path | None, output: Path | None) -> None:
     """Train all networks and print the ratios of their losses."""
     torch.set_num_threads(1)
-    known, rows = Stored(stored), []
+    known, rows = Stored(stored), list[dict[str, Any]]()
     for name in names.split(","):
-        case = CASES[name]
-        case = Case(**{**vars(case), "controller": controller or case.controller})
-        settings = {"case": repr(case)}
-
-        def measured(what: str, case: Case = case, settings: Any = settings, **values: Any) -> Any:
-            def measure() -> Any:
-                with TemporaryDirectory() as folder:
-                    return (static_loss if what == "static" else ratios)(case, data_dir, folder=Path(folder), **values)
-
-            return known.of({**settings, "what": what, **values}, measure)
-
-        lr = min(_RATES, key=lambda rate: measured("static", lr=rate))  # called at once
-        found = [measured("ratios", seed=seed, lr=lr) for seed in range(seeds)]
-        for kind, goal in zip(("static", "equal_size"), case.goals, strict=True):
-            values = torch.tensor([each.get(f"loss_over_{kind}", float("nan")) for each in found], dtype=torch.float64)
-            rows.append(
-                {
-                    "case": name,
-                    "controller": case.controller,
-                    "over": kind.replace("_", " "),
-                    "lr": lr,
-                    "loss": fmean(each["loss"] for each in found),
-                    "ratio": values.mean().item(),
-                    "std": values.std(correction=min(1, seeds - 1)).item(),
-                    "worst": values.max().item(),
-                    "goal": goal,
-                }
-            )
-    publish(f"Networks that grow against their twins, {seeds} random seeds", rows, output)
+        case = replace(CASES[name], controller=controller or CASES[name].controller)
+        rows += compare(name, case, data_dir, seeds, known)
+    table = [{key: value for key, value in row.items() if key != "ratios"} for row in rows]
+    publish(f"Networks that grow against their twins, {seeds} random seeds", table, output)
 
 
 if __name__ == "__main__":

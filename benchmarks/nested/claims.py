@@ -25,9 +25,9 @@ from metaopt.core.text import counted
 from metaopt.nested import HopeConfig
 from metaopt.tasks import load_task
 
+from .._claims import Row, at_least, at_most, chosen, measure_and_publish
+from .._stored import Stored
 from . import forgetting, hope_against_gpt, rebound_keys, shifted_stream, step_cost
-from ._claim_table import Row, as_markdown, at_least, at_most
-from ._stored import Stored
 from .hope_against_gpt import GPT, NETWORKS, Compared, Setting
 
 _TITLE = "Claims about nested learning"
@@ -266,22 +266,13 @@ def _vocabulary(plan: Plan) -> str:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("claims"), show_default=True, help="Folder.")
 def main(text_dir: Path, seeds: int, quick: bool, only: str, optimizers: Path | None, output: Path) -> None:
     """Measure all claims, print them, and write claims.json and claims.md."""
-    names = only.split(",")
-    if unknown := [name for name in names if name not in CLAIMS]:
-        raise click.BadParameter(f"no claim {', '.join(unknown)}; expected some of {', '.join(CLAIMS)}")
+    names = chosen(only, CLAIMS)
     torch.set_num_threads(1)
     output.mkdir(parents=True, exist_ok=True)
     plan = Plan(text_dir / "tinystories.txt", text_dir / "tinyshakespeare.txt", seeds, quick, optimizers)
-    stored, rows = Stored(output / "finished.jsonl"), list[Row]()
-    title = f"{_TITLE}, {counted(seeds, 'random seed')}" + (", quick: too short to judge anything" if quick else "")
-    for name in names:
-        for row in CLAIMS[name](plan, stored):
-            rows.append(row._replace(result="not judged") if quick and row.figures else row)
-            click.echo(f"{row.claim}: {row.measured} {row.goal and f'({row.goal}) '}{rows[-1].result}", err=True)
-        plain = [{**row._asdict(), "figures": list(row.figures), "measured": row.measured} for row in rows]
-        (output / "claims.json").write_text(json.dumps({"title": title, "rows": plain}, indent=1) + "\n", "utf-8")
-        (output / "claims.md").write_text(as_markdown(rows, title), "utf-8")
-    click.echo(as_markdown(rows, title))
+    stored = Stored(output / "finished.jsonl")
+    measures = [partial(CLAIMS[name], plan, stored) for name in names]
+    measure_and_publish(f"{_TITLE}, {counted(seeds, 'random seed')}", measures, output, quick=quick)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from metaopt.tasks import Task, load_task
 from metaopt.tasks.measure import batches_of, measure
 
 from .._measure import publish
-from ._stored import Stored
+from .._stored import Stored
 
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "Hope": {},

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.nested import claims, forgetting, hope_against_gpt, step_cost
-from benchmarks.nested._claim_table import Row, at_most
-from benchmarks.nested._stored import Stored
+from benchmarks._claims import Row, at_most
+from benchmarks._stored import Stored
 from benchmarks.nested.claims import CLAIMS, Plan
 from benchmarks.nested.forgetting import Point, forgotten_at
 from benchmarks.nested.hope_against_gpt import NETWORKS, Setting, compare, rows_of
