@@ -84,6 +84,8 @@ class LevelClock:
 
     def __init__(self, levels: Iterable[LevelSpec], step: int = 0) -> None:
         self.levels: dict[str, LevelSpec] = {}
+        if not isinstance(levels, Iterable):
+            raise InvalidConfig(f"levels is {shown(levels)}; expected a list, such as [LevelSpec('slow', 16)]")
         for level in levels:
             if not isinstance(level, LevelSpec):
                 raise InvalidConfig(f"a level is {shown(level)}; expected a LevelSpec, such as LevelSpec('slow', 16)")

@@ -139,8 +139,10 @@ class Hope(nn.Module):
         """The mean surprise of each memory over all tokens, by the name of the memory.
 
         Raises:
-            InvalidConfig: more tokens than `block_size`.
+            InvalidConfig: more tokens than `block_size`, or none.
         """
+        if not tokens.numel():
+            raise InvalidConfig(f"tokens of shape {tuple(tokens.shape)}; expected at least one token to be surprised by")
         stream, found = self._embedded(tokens), {}
         for number, block in enumerate(self._blocks()):
             surprise = block.surprise(stream)

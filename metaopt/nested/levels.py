@@ -1,7 +1,7 @@
 """Levels of a network: parameters that an optimizer updates at their own pace."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -108,6 +108,7 @@ class Levels:
         self._sums: dict[nn.Parameter, Tensor] = {}  # of the steps since the last update
         self._gradients: dict[nn.Parameter, Tensor | None] = {}  # as they were before the present step
         self._selected: list[_Version] = []  # those with which the optimizer makes the present step
+        self._is_counted = True  # whether the last step that began has been counted
         self._norms: UpdateNorms | None = None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
@@ -178,16 +179,13 @@ class Levels:
         if self._norms is not None:
             self._norms.before(due)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        self._is_counted = False
         if closure is None:
             self._select(optimizer, due)
             return None
-
-        def selected() -> Any:
-            loss = closure()
-            self._select(optimizer, due)
-            return loss
-
-        return (args[0], selected), {}
+        if isinstance(closure, _Selecting):  # `super().step` in the step of a subclass
+            return None
+        return (args[0], _Selecting(closure, lambda: self._select(optimizer, due))), {}
 
     @torch.no_grad()
     def _select(self, optimizer: torch.optim.Optimizer, due: Sequence[str]) -> None:
@@ -208,6 +206,9 @@ class Levels:
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Count the step, which came to its end, and accumulate its gradients."""
+        if self._is_counted:  # by the hooks of `super().step` in the step of a subclass
+            return
+        self._is_counted = True
         due = self.clock.tick()
         if self._norms is not None:
             self._norms.after(self.clock.step)
@@ -257,6 +258,18 @@ class Levels:
             for parameter, total in zip(group, levels["sums"][name], strict=True):
                 if total is not None:
                     self._sums[parameter] = total.detach().to(parameter.device, copy=True)
+
+
+class _Selecting(NamedTuple):
+    """A closure after which the gradients of a step are selected."""
+
+    closure: Callable[[], Any]
+    select: Callable[[], None]
+
+    def __call__(self) -> Any:
+        loss = self.closure()
+        self.select()
+        return loss
 
 
 def _versions(optimizer: torch.optim.Optimizer) -> list[_Version]:

@@ -40,7 +40,7 @@ class Rates(NamedTuple):
             InvalidConfig: `lr` is not 0 or more, or `momentum` or `forget` is not from 0 to 1.
         """
         for limit, rate in zip((sys.float_info.max, 1.0, 1.0), self, strict=True):
-            if not isinstance(rate, Tensor) and not 0 <= rate <= limit:
+            if not isinstance(rate, Tensor) and not (isinstance(rate, int | float) and 0 <= rate <= limit):
                 raise InvalidConfig(f"{self}; expected lr of 0 or more, momentum and forget from 0 to 1")
 
     def per_token(self, keys: Float[Tensor, "batch tokens keys"]) -> Float[Tensor, "batch tokens 3"]:

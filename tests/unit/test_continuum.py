@@ -110,6 +110,29 @@ def test_a_closure_that_computes_the_gradients_gives_the_same_training():
     assert equal(weights(memory), weights(other))
 
 
+class StepOfItsBase(torch.optim.Adam):
+    """PyTorch runs the hooks of both steps once the base class has been used."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("has_closure", [False, True])
+def test_a_step_that_calls_the_step_of_its_base_class_is_one_step(has_closure):
+    memory, optimizer = build()
+    train(memory, optimizer, range(7))
+    other, other_optimizer = build(kind=StepOfItsBase)
+    for step in range(7):
+        other_optimizer.zero_grad()
+        if has_closure:
+            other_optimizer.step(lambda step=step: loss_at(other, step).backward())
+        else:
+            loss_at(other, step).backward()
+            other_optimizer.step()
+    assert other_optimizer.state_dict()["levels"]["clock"]["step"] == 7
+    assert equal(weights(memory), weights(other))
+
+
 def test_lbfgs_is_refused_before_a_training():
     with pytest.raises(InvalidConfig, match="LBFGS computes gradients several times per step"):
         build(kind=torch.optim.LBFGS)
@@ -179,6 +202,7 @@ def test_levels_and_nowcasts_work_together():
         (lambda: ContinuumMemory(0, [FAST]), "width is 0"),
         (lambda: ContinuumMemory(2.5, [FAST]), "width is 2.5"),
         (lambda: ContinuumMemory(8, [1, 4]), r"a level is 1; expected a LevelSpec, such as LevelSpec\('slow', 16\)"),
+        (lambda: ContinuumMemory(8, FAST), r"levels is LevelSpec\(name='fast'.*; expected a list, such as"),
         (lambda: Levels({"slow": []}), "a level is 'slow'; expected a LevelSpec"),
         (lambda: ContinuumMemory(4, [FAST], hidden=(3, 0)), r"hidden is \(3, 0\)"),
         (lambda: ContinuumMemory(4, [FAST], variant="parallel"), "variant is 'parallel'"),

@@ -156,6 +156,11 @@ def test_more_tokens_than_the_context():
         build()(tokens(length=17))
 
 
+def test_no_sequences_have_no_surprise():
+    with pytest.raises(InvalidConfig, match=r"tokens of shape \(0, 8\); expected at least one token"):
+        build().surprises(tokens()[:0, :8])
+
+
 def test_it_compiles_into_one_graph():
     model = build(n_layer=1)
     torch._dynamo.reset()
