@@ -142,7 +142,7 @@ class Hope(nn.Module):
             InvalidConfig: more tokens than `block_size`, or none.
         """
         if not tokens.numel():
-            raise InvalidConfig(f"tokens of shape {tuple(tokens.shape)}; expected at least one token to be surprised by")
+            raise InvalidConfig(f"tokens of shape {tuple(tokens.shape)}; expected at least one sequence")
         stream, found = self._embedded(tokens), {}
         for number, block in enumerate(self._blocks()):
             surprise = block.surprise(stream)

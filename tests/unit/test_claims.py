@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.nested import claims, forgetting, hope_against_gpt, step_cost
 from benchmarks._claims import Row, at_most
 from benchmarks._stored import Stored
+from benchmarks.nested import claims, forgetting, hope_against_gpt, step_cost
 from benchmarks.nested.claims import CLAIMS, Plan
 from benchmarks.nested.forgetting import Point, forgotten_at
 from benchmarks.nested.hope_against_gpt import NETWORKS, Setting, compare, rows_of

@@ -157,7 +157,7 @@ def test_more_tokens_than_the_context():
 
 
 def test_no_sequences_have_no_surprise():
-    with pytest.raises(InvalidConfig, match=r"tokens of shape \(0, 8\); expected at least one token"):
+    with pytest.raises(InvalidConfig, match=r"tokens of shape \(0, 8\); expected at least one sequence"):
         build().surprises(tokens()[:0, :8])
 
 

@@ -1,5 +1,7 @@
 """Associative memories against their equations: rules, momentum, forgetting, pieces, and writes that are not finite."""
 
+from math import nan
+
 import pytest
 import torch
 from hypothesis import given
@@ -158,7 +160,7 @@ def test_a_state_of_other_sequences_or_widths_is_not_read(state):
         LinearMemory(4, 3).read(state, torch.randn(8, 2, 4))
 
 
-@pytest.mark.parametrize("rates", [Rates(-1.0), Rates(momentum=5.0), Rates(forget=-0.1), Rates(float("nan")), Rates("a")])
+@pytest.mark.parametrize("rates", [Rates(-1.0), Rates(momentum=5.0), Rates(forget=-0.1), Rates(nan), Rates("a")])
 def test_rates_out_of_their_range_are_refused(rates):
     keys, values = torch.randn(2, 3, 4), torch.randn(2, 3, 3)
     with pytest.raises(InvalidConfig, match="momentum and forget from 0 to 1"):
