@@ -47,10 +47,18 @@ class Host(Protocol):
         """The places where a branch can grow, by the name of their tap, first to last."""
 
     def forward_through_layer(self, inputs: Tensor, layer: int) -> Tensor:
-        """The output of a layer, of the inputs of the network."""
+        """The output of a layer, of the inputs of the network.
+
+        Raises:
+            InvalidConfig: there is no such layer.
+        """
 
     def forward_from_layer(self, features: Tensor, layer: int) -> Tensor:
-        """The output of the network, of what enters a layer."""
+        """The output of the network, of what enters a layer.
+
+        Raises:
+            InvalidConfig: there is no such layer.
+        """
 
 
 class HostCNNConfig(Config):
@@ -101,14 +109,22 @@ class HostCNN(nn.Module):
         return self.forward_from_layer(images, 0)
 
     def forward_through_layer(self, images: Images, layer: int) -> Images:
-        """The output of a block."""
-        for block in self.blocks[: layer + 1]:
+        """The output of a block.
+
+        Raises:
+            InvalidConfig: there is no such block.
+        """
+        for block in self.blocks[: _checked(layer, len(self.blocks) - 1) + 1]:
             images = block(images)
         return images
 
     def forward_from_layer(self, features: Images, layer: int) -> Logits:
-        """The output of the network, of what enters a block; with the number of blocks, of what leaves the last one."""
-        for block in self.blocks[layer:]:
+        """The output of the network, of what enters a block; with the number of blocks, of what leaves the last one.
+
+        Raises:
+            InvalidConfig: there is no such block.
+        """
+        for block in self.blocks[_checked(layer, len(self.blocks)) :]:
             features = block(features)
         return self.classifier(features.mean((-2, -1)))
 
@@ -142,18 +158,29 @@ class TransformerHost(GPT):
         """The output of a block.
 
         Raises:
-            InvalidConfig: more tokens than `block_size`.
+            InvalidConfig: there is no such block, or there are more tokens than `block_size`.
         """
-        return self.blocks[: layer + 1](self.embed(tokens))
+        return self.blocks[: _checked(layer, len(self.blocks) - 1) + 1](self.embed(tokens))
 
     def forward_from_layer(self, stream: Stream, layer: int) -> Float[Tensor, "batch block vocabulary"]:
-        """Logits, of what enters a block; with the number of blocks, of what leaves the last one."""
-        return self.head(self.norm(self.blocks[layer:](stream)))
+        """Logits, of what enters a block; with the number of blocks, of what leaves the last one.
+
+        Raises:
+            InvalidConfig: there is no such block.
+        """
+        return self.head(self.norm(self.blocks[_checked(layer, len(self.blocks)) :](stream)))
 
 
 def _points(indices: Sequence[int], widths: Sequence[int]) -> dict[str, InjectionPoint]:
     layers = len(widths)
     return {f"blocks.{index}": InjectionPoint(index, (index + 1) / layers, widths[index]) for index in sorted(indices)}
+
+
+def _checked(layer: int, largest: int) -> int:
+    """The index of a layer, if there is one; a slice would take a negative one from the end."""
+    if layer not in range(largest + 1):
+        raise InvalidConfig(f"the layer is {shown(layer)}; expected an index from 0 to {largest}")
+    return layer
 
 
 def _block(fan_in: int, fan_out: int, norm: str) -> nn.Sequential:

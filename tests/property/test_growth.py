@@ -1,13 +1,17 @@
-"""Hosts can be run in two parts, transformer blueprints are causal, and α never falls."""
+"""Hosts can be run in two parts and refuse layers that they do not have, transformer blueprints are causal, and α never falls."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metaopt.core.errors import InvalidConfig
 from metaopt.growth.alpha import SCHEDULES, alpha
 from metaopt.growth.blueprints import blueprints_of
 from metaopt.targets import get_target_model
 from metaopt.targets.hosts import Host
+
+from ..small_growth import network, task_of
 
 LONGEST = 9
 
@@ -54,6 +58,19 @@ def test_the_parts_of_a_transformer_host_are_the_whole(layers, heads, width, tie
     whole = host(torch.tensor([tokens]))
     for outputs in in_two_parts(host, torch.tensor([tokens])):
         assert outputs.equal(whole)
+
+
+@pytest.mark.parametrize("name", ["HostCNN", "TransformerHost"])
+def test_a_host_refuses_layers_that_it_does_not_have(name):
+    host = network(name).eval()
+    layers, inputs = len(host.blocks), task_of(name).splits["guard"][:2].inputs
+    features = host.forward_through_layer(inputs, layers - 1)
+    for layer in (-1, -layers, layers):
+        with pytest.raises(InvalidConfig, match=f"the layer is {layer}; expected an index from 0 to {layers - 1}$"):
+            host.forward_through_layer(inputs, layer)
+    for layer in (-1, layers + 1):
+        with pytest.raises(InvalidConfig, match=f"the layer is {layer}; expected an index from 0 to {layers}$"):
+            host.forward_from_layer(features, layer)
 
 
 def test_a_convolutional_host_has_the_weights_of_the_specification():
