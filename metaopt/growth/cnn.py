@@ -1,5 +1,6 @@
 """Blueprints for feature maps [batch, dim, height, width]."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from .blueprints import blueprint
 Maps = Float[Tensor, "batch dim height width"]
 
 _REDUCTION = 4  # of the channels between the two layers of squeeze-and-excitation
+_FEW = 4  # units between them; of fewer, it often happens that all are below zero for every input
 _GROUPS = 8
 
 
@@ -29,12 +31,20 @@ def squeeze_excite(dim: int) -> nn.Module:
 
 
 class SqueezeExcite(nn.Module):
-    """δ(h) = h ⊙ (2 σ(W₂ relu(W₁ mean(h))) − 1) (Hu et al. 2018, arXiv:1709.01507), zero where W₂ is."""
+    """δ(h) = h ⊙ (2 σ(W₂ relu(W₁ mean(h))) − 1) (Hu et al. 2018, arXiv:1709.01507), zero where W₂ is.
+
+    Departs: there are two hidden units at least. Where there are two or three, the first two begin with opposite
+    weights, so that one of them is above zero and learns, whatever h is.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.squeeze = nn.Linear(dim, _squeezed(dim))
         self.excite = nn.Linear(_squeezed(dim), dim)
+        if _squeezed(dim) < _FEW:
+            with torch.no_grad():
+                self.squeeze.weight[1] = -self.squeeze.weight[0]
+                self.squeeze.bias[1] = -self.squeeze.bias[0]
 
     def forward(self, maps: Maps) -> Maps:
         """The change of the features."""
@@ -57,4 +67,4 @@ def conv(dim: int) -> nn.Module:
 
 
 def _squeezed(dim: int) -> int:
-    return max(1, dim // _REDUCTION)
+    return max(2, dim // _REDUCTION)

@@ -68,6 +68,15 @@ def test_its_last_layer_learns_from_the_first_step(found):
     assert all(parameter.grad.any() for parameter in last_layer(delta).parameters(recurse=False))
 
 
+@pytest.mark.parametrize("dim", [1, 7, 15])
+def test_attention_over_few_channels_learns_whatever_its_random_weights_are(dim):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        delta = blueprint_of("cnn", "attention").build(dim)
+        delta(torch.rand(4, dim, 3, 3)).sum().backward()
+        assert delta.excite.weight.grad.any()
+
+
 @every
 def test_a_network_of_another_topology_or_size_refuses_it(found):
     for topology in {*TOPOLOGIES} - {found.topology}:
