@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from metaopt.growth import Growth, GrowthConfig
+from metaopt.optimizers import build_optimizer
 from metaopt.targets import get_target_model
 from metaopt.tasks import Task, load_task
 from metaopt.tasks.language_model import CorpusConfig, LanguageModel
@@ -51,13 +52,14 @@ class Training:
     Args:
         name: a name in `TAPS`.
         grows: whether it has a `Growth`; without it, the loop is that of any training.
+        optimizer: name of the base optimizer.
         options: fields of `GrowthConfig`.
     """
 
     def __init__(self, name: str, grows: bool = True, optimizer: str = "Adam", **options) -> None:
         self.task, self.model = task_of(name), network(name)
-        settings = {"lr": 0.01, "momentum": 0.9} if optimizer == "SGD" else {"lr": 0.01}
-        self.optimizer = getattr(torch.optim, optimizer)(self.model.parameters(), **settings)
+        settings = {"momentum": 0.9} if optimizer == "SGD" else {}
+        self.optimizer = build_optimizer(optimizer, self.model.parameters(), 0.01, settings)
         defaults = {"taps": TAPS[name], "train_steps": 2, "blend_steps": 3, "probation_steps": 1, "embargo_steps": 1}
         config = GrowthConfig(**{**defaults, "examples": 16, **options})
         self.growth = Growth(self.model, self.optimizer, self.task, config) if grows else None

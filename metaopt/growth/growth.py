@@ -19,7 +19,7 @@ from .blueprints import blueprint_of
 from .config import GrowthConfig
 from .gates import NEXT, Verdict, gate
 from .gradmax import initialise_by_gradients
-from .growth_seed import GrowthSeed, blend, grow, insert, remove, seed_of
+from .growth_seed import GrowthSeed, blend, grow, insert, parameters_of, remove, seed_of
 from .history import Event, Measurement
 from .optimizer_groups import add_group, check_groups, remove_group
 from .places import places
@@ -124,7 +124,7 @@ class Growth:
         insert(self.model, tap, seed)
         if self.config.initialisation == "gradmax":
             initialise_by_gradients(self.model, self.task, self._examples(), tap)
-        add_group(self.optimizer, list(seed.parameters()), self.config.lr_factor)
+        self._add_group(tap)
         slot.blueprint, slot.order = blueprint, sum(event.after is Stage.GERMINATED for event in self.events)
         return self._move(slot, Stage.GERMINATED, "asked for")
 
@@ -246,7 +246,7 @@ class Growth:
         with isolated():
             grow(self.model, self.facts)
         for slot in self._with_seed():
-            add_group(self.optimizer, list(self._seed(slot).parameters()), self.config.lr_factor)
+            self._add_group(slot.tap)
         self._read_features()
         self._rollback.load_state_dict(state["rollback"])
 
@@ -305,6 +305,9 @@ class Growth:
 
     def _may_grow(self) -> bool:
         return len(self._at(Stage.FOSSILIZED)) < self.config.seeds
+
+    def _add_group(self, tap: str) -> None:
+        add_group(self.optimizer, parameters_of(self.model, tap), self.config.lr_factor)
 
     def _slot(self, tap: str) -> Slot:
         if tap not in self.slots:

@@ -129,6 +129,11 @@ def seed_of(model: nn.Module, tap: str) -> GrowthSeed:
     return seed
 
 
+def parameters_of(model: nn.Module, tap: str) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of the growth seed of a tap, with their names in the network."""
+    return list(seed_of(model, tap).named_parameters(prefix=f"{MODULE}.{_key(tap)}"))
+
+
 def grow(model: nn.Module, seeds: Sequence[Mapping[str, Any]]) -> nn.Module:
     """Put growth seeds into a network as the facts of a snapshot describe them, with random weights.
 

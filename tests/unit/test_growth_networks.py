@@ -155,9 +155,12 @@ def test_every_base_optimizer_trains_a_seed_and_forgets_it(name):
         for step, batch in enumerate(task.batches(64, 0, 0), start=1):
             if grows and step == 2:
                 growth.germinate("layers.1", "lora")
-                initial = copy.deepcopy(seed_of(twin, "layers.1").state_dict())
+                seed = seed_of(twin, "layers.1")
+                initial = copy.deepcopy(seed.state_dict())
+                new = build_optimizer(name, seed.parameters(), 0.01, {})
+                assert optimizer.param_groups[1] == new.param_groups[0]
             if grows and step == 9:
-                assert not same(seed_of(twin, "layers.1").state_dict(), initial)
+                assert not same(seed.state_dict(), initial)
                 growth.cull("layers.1")
             if step == 11:
                 break
@@ -169,6 +172,27 @@ def test_every_base_optimizer_trains_a_seed_and_forgets_it(name):
             growth.after_step(step, loss.item())
         trainings.append([twin.state_dict(), optimizer.state_dict()])
     assert same(*trainings)
+
+
+def test_a_schedule_of_the_optimizer_holds_for_a_seed():
+    training = Training("HostCNN", lr_factor=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(training.optimizer, max_lr=0.1, total_steps=10)
+    for step in range(8):
+        if step == 2:
+            training.growth.germinate("blocks.1", "conv")
+        training.train()
+        schedule.step()
+    host, seed = training.optimizer.param_groups
+    assert seed["lr"] == pytest.approx(0.1 * host["lr"])
+    assert seed["betas"] == host["betas"]
+
+
+def test_a_seed_has_its_names_in_an_optimizer_of_named_parameters():
+    model = network("HostCNN")
+    growth = growth_of(model, optimizer=lambda _, lr: torch.optim.Adam(model.named_parameters(), lr))
+    growth.germinate("blocks.1", "conv")
+    names = [name for group in growth.optimizer.param_groups for name in group["param_names"]]
+    assert names == [name for name, _ in model.named_parameters()]
 
 
 def growth_of(model, *taps, optimizer=torch.optim.Adam):

@@ -13,9 +13,15 @@ from ..small_growth import TAPS, Training, same, structure
 AFTER_A_SEED = ("culled", "embargoed", "resetting")
 
 
+def new(name):
+    """A training that has not begun; the step counts of AdamWScheduleFree are in its groups of parameters."""
+    optimizer = "AdamWScheduleFree" if name == "HostCNN with BatchNorm" else "Adam"
+    return Training(name, optimizer=optimizer, schedule="cosine", embargo_steps=2)
+
+
 def at(stage, name):
     """A training whose last tap has reached a stage; another tap had a seed before, where there is one."""
-    training, (*others, tap) = Training(name, schedule="cosine", embargo_steps=2), TAPS[name]
+    training, (*others, tap) = new(name), TAPS[name]
     for other in others:
         training.growth.germinate(other, "norm")
     training.train(2)
@@ -46,7 +52,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(stage, name, tmp_path):
     save_checkpoint(tmp_path / "last.safetensors", training.state(), {})
     go_on(training)
     expected = copy.deepcopy(training.state())
-    resumed = Training(name, schedule="cosine", embargo_steps=2)
+    resumed = new(name)
     resumed.load(load_checkpoint(tmp_path / "last.safetensors")[0])
     assert resumed.growth.slots[TAPS[name][-1]].stage == stage
     go_on(resumed)
