@@ -30,7 +30,7 @@ class GrowthConfig(Config):
         default="", help="Generative optimizer that the controller may call, such as builtin; empty: none."
     )
     horizons: tuple[int, ...] = option(default=(20, 80), help="Horizons of its nowcasts [steps].", at_least=1)
-    seeds: int = option(default=4, help="Most seeds that become part of the network [count].", at_least=1)
+    seeds: int = option(default=4, help="Most growth seeds in the network [count].", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

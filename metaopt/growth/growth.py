@@ -110,21 +110,31 @@ class Growth:
         return [slot.facts._asdict() for slot in self._with_seed() if slot.facts is not None]
 
     def germinate(self, tap: str, blueprint: str) -> Event:
-        """Put a growth seed into an empty slot.
+        """Put a growth seed into an empty slot. If that fails, nothing has changed.
 
         Raises:
-            InvalidConfig: there is no such slot, it is not empty, or the blueprint does not fit its features.
+            InvalidConfig: there is no such slot, it is not empty, the network has as many seeds as it may, or the
+                blueprint does not fit the features.
             UnknownName: its topology has no such blueprint.
         """
         slot = self._slot(tap)
         if slot.stage is not Stage.DORMANT:
             raise InvalidConfig(f"the slot {tap} is {slot.stage}; a seed can only germinate in one that is dormant")
+        if not self._may_grow():
+            raise InvalidConfig(
+                f"no seed can germinate at {tap}: seeds of GrowthConfig is {self.config.seeds}, and the network has as "
+                "many; raise it, or cull one"
+            )
         with isolated(int(torch.randint(2**31, (), generator=generator(self.seed, self.step, *tap.encode())))):
             seed = GrowthSeed(blueprint_of(slot.topology, blueprint).build(slot.dim))
         insert(self.model, tap, seed)
-        if self.config.initialisation == "gradmax":
-            initialise_by_gradients(self.model, self.task, self._examples(), tap)
-        self._add_group(tap)
+        try:
+            if self.config.initialisation == "gradmax":
+                initialise_by_gradients(self.model, self.task, self._examples(), tap)
+            self._add_group(tap)
+        except BaseException:
+            remove(self.model, tap)
+            raise
         slot.blueprint, slot.order = blueprint, sum(event.after is Stage.GERMINATED for event in self.events)
         return self._move(slot, Stage.GERMINATED, "asked for")
 
@@ -304,7 +314,7 @@ class Growth:
         return self.task.sample("guard", self.config.examples, random).to(self._device)
 
     def _may_grow(self) -> bool:
-        return len(self._at(Stage.FOSSILIZED)) < self.config.seeds
+        return len(self._with_seed()) < self.config.seeds
 
     def _add_group(self, tap: str) -> None:
         add_group(self.optimizer, parameters_of(self.model, tap), self.config.lr_factor)

@@ -239,6 +239,40 @@ def test_an_occupied_slot_is_refused():
         insert(growth.model, "blocks.1", GrowthSeed(nn.Linear(1, 1)))
 
 
+def test_more_seeds_than_the_network_may_have_are_refused():
+    training = Training("TransformerHost", seeds=1)
+    for stage in ("training", "fossilized"):
+        training.reach(stage, "blocks.0", "norm")
+        with pytest.raises(InvalidConfig, match=r"no seed can germinate at blocks\.1: seeds of GrowthConfig is 1"):
+            training.growth.germinate("blocks.1", "norm")
+        if stage == "training":
+            training.growth.cull("blocks.0")
+            training.train(4)
+
+
+def test_initial_weights_by_gradients_give_the_last_layer_a_larger_gradient():
+    norms = []
+    for initialisation in ("default", "gradmax"):
+        training = Training("MLP", initialisation=initialisation)
+        training.growth.germinate("layers.1", "lora")
+        training.train(2)
+        norms.append(seed_of(training.model, "layers.1").delta[-1].weight.grad.norm())
+    assert norms[1] > 2 * norms[0]
+
+
+def test_a_seed_that_cannot_germinate_leaves_nothing():
+    training = Training("HostCNN", initialisation="gradmax")
+    training.train()
+    training.model.classifier.weight.data.fill_(torch.nan)
+    before, kept = structure(training.model), copy.deepcopy([training.optimizer.state_dict(), training.growth.facts])
+    with pytest.raises(RuntimeError, match="non-finite values"):
+        training.growth.germinate("blocks.1", "conv")
+    assert structure(training.model) == before
+    assert same([training.optimizer.state_dict(), training.growth.facts], kept)
+    training.model.classifier.weight.data.fill_(1.0)
+    training.growth.germinate("blocks.1", "conv")
+
+
 def test_an_optimizer_without_groups_is_refused():
     with pytest.raises(InvalidConfig, match="LBFGS takes no parameter groups"):
         growth_of(network("HostCNN"), optimizer=torch.optim.LBFGS)
