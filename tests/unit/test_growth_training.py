@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from metaopt.core.errors import InvalidConfig
-from metaopt.growth.growth_seed import seed_of
+from metaopt.growth.blueprints import last_layer
+from metaopt.growth.growth_seed import blend, remove, seed_of
 from metaopt.growth.seed_training import Features, seed_gradients
+from metaopt.tasks.measure import mean_loss
 
 from ..small_growth import HOSTS, TAPS, Training, same, structure, task_of
 
@@ -87,6 +89,26 @@ def test_a_seed_learns_while_it_trains(name):
     training.train(30)
     training.growth.measure()
     assert training.growth.slots[TAPS[name][-1]].gain > 0
+
+
+@pytest.mark.parametrize("name", ["HostCNN with BatchNorm", "TransformerHost", "Sequential"])
+@pytest.mark.parametrize("stage", ["germinated", "training", "blending", "shadowing"])
+def test_measured_losses_are_those_of_networks_with_and_without_the_seed(name, stage):
+    training, tap = Training(name), TAPS[name][-1]
+    training.train()
+    training.reach(stage, tap, BLUEPRINT.get(name, "mlp"))
+    training.train(1 if stage == "blending" else 0)  # alpha is 1/3
+    last_layer(seed_of(training.model, tap).delta).weight.data.normal_()
+    model, growth, slot = training.model, training.growth, training.growth.slots[tap]
+    without, with_it = copy.deepcopy(model), copy.deepcopy(model)
+    remove(without, tap)
+    if not slot.stage.is_blended:
+        blend(with_it, tap)
+    seed_of(with_it, tap).alpha.fill_(1.0)
+    expected = [mean_loss(each, training.task, [growth._examples()]) for each in (model, with_it, without)]
+    assert [growth.measure(), slot.loss_with, slot.loss_without] == expected
+    assert expected[1] != expected[2]
+    assert (expected[0] == expected[2]) is not slot.stage.is_blended
 
 
 def test_the_gradient_is_that_of_the_loss_with_the_seed_and_reaches_no_host():
