@@ -181,12 +181,15 @@ def blueprint_of(topology: str, name: str) -> Blueprint:
         UnknownName: there is none of this name in this topology; the message lists the nearest names, and the topology
             that has it.
     """
+    key = f"{topology}.{name}"
+    if key in BLUEPRINTS.table or key in _DECORATED:  # looking for installed plug-ins takes milliseconds
+        return _blueprint_at(key)
     names = _names(topology)
     if name not in names:
         others = [other for other in TOPOLOGIES if other != topology and name in _names(other)]
         hint = f"{name} is a blueprint of {', '.join(others)}; " if others else ""
         raise UnknownName(f"no blueprint {shown(name)} for {topology}: {hint}{suggest(name, names)}")
-    return _blueprint_at(f"{topology}.{name}")
+    return _blueprint_at(key)
 
 
 def blueprints_of(topology: str) -> list[Blueprint]:

@@ -16,7 +16,7 @@ from ..nested.levels import has_slow_levels
 from ..nowcast import Nowcast, NowcastPolicy
 from ..tasks import Task
 from .actions import Action, actions_of, topology_of
-from .blueprints import blueprints_of
+from .blueprints import blueprint_of
 from .config import GrowthConfig
 from .controllers import Controller, built_in
 from .driver import Driver
@@ -83,7 +83,8 @@ def _policy(controller: str) -> Policy | None:
 
 def _built_in(name: str, actions: list[Action], growth: Growth, seed: int) -> Controller:
     slot = next(iter(growth.slots.values()))
-    largest = max(blueprints_of(slot.topology), key=lambda each: each.estimate(slot.dim)).name
+    blueprints = [blueprint_of(slot.topology, action.argument) for action in actions if action.kind == "germinate"]
+    largest = max(blueprints, key=lambda each: each.estimate(slot.dim)).name
     controller = built_in(name, actions, largest, seed)
     if controller is None:
         raise InvalidConfig(

@@ -65,7 +65,7 @@ def test_gymnasium_accepts_the_environment():
 def test_an_episode_has_a_decision_after_each_interval_but_the_last(env):
     seen = random_episode(env, 0, np.random.default_rng(0))
     assert len(seen) == 1 + CONFIG.decisions == 10
-    assert seen[0][0] == pytest.approx(5 / 50)  # share of the steps done
+    assert seen[0][0] == pytest.approx(2 / 20)  # share of the steps done
     assert len(seen[0]) == len(NAMES) == 23
     result = seen[-1][2]["result"]
     assert result.total == pytest.approx(sum(reward for _, reward, _ in seen[1:]))
@@ -138,7 +138,7 @@ def test_an_episode_trains_and_decides_as_phase_1(tmp_path):
         target_options=EPISODE["target_options"],
         batch_size=101,
         lr=0.01,
-        epochs=5,
+        epochs=4,
         seed=7,
         controller="heuristic",
         growth_options=GROWTH,
@@ -188,7 +188,7 @@ def test_training_and_evaluation_have_other_random_seeds():
         replace(CONFIG, train_seeds=2_000_000)
 
 
-@pytest.mark.parametrize("steps", [5, 52])
+@pytest.mark.parametrize("steps", [2, 21])
 def test_an_episode_of_no_whole_intervals_is_refused(steps):
     with pytest.raises(InvalidConfig, match="multiple of interval"):
         replace(CONFIG, steps=steps)

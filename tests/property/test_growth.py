@@ -1,4 +1,4 @@
-"""Hosts can be run in two parts and refuse layers that they do not have, transformer blueprints are causal, and α never falls."""
+"""Hosts can be run in two parts, and refuse wrong ones; transformer blueprints are causal; α never falls."""
 
 import pytest
 import torch

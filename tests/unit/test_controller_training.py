@@ -54,6 +54,12 @@ def problem():
     return Problem(CONFIG)
 
 
+@pytest.fixture(scope="module")
+def twins(problem):
+    """Those of each reward: a run without growth does not depend on it."""
+    return Twins(problem)
+
+
 def test_a_training_measures_returns_and_the_updates_of_the_policy(whole):
     trained, tracker = whole
     assert list(tracker.rows) == [18, 36, 54]  # decisions
@@ -91,7 +97,7 @@ def test_the_converted_policy_decides_exactly_as_the_original(problem, hidden):
         for parameter in state._ppo.policy.parameters():
             parameter.add_(torch.randn_like(parameter))
     policy, random = state.policy, np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(60):
         observation = random.normal(size=23).astype(np.float32) * 3
         mask = np.append(True, random.random(len(problem.actions) - 1) < 0.5)
         expected, _ = state._ppo.predict(observation, action_masks=mask, deterministic=True)
@@ -126,7 +132,7 @@ def test_a_taken_run_name_is_refused(whole, folder):
     ("change", "message"),
     [
         ({"episodes": 3}, "multiple of 2"),
-        ({"n_envs": 1, "steps": 10}, "one decision"),
+        ({"n_envs": 1, "steps": 4}, "one decision"),
         ({"reward": "accuracy"}, "spec"),
     ],
 )
@@ -143,9 +149,8 @@ def test_without_its_packages_the_error_names_the_extra(monkeypatch):
 
 
 @pytest.mark.parametrize("reward", ["spec", "twin"])
-def test_controllers_are_played_on_equal_random_seeds(whole, reward):
+def test_controllers_are_played_on_equal_random_seeds(whole, twins, reward):
     problem = Problem(replace(CONFIG.episode, reward=reward))
-    twins = Twins(problem)
     names = ["wait", "schedule:conv@0.1", str(whole[0].file)]
     rows = [played(name, [100], lambda name, seed: play(problem, twins, name, seed)) for name in names]
     for row in rows:

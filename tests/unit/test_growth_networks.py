@@ -107,7 +107,7 @@ def test_a_compiled_network_is_compiled_again_at_events_only(name):
     assert len(graphs) > counts[-1]
 
 
-@pytest.mark.parametrize("name", ["cnn.conv", "cnn.attention", "transformer.attention", "transformer.lora"])
+@pytest.mark.parametrize("name", ["cnn.attention", "transformer.attention"])
 def test_a_seed_is_on_the_device_of_its_network(name):
     topology, _, blueprint = name.partition(".")
     if topology == "cnn":
@@ -159,10 +159,10 @@ def test_every_base_optimizer_trains_a_seed_and_forgets_it(name):
                 initial = copy.deepcopy(seed.state_dict())
                 new = build_optimizer(name, seed.parameters(), 0.01, {})
                 assert optimizer.param_groups[1] == new.param_groups[0]
-            if grows and step == 9:
+            if grows and step == 6:
                 assert not same(seed.state_dict(), initial)
                 growth.cull("layers.1")
-            if step == 11:
+            if step == 8:
                 break
             optimizer.zero_grad()
             loss = task.loss(twin(batch.inputs), batch.labels)

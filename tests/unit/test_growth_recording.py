@@ -96,29 +96,27 @@ def test_the_history_is_beside_the_snapshots_and_part_of_the_files(recorded):
     assert recorded / GROWTH_FILE in Trajectory.open(recorded).files()
 
 
-@pytest.mark.parametrize("epochs", range(1, EPOCHS))
 @pytest.mark.parametrize("controller", ["random", "schedule:conv@0.1"])
-def test_resumed_equals_uninterrupted(tmp_path, controller, epochs):
+def test_resumed_equals_uninterrupted(tmp_path, controller):
     # The share of the training in an observation counts the steps of all epochs.
-    whole = Trajectory.open(record(tmp_path, controller=controller, run_name="whole", seed=1))
-    config = config_of(tmp_path, controller=controller, run_name="whole", seed=1)
-    task = config.load_task()
+    options = {"controller": controller, "run_name": "whole", "seed": 1}
+    whole, config = Trajectory.open(record(tmp_path, **options)), config_of(tmp_path, **options)
+    weights, task = [whole.weights(index) for index in range(len(whole))], config.load_task()
     killed = tmp_path / "checkpoints" / "whole" / "seed_1" / "checkpoint.safetensors"
+    settings = {"snapshot_every": 0, "snapshot_dtype": "float32", "keep_last": 0, "data": task.digest()}
     state = TargetTrainingState.from_config(config, task, torch.device("cpu"))
     state.driver.start()
-    for _ in range(epochs):
+    for _ in range(1, EPOCHS):
         for step in state.epoch_steps():
             state.after_step(step.take())
-    settings = {"snapshot_every": 0, "snapshot_dtype": "float32", "keep_last": 0, "data": task.digest()}
-    state.save(killed, settings)
-    weights = [whole.weights(index) for index in range(len(whole))]
-    for snapshot in whole.snapshots:
-        if snapshot.step > state.step:
-            snapshot.path.unlink()
-    resumed = Trajectory.open(record(tmp_path, controller=controller, run_name="whole", seed=1, resume=True))
-    assert resumed.steps == whole.steps
-    assert [segment.growth for segment in resumed.segments] == [segment.growth for segment in whole.segments]
-    assert all(torch.equal(resumed.weights(index), each) for index, each in enumerate(weights))
+        state.save(killed, settings)
+        for snapshot in whole.snapshots:
+            if snapshot.step > state.step:
+                snapshot.path.unlink()
+        resumed = Trajectory.open(record(tmp_path, **options, resume=True))
+        assert resumed.steps == whole.steps
+        assert [segment.growth for segment in resumed.segments] == [segment.growth for segment in whole.segments]
+        assert all(torch.equal(resumed.weights(index), each) for index, each in enumerate(weights))
 
 
 def test_twins_have_the_same_start_and_batches(tmp_path):

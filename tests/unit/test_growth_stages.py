@@ -124,8 +124,7 @@ def test_a_slot_stays_empty_for_its_embargo(embargo):
     training.growth.germinate("blocks.1", "conv")
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, 1e4])
-@pytest.mark.parametrize("stage", ["blending", "shadowing", "probationary"])
+@pytest.mark.parametrize(("stage", "loss"), [("blending", math.nan), ("shadowing", math.inf), ("probationary", 1e4)])
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_a_spike_returns_to_the_last_measurement_and_removes_the_seed(stage, loss, optimizer):
     training = Training("HostCNN with BatchNorm", optimizer=optimizer, blend_steps=9 if stage == "blending" else 2)

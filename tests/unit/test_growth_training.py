@@ -66,7 +66,7 @@ def test_a_seed_removed_before_blending_leaves_the_training_that_never_grew(name
 
 
 @pytest.mark.parametrize("name", TAPS)
-@pytest.mark.parametrize("stage", ["blending", "shadowing", "probationary"])
+@pytest.mark.parametrize("stage", ["blending", "probationary"])
 def test_a_seed_removed_after_blending_leaves_no_part_of_itself(name, stage):
     training = Training(name)
     training.reach(stage, TAPS[name][-1], BLUEPRINT.get(name, "mlp"))
