@@ -110,6 +110,7 @@ def config_of(name: str, case: Case, data_dir: Path | None, folder: Path, seed: 
             **settings,
             "episodes": case.episodes,
             "seed": seed,
+            "device": "cpu",
             "run_name": f"{name}_{seed}",
             "checkpoint_dir": folder,
             "twin_dir": folder / "twins",

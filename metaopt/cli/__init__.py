@@ -19,6 +19,7 @@ COMMANDS = {
     "train-optimizer": "Phase 2: train a generative optimizer on trajectories.",
     "train-controller": "Phase 3: train a controller that decides when a network grows.",
     "evaluate": "Compare a generative optimizer with its baselines.",
+    "evaluate-controller": "Compare a controller of phase 3 with others.",
     "register": "Register a checkpoint of phase 2 as a version.",
     "generate": "Generate the weights of a later step into a file.",
     "list": "Every task, target and optimizer by name, and its options.",

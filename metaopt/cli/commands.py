@@ -16,9 +16,11 @@ from .output import Result, plain
 if TYPE_CHECKING:
     from ..evaluation.results import Comparison
     from ..metatraining.trained import TrainedOptimizer
+    from ..workflows.evaluate_controller import ControllerEvaluation
     from ..workflows.evaluate_optimizer import Evaluation
     from ..workflows.generate_weights import GeneratedWeights
     from ..workflows.main_job import MainResult
+    from ..workflows.promotion import Made
     from ..workflows.record_trajectories import RecordedTrajectories
     from ..workflows.register_optimizer import Registered
     from ..workflows.train_controller import ControllerVersion
@@ -42,12 +44,12 @@ def main_command(summary: str) -> click.Command:
                 "checkpoint": result.trained.checkpoint,
                 "version": result.version,
                 "model_uri": result.model_uri,
-                "promotion": result.promotion,
+                "promotion": result.promotion.sentence,
                 **_measured(result.comparison),
             },
             {
                 "result": _sentence(result.comparison),
-                "registered": result.promotion,
+                "registered": result.promotion.sentence,
                 "report": str(result.run),
             },
             [["mlflow", "ui"], [*generate, "--t-end", str(t_end), "--output", "next.safetensors"]],
@@ -89,26 +91,15 @@ def train_optimizer_command(summary: str) -> click.Command:
     from ..workflows import train
 
     def to_result(result: "TrainedVersion", config: TrainOptimizerConfig) -> Result:
-        trained, uri, evaluation = result.trained, result.model_uri, result.evaluation
-        facts = {
-            "run_id": result.run.run_id,
-            "checkpoint": trained.checkpoint,
-            "version": None if uri is None else int(uri.rpartition("/")[2]),
-            "model_uri": uri,
-            "promotion": result.promotion,
-            "figures": trained.metrics,
-        }
-        lines = {"checkpoint": str(trained.checkpoint), "run": str(result.run)}
-        if uri is not None and evaluation is not None:
-            lines |= {"registered": uri, **_lines(evaluation)}
-            facts["evaluation"] = _facts(evaluation)
-            return Result(facts, lines, [["mlflow", "ui"]], _table(evaluation.comparison))
-        lines["result"] = _validation(trained)
-        if uri is not None and result.promotion is not None:
-            lines["registered"] = result.promotion
-        data = config.trajectory_dir, config.mixture, config.data_dir
-        words = evaluate_words(uri or str(trained.checkpoint), trained, *data)
-        return Result(facts, lines, [words, *_comparing(words, result.promoted or uri is None)])
+        trained, evaluation, files = result.trained, result.evaluation, {"checkpoint": result.trained.checkpoint}
+        if evaluation is None:
+            data = config.trajectory_dir, config.mixture, config.data_dir
+            words = evaluate_words(result.model_uri or str(trained.checkpoint), trained, *data)
+            return _result(result, trained.metrics, files, _validation(trained), [words, *_comparing(words, result)])
+        shown = _result(result, trained.metrics, files, _sentence(evaluation.comparison), [["mlflow", "ui"]])
+        facts = {**shown.facts, "evaluation": _facts(evaluation)}
+        lines = {**shown.lines, "report": str(evaluation.run)}
+        return Result(facts, lines, shown.next_commands, _table(evaluation.comparison))
 
     return config_command("train-optimizer", summary, TrainOptimizerConfig, train, to_result)
 
@@ -121,22 +112,14 @@ def train_controller_command(summary: str) -> click.Command:
     def to_result(result: "ControllerVersion", config: TrainControllerConfig) -> Result:
         from ..reinforcement.training import describe_training
 
-        trained, uri, promotion = result.trained, result.model_uri, result.promotion
-        facts = {
-            "run_id": result.run.run_id,
-            "policy": trained.file,
-            "checkpoint": trained.checkpoint,
-            "model_uri": uri,
-            "promotion": promotion and promotion.sentence,
-            "figures": trained.metrics,
-        }
-        lines = {"policy": str(trained.file), "result": plain(describe_training(trained))}
-        if promotion is not None:
-            lines["registered"] = promotion.sentence
+        trained = result.trained
         data = [] if config.data_dir is None else ["--data-dir", str(config.data_dir)]
         words = ["metaopt", "train-target", "--task", config.task, *data, "--target-model", config.target_model]
-        use = [*words, "--controller", uri or str(trained.file), "--run-name", "grown"]
-        return Result(facts, {**lines, "run": str(result.run)}, [use, ["mlflow", "ui"]])
+        policy = result.model_uri or str(trained.file)
+        use = [*words, "--controller", policy, "--run-name", "grown"]
+        compare = _comparing(["metaopt", "evaluate-controller", policy], result)
+        files = {"policy": trained.file, "checkpoint": trained.checkpoint}
+        return _result(result, trained.metrics, files, plain(describe_training(trained)), [use, *compare])
 
     return config_command("train-controller", summary, TrainControllerConfig, train_policy, to_result)
 
@@ -147,17 +130,9 @@ def register_command(summary: str) -> click.Command:
     from ..workflows.register_optimizer import RegisterConfig
 
     def to_result(result: "Registered", config: RegisterConfig) -> Result:
-        uri, trained = result.candidate.uri, result.trained
-        facts = {
-            "run_id": result.run.run_id,
-            "version": result.candidate.version,
-            "model_uri": uri,
-            "promotion": result.promotion,
-            "figures": trained.metrics,
-        }
-        lines = {"result": _validation(trained), "registered": result.promotion}
-        words = evaluate_words(uri, trained, Path("trajectories"))
-        return Result(facts, {**lines, "run": str(result.run)}, [words, *_comparing(words, result.promoted)])
+        words = evaluate_words(result.model_uri, result.trained, Path("trajectories"))
+        validation = _validation(result.trained)
+        return _result(result, result.trained.metrics, {}, validation, [words, *_comparing(words, result)])
 
     return config_command("register", summary, RegisterConfig, register, to_result, argument="checkpoint")
 
@@ -171,6 +146,35 @@ def evaluate_command(summary: str) -> click.Command:
         return Result(_facts(evaluation), _lines(evaluation), [["mlflow", "ui"]], _table(evaluation.comparison))
 
     return config_command("evaluate", summary, EvaluateConfig, evaluate, to_result)
+
+
+def evaluate_controller_command(summary: str) -> click.Command:
+    """`metaopt evaluate-controller`."""
+    from ..workflows import evaluate_policy
+    from ..workflows.evaluate_controller import EvaluateControllerConfig
+
+    def to_result(evaluation: "ControllerEvaluation", config: EvaluateControllerConfig) -> Result:
+        from ..core.text import aligned
+        from ..reinforcement.comparison_report import comparison_metrics, comparison_table, describe_comparison
+
+        found, promotion = evaluation.played, evaluation.promotion.sentence if evaluation.promotion else None
+        heads, rows = comparison_table(found)
+        lines = {"result": plain(describe_comparison(found)), **({"promotion": promotion} if promotion else {})}
+        return Result(
+            {
+                "run_id": evaluation.run.run_id,
+                "judged": found[0].name,
+                "figures": comparison_metrics(found),
+                "standings": [{"controller": each.name, **each.figures} for each in found],
+                "promotion": promotion,
+            },
+            {**lines, "report": str(evaluation.run)},
+            [["mlflow", "ui"]],
+            "\n".join(aligned([heads, *rows])),
+        )
+
+    name = "evaluate-controller"
+    return config_command(name, summary, EvaluateControllerConfig, evaluate_policy, to_result, argument="controller")
 
 
 def generate_command(summary: str) -> click.Command:
@@ -212,6 +216,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "train-optimizer": train_optimizer_command,
     "train-controller": train_controller_command,
     "evaluate": evaluate_command,
+    "evaluate-controller": evaluate_controller_command,
     "register": register_command,
     "generate": generate_command,
     "list": list_command,
@@ -228,21 +233,34 @@ def _validation(trained: "TrainedOptimizer") -> str:
     return plain(f"{found}; {trained.setback}" if trained.setback else found)
 
 
-def _comparing(words: list[str], promoted: bool) -> list[list[str]]:
-    """The command that compares a version with the champion, unless it was promoted."""
-    return [] if promoted else [[*words, "--promote", "true"]]
+def _comparing(words: list[str], made: "Made") -> list[list[str]]:
+    """The command that compares a version with the champion, unless it was promoted, or nothing is registered."""
+    compared = made.promotion is None or made.promotion.promoted
+    return [] if compared else [[*words, "--promote", "true"]]
+
+
+def _result(
+    made: "Made", figures: Mapping[str, float], files: Mapping[str, Path], result: str, next_commands: list[list[str]]
+) -> Result:
+    """What a training or a registration has made: files, a registered version, and which version is champion."""
+    uri, promotion = made.model_uri, made.promotion.sentence if made.promotion else None
+    version = None if uri is None else int(uri.rpartition("/")[2])
+    facts = {"run_id": made.run.run_id, **files, "version": version, "model_uri": uri, "promotion": promotion}
+    lines = {**{name: str(path) for name, path in files.items()}, "result": result}
+    lines |= {"registered": promotion} if promotion else {}
+    return Result({**facts, "figures": figures}, {**lines, "run": str(made.run)}, next_commands)
 
 
 def _lines(evaluation: "Evaluation") -> dict[str, str]:
     """Summary of an evaluation."""
-    promotion = {"promotion": evaluation.promotion} if evaluation.promotion else {}
+    promotion = {"promotion": evaluation.promotion.sentence} if evaluation.promotion else {}
     return {"result": _sentence(evaluation.comparison), **promotion, "report": str(evaluation.run)}
 
 
 def _facts(evaluation: "Evaluation") -> dict[str, Any]:
     """Result of an evaluation as JSON values."""
-    promotion = {"promotion": evaluation.promotion}
-    return {"run_id": evaluation.run.run_id, **promotion, **_measured(evaluation.comparison)}
+    promotion = evaluation.promotion.sentence if evaluation.promotion else None
+    return {"run_id": evaluation.run.run_id, "promotion": promotion, **_measured(evaluation.comparison)}
 
 
 def _sentence(comparison: "Comparison") -> str:

@@ -161,7 +161,7 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
     plug_ins = [each for each in _PLUG_INS if {each.options, each.name} <= set(kind.names())]
     added: dict[str, dict[str, Any]] = {plug_in.options: {} for plug_in in plug_ins}
     for flag, text in _flags(words):
-        if flag in kind.renamed:
+        if flag in kind.renamed or flag in kind.absent:
             merged[flag] = text
             continue
         for plug_in in plug_ins:

@@ -19,6 +19,7 @@ from ..recording.config import TrainTargetConfig
 from ..reinforcement.config import TrainControllerConfig
 from ..targets import TARGETS
 from ..tasks import TASKS
+from ..workflows.evaluate_controller import EvaluateControllerConfig
 from ..workflows.generate_weights import GenerateConfig
 from ..workflows.main_job import MainConfig
 from ..workflows.register_optimizer import RegisterConfig
@@ -31,6 +32,7 @@ CONFIGS: Mapping[str, type[Config]] = {
     "train-optimizer": TrainOptimizerConfig,
     "train-controller": TrainControllerConfig,
     "evaluate": EvaluateConfig,
+    "evaluate-controller": EvaluateControllerConfig,
     "register": RegisterConfig,
     "generate": GenerateConfig,
 }

@@ -79,6 +79,9 @@ class Config:
     renamed: ClassVar[Mapping[str, str]] = {}
     """New names of renamed parameters by old name. `from_mapping` accepts the old ones with a DeprecationWarning."""
 
+    absent: ClassVar[Mapping[str, str]] = {}
+    """Why a parameter of other configurations cannot be given here, by its name."""
+
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
 
@@ -107,6 +110,9 @@ class Config:
             InvalidConfig: an unknown name, or an invalid value.
         """
         known: dict[str, Any] = {}
+        for name in cls.absent:
+            if name in values:
+                raise InvalidConfig(f"{name} cannot be given: {cls.absent[name]}")
         for name, value in values.items():
             if name in cls.renamed:
                 warn_renamed(f"the parameter {shown(name)} of {cls.__name__}", repr(cls.renamed[name]))

@@ -1,4 +1,4 @@
-"""Plain text: numbers with nouns, aligned columns, and values in messages."""
+"""Plain text: numbers with nouns, aligned columns, tables, and values in messages."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of plain text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
 
 
 def shown(value: Any) -> str:

@@ -13,6 +13,11 @@ from ..targets import names_code
 DELAYS = (0, 50, 200)
 """Delays after a nowcast at which the loss is compared with hold's [steps]."""
 
+_NO_GROWTH = (
+    "the runs of an evaluation are paired, and networks that grow would grow differently in each. Leave it out, to "
+    "evaluate on the network as it is without growth"
+)
+
 
 class EvaluateConfig(PolicyConfig, ComputeConfig):
     """One case: a task, a network, a base optimizer, a budget, and held-out random seeds.
@@ -22,6 +27,8 @@ class EvaluateConfig(PolicyConfig, ComputeConfig):
 
     The command `metaopt evaluate` has a flag for each parameter.
     """
+
+    absent = dict.fromkeys(("controller", "growth_options", "grown_as", "twins"), _NO_GROWTH)
 
     optimizer: str = option(
         default="champion",

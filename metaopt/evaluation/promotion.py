@@ -1,15 +1,12 @@
 """Whether a contender needs fewer steps than another, by paired runs; it decides about promotion, too."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
+from ..core.paired_test import PromotionDecision, decided_by, is_shown
 from .results import CHAMPION, Comparison
-from .statistics import geometric_mean, paired_p_value
+from .statistics import geometric_mean
 from .summary import ContenderSummary, Summary, at_rate
-
-_SIGNIFICANCE_LEVEL = 0.05
 
 
 def needs_fewer_steps(contender: ContenderSummary, other: ContenderSummary) -> bool:
@@ -18,15 +15,7 @@ def needs_fewer_steps(contender: ContenderSummary, other: ContenderSummary) -> b
     Each contender is taken at its own best learning rate.
     """
     pairs = zip(other.full.counted, contender.full.counted, strict=True)
-    return _is_shown([math.log(theirs / ours) for theirs, ours in pairs])
-
-
-@dataclass(frozen=True)
-class PromotionDecision:
-    """Whether the candidate is better than the champion, and the reason in words."""
-
-    better: bool
-    reason: str
+    return is_shown([math.log(theirs / ours) for theirs, ours in pairs])
 
 
 def compare_with_champion(comparison: Comparison) -> PromotionDecision:
@@ -37,16 +26,8 @@ def compare_with_champion(comparison: Comparison) -> PromotionDecision:
     """
     ours, theirs = (_log_steps(comparison, name) for name in (comparison.candidate, CHAMPION))
     saved = [champion - candidate for champion, candidate in zip(theirs, ours, strict=True)]
-    p, factor = paired_p_value(saved), geometric_mean([math.exp(value) for value in saved]).mean
-    better = _is_shown(saved)
-    found = f"the champion's steps to target / its own: {factor:.3f} (paired t-test on {len(saved)} random seeds, "
-    wanted = "below" if better else "expected above 1 and p below"
-    return PromotionDecision(better, f"{found}p = {p:.3g}; {wanted} {_SIGNIFICANCE_LEVEL})")
-
-
-def _is_shown(saved: Sequence[float]) -> bool:
-    """Whether savings of log steps, one per random seed, are shown to be above zero."""
-    return len(saved) > 1 and fmean(saved) > 0 and paired_p_value(saved) < _SIGNIFICANCE_LEVEL
+    factor = geometric_mean([math.exp(value) for value in saved]).mean
+    return decided_by(saved, f"the champion's steps to target / its own: {factor:.3f}", equal=1.0)
 
 
 def _log_steps(comparison: Comparison, contender: str) -> list[float]:

@@ -1,10 +1,10 @@
-"""Statistics of a comparison: geometric means with intervals, and a paired t-test."""
+"""Statistics of a comparison: geometric means with intervals."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 
 class Interval(NamedTuple):
@@ -35,15 +35,6 @@ def geometric_mean(values: Sequence[float]) -> Interval:
 def first_at_or_below(target: float, losses: Sequence[float]) -> int | None:
     """The index of the first loss at or below the target; None without one. A NaN is never below."""
     return next((index for index, loss in enumerate(losses) if loss <= target), None)
-
-
-def paired_p_value(differences: Sequence[float]) -> float:
-    """The p-value of Student's one-sided paired t-test: the probability of such a mean, or a larger one, under zero."""
-    n, mean = len(differences), math.fsum(differences) / len(differences)
-    if n < 2 or mean <= 0:
-        return 1.0
-    error = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1) / n)
-    return float(stdtr(n - 1, -mean / error)) if error > 0 else 0.0
 
 
 def bounded(value: float) -> float:

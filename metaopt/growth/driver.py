@@ -62,7 +62,14 @@ class Driver:
     def history(self) -> GrowthHistory:
         """What happened so far."""
         growth = self.growth
-        return GrowthHistory(growth.host_weights, growth.measurements, growth.events, self.decisions)
+        return GrowthHistory(
+            growth.config,
+            growth.host_weights,
+            growth.measurements,
+            growth.events,
+            growth.refusals,
+            self.decisions,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, beside the states of the network and of the optimizer."""

@@ -20,7 +20,7 @@ from .config import GrowthConfig
 from .gates import NEXT, Verdict, gate
 from .gradmax import initialise_by_gradients
 from .growth_seed import GrowthSeed, blend, grow, insert, parameters_of, remove, seed_of
-from .history import Event, Measurement
+from .history import Event, Measurement, Refusal
 from .optimizer_groups import add_group, check_groups, remove_group
 from .places import places
 from .rollback import Rollback
@@ -76,6 +76,7 @@ class Growth:
         self.step = 0
         self.measurements: list[Measurement] = []
         self.events: list[Event] = []
+        self.refusals: list[Refusal] = []
         self._features = Features(model, ())
         self._rollback = Rollback(config.spike)
 
@@ -144,6 +145,8 @@ class Growth:
         verdict = gate(slot, self.step, self.config)
         if verdict.passed:
             self._move(slot, NEXT[slot.stage], verdict.reason)
+        elif slot.stage in NEXT:
+            self.refusals.append(Refusal(self.step, tap, slot.stage, slot.blueprint, verdict.reason))
         return verdict
 
     def cull(self, tap: str, reason: str = "asked for") -> Event:
@@ -229,6 +232,7 @@ class Growth:
             "step": self.step,
             "measurements": [[*each] for each in self.measurements],
             "events": [[*event] for event in self.events],
+            "refusals": [[*refusal] for refusal in self.refusals],
             "rollback": self._rollback.state_dict(),
         }
 
@@ -253,6 +257,7 @@ class Growth:
         self.step = int(state["step"])
         self.measurements = [Measurement(*each) for each in state["measurements"]]
         self.events = [Event.of(each) for each in state["events"]]
+        self.refusals = [Refusal.of(each) for each in state["refusals"]]
         with isolated():
             grow(self.model, self.facts)
         for slot in self._with_seed():

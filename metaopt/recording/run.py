@@ -29,7 +29,8 @@ from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_
 from ..weights.atomic import remove_unfinished
 from ..weights.files import read_facts
 from .config import TrainTargetConfig
-from .growth_report import describe_growth, growth_figure, growth_metrics
+from .growth_figure import growth_figure
+from .growth_report import describe_growth, growth_metrics, growth_report
 from .level_metrics import level_figure, surprise_metrics, update_metrics
 from .state import Step, TargetTrainingState
 
@@ -253,6 +254,8 @@ class _TargetRun:
         if (driver := self.state.driver) is not None:
             title = f"Growth of {self.state.title}"
             self.tracker.figure(growth_figure(title, {"grown": driver.history}, self.state.step), "growth")
+            report = growth_report(self.state.title, str(self.config.controller), driver.history)
+            self.tracker.text(report, "report.md")
         validation = self.validation or {name: loss for name, loss in losses[-1].items() if name.startswith("val_")}
         grown = f" {describe_growth(driver.history)}" if driver is not None else ""
         self.tracker.describe(result=describe_recording(trajectory, validation) + grown)

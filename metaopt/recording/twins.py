@@ -14,10 +14,11 @@ from ..growth.growth_seed import last_growth_seeds
 from ..growth.history import GrowthHistory
 from ..trajectories import Trajectory
 from .config import TrainTargetConfig
-from .growth_report import growth_figure
+from .growth_figure import growth_figure
+from .growth_report import growth_report
 from .record import train_targets
 
-STATIC, EQUAL_SIZE = "static", "equal-size"
+GROWN, STATIC, EQUAL_SIZE = "grown", "static", "equal-size"
 TWIN_OF, TWIN = "metaopt.twin_of", "metaopt.twin"
 """Tags of the run of a twin: the run of the network that grew, and the kind of the twin."""
 
@@ -30,15 +31,17 @@ def train_twins(config: TrainTargetConfig, folders: Sequence[Path], tracker: Tra
     Args:
         config: that of the networks that grew.
         folders: their trajectories, in the order of their random seeds.
-        tracker: the run of the recording, in which the twins of a kind are a child run. It gets a figure with the twins
-            of the first random seed.
+        tracker: the run of the recording, in which the twins of a kind are a child run. It gets a figure and the report
+            of the first random seed, with the losses of all twins.
     Returns: `loss_over_static` and `loss_over_equal_size`, the mean ratios of the last validation losses. The second is
         missing if no network has a growth seed at its end; networks without one are not part of it.
     """
-    has_grown = [bool(last_growth_seeds(folder)) for folder in folders]
-    histories, ratios = {"grown": GrowthHistory.read(folders[0])}, dict[str, float]()
+    seeds = [each.seed for each in config.single_runs()]
+    has_grown = {seed: bool(last_growth_seeds(folder)) for seed, folder in zip(seeds, folders, strict=True)}
+    losses = {seed: {GROWN: _last_loss(folder)} for seed, folder in zip(seeds, folders, strict=True)}
+    histories = {GROWN: GrowthHistory.read(folders[0])}
     for kind in (STATIC, EQUAL_SIZE):
-        if kind == EQUAL_SIZE and not any(has_grown):
+        if kind == EQUAL_SIZE and not any(has_grown.values()):
             log.info("no network has a growth seed at its end, so none has a twin of equal size")
             continue
         twin = _twin_config(config, kind)
@@ -46,12 +49,16 @@ def train_twins(config: TrainTargetConfig, folders: Sequence[Path], tracker: Tra
             child.tags({TWIN: kind, TWIN_OF: tracker.run_id})
             twins = train_targets(twin, child)
         histories[kind] = GrowthHistory.read(twins[0])
-        pairs = [pair for pair, grown in zip(zip(folders, twins, strict=True), has_grown, strict=True)
-                 if grown or kind == STATIC]  # fmt: skip
-        ratios[f"loss_over_{kind.replace('-', '_')}"] = fmean(_last_loss(one) / _last_loss(two) for one, two in pairs)
-    title = f"Growth of {config.title}, random seed {config.seed}, and its twins"
-    tracker.figure(growth_figure(title, histories, histories["grown"].measurements[-1].step), "growth_and_twins")
-    return ratios
+        for seed, folder in zip(seeds, twins, strict=True):
+            if kind == STATIC or has_grown[seed]:
+                losses[seed][kind] = _last_loss(folder)
+    title, grown = f"{config.title}, random seed {config.seed}", histories[GROWN]
+    figure = growth_figure(f"Growth of {title}, and its twins", histories, grown.measurements[-1].step)
+    tracker.figure(figure, "growth_and_twins")
+    tracker.text(growth_report(title, str(config.controller), grown, losses), "report.md")
+    _, *kinds = histories
+    ratios = {kind: [each[GROWN] / each[kind] for each in losses.values() if kind in each] for kind in kinds}
+    return {f"loss_over_{kind.replace('-', '_')}": fmean(values) for kind, values in ratios.items()}
 
 
 def _twin_config(config: TrainTargetConfig, kind: str) -> TrainTargetConfig:

@@ -4,12 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from ..core.config import Config, Options, option, trust_option
-from ..core.errors import InvalidConfig
+from ..core.devices import ComputeConfig
+from ..core.errors import FileFormatError, InvalidConfig
 from ..growth.config import GrowthConfig
+from ..growth.policy import KIND as POLICY
 from ..targets import names_code
 from ..tasks import Task, load_task, task_config
 from ..trajectories import check_run_name
+from ..weights.files import read_facts
 from .rewards import REWARDS
+
+FACTS = "training"
+"""Key of the facts of a training in the files of its policy and its checkpoints."""
 
 _MOST_SEEDS = 1_000_000
 
@@ -100,9 +106,31 @@ class EpisodeConfig(Config):
         return task_config(self.task, self.task_options, self.data_dir)
 
     @property
+    def data_source(self) -> str:
+        """Where the data comes from, for people."""
+        return str(self.task_settings.get("data_dir", "part of the installed packages"))
+
+    @property
     def episode(self) -> "EpisodeConfig":
         """These settings alone, without those of a subclass."""
         return EpisodeConfig(**{name: getattr(self, name) for name in EpisodeConfig.names()})
+
+    @classmethod
+    def of_policy(cls, path: Path, *, trusted: bool) -> "EpisodeConfig":
+        """The episodes with which the policy of a file was trained.
+
+        Args:
+            trusted: whether the user permits the file to name code.
+        Raises:
+            FileFormatError: the file is damaged, or states no episodes.
+            UntrustedCode: the file names code, and is not trusted.
+            InvalidConfig: the file states an unknown name, or an invalid value.
+        """
+        try:
+            values = read_facts(path, POLICY)[FACTS]["episode"]
+            return EpisodeConfig.from_file_values(values, path, trusted=trusted)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise FileFormatError(f"{path} states no training; expected a policy of train-controller") from error
 
     @property
     def title(self) -> str:
@@ -110,8 +138,11 @@ class EpisodeConfig(Config):
         return f"{self.target_model} on {self.task}"
 
 
-class TrainControllerConfig(EpisodeConfig):
-    """Configuration of phase 3: the episodes, the training of the policy by PPO, and the folder of its checkpoints."""
+class TrainControllerConfig(EpisodeConfig, ComputeConfig):
+    """Configuration of phase 3: the episodes, the training of the policy by PPO, and the folder of its checkpoints.
+
+    The networks of the episodes are on `device`. The policy stays on the CPU, where it decides on 23 numbers faster.
+    """
 
     run_name: str = option(default="controller", help="Name of the checkpoint folder.")
     episodes: int = option(
@@ -147,6 +178,13 @@ class TrainControllerConfig(EpisodeConfig):
     model_name: str | None = option(
         default="auto",
         help="Name in the model registry; auto is metaopt-controller-<task>-<network>, none registers nothing.",
+    )
+    comparison_seeds: int = option(
+        default=5,
+        help="Held-out random seeds on which the new version is compared with the champion, if there is one [count]; "
+        "each costs three trainings: with each of the two policies, and without growth. 0: no comparison.",
+        at_least=0,
+        at_most=10_000,
     )
 
     def __post_init__(self) -> None:

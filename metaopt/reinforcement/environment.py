@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.dependencies import import_extra
+from ..core.devices import find_device
 from ..core.errors import InvalidConfig
 from ..growth.observation import BOUND, NAMES
 from .config import EpisodeConfig
@@ -50,17 +51,19 @@ class GrowthEnv(_Env):
         self._episode: ScoredEpisode | None = None
 
     @classmethod
-    def of(cls, config: EpisodeConfig | None = None, twin_dir: Path | None = None) -> "GrowthEnv":
+    def of(cls, config: EpisodeConfig | None = None, twin_dir: Path | None = None, device: str = "cpu") -> "GrowthEnv":
         """The environment of a configuration.
 
         Args:
             config: the settings; by default a small network on digits.
             twin_dir: folder that keeps the losses of runs without growth.
+            device: device of the networks, such as "cuda"; "auto" is the accelerator if there is one.
         Raises:
-            UnknownName, InvalidConfig: the configuration has an unknown name, or a network that cannot grow.
+            UnknownName, InvalidConfig: the configuration has an unknown name, or a network that cannot grow; or this
+                machine has no such device.
             TaskDataError: the data of the task is missing.
         """
-        problem = Problem(config or EpisodeConfig())
+        problem = Problem(config or EpisodeConfig(), find_device(device))
         return cls(problem, Twins(problem, twin_dir))
 
     def reset(

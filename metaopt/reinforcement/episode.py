@@ -10,7 +10,7 @@ from ..growth.actions import mask, perform
 from ..growth.observation import observe
 from ..growth.stages import Stage
 from ..recording.state import LossChanges
-from ..recording.training import take_step
+from ..recording.training import train_step
 from ..tasks import Batch
 from .problem import Problem
 
@@ -92,10 +92,10 @@ class Episode:
             self._measure()
 
     def _train(self) -> None:
-        growth, losses = self.growth, list[float]()
-        for _ in range(self._problem.config.growth.interval):
-            loss = take_step(growth.model, growth.optimizer, growth.task, next(self._batches), growth.after_backward)
-            losses.append(float(loss))
+        growth, device, losses = self.growth, self._problem.device, list[float]()
+        for _ in range(growth.config.interval):
+            batch = next(self._batches)
+            losses.append(train_step(growth.model, growth.optimizer, growth.task, batch, device, growth.after_backward))
             growth.after_step(growth.step + 1, losses[-1])
             self._sigma = self._changes.standard_deviation or 0.0
             if math.isfinite(losses[-1]):

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+
+from ..core.devices import CPU
 from ..core.rng import isolated
 from ..growth.driver import Driver
 from ..growth.loading import driver_for
@@ -24,21 +27,23 @@ class Problem:
 
     Args:
         config: the settings.
+        device: the device of the networks.
     Attributes:
         actions: what a controller can do.
+        weights: weights of the network before it grows [count].
         facts: all that determines an episode apart from its random seed and its actions, as JSON values.
     Raises:
         UnknownName, InvalidConfig: the configuration has an unknown name, or a network that cannot grow.
         TaskDataError: the data of the task is missing.
     """
 
-    def __init__(self, config: EpisodeConfig) -> None:
-        self.config, self.task = config, config.load_task()
+    def __init__(self, config: EpisodeConfig, device: torch.device = CPU) -> None:
+        self.config, self.device, self.task = config, device, config.load_task()
         self._network = target_config(config.target_model, self.task.model_facts, config.target_options)
         check_memory(lambda: get_target_model(config.target_model, **self._network), config.target_options, copies=2)
         driver = self.start(random_seed=0)
         check_network(driver.growth.model, self.task)
-        self.actions = driver.actions
+        self.actions, self.weights = driver.actions, driver.growth.host_weights
         self.facts: dict[str, Any] = {
             "task": config.task,
             "task_config": config.task_settings,
@@ -62,7 +67,7 @@ class Problem:
         """
         config = self.config
         with isolated(random_seed):
-            model = get_target_model(config.target_model, **self._network)
+            model = get_target_model(config.target_model, **self._network).to(self.device)
         optimizer = optimizer_for(model, config.base_optimizer, config.lr, config.base_optimizer_options)
         return driver_for(
             model, optimizer, self.task, controller, config.growth.to_mapping(), random_seed, config.steps

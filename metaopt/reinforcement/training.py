@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.clock import fires
-from ..core.devices import threads_for
+from ..core.devices import device_name, find_device, threads_for
 from ..core.progress import Progress, progress
 from ..core.text import counted
 from ..core.tracker import Tracker
@@ -17,13 +17,10 @@ from ..growth.policy import Policy, save_policy
 from ..trajectories import claim_run_folder
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
-from .config import TrainControllerConfig
+from .config import FACTS, TrainControllerConfig
 from .problem import Problem
 from .state import ControllerTrainingState
 from .twins import Twins
-
-FACTS = "training"
-"""Key of the facts of a training in its files."""
 
 _OWNED = "controller_*"
 
@@ -78,8 +75,8 @@ def prepared_controller(config: TrainControllerConfig, resume: Path | None = Non
     Raises:
         MetaoptError: the training is refused, as in `train_controller`; nothing was changed.
     """
-    with threads_for(1):
-        problem = Problem(config)
+    problem = Problem(config, find_device(config.device))
+    with threads_for(problem.weights, config.threads):
         twins = Twins(problem, config.twin_dir)
         state = ControllerTrainingState(config, problem, twins)
         if resume is not None:
@@ -92,7 +89,7 @@ def prepared_controller(config: TrainControllerConfig, resume: Path | None = Non
             overwrite=config.overwrite and not keep,
             resume_flag="--resume-from and its last checkpoint",
         ) as folder:
-            yield ControllerTraining(config, problem, state, folder)
+            yield ControllerTraining(config, problem, twins, state, folder)
 
 
 class ControllerTraining:
@@ -100,14 +97,21 @@ class ControllerTraining:
 
     Args:
         problem: what is trained.
+        twins: losses of runs without growth.
         state: the policy, new or resumed.
         folder: folder of the checkpoints.
     """
 
     def __init__(
-        self, config: TrainControllerConfig, problem: Problem, state: ControllerTrainingState, folder: ClaimedFolder
+        self,
+        config: TrainControllerConfig,
+        problem: Problem,
+        twins: Twins,
+        state: ControllerTrainingState,
+        folder: ClaimedFolder,
     ) -> None:
-        self.config, self._problem, self._state, self._folder = config, problem, state, folder
+        self.config, self.problem, self.twins = config, problem, twins
+        self._state, self._folder = state, folder
 
     def run(self, tracker: Tracker) -> TrainedController:
         """Train up to the last rollout, as `train_controller` does."""
@@ -135,11 +139,11 @@ class ControllerTraining:
         tracker.describe(purpose=f"{purpose}{resumed}.")
         tracker.params({**config.to_mapping(), "decisions_per_episode": config.decisions})
         tracker.tags({"metaopt.phase": "controller", "metaopt.run_name": config.run_name})
+        tracker.tags({"metaopt.device": device_name(self.problem.device)})
         if self._state.rollout:
             tracker.tags({"resumed_from_step": self._state.decisions})
         tracker.text(replace(config, overwrite=False).to_json(), "config.json")
-        source = str(config.task_settings.get("data_dir", "part of the installed packages"))
-        tracker.dataset(config.task, source, self._problem.facts["data"], "train, guard")
+        tracker.dataset(config.task, config.data_source, self.problem.facts["data"], "train, guard")
 
     def _rollout(self, tracker: Tracker, bar: Progress) -> None:
         started = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..core.devices import device_name
 from ..core.errors import Diverged, FileFormatError, StorageError
 from ..weights.files import digest_of, read_tensors, write_tensors
 from .episode import Episode
@@ -62,7 +63,8 @@ class Twins:
     def _stored(self, random_seed: int) -> tuple[float, ...]:
         if self._folder is None:
             return self._trained(random_seed)
-        facts = {**self._problem.facts, "random_seed": random_seed, **_versions()}
+        device = {"device": device_name(self._problem.device)}  # losses differ in rounding between devices
+        facts = {**self._problem.facts, "random_seed": random_seed, **_versions(), **device}
         path = self._folder / f"{digest_of({}, facts)[:32]}.safetensors"
         if path.exists():
             try:

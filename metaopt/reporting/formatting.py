@@ -1,6 +1,6 @@
-"""Formats the results of an evaluation: cells of tables, and tables in plain text and Markdown."""
+"""Formats the results of an evaluation: cells of tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..evaluation import results
@@ -69,8 +69,3 @@ def verdict(control: ControlResult) -> str:
     if control.fails is None:
         return "undecided (no gain to lose)"
     return "fails" if control.fails else f"DOES NOT FAIL (keeps {percent(control.kept)} of the gain)"
-
-
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from statistics import fmean
 
-from ..core.text import aligned
+from ..core.text import aligned, markdown_table
 from ..evaluation.baselines import TRAINED_BASELINES
 from ..evaluation.results import HOLD, NOWCAST_EMA, Comparison, Novelty
 from ..evaluation.summary import Summary, at_best_rates, best_rate
 from .findings import describe_result, notes
-from .formatting import interval, label, legend, markdown_table, verdict
+from .formatting import interval, label, legend, verdict
 from .tables import FORECAST, Table, after_nowcasts, controls, nowcasts, overview, same_rates, steps_to_target
 
 _NOWCASTS = """*Before* and *after*: validation loss before and after a single unguarded prediction from a state of

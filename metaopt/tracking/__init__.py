@@ -22,7 +22,7 @@ from .model_registry import (
     registered_version,
 )
 from .names import check_alias, check_metric_names, check_model_name
-from .policy_registry import load_policy, register_policy
+from .policy_registry import load_policy, policy_file, register_policy
 from .recordings import Recording, fetch_trajectories, find_recordings
 from .runs import describe_refusal, start_run
 from .tags import ERROR_TAG
@@ -58,6 +58,7 @@ __all__ = [
     "load_optimizer",
     "load_policy",
     "log_evaluation_metrics",
+    "policy_file",
     "promote",
     "register_optimizer",
     "register_policy",

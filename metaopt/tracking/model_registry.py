@@ -134,7 +134,7 @@ def registered_version(source: str) -> tuple[str, int]:
     if found is None:
         raise TrackingError(
             f"{shown(source)} is not a registered version; expected models:/<name>/<version> or "
-            "models:/<name>@<alias>: register the optimizer first, as train-optimizer does"
+            "models:/<name>@<alias>: register it first, as train-optimizer and train-controller do"
         )
     name, version, alias = found.groups()
     with translate_errors(f"cannot find {source}", "find versions and aliases in `mlflow ui`"):

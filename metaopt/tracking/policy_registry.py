@@ -4,7 +4,8 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ metaopt train-target --controller models:/{name}/{version}
 ```
 
 **Limits:** it was trained for networks with these blueprints at their taps, and for trainings of about the same \
-length. Compare it with a fixed schedule, which needs no training.
+length. Compare it with what needs no training: \
+`metaopt evaluate-controller models:/{name}/{version} --against heuristic`.
 Trained by run {run}
 """
 
@@ -90,9 +92,23 @@ def load_policy(source: str | Path) -> Policy:
         TrackingError: the source does not exist in the store, or is no policy.
         FileFormatError: the file is damaged.
     """
+    with policy_file(source) as path:
+        return load_policy_file(path)
+
+
+@contextmanager
+def policy_file(source: str | Path) -> Iterator[Path]:
+    """The file of a policy. What is in the store is downloaded for the time of the block.
+
+    Args:
+        source: as for `load_policy`.
+    Raises:
+        TrackingError: the source does not exist in the store, or is no policy.
+    """
     address = str(source)
     if isinstance(source, Path) or Path(address).is_file():
-        return load_policy_file(Path(source))
+        yield Path(source)
+        return
     run = _RUN.fullmatch(address)
     if run is None and not address.startswith("models:/"):
         raise TrackingError(
@@ -101,12 +117,11 @@ def load_policy(source: str | Path) -> Policy:
         )
     path = f"runs:/{run[1]}/{_IN_A_RUN}" if run else f"{address.rstrip('/')}/{_FILE}"
     remedy = "choose a version in `mlflow ui` that train-controller registered"
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        translate_errors(f"cannot load a policy from {address}: it has no {_FILE}", remedy),
-    ):
-        connect()
-        return load_policy_file(Path(mlflow.artifacts.download_artifacts(path, dst_path=folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        with translate_errors(f"cannot load a policy from {address}: it has no {_FILE}", remedy):
+            connect()
+            file = Path(mlflow.artifacts.download_artifacts(path, dst_path=folder))
+        yield file
 
 
 class _PolicyFlavor:

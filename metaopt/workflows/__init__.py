@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..metatraining.config import TrainOptimizerConfig as TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig as TrainTargetConfig
     from ..reinforcement.config import TrainControllerConfig as TrainControllerConfig
+    from .evaluate_controller import EvaluateControllerConfig as EvaluateControllerConfig
+    from .evaluate_controller import evaluate_policy as evaluate_policy
     from .evaluate_optimizer import evaluate as evaluate
     from .generate_weights import GenerateConfig as GenerateConfig
     from .generate_weights import generate as generate
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "EvaluateConfig": "evaluate_optimizer",
+    "EvaluateControllerConfig": "evaluate_controller",
     "GenerateConfig": "generate_weights",
     "MainConfig": "main_job",
     "RegisterConfig": "register_optimizer",
@@ -37,6 +40,7 @@ _MODULES = {
     "TrainOptimizerConfig": "train_optimizer",
     "TrainTargetConfig": "record_trajectories",
     "evaluate": "evaluate_optimizer",
+    "evaluate_policy": "evaluate_controller",
     "generate": "generate_weights",
     "main": "main_job",
     "record": "record_trajectories",

@@ -12,6 +12,7 @@ from ..core.tracker import Tracker
 from ..diagnostics import ProbedRun, diagnose
 from ..evaluation.config import EvaluateConfig
 from ..evaluation.paired_runs import RunSetup
+from ..evaluation.promotion import compare_with_champion
 from ..evaluation.results import CHAMPION as CHAMPION_CONTENDER
 from ..evaluation.results import Comparison
 from ..evaluation.runner import PairedEvaluation, contender_name
@@ -37,7 +38,7 @@ from ..tracking import (
 from ..weights.building import check_memory
 from .model_names import CHAMPION_OF_CASE, champion_uri
 from .output_file import check_output
-from .promotion import Candidate
+from .promotion import Candidate, Promotion
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,12 @@ class Evaluation:
     Attributes:
         run: the MLflow run with charts and reports.
         comparison: all measurements.
-        promotion: the decision about the alias `champion`, as a sentence; None if the configuration has no `promote`.
-        promoted: whether the evaluated version is now champion.
+        promotion: the decision about the alias `champion`; None if the configuration has no `promote`.
     """
 
     run: RunReference
     comparison: Comparison
-    promotion: str | None
-    promoted: bool
+    promotion: Promotion | None
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
@@ -78,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         config = replace(config, optimizer=champion_uri(config.task, config.target_model))
     candidate = Candidate.of(*registered_version(config.optimizer)) if config.promote else None
     optimizer = load_optimizer(config.optimizer)
-    champion = candidate.load_champion() if candidate else None
+    champion = load_optimizer(candidate.rival) if candidate and candidate.rival else None
     version = registered_version(config.optimizer) if is_registered(config.optimizer) else None
     name = f"{version[0]} {version[1]}" if version else PurePath(config.optimizer).stem
     with (
@@ -87,12 +86,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     ):
         tracker.describe(links=f"Evaluated: {version_link(*version) if version else f'`{config.optimizer}`'}")
         comparison = compare_tracked(prepared, tracker, version)
-        promotion = candidate.decide(comparison) if candidate else None
-        if promotion:
-            tracker.tags({"metaopt.promotion": promotion.sentence})
-            tracker.describe(links=promotion.sentence)
-            return Evaluation(tracker.reference, comparison, promotion.sentence, promotion.promoted)
-        return Evaluation(tracker.reference, comparison, None, promoted=False)
+        promotion = candidate.decide(lambda: compare_with_champion(comparison)).log(tracker) if candidate else None
+        return Evaluation(tracker.reference, comparison, promotion)
 
 
 def compare(

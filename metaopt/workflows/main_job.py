@@ -6,8 +6,10 @@ from pathlib import Path
 from ..core.config import Options, Range, option, trust_option
 from ..core.devices import ComputeConfig
 from ..evaluation.config import EvaluateConfig
+from ..evaluation.promotion import compare_with_champion
 from ..evaluation.results import Comparison
 from ..evaluation.summary import Summary, at_best_rates
+from ..generative.files import load_optimizer
 from ..metatraining.trained import TrainedOptimizer
 from ..metatraining.trainer import TrainOptimizerConfig, claim_checkpoints
 from ..recording.record import TrainTargetConfig, prepared_recording
@@ -17,6 +19,7 @@ from ..targets import names_code
 from ..tracking import MlflowTracker, RunReference, link_version, run_link, start_run, version_link
 from .evaluate_optimizer import compare_tracked, prepared_comparison
 from .model_names import AUTO, check_given_name
+from .promotion import Promotion
 from .register_optimizer import register_version
 from .train_optimizer import tracked_training
 
@@ -126,7 +129,7 @@ class MainResult:
         trained: the optimizer and its last checkpoint.
         version: number of the registered version.
         model_uri: URI of that version.
-        promotion: which version is champion, and why, as a sentence.
+        promotion: which version is champion, and why.
         comparison: the evaluation on held-out random seeds.
     """
 
@@ -135,7 +138,7 @@ class MainResult:
     trained: TrainedOptimizer
     version: int
     model_uri: str
-    promotion: str
+    promotion: Promotion
     comparison: Comparison
 
 
@@ -172,10 +175,10 @@ def main(config: MainConfig) -> MainResult:
         with tracker.child("phase 3: evaluate on held-out random seeds") as phase:
             phase.describe(links=f"Evaluated: {version_link(*version)}")
             case = config.evaluation(trained.checkpoint)
-            with prepared_comparison(case, trained.optimizer, candidate.load_champion()) as prepared:
+            champion = load_optimizer(candidate.rival) if candidate.rival else None
+            with prepared_comparison(case, trained.optimizer, champion) as prepared:
                 comparison = compare_tracked(prepared, phase, version)
-            promotion = candidate.decide(comparison).sentence
-            phase.describe(links=promotion)
+            promotion = candidate.decide(lambda: compare_with_champion(comparison)).log(phase)
         tracker.dataset(config.task, config.task, recording.task.digest(), "recording, meta-training and evaluation")
         _conclude(tracker, comparison, phase, version)
     return MainResult(tracker.reference, folders, trained, candidate.version, candidate.uri, promotion, comparison)

@@ -1,15 +1,14 @@
 """Promotion: the alias `champion` moves to a new version only by a comparison, or where there is no champion yet."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from ..evaluation.promotion import PromotionDecision, compare_with_champion
-from ..evaluation.results import Comparison
-from ..generative.base import GenerativeOptimizer
-from ..generative.files import load_optimizer
-from ..tracking import CHAMPION, champion_version, promote
+from ..core.paired_test import PromotionDecision
+from ..tracking import CHAMPION, MlflowTracker, RunReference, champion_version, promote
 
-_FIRST = "there was no champion yet"
+Compare = Callable[[], PromotionDecision]
+"""Compares a version with the champion."""
 
 
 class Promotion(NamedTuple):
@@ -22,6 +21,27 @@ class Promotion(NamedTuple):
 
     promoted: bool
     sentence: str
+
+    def log(self, tracker: MlflowTracker) -> Self:
+        """Show the decision in the description of a run and in its tag `metaopt.promotion`; returns it."""
+        tracker.tags({"metaopt.promotion": self.sentence})
+        tracker.describe(links=self.sentence)
+        return self
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a workflow has made.
+
+    Attributes:
+        run: the MLflow run.
+        model_uri: URI of the registered version; None if nothing was registered.
+        promotion: which version is champion, and why; None if nothing was registered.
+    """
+
+    run: RunReference
+    model_uri: str | None
+    promotion: Promotion | None
 
 
 @dataclass(frozen=True)
@@ -52,31 +72,31 @@ class Candidate:
         """The URI of the version."""
         return f"models:/{self.name}/{self.version}"
 
-    def load_champion(self) -> GenerativeOptimizer | None:
-        """Load the present champion if it is another version."""
-        return None if self.champion in (None, self.version) else load_optimizer(f"models:/{self.name}/{self.champion}")
+    @property
+    def rival(self) -> str | None:
+        """The URI of the present champion; None without one, and if it is this version."""
+        return None if self.champion in (None, self.version) else f"models:/{self.name}/{self.champion}"
 
-    def decide(self, comparison: Comparison) -> Promotion:
-        """Promote the version if it beats the champion in a comparison."""
-        return self._apply(self._verdict(comparison))
+    def decide(self, compare: Compare | None = None) -> Promotion:
+        """Promote the version if there is no champion, or if it beats the champion.
 
-    def decide_without_comparison(self) -> Promotion:
-        """Promote the version if there is no champion."""
-        if self.champion is None:
-            return self._apply(PromotionDecision(True, _FIRST))
-        reason = f"version {self.champion} stays {CHAMPION}, because the two were not compared"
-        return self._apply(PromotionDecision(False, reason))
-
-    def _verdict(self, comparison: Comparison) -> PromotionDecision:
-        if self.champion is None:
-            return PromotionDecision(True, _FIRST)
-        if self.champion == self.version:
-            return PromotionDecision(False, "it is the champion already")
-        return compare_with_champion(comparison)
-
-    def _apply(self, decided: PromotionDecision) -> Promotion:
+        Args:
+            compare: compares it with its `rival`; called only if there is one. None: the two are not compared.
+        """
+        decided = self._verdict(compare)
         version = f"version {self.version} of {self.name}"
         if not decided.better:
             return Promotion(False, f"{version} is not promoted: {decided.reason}")
         promote(self.name, self.version)
         return Promotion(True, f"{version} is now {CHAMPION}: {decided.reason}")
+
+    def _verdict(self, compare: Compare | None) -> PromotionDecision:
+        if self.champion is None:
+            return PromotionDecision(True, "there was no champion yet")
+        if self.champion == self.version:
+            return PromotionDecision(False, "it is the champion already")
+        return compare() if compare else self.stays("were not compared")
+
+    def stays(self, why: str) -> PromotionDecision:
+        """The decision that the champion stays without a comparison, because the two "were not compared"."""
+        return PromotionDecision(False, f"version {self.champion} stays {CHAMPION}, because the two {why}")

@@ -11,7 +11,6 @@ from ..metatraining.trained import TrainedOptimizer, describe_validation
 from ..tracking import (
     CANDIDATE,
     MlflowTracker,
-    RunReference,
     check_alias,
     promote,
     register_optimizer,
@@ -21,7 +20,7 @@ from ..tracking import (
     version_link,
 )
 from .model_names import AUTO, check_given_name, chosen_name
-from .promotion import Candidate, Promotion
+from .promotion import Candidate, Made, Promotion
 
 _MOST_NAMES = 8  # in a description [count]
 
@@ -40,22 +39,15 @@ class RegisterConfig(Config):
 
 
 @dataclass(frozen=True)
-class Registered:
+class Registered(Made):
     """Result of a registration.
 
     Attributes:
-        run: the MLflow run.
         trained: the optimizer, and what is known about its training.
-        candidate: the registered version.
-        promotion: which version is champion, and why, as a sentence.
-        promoted: whether it is the registered version.
     """
 
-    run: RunReference
+    model_uri: str
     trained: TrainedOptimizer
-    candidate: Candidate
-    promotion: str
-    promoted: bool
 
 
 def register(config: RegisterConfig) -> Registered:
@@ -65,7 +57,7 @@ def register(config: RegisterConfig) -> Registered:
 
         made = workflows.train(workflows.TrainOptimizerConfig(run_name="digits", epochs=1, model_name=None))
         registered = workflows.register(workflows.RegisterConfig(checkpoint=str(made.trained.checkpoint)))
-        print(registered.candidate.uri, registered.promotion)
+        print(registered.model_uri, registered.promotion)
 
     Raises:
         InvalidConfig: no checkpoint is given.
@@ -88,13 +80,12 @@ def register(config: RegisterConfig) -> Registered:
                 tracker.describe(links=f"Trained by: {run_link(tracker.client, point.run_id)}")
             candidate = register_version(trained, config.model_name, tracker)
             if config.alias in (None, CANDIDATE):
-                promotion = candidate.decide_without_comparison()
+                promotion = candidate.decide()
             else:
                 promote(candidate.name, candidate.version, config.alias)
                 requested = f"version {candidate.version} of {candidate.name} is now {config.alias}: as requested"
                 promotion = Promotion(True, requested)
-            tracker.describe(result=promotion.sentence)
-    return Registered(tracker.reference, trained, candidate, promotion.sentence, promotion.promoted)
+            return Registered(tracker.reference, candidate.uri, promotion.log(tracker), trained)
 
 
 def register_version(trained: TrainedOptimizer, name: str, tracker: MlflowTracker) -> Candidate:

@@ -1,36 +1,38 @@
 """Phase 3: trains a controller in an MLflow run and registers its policy."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.errors import MetaoptError
+from ..core.paired_test import PromotionDecision
+from ..reinforcement.comparison import CHAMPION, compare_with_champion, resolved
 from ..reinforcement.config import TrainControllerConfig
-from ..reinforcement.training import TrainedController, describe_training, prepared_controller
-from ..tracking import MlflowTracker, RunReference, register_policy, resolve_checkpoint, start_run, version_link
+from ..reinforcement.training import ControllerTraining, TrainedController, describe_training, prepared_controller
+from ..tracking import MlflowTracker, register_policy, resolve_checkpoint, start_run, version_link
+from .evaluate_controller import compare_tracked
 from .model_names import AUTO, check_given_name, controller_name
-from .promotion import Candidate, Promotion
+from .promotion import Candidate, Made
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ControllerVersion:
+class ControllerVersion(Made):
     """Result of phase 3.
 
     Attributes:
-        run: the MLflow run.
         trained: the policy, its file, its last checkpoint and its last metrics.
-        model_uri: URI of the registered version; None if `model_name` is None.
-        promotion: which version is champion, and why; None if `model_name` is None.
     """
 
-    run: RunReference
     trained: TrainedController
-    model_uri: str | None
-    promotion: Promotion | None
 
 
 def train_policy(config: TrainControllerConfig) -> ControllerVersion:
     """Train a controller that decides when a network grows, and register its policy.
 
-    The new version is `candidate`, and champion if there is none.
+    The new version is `candidate`. It becomes champion if there is no champion, or if it beats the champion on
+    `comparison_seeds` held-out random seeds.
 
         from metaopt import workflows
 
@@ -53,11 +55,26 @@ def train_policy(config: TrainControllerConfig) -> ControllerVersion:
     ):
         trained = training.run(tracker)
         if config.model_name is None:
-            return ControllerVersion(tracker.reference, trained, None, None)
+            return ControllerVersion(tracker.reference, None, None, trained)
         candidate = _register(config, config.model_name, trained, tracker)
-        promotion = candidate.decide_without_comparison()
-        tracker.describe(links=promotion.sentence)
-        return ControllerVersion(tracker.reference, trained, candidate.uri, promotion)
+        promotion = candidate.decide(lambda: _compared(candidate, training, trained, tracker)).log(tracker)
+        return ControllerVersion(tracker.reference, candidate.uri, promotion, trained)
+
+
+def _compared(
+    candidate: Candidate, training: ControllerTraining, trained: TrainedController, tracker: MlflowTracker
+) -> PromotionDecision:
+    """Compare a new policy with the champion. If that is not possible, the champion stays: the training is finished."""
+    problem, seeds = training.problem, training.config.comparison_seeds
+    if seeds == 0 or candidate.rival is None:
+        return candidate.stays("were not compared")
+    try:
+        controllers = {candidate.uri: trained.policy, CHAMPION: resolved(problem, candidate.rival)}
+        found = compare_tracked(problem, training.twins, controllers, seeds, tracker, candidate)
+        return compare_with_champion(found)
+    except MetaoptError as error:
+        log.warning("%s is not compared with the champion: %s", candidate.uri, error)
+        return candidate.stays(f"cannot be compared: {error}")
 
 
 def _register(

@@ -12,7 +12,6 @@ from ..metatraining.trainer import MetaTraining, TrainOptimizerConfig, prepared_
 from ..tasks import TASKS
 from ..tracking import (
     MlflowTracker,
-    RunReference,
     check_metric_names,
     fetch_trajectories,
     link_trajectories,
@@ -23,28 +22,21 @@ from ..trajectories.recording_file import read_run_id
 from .evaluate_optimizer import Evaluation, check_case, evaluate
 from .model_names import check_given_name
 from .output_file import check_output
+from .promotion import Made
 from .register_optimizer import register_version
 
 
 @dataclass(frozen=True)
-class TrainedVersion:
+class TrainedVersion(Made):
     """Result of phase 2.
 
     Attributes:
-        run: the MLflow run.
         trained: the optimizer, its last checkpoint and its last metrics.
-        model_uri: URI of the registered version; None if `model_name` is None.
-        promotion: which version is champion, and why, as a sentence; None if `model_name` is None.
-        promoted: whether it is the new version.
         evaluation: evaluation that decided about promotion; None without `promote_on`.
     """
 
-    run: RunReference
     trained: TrainedOptimizer
-    model_uri: str | None
-    promotion: str | None
-    promoted: bool
-    evaluation: Evaluation | None
+    evaluation: Evaluation | None = None
 
 
 def train(config: TrainOptimizerConfig) -> TrainedVersion:
@@ -72,16 +64,12 @@ def train(config: TrainOptimizerConfig) -> TrainedVersion:
     ):
         trained = training.run(tracker)
         if config.model_name is None:
-            return TrainedVersion(tracker.reference, trained, None, None, False, None)
+            return TrainedVersion(tracker.reference, None, None, trained)
         candidate = register_version(trained, config.model_name, tracker)
         if case is None:
-            promotion = candidate.decide_without_comparison()
-            tracker.describe(links=promotion.sentence)
-            sentence, promoted = promotion.sentence, promotion.promoted
-            return TrainedVersion(tracker.reference, trained, candidate.uri, sentence, promoted, None)
+            return TrainedVersion(tracker.reference, candidate.uri, candidate.decide().log(tracker), trained)
     evaluation = evaluate(replace(case, optimizer=candidate.uri))
-    decided = (evaluation.promotion, evaluation.promoted)
-    return TrainedVersion(tracker.reference, trained, candidate.uri, *decided, evaluation)
+    return TrainedVersion(tracker.reference, candidate.uri, evaluation.promotion, trained, evaluation)
 
 
 def _promotion_case(config: TrainOptimizerConfig) -> EvaluateConfig | None:

@@ -19,6 +19,8 @@ from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.evaluation.predictions import state_at
 from metaopt.generative import GENERATIVE_OPTIMIZERS, outcomes
+from metaopt.growth.blueprints import Blueprint
+from metaopt.growth.rollback import Rollback
 from metaopt.metatraining import mixture
 from metaopt.metatraining import state as meta_state
 from metaopt.metatraining.cohort import Cohort, OnlineSettings
@@ -34,6 +36,9 @@ from metaopt.recording.group import batched_step
 from metaopt.recording.record import train_targets
 from metaopt.recording.state import Step, TargetTrainingState
 from metaopt.recording.training import take_step
+from metaopt.reinforcement.config import EpisodeConfig
+from metaopt.reinforcement.episode import Episode
+from metaopt.reinforcement.problem import Problem
 from metaopt.targets import TARGETS, target_config
 from metaopt.tasks import Batch, load_task
 from metaopt.tasks.language_model import LanguageModel
@@ -41,6 +46,8 @@ from metaopt.tasks.measure import example_losses
 from metaopt.tasks.supervised import Classification, Regression
 from metaopt.trajectories import WeightTrajectoryDataset
 from metaopt.weights import scales, tokens
+
+from ..growing import EPISODE, GROWTH
 
 DEVICE = torch.device("lazy", 0)
 """A device that needs no runtime: gradients of fake tensors on DEVICE start its runtime."""
@@ -240,3 +247,35 @@ def test_losses_of_a_guard_and_of_a_validation_split(digits, device):
     batches = with_values(lambda: list(setup.guard_batches(40)))()
     assert example_losses(setup.build(), digits, batches).device == device
     assert {batch.inputs.device for batch in setup.batchnorm_batches} == {device}
+
+
+@pytest.fixture
+def read_as_one(monkeypatch):
+    """Every value that the host reads is 1."""
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: 1.0)
+    monkeypatch.setattr(torch.Tensor, "__int__", lambda tensor: 1)
+
+
+@pytest.mark.parametrize("initialisation", ["default", "gradmax"])
+def test_an_episode_in_which_a_network_grows(initialisation, digits, device, read_as_one, monkeypatch):
+    with unset_fake_temporarily():
+        config = EpisodeConfig(**{**EPISODE, "growth_options": {**GROWTH, "initialisation": initialisation}})
+        batches = [batch for epoch in range(2) for batch in digits.batches(32, 0, epoch)]
+    monkeypatch.setattr(Blueprint, "build", with_values(Blueprint.build))
+    monkeypatch.setattr(Rollback, "keep", lambda *_: None)  # fake tensors cannot be copied
+    monkeypatch.setattr(EpisodeConfig, "load_task", lambda config: digits)
+    for name in ("sample", "digest"):
+        monkeypatch.setattr(type(digits), name, with_values(getattr(type(digits), name)))
+    monkeypatch.setattr(Episode, "_stream", lambda episode: iter(batches))
+    episode = Episode(Problem(config, device), random_seed=0)
+    (slot,) = episode.growth.slots.values()
+    names, stages = [action.name for action in episode._problem.actions], []
+    while not episode.is_over:
+        stages.append(slot.stage)
+        slot.loss_with = 0.5  # so that the gates open
+        following = [names.index(name) for name in ("ADVANCE", "GERMINATE_CONV") if episode.allowed[names.index(name)]]
+        episode.act(next(iter(following), 0))
+    assert stages[-1] == "fossilized"
+    assert {parameter.device for parameter in episode.growth.model.parameters()} == {device}
+    assert {tensor.device for state in episode.growth.optimizer.state.values() for tensor in state.values()
+            if tensor.dim()} == {device}  # fmt: skip

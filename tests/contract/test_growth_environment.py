@@ -181,6 +181,15 @@ def test_a_folder_keeps_the_losses_of_twins_and_a_damaged_file_is_made_again(pro
     assert path.read_bytes() == kept
 
 
+def test_losses_of_twins_are_not_shared_between_devices(problem, tmp_path, monkeypatch):
+    """A digest of another device: the network is not moved."""
+    Twins(problem, tmp_path).losses(1)
+    monkeypatch.setattr(problem, "device", torch.device("meta"))
+    monkeypatch.setattr(Twins, "_trained", lambda twins, random_seed: (2.0,) * (CONFIG.decisions + 2))
+    assert Twins(problem, tmp_path).losses(1) == (2.0,) * (CONFIG.decisions + 2)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_training_and_evaluation_have_other_random_seeds():
     sets = [set(CONFIG.training_seeds), set(CONFIG.selection_seeds(100)), set(CONFIG.evaluation_seeds(100))]
     assert not any(sets[i] & sets[j] for i in range(3) for j in range(i))

@@ -115,5 +115,11 @@ def test_a_served_model_predicts_on_the_device_that_the_environment_names(
     assert found == {named or find_device("auto").type}
 
 
+def test_a_controller_is_trained_and_compared(succeed):
+    small = ["--target-options", "widths=[4,6,8]", "--steps", 60, "--episodes", 2, "--n-envs", 2, "--train-seeds", 2]
+    succeed("train-controller", *small)
+    succeed("evaluate-controller", "checkpoints/controller/controller_policy.safetensors", "--seeds", 1)
+
+
 def test_the_main_job(succeed):
     succeed("main", "--runs", 4, "--target-epochs", 2, "--optimizer-epochs", 1, "--pairs-per-epoch", 16, "--steps", 40)

@@ -21,6 +21,7 @@ SMALLER = {
     "--optimizer-options 'dim=16 num_latents=2 latent_dim=16 heads=2'",
     "train-controller": "--steps 60 --episodes 2 --n-envs 2 --train-seeds 2",
     "evaluate": "--steps 40 --every 20 --seeds 1 --learning-rates 0.001 --controls false --baselines quick",
+    "evaluate-controller": "--seeds 1",
     "register": "",
     "generate": "",
     "list": "",

@@ -195,6 +195,10 @@ INVALID = {
     "mistyped base optimizer, evaluation": ([*EVALUATE, "--base-optimizer", "Adan"], "did you mean Adam"),
     "a network for other data, evaluation": ([*EVALUATE, "--target-options", "classes=3"], "does not fit the data"),
     "task option, evaluation": ([*EVALUATE, "--task-options", "shift=far"], "shift is 'far'"),
+    "a network that grows, evaluation": (
+        [*EVALUATE, "--controller", "heuristic"],
+        "controller cannot be given: the runs",
+    ),
     "no trajectories that were seen": ([*EVALUATE, "--seen", "nowhere"], "nowhere"),
     "pickle as optimizer": ([*EVALUATE, "--optimizer", "pickle.safetensors"], "pickle"),
     "damaged optimizer": ([*EVALUATE, "--optimizer", "flipped.safetensors"], "damaged"),

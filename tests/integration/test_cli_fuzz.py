@@ -25,6 +25,7 @@ from metaopt.recording.record import prepared_recording
 from metaopt.reinforcement.problem import Problem
 from metaopt.targets import TARGETS
 from metaopt.tasks import TASKS, load_task, task_config
+from metaopt.tracking import load_policy
 from metaopt.trajectories import Trajectory
 from metaopt.workflows.train_optimizer import _promotion_case
 
@@ -129,6 +130,10 @@ def begin_controller(config) -> None:
     Problem(config)
 
 
+def begin_comparison(config) -> None:
+    load_policy(config.controller or "none")
+
+
 def begin_evaluation(config) -> None:
     task = load_task(config.task, **task_config(config.task, config.task_options, config.data_dir))
     setup = RunSetup(config, task, config.seed)
@@ -166,6 +171,7 @@ def stopped_before_work(store, monkeypatch):
         "train": begin_training,
         "train_policy": begin_controller,
         "evaluate": begin_evaluation,
+        "evaluate_policy": begin_comparison,
         "main": begin_main,
         "generate": begin_generation,
     }.items():

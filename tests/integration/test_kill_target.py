@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,8 @@ from metaopt.core.tracker import SilentTracker
 from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.trajectories import Trajectory
 from metaopt.weights.files import read_tensors
+
+from ..killing import kill_once
 
 TRAIN = """
 import sys, torch
@@ -64,13 +65,7 @@ def kill_at_epoch(process: subprocess.Popen, folder, epoch: int) -> None:
 
 def kill_at_step(process: subprocess.Popen, folder, step: int) -> None:
     """Kill a training once it has written the snapshot of a step."""
-    deadline = time.monotonic() + 120
-    while not (folder / f"step_{step:08d}.safetensors").exists():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_once(process, (folder / f"step_{step:08d}.safetensors").exists)
 
 
 def test_a_killed_run_with_levels_resumes_to_the_same_bytes(config, tmp_path):

@@ -98,3 +98,12 @@ def test_both_names_of_a_renamed_parameter_are_an_error():
 
     with pytest.warns(DeprecationWarning, match="old"), pytest.raises(InvalidConfig, match="give new only"):
         Renamed.from_mapping({"new": 1, "old": 2})
+
+
+def test_a_parameter_that_cannot_be_given_says_why():
+    class Paired(Config):
+        absent = dict.fromkeys(["controller"], "runs are paired")
+        steps: int = option(default=1, help="A number.")
+
+    with pytest.raises(InvalidConfig, match="controller cannot be given: runs are paired"):
+        Paired.from_mapping({"run_name": "x", "controller": "heuristic"})

@@ -7,11 +7,11 @@ from scipy import stats
 
 from metaopt.core.config import Range
 from metaopt.core.errors import Diverged
+from metaopt.core.paired_test import paired_p_value
 from metaopt.core.tracker import SilentTracker
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.promotion import compare_with_champion
 from metaopt.evaluation.results import Comparison, Curve, Point
-from metaopt.evaluation.statistics import paired_p_value
 from metaopt.evaluation.summary import Summary, at_best_rates, at_rate, best_rate, losses_after_nowcasts
 from metaopt.generative import get_optimizer_model
 from metaopt.nowcast.policy import NowcastEvent
@@ -100,7 +100,7 @@ def test_only_a_significantly_faster_candidate_is_promoted(seeds, faster, better
     ]
     decided = compare_with_champion(comparison(curves))
     assert decided.better is better
-    assert f"{seeds} random seeds" in decided.reason
+    assert f"{seeds} random seed" in decided.reason
 
 
 def test_being_faster_at_some_random_seeds_is_not_enough():
