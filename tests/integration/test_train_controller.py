@@ -36,9 +36,9 @@ def _result(done):
 def learned(command_line, module_store):
     """The results of an uninterrupted training, and of one that is resumed by the ID of its run."""
     results = []
-    for arguments in (["--run-name", "whole", "--episodes", 4], ["--run-name", "part", "--episodes", 2]):
+    for arguments in (["--run-name", "whole", "--episodes", 6], ["--run-name", "part", "--episodes", 2]):
         results.append(_result(command_line("--json", *LEARN, *arguments)))
-    resume = ["--run-name", "rest", "--episodes", 4, "--resume-from", results[1]["run_id"], "--model-name", "none"]
+    resume = ["--run-name", "rest", "--episodes", 6, "--resume-from", results[1]["run_id"], "--model-name", "none"]
     results.append(_result(command_line("--json", *LEARN, *resume)))
     return results
 
@@ -47,11 +47,11 @@ def test_a_run_has_curves_parameters_a_figure_and_files(learned):
     whole, *_ = learned
     client = connect()
     run = client.get_run(whole["run_id"])
-    assert run.data.params["episodes"] == "4"
+    assert run.data.params["episodes"] == "6"
     assert run.data.tags["metaopt.phase"] == "controller"
     assert "mean return" in run.data.tags["mlflow.note.content"]
     for name in ("return", "loss_over_twin", "entropy", "kl", "value_loss"):
-        assert [metric.step for metric in client.get_metric_history(whole["run_id"], name)] == [18, 36]
+        assert [metric.step for metric in client.get_metric_history(whole["run_id"], name)] == [18, 36, 54]
     files = {item.path for item in client.list_artifacts(whole["run_id"])}
     assert {"return.png", "return.svg", "config.json", "policy", "checkpoints"} <= files
 
