@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.rng import isolated
 from ..core.text import shortened, shown
-from .header import ListedTensor
 from .layout import is_finite
+from .listed import ListedTensor
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -20,7 +20,9 @@ from torch import Tensor
 from ..core.errors import FileFormatError, StorageError
 from ..core.moved import moved_names
 from .atomic import replacing
-from .header import COPY_AGAIN, KEY, SCHEMA, Header, ListedTensor, canonical, check_bounds, read_header
+from .header import KEY, SCHEMA, Header, canonical, check_bounds, read_header
+from .listed import ListedTensor, listed_tensors
+from .safetensors_header import COPY_AGAIN
 from .shards import SHARD_SIZE, divide, shard_path, shard_paths, shards_beside
 
 _SHARD = "shard"
@@ -119,9 +121,9 @@ def read_listed(path: Path, kind: str) -> tuple[dict[str, ListedTensor], dict[st
         FileFormatError: as for `read_tensors`, apart from damage to the tensors.
     """
     header = read_header(path, kind)
-    listed = header.tensors(path)
+    listed = listed_tensors(path, header.listed)
     for shard, part in _shards(path, header):
-        listed |= part.tensors(shard)
+        listed |= listed_tensors(shard, part.listed)
     return listed, header.facts
 
 

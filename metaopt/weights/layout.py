@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import LayoutMismatch
 from ..core.text import shortened, shown
-from .header import ListedTensor
+from .listed import ListedTensor
 from .selection import check_trainable, trainable
 
 

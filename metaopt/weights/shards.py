@@ -7,9 +7,10 @@ replaced. The main file is written last and lists the digests of the valid shard
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHARD_SIZE = 256 * 2**20
 """Maximum total size of the tensors in one shard [bytes]. A larger tensor is not split."""
@@ -19,7 +20,7 @@ _PREFIX = re.compile(r"shard_[0-9a-f]{8}_[0-9]{5,}_of_[0-9]{5,}_")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def divide(tensors: Mapping[str, Tensor], size: int) -> list[dict[str, Tensor]]:
+def divide(tensors: "Mapping[str, Tensor]", size: int) -> "list[dict[str, Tensor]]":
     """Group tensors, sorted by name, into parts of at most `size` bytes.
 
     Returns: the parts. A tensor of more than `size` bytes is alone in its part.
