@@ -1,13 +1,13 @@
 """Output of the commands: a human-readable summary, or one JSON document for scripts."""
 
-import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
+
+from ..core.documents import json_text
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class Result:
 
     def json(self) -> str:
         """The facts and the suggested commands as JSON."""
-        document = _finite({**self.facts, "next": self._commands()})
-        return json.dumps(document, indent=1, allow_nan=False, default=str)
+        return json_text({**self.facts, "next": self._commands()}).rstrip("\n")
 
     def _commands(self) -> list[str]:
         return [shlex.join(words) for words in self.next_commands]
@@ -55,12 +54,3 @@ def show(result: Result, command: str) -> None:
 def plain(markdown: str) -> str:
     """A sentence in Markdown without bold type."""
     return markdown.replace("**", "")
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 _LONGEST = 200  # of a value in a message [characters]
+_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
 def counted(number: int, noun: str) -> str:
@@ -19,9 +20,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
+def printable(text: str) -> str:
+    """Text that a terminal shows as it is: control characters are escaped, such as those that move the cursor."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def bytes_text(size: int) -> str:
+    """A size in decimal units: `19.999 GB`."""
+    unit, name = next(((unit, name) for unit, name in _UNITS if size >= unit), (1, "bytes"))
+    return f"{size / unit:.4g} {name}"
 
 
 def shown(value: Any) -> str:

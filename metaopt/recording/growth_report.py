@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ..core.text import counted, markdown_table
+from ..core.documents import markdown_table
+from ..core.text import counted
 from ..growth.config import GrowthConfig
 from ..growth.gates import NEXT
 from ..growth.history import Event, GrowthHistory

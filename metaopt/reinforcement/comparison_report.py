@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from ..core.paired_test import paired_p_value
-from ..core.text import counted, markdown_table
+from ..core.documents import markdown_table
+from ..core.text import counted
 from .comparison import CHAMPION, Played
 from .config import EpisodeConfig
 

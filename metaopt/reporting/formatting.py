@@ -1,4 +1,4 @@
-"""Formats the results of an evaluation: cells of tables."""
+"""Formats the results of an evaluation as cells of tables."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..core.documents import Section
 from ..evaluation.results import HOLD, Comparison
 from ..figures import rendered
 from ..figures.page import box, heading, inline_figure, page, prose, table
@@ -9,7 +10,7 @@ from .charts import Chart
 from .charts.contenders import CONTROL, contender_styles
 from .findings import notes
 from .formatting import label
-from .report import Section, describe_setup, headline, report_title, sections
+from .report import describe_setup, headline, report_title, sections
 
 _HOW_TO_READ = """In all charts, dashed black is the base optimizer alone, orange the *line*, and red the evaluated
 optimizer. The numbers of the first three charts are in the tables below, in `contenders.csv` and in

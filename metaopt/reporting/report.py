@@ -1,15 +1,15 @@
 """Reports of a comparison in text: a short table for the terminal, and all results as `report.md`."""
 
-from dataclasses import dataclass
 from statistics import fmean
 
-from ..core.text import aligned, markdown_table
+from ..core.documents import Section, markdown
+from ..core.text import aligned
 from ..evaluation.baselines import TRAINED_BASELINES
 from ..evaluation.results import HOLD, NOWCAST_EMA, Comparison, Novelty
 from ..evaluation.summary import Summary, at_best_rates, best_rate
 from .findings import describe_result, notes
 from .formatting import interval, label, legend, verdict
-from .tables import FORECAST, Table, after_nowcasts, controls, nowcasts, overview, same_rates, steps_to_target
+from .tables import FORECAST, after_nowcasts, controls, nowcasts, overview, same_rates, steps_to_target
 
 _NOWCASTS = """*Before* and *after*: validation loss before and after a single unguarded prediction from a state of
 the base optimizer alone (geometric means). *Squared error*: relative to copying W_t; below 1 the prediction is closer
@@ -43,15 +43,6 @@ def terminal_table(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of a report: paragraphs of Markdown, and tables."""
-
-    title: str
-    blocks: tuple[str | Table, ...]
-    level: int = 2
-
-
 def report_title(comparison: Comparison) -> str:
     """The title of a report."""
     return f"{comparison.candidate} against its baselines"
@@ -59,13 +50,10 @@ def report_title(comparison: Comparison) -> str:
 
 def report_markdown(comparison: Comparison) -> str:
     """The headline, the setup, notes, all tables, and the limits."""
-    parts = [f"# {report_title(comparison)}", headline(comparison), describe_setup(comparison)]
-    if found := notes(comparison):
-        parts += ["## Notes", "\n".join(f"- {note}" for note in found)]
-    for section in sections(comparison):
-        parts.append(f"{'#' * section.level} {section.title}")
-        parts += [block if isinstance(block, str) else markdown_table(*block) for block in section.blocks]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    found = notes(comparison)
+    before = [Section("Notes", ("\n".join(f"- {note}" for note in found),))] if found else []
+    introduction = [headline(comparison), describe_setup(comparison)]
+    return markdown(report_title(comparison), introduction, [*before, *sections(comparison)])
 
 
 def sections(comparison: Comparison) -> list[Section]:

@@ -1,11 +1,11 @@
 """Tables of a report: column names, then rows of text."""
 
+from typing import Any
+
+from ..core.documents import Table, csv_text
 from ..evaluation.results import HOLD, Comparison
 from ..evaluation.summary import Summary, at_rate, best_rate, losses_after_nowcasts
 from .formatting import NONE, before_and_after, fewer_steps, interval, kept, label, number, percent, steps, verdict
-
-Table = tuple[list[str], list[list[str]]]
-"""Column names, and rows of cells."""
 
 FORECAST = "loss by one forecast"
 """Column with the loss before and after a single forecast; the other columns are of whole trainings."""
@@ -118,20 +118,16 @@ def same_rates(comparison: Comparison) -> Table:
 
 def contenders_csv(comparison: Comparison) -> str:
     """Numbers of each contender at each learning rate, as comma-separated values."""
-    lines = ["lr,contender,steps early,steps,never,speed-up,low,high,speed-up in seconds,final loss,nowcasts,kept"]
+    heads = ["lr", "contender", "steps early", "steps", "never", "speed-up", "low", "high", "speed-up in seconds"]
+    rows: list[list[Any]] = []
     for rate in comparison.rates:
         for each in Summary(at_rate(comparison, rate)).contenders:
             counts = [each.early.counted_steps, each.full.counted_steps, each.full.never, *each.full.speed_up]
             rest = [each.full.speed_up_in_time.mean, each.final_loss, each.nowcasts, each.accepted]
-            cells = [rate, each.contender, *counts, *rest]
-            lines.append(",".join("" if cell is None else _csv_cell(cell) for cell in cells))
-    return "\n".join(lines) + "\n"
+            rows.append([rate, each.contender, *counts, *rest])
+    return csv_text([*heads, "final loss", "nowcasts", "kept"], rows)
 
 
 def _at_one_rate(summary: Summary, contender: str) -> tuple[str, str]:
     found = next(each for each in summary.contenders if each.contender == contender)
     return interval(found.full.speed_up), f"{found.final_loss:.4f}"
-
-
-def _csv_cell(value: str | float) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 import pytest
 
-from metaopt.core.text import aligned, counted, shown
+from metaopt.core.text import aligned, bytes_text, counted, printable, shown
 
 
 def test_a_noun_follows_its_number():
@@ -19,6 +19,16 @@ def test_a_noun_follows_its_number():
 def test_columns_are_as_wide_as_their_longest_cell():
     assert aligned([("a", "bcd", ""), ("efg", "h", "i")]) == ["a    bcd", "efg  h    i"]
     assert aligned([]) == []
+
+
+def test_sizes_have_decimal_units():
+    sizes = (0, 999, 1000, 19_999_150_848, 5 * 10**12)
+    assert [bytes_text(size) for size in sizes] == ["0 bytes", "999 bytes", "1 kB", "20 GB", "5 TB"]
+
+
+def test_control_characters_are_escaped_and_others_stay():
+    assert printable("blocks.0–29 ×") == "blocks.0–29 ×"
+    assert printable("\x1b[31m\n\u202eü'") == r"\x1b[31m\n\u202e" + "ü'"
 
 
 def nested(depth, width=10):
