@@ -22,6 +22,8 @@ COMMANDS = {
     "evaluate-controller": "Compare a controller of phase 3 with others.",
     "register": "Register a checkpoint of phase 2 as a version.",
     "generate": "Generate the weights of a later step into a file.",
+    "inspect": "Show what safetensors files contain, from their headers.",
+    "reports": "List the reports of inspections and probes.",
     "list": "Every task, target and optimizer by name, and its options.",
     "upload": "Send what a tracking store did not accept during a run.",
 }
@@ -42,7 +44,7 @@ class _Commands(click.Group):
             return outline(name, self._global_flags())
         # Threads that wait for others sleep: in a loop they would take the cores from them. OpenMP reads it at import.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from .commands import BUILDERS  # torch takes seconds to import
+        from .commands import BUILDERS  # most of them import torch, which takes seconds
 
         return BUILDERS[name](COMMANDS[name])
 

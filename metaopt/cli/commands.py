@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..workflows.evaluate_controller import ControllerEvaluation
     from ..workflows.evaluate_optimizer import Evaluation
     from ..workflows.generate_weights import GeneratedWeights
+    from ..workflows.inspect_weights import Inspected
     from ..workflows.main_job import MainResult
     from ..workflows.promotion import Made
     from ..workflows.record_trajectories import RecordedTrajectories
@@ -196,6 +197,31 @@ def generate_command(summary: str) -> click.Command:
     return config_command("generate", summary, GenerateConfig, generate, to_result)
 
 
+def inspect_command(summary: str) -> click.Command:
+    """`metaopt inspect`."""
+    from ..workflows import inspect
+    from ..workflows.inspect_weights import InspectConfig
+
+    def to_result(inspected: "Inspected", config: InspectConfig) -> Result:
+        from ..diagnostics.inspector.report import notes, terminal_text
+        from ..diagnostics.inspector.tables import facts
+
+        found = inspected.inspection
+        lines = {"notes": "; ".join(notes(found))} if notes(found) else {}
+        if inspected.report is not None:
+            lines["report"] = str(inspected.report / "report.md")
+        return Result({**facts(found), "report": inspected.report}, lines, table=terminal_text(found))
+
+    return config_command("inspect", summary, InspectConfig, inspect, to_result, argument="path")
+
+
+def reports_command(summary: str) -> click.Command:
+    """`metaopt reports`."""
+    from .reports import command
+
+    return command
+
+
 def upload_command(summary: str) -> click.Command:
     """`metaopt upload`."""
     from .upload import command
@@ -219,6 +245,8 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "evaluate-controller": evaluate_controller_command,
     "register": register_command,
     "generate": generate_command,
+    "inspect": inspect_command,
+    "reports": reports_command,
     "list": list_command,
     "upload": upload_command,
 }

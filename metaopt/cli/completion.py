@@ -17,8 +17,11 @@ from click.shell_completion import CompletionItem
 TABLE = Path(__file__).with_name("completion.json")
 """Flags of each command, and valid names and entry-point groups of some flags."""
 
-_FOLDERS = ("data-dir", "trajectory-dir", "checkpoint-dir", "cache-dir", "seen", "trajectory")
-_FILES = ("config", "mixture", "promote-on", "output", "resume-from", "start-from", "optimizer", "checkpoint")
+_FOLDERS = ("data-dir", "trajectory-dir", "checkpoint-dir", "cache-dir", "seen", "trajectory", "report-dir")
+_FILES = (
+    *("config", "mixture", "promote-on", "output", "resume-from", "start-from", "optimizer", "checkpoint"),
+    *("path", "against"),
+)
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -28,8 +31,8 @@ def outline(name: str, global_flags: Sequence[click.Option]) -> click.Command:
     params: list[click.Parameter] = [_option(flag) for flag in _table()["flags"][name]]
     if name == "list":
         params.append(click.Argument(["kind"], required=False, type=click.Choice(_table()["kinds"])))
-    if name == "upload":
-        params.append(click.Argument(["folders"], nargs=-1, type=click.Path()))
+    if name in ("inspect", "upload"):
+        params.append(click.Argument(["paths"], nargs=-1, type=click.Path()))
     return click.Command(name, params=[*params, *global_flags], context_settings={"ignore_unknown_options": True})
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,9 +17,6 @@ from ..core.registry import Registry, suggest
 from ..core.text import shown
 from ..core.values import coerce
 from ..core.yaml_values import read_value
-from ..generative import GENERATIVE_OPTIMIZERS
-from ..targets import TARGETS
-from ..tasks import TASKS
 from .flags import config_flags
 from .output import Result, show
 
@@ -131,17 +129,27 @@ def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[s
 
 
 class _PlugIn(NamedTuple):
-    """Two parameters of a command, the name of a plug-in and its options, with the registry of such names."""
+    """Two parameters of a command, the name of a plug-in and its options, with the place of the registry of such names.
+
+    Registries import torch, which takes seconds, so they are imported for commands that have plug-ins.
+    """
 
     options: str
     name: str
-    registry: Registry
+    module: str
+    table: str
+
+    @property
+    def registry(self) -> Registry:
+        """The names."""
+        registry: Registry = getattr(import_module(self.module, __package__), self.table)
+        return registry
 
 
 _PLUG_INS = (
-    _PlugIn("task_options", "task", TASKS),
-    _PlugIn("target_options", "target_model", TARGETS),
-    _PlugIn("optimizer_options", "optimizer_model", GENERATIVE_OPTIMIZERS),
+    _PlugIn("task_options", "task", "..tasks", "TASKS"),
+    _PlugIn("target_options", "target_model", "..targets", "TARGETS"),
+    _PlugIn("optimizer_options", "optimizer_model", "..generative", "GENERATIVE_OPTIMIZERS"),
 )
 """In order of precedence: an option of both task and target, such as a size of the data, is the task's."""
 

@@ -21,6 +21,7 @@ from ..targets import TARGETS
 from ..tasks import TASKS
 from ..workflows.evaluate_controller import EvaluateControllerConfig
 from ..workflows.generate_weights import GenerateConfig
+from ..workflows.inspect_weights import InspectConfig
 from ..workflows.main_job import MainConfig
 from ..workflows.register_optimizer import RegisterConfig
 from .completion import TABLE
@@ -59,10 +60,12 @@ def mlproject(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
 
 def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
     """The flags of each command and the names that metaopt defines, as JSON."""
-    flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in configs.items()}
+    kinds = {**configs, "inspect": InspectConfig}
+    flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in kinds.items()}
+    others: dict[str, list[str]] = {"reports": ["report-dir"], "list": [], "upload": []}
     registries = {"task": TASKS, "target-model": TARGETS, "optimizer-model": GENERATIVE_OPTIMIZERS}
     table = {
-        "flags": {**{name: [*names, "config"] for name, names in flags.items()}, "list": [], "upload": []},
+        "flags": {**{name: [*names, "config"] for name, names in flags.items()}, **others},
         "names": {flag: registry.table for flag, registry in registries.items()},
         "groups": {flag: list(registry.groups) for flag, registry in registries.items()},
         "kinds": list(KINDS),

@@ -1,58 +1,35 @@
-"""Diagnostics: measurements of predictions from the states of one hold run, as small arrays for figures.
+"""Diagnostics: measurements of predictions from the states of one hold run, the inspector, and report folders.
 
     run = ProbedRun(setup, evaluation.hold_run(setup).snapshots)
     diagnostics = diagnose(run, optimizer)
     print(diagnostics.layers.names, diagnostics.layers.cosine.mean(0))  # predicted against true changes
 
-`metaopt.reporting.charts` draws them.
+`metaopt.reporting.charts` draws them. `inspector` reads headers of safetensors files, `report_folder` writes
+`reports/<tool>/<tag>/`; neither imports torch.
 """
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..generative.base import GenerativeOptimizer
-from .attention import Attention, attention
-from .horizons import Horizons, horizons
-from .layers import Layers, layers
-from .plane import Plane, plane
-from .probed_run import ProbedRun
+from ..core.lazy import lazy_names
 
-__all__ = ["Attention", "Diagnostics", "Horizons", "Layers", "Plane", "ProbedRun", "diagnose"]
+if TYPE_CHECKING:
+    from .attention import Attention as Attention
+    from .horizons import Horizons as Horizons
+    from .layers import Layers as Layers
+    from .measurements import Diagnostics as Diagnostics
+    from .measurements import diagnose as diagnose
+    from .plane import Plane as Plane
+    from .probed_run import ProbedRun as ProbedRun
 
+_MODULES = {
+    "Attention": "attention",
+    "Diagnostics": "measurements",
+    "Horizons": "horizons",
+    "Layers": "layers",
+    "Plane": "plane",
+    "ProbedRun": "probed_run",
+    "diagnose": "measurements",
+}
 
-@dataclass(frozen=True)
-class Diagnostics:
-    """All measurements of one hold run.
-
-    Attributes:
-        seed: its random seed.
-        rate: its learning rate, as in the configuration.
-        averaging: decay of the running average that all states contain; 0 for the weights themselves.
-        examples: validation examples of each loss [count].
-        plane: None if the trajectory hardly moves or a prediction is not finite.
-        attention: None unless the optimizer is a Perceiver.
-    """
-
-    seed: int
-    rate: str
-    averaging: float
-    examples: int
-    plane: Plane | None
-    layers: Layers
-    attention: Attention | None
-    horizons: Horizons
-
-
-def diagnose(run: ProbedRun, optimizer: GenerativeOptimizer) -> Diagnostics | None:
-    """Measure the predictions of an optimizer; None if the run is too short for a prediction of recorded weights."""
-    if not run.starts():
-        return None
-    return Diagnostics(
-        seed=run.setup.seed,
-        rate=str(run.setup.rate),
-        averaging=optimizer.averaging,
-        examples=run.examples,
-        plane=plane(run, optimizer),
-        layers=layers(run, optimizer),
-        attention=attention(run, optimizer),
-        horizons=horizons(run, optimizer),
-    )
+__all__ = [*_MODULES]
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -4,6 +4,7 @@ from ..trajectories.recording_file import UPLOAD_FOLDER as TRAJECTORY
 from .artifacts import (
     CHECKPOINTS,
     ResumePoint,
+    download_artifact,
     download_files,
     resolve_checkpoint,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "check_model_name",
     "connect",
     "describe_refusal",
+    "download_artifact",
     "download_files",
     "fetch_trajectories",
     "find_recordings",

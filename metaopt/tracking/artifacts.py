@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import mlflow.artifacts
 from mlflow import MlflowClient
 
 from ..core.errors import CheckpointError, TrackingError
@@ -83,6 +84,22 @@ def download_files(run_id: str, folder: str, destination: Path) -> list[Path]:
                 _verify(downloaded, entry, f"{folder}/{name} of run {run_id}")
                 downloaded.replace(destination / name)
     return [destination / name for name in entries]
+
+
+def download_artifact(uri: str, destination: Path) -> Path:
+    """Download a file or a folder of a run or of a registered model, and return its local path.
+
+    Args:
+        uri: `runs:/<run ID>/<path>`, `models:/<name>/<version>` or `models:/<name>@<alias>`.
+    Raises:
+        TrackingError: it does not exist or cannot be downloaded.
+    """
+    remedy = (
+        "find it in `mlflow ui`; expected runs:/<run ID>/<path>, models:/<name>/<version> or models:/<name>@<alias>"
+    )
+    with translate_errors(f"cannot download {shown(uri)}", remedy):
+        connect()
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(destination)))
 
 
 def download_text(client: MlflowClient, run_id: str, path: str) -> str:

@@ -5,7 +5,7 @@
     recorded = workflows.record(workflows.TrainTargetConfig(run_name="mlp", target_model="MLP", epochs=2))
     print(recorded.folders, recorded.validation_losses)
 
-Each call is an MLflow run. Errors are those of `metaopt.core.errors`.
+Each call is an MLflow run, apart from `inspect`. Errors are those of `metaopt.core.errors`.
 """
 
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .evaluate_optimizer import evaluate as evaluate
     from .generate_weights import GenerateConfig as GenerateConfig
     from .generate_weights import generate as generate
+    from .inspect_weights import InspectConfig as InspectConfig
+    from .inspect_weights import inspect as inspect
     from .main_job import MainConfig as MainConfig
     from .main_job import main as main
     from .record_trajectories import record as record
@@ -34,6 +36,7 @@ _MODULES = {
     "EvaluateConfig": "evaluate_optimizer",
     "EvaluateControllerConfig": "evaluate_controller",
     "GenerateConfig": "generate_weights",
+    "InspectConfig": "inspect_weights",
     "MainConfig": "main_job",
     "RegisterConfig": "register_optimizer",
     "TrainControllerConfig": "train_controller",
@@ -42,6 +45,7 @@ _MODULES = {
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",
     "generate": "generate_weights",
+    "inspect": "inspect_weights",
     "main": "main_job",
     "record": "record_trajectories",
     "register": "register_optimizer",

@@ -24,6 +24,8 @@ SMALLER = {
     "evaluate-controller": "--seeds 1",
     "register": "",
     "generate": "",
+    "inspect": "",
+    "reports": "",
     "list": "",
     "upload": "",
 }

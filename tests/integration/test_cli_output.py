@@ -86,6 +86,16 @@ def test_json_has_the_file_of_generated_weights(command_line, trained):
     assert Path(json.loads(result.stdout)["path"]).is_file()
 
 
+def test_json_has_what_the_files_of_a_registered_version_contain(command_line, trained):
+    result = command_line("inspect", "--json", trained["model_uri"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [network["name"] for network in found["networks"]] == ["artifacts/optimizer"]
+    assert {Path(each["path"]) for each in json.loads(command_line("reports", "--json").stdout)["reports"]} == {
+        Path(found["report"])
+    }
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["list", "tasks"], ["list", "targets", "GPT"]])
 def test_json_lists(command_line, arguments):
     listed = json.loads(command_line(*arguments, "--json").stdout)
@@ -197,6 +207,7 @@ def completed(words: str) -> list[str]:
         ("metaopt train-optimizer --optimizer-model P", ["PerceiverOptimizer"]),
         ("metaopt generate --js", ["--json"]),
         ("metaopt list o", ["optimizers"]),
+        ("metaopt inspect --l", ["--layers"]),
         ("metaopt nonsense --ta", []),
     ],
 )

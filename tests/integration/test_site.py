@@ -13,6 +13,7 @@ import metaopt
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
+    "adapters",
     "diagnostics",
     "generative",
     "growth",

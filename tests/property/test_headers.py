@@ -4,7 +4,7 @@ import copy
 import json
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from metaopt.core.devices import CPU
 from metaopt.core.errors import MetaoptError
+from metaopt.diagnostics.inspector import inspect_files
+from metaopt.diagnostics.inspector.report import report_of, terminal_text
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.files import load_optimizer_file, save_optimizer
 from metaopt.metatraining.problem import InnerProblem
@@ -27,6 +29,8 @@ from metaopt.weights.files import _header, _write, read_tensors
 from metaopt.weights.header import read_header
 from metaopt.weights.layout import Layout
 from metaopt.weights.model_files import load_model_weights, save_model_weights
+
+from ..wan_files import TINY, with_length, write_sharded
 
 SMALL = {"dim": 8, "num_latents": 4, "latent_dim": 8, "hidden": 8, "history": 2}
 TARGET = {"in_features": 64, "classes": 10, "widths": [4]}
@@ -187,6 +191,32 @@ def test_a_changed_header_is_read_or_refused(files, name, data):
         pass
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["file", "index"])
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_a_changed_file_of_another_program_is_inspected_or_refused(tmp_path, sharded, data):
+    index = write_sharded(tmp_path, TINY.original(), 2)
+    path = index if sharded else next(tmp_path.glob("*-00001-*"))
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    document = json.loads(raw if sharded else raw[8 : 8 + length])
+    with suppress(MetaoptError):
+        for _ in range(data.draw(st.integers(1, 2))):
+            if places(document)[1:]:
+                document = change(document, data)
+        text = json.dumps(document)
+        path.write_bytes(text.encode() if sharded else with_length(text) + raw[8 + length :])
+        with limited_memory():
+            found = inspect_files(tmp_path, "changed", include="attn")
+            report_of(found, {}).files()
+            terminal_text(found)
 
 
 def test_the_files_themselves_are_read(files):
