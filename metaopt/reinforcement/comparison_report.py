@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from ..core.paired_test import paired_p_value
 from ..core.documents import markdown_table
+from ..core.paired_test import paired_p_value
 from ..core.text import counted
 from .comparison import CHAMPION, Played
 from .config import EpisodeConfig
