@@ -1,4 +1,4 @@
-"""Adapters: which matrices of a network they change. Names and shapes only; no tensor is needed.
+"""Adapters: small trainable matrices beside the frozen ones of a network, which change it within a budget.
 
 from metaopt.adapters import select_matrices
 
@@ -8,6 +8,26 @@ print([matrix.module for matrix in chosen])  # blocks.2.attn2.to_k, …: the sam
 """
 
 from .aliases import ALIASES, WAN, AliasTable
+from .budget import DeltaBudget
+from .choice import chosen_adapters
+from .config import AdapterConfig
+from .lora import AdapterFacts, LowRank, adapters_of, change_of, insert_adapters
 from .selection import Matrix, matrices_of, parse_layers, select_matrices
 
-__all__ = ["ALIASES", "WAN", "AliasTable", "Matrix", "matrices_of", "parse_layers", "select_matrices"]
+__all__ = [
+    "ALIASES",
+    "WAN",
+    "AdapterConfig",
+    "AdapterFacts",
+    "AliasTable",
+    "DeltaBudget",
+    "LowRank",
+    "Matrix",
+    "adapters_of",
+    "change_of",
+    "chosen_adapters",
+    "insert_adapters",
+    "matrices_of",
+    "parse_layers",
+    "select_matrices",
+]

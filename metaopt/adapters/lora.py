@@ -1,0 +1,125 @@
+"""Low-rank adapters (LoRA) in a network: W + s B A with a frozen W, inserted by PEFT."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.dependencies import import_extra
+from ..core.errors import InvalidConfig, LayoutMismatch
+from ..core.text import shown
+from ..core.values import are_counts
+
+ADAPTER = "default"
+"""Name of the adapter in PEFT's layers."""
+
+
+class AdapterFacts(NamedTuple):
+    """What is needed to insert adapters into a network again, as JSON values.
+
+    Attributes:
+        method: "lora".
+        modules: names of the modules whose matrices are changed.
+        rank: columns of B, and rows of A.
+        alpha: the change of a matrix is alpha / rank · B A.
+    """
+
+    method: str
+    modules: list[str]
+    rank: int
+    alpha: float
+
+
+class LowRank(NamedTuple):
+    """The adapter of one matrix.
+
+    Attributes:
+        module: name of the module.
+        base: the frozen matrix W [rows, columns].
+        down: A [rank, columns].
+        up: B [rows, rank].
+        scale: s, so that the change of W is s B A.
+    """
+
+    module: str
+    base: nn.Parameter
+    down: nn.Parameter
+    up: nn.Parameter
+    scale: float
+
+
+def insert_adapters(model: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
+    """Insert adapters into a network, and freeze all of its own weights. The outputs stay the same: B is zero.
+
+        import torch
+        from metaopt import get_target_model
+        from metaopt.adapters import insert_adapters
+
+        model, images = get_target_model("MLP", in_features=4, widths=(8,)), torch.randn(2, 4)
+        before = model(images)
+        facts = {"method": "lora", "modules": ["layers.1"], "rank": 2, "alpha": 4.0}
+        assert insert_adapters(model, facts)(images).equal(before)
+        [name for name, weights in model.named_parameters() if weights.requires_grad]  # two, of layers.1
+
+    A (`lora_A`) is drawn as PEFT does, from the random state of torch.
+
+    Args:
+        model: changed in place.
+        facts: the fields of `AdapterFacts`.
+    Returns: the network.
+    Raises:
+        InvalidConfig: the rank or alpha is not positive, a module is missing or no linear layer, the network has
+            adapters, or PEFT is not installed.
+        LayoutMismatch: the facts do not describe adapters.
+    References: Hu et al. 2021, arXiv:2106.09685.
+    """
+    described = _described(facts)
+    if next(adapters_of(model), None) is not None:
+        raise InvalidConfig(f"{type(model).__name__} has adapters; merge them, or begin with a network without")
+    modules = dict(model.named_modules())
+    for name in described.modules:
+        if not isinstance(modules.get(name), nn.Linear):
+            found = type(modules[name]).__name__ if name in modules else "missing"
+            raise InvalidConfig(f"{shown(name)} of {type(model).__name__} is {found}; expected a torch.nn.Linear")
+    peft = import_extra("peft", "adapters")
+    exactly = "|".join(re.escape(name) for name in described.modules)  # PEFT takes names in a list as suffixes
+    config = peft.LoraConfig(
+        r=described.rank, lora_alpha=described.alpha, lora_dropout=0.0, bias="none", target_modules=exactly
+    )
+    peft.inject_adapter_in_model(config, model, ADAPTER)
+    return model
+
+
+def adapters_of(model: nn.Module) -> Iterator[LowRank]:
+    """The adapters of a network, in the order of its modules. Nothing is imported if there are none."""
+    for name, module in model.named_modules():
+        downs, ups = getattr(module, "lora_A", None), getattr(module, "lora_B", None)
+        if isinstance(downs, nn.ModuleDict) and isinstance(ups, nn.ModuleDict) and ADAPTER in downs:
+            base = module.get_base_layer().weight
+            down, up = downs.get_parameter(f"{ADAPTER}.weight"), ups.get_parameter(f"{ADAPTER}.weight")
+            yield LowRank(name, base, down, up, float(module.scaling[ADAPTER]))
+
+
+@torch.no_grad()
+def change_of(adapter: LowRank) -> Tensor:
+    """The change of a matrix, s B A, as a whole matrix [rows, columns]. It takes as much memory as W."""
+    return adapter.scale * (adapter.up @ adapter.down)
+
+
+def _described(facts: Mapping[str, Any]) -> AdapterFacts:
+    try:
+        described = AdapterFacts(**facts)
+    except TypeError as error:
+        raise LayoutMismatch(f"{shown(dict(facts))} describes no adapters: {error}") from error
+    names = described.modules
+    if described.method != "lora" or not names or not all(isinstance(name, str) for name in names):
+        raise LayoutMismatch(
+            f"adapters of the method {shown(described.method)} at {shown(names)}; expected lora, and names"
+        )
+    if not are_counts(described.rank):
+        raise InvalidConfig(f"rank is {shown(described.rank)}; expected a whole number of 1 or more")
+    if not isinstance(described.alpha, int | float) or not 0 < described.alpha < float("inf"):
+        raise InvalidConfig(f"alpha is {shown(described.alpha)}; expected a positive number")
+    return described
