@@ -130,7 +130,8 @@ def test_the_projection_keeps_the_direction_of_the_change():
 
 def test_forecasts_of_nowcast_are_projected():
     model = adapted()
-    optimizer = Nowcast(torch.optim.SGD(trainable(model), lr=5.0), model, get_optimizer_model("SlopesOptimizer"), every=4, stride=1, horizons=[2])
+    base, slopes = torch.optim.SGD(trainable(model), lr=5.0), get_optimizer_model("Slopes", history=3)
+    optimizer = Nowcast(base, model, slopes, every=4, stride=1, horizons=[2])
     DeltaBudget(model, cap=0.05).attach(optimizer)
     for _ in range(8):
         train(model, optimizer, 1)
