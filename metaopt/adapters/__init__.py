@@ -5,29 +5,48 @@ from metaopt.adapters import select_matrices
 shapes = {f"blocks.{layer}.attn2.to_{part}.weight": (64, 64) for layer in range(4) for part in "qkv"}
 chosen = select_matrices(shapes, include=r"cross_attn\\.(k|v)", layers="2-3")
 print([matrix.module for matrix in chosen])  # blocks.2.attn2.to_k, …: the same modules under the other names
+
+Only what is used is imported: choosing matrices by name needs no torch.
 """
 
-from .aliases import ALIASES, WAN, AliasTable
-from .budget import DeltaBudget
-from .choice import chosen_adapters
-from .config import AdapterConfig
-from .lora import AdapterFacts, LowRank, adapters_of, change_of, insert_adapters
-from .selection import Matrix, matrices_of, parse_layers, select_matrices
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ALIASES",
-    "WAN",
-    "AdapterConfig",
-    "AdapterFacts",
-    "AliasTable",
-    "DeltaBudget",
-    "LowRank",
-    "Matrix",
-    "adapters_of",
-    "change_of",
-    "chosen_adapters",
-    "insert_adapters",
-    "matrices_of",
-    "parse_layers",
-    "select_matrices",
-]
+from ..core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .aliases import ALIASES as ALIASES
+    from .aliases import WAN as WAN
+    from .aliases import AliasTable as AliasTable
+    from .budget import DeltaBudget as DeltaBudget
+    from .choice import chosen_adapters as chosen_adapters
+    from .config import AdapterConfig as AdapterConfig
+    from .lora import AdapterFacts as AdapterFacts
+    from .lora import LowRank as LowRank
+    from .lora import adapters_of as adapters_of
+    from .lora import change_of as change_of
+    from .lora import insert_adapters as insert_adapters
+    from .selection import Matrix as Matrix
+    from .selection import matrices_of as matrices_of
+    from .selection import parse_layers as parse_layers
+    from .selection import select_matrices as select_matrices
+
+_MODULES = {
+    "ALIASES": "aliases",
+    "WAN": "aliases",
+    "AdapterConfig": "config",
+    "AdapterFacts": "lora",
+    "AliasTable": "aliases",
+    "DeltaBudget": "budget",
+    "LowRank": "lora",
+    "Matrix": "selection",
+    "adapters_of": "lora",
+    "change_of": "lora",
+    "chosen_adapters": "choice",
+    "insert_adapters": "lora",
+    "matrices_of": "selection",
+    "parse_layers": "selection",
+    "select_matrices": "selection",
+}
+
+__all__ = [*_MODULES]
+__getattr__ = lazy_names(__name__, _MODULES)
