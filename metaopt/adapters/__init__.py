@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from .budget import DeltaBudget as DeltaBudget
     from .choice import chosen_adapters as chosen_adapters
     from .config import AdapterConfig as AdapterConfig
+    from .config import FineTuningConfig as FineTuningConfig
+    from .fine_tuning import FineTuning as FineTuning
+    from .initial_weights import InitialWeights as InitialWeights
+    from .initial_weights import read_initial_weights as read_initial_weights
     from .lora import AdapterFacts as AdapterFacts
     from .lora import LowRank as LowRank
     from .lora import adapters_of as adapters_of
     from .lora import change_of as change_of
     from .lora import insert_adapters as insert_adapters
+    from .merging import merged as merged
     from .selection import Matrix as Matrix
     from .selection import matrices_of as matrices_of
     from .selection import parse_layers as parse_layers
@@ -37,6 +42,9 @@ _MODULES = {
     "AdapterFacts": "lora",
     "AliasTable": "aliases",
     "DeltaBudget": "budget",
+    "FineTuning": "fine_tuning",
+    "FineTuningConfig": "config",
+    "InitialWeights": "initial_weights",
     "LowRank": "lora",
     "Matrix": "selection",
     "adapters_of": "lora",
@@ -44,7 +52,9 @@ _MODULES = {
     "chosen_adapters": "choice",
     "insert_adapters": "lora",
     "matrices_of": "selection",
+    "merged": "merging",
     "parse_layers": "selection",
+    "read_initial_weights": "initial_weights",
     "select_matrices": "selection",
 }
 

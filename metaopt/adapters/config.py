@@ -1,7 +1,15 @@
-"""The settings of adapters."""
+"""The settings of adapters and of fine-tuning."""
 
-from ..core.config import Config, option
+import re
+from pathlib import Path
+
+from ..core.config import Config, Options, option
 from ..core.errors import InvalidConfig
+from ..core.text import shown
+
+ENCODER_FINETUNE, ADAPTER_MODE = "encoder-finetune", "adapter"
+ENCODER = "encoder."
+"""Beginning of the names of the weights of a text encoder."""
 
 _NEED_ADAPTER = ("include", "exclude", "layers", "allow_self_attention")
 
@@ -35,3 +43,66 @@ class AdapterConfig(Config):
         super().__post_init__()
         if self.adapter is None and (given := [name for name in _NEED_ADAPTER if getattr(self, name)]):
             raise InvalidConfig(f"{given[0]} is given without an adapter; give adapter=lora, or leave it out")
+
+
+class FineTuningConfig(AdapterConfig):
+    """Which weights a training starts from, which of them it changes, and how far."""
+
+    initial_weights: Path | None = option(
+        default=None,
+        help="Weights to start from: a safetensors file, a folder of such files, or a trajectory; none: random ones.",
+    )
+    space: str | None = option(
+        default=None, help="Regular expression: only weights whose names match it are trained and recorded."
+    )
+    mode: str | None = option(
+        default=None,
+        help="Check that nothing else is trained than the text encoder (encoder-finetune), or adapters (adapter).",
+        choices=(ENCODER_FINETUNE, ADAPTER_MODE),
+    )
+    delta_budget: float | None = option(
+        default=None, help="Largest change of an adapted matrix, ‖ΔW‖ / ‖W‖; none: no limit.", above=0.0
+    )
+    delta_budgets: Options = option(
+        default={},
+        help="Largest changes by regular expression, such as `cross_attn=0.25 ffn=0.1`, before delta_budget.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check each value, that `space` is a regular expression, and that the mode permits what is trained.
+
+        Raises:
+            InvalidConfig: names the value and the rule.
+        """
+        super().__post_init__()
+        try:
+            re.compile(self.space or "")
+        except re.error as error:
+            raise InvalidConfig(f"space is {shown(self.space)}, which is no regular expression: {error}") from error
+        if self.adapter is None and (self.delta_budget is not None or self.delta_budgets):
+            raise InvalidConfig("a delta budget is one of adapters; give adapter=lora, or leave it out")
+        if self.mode == ADAPTER_MODE and self.adapter is None:
+            raise InvalidConfig(
+                f"mode is {ADAPTER_MODE} without an adapter: the weights of the base would be trained. Give "
+                "adapter=lora, or leave mode out"
+            )
+        if self.mode == ENCODER_FINETUNE and self.adapter is not None:
+            raise InvalidConfig(
+                f"mode is {ENCODER_FINETUNE} and adapter is {self.adapter}, which freezes the encoder: leave one of "
+                "them out"
+            )
+        if self.mode is not None and self.space is not None:
+            raise InvalidConfig(
+                f"mode is {self.mode} and space is {shown(self.space)}: the mode decides what is trained; leave one of "
+                "them out"
+            )
+
+    @property
+    def trained_space(self) -> str | None:
+        """The regular expression of the names of the weights that are trained, before adapters are inserted."""
+        return f"^{re.escape(ENCODER)}" if self.mode == ENCODER_FINETUNE else self.space
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is more to do than to freeze weights."""
+        return self.adapter is not None or self.initial_weights is not None or self.mode is not None

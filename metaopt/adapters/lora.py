@@ -31,6 +31,11 @@ class AdapterFacts(NamedTuple):
     rank: int
     alpha: float
 
+    @property
+    def scale(self) -> float:
+        """The change of a matrix is scale · B A."""
+        return self.alpha / self.rank
+
 
 class LowRank(NamedTuple):
     """The adapter of one matrix.
@@ -75,7 +80,7 @@ def insert_adapters(model: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
         LayoutMismatch: the facts do not describe adapters.
     References: Hu et al. 2021, arXiv:2106.09685.
     """
-    described = _described(facts)
+    described = described_adapters(facts)
     if next(adapters_of(model), None) is not None:
         raise InvalidConfig(f"{type(model).__name__} has adapters; merge them, or begin with a network without")
     modules = dict(model.named_modules())
@@ -108,7 +113,12 @@ def change_of(adapter: LowRank) -> Tensor:
     return adapter.scale * (adapter.up @ adapter.down)
 
 
-def _described(facts: Mapping[str, Any]) -> AdapterFacts:
+def described_adapters(facts: Mapping[str, Any]) -> AdapterFacts:
+    """The facts of adapters, checked.
+
+    Raises:
+        InvalidConfig, LayoutMismatch: as for `insert_adapters`.
+    """
     try:
         described = AdapterFacts(**facts)
     except TypeError as error:

@@ -186,7 +186,7 @@ def check_rule(name: str, value: Any, rule: Mapping[str, Any]) -> None:
     Raises:
         InvalidConfig: the value breaks the rule.
     """
-    if rule.get("choices") and value not in rule["choices"]:
+    if rule.get("choices") and value is not None and value not in rule["choices"]:
         raise InvalidConfig(f"{name} is {shown(value)}: {suggest(str(value), rule['choices'])}")
     bounds = (value.low, value.high) if isinstance(value, Range) else value if isinstance(value, tuple) else (value,)
     text = shown(value) if isinstance(value, tuple) else str(value)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ..adapters.config import FineTuningConfig
 from ..core.clock import fires
 from ..core.config import Options, Range, option, trust_option
 from ..core.devices import ComputeConfig
@@ -19,7 +20,7 @@ _NO_GROWTH = (
 )
 
 
-class EvaluateConfig(PolicyConfig, ComputeConfig):
+class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
     """One case: a task, a network, a base optimizer, a budget, and held-out random seeds.
 
         config = EvaluateConfig(optimizer="builtin", target_model="MLP", learning_rates="3e-4,1e-3,3e-3", seeds=5)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..adapters.fine_tuning import FineTuning
 from ..core.config import Range
 from ..core.devices import find_device
 from ..core.errors import Diverged
@@ -52,7 +53,7 @@ class Observer(Protocol):
 class RunSetup:
     """The setup shared by paired runs with the same random seed and the same learning rate.
 
-    It defines the initial weights, the batches, the measurements and the device.
+    It defines the initial weights, which of them are trained, the batches, the measurements and the device.
 
         setup = RunSetup(config, load_task(config.task), seed=1000)
         curve = train_contender(setup, "hold")
@@ -70,6 +71,7 @@ class RunSetup:
             task.sample("train", config.batch_size, generator(seed, 2, k)).to(self.device)
             for k in range(_BATCHNORM_BATCHES)
         ]
+        self.tuning = FineTuning(config, self._network)
         with isolated():
             self._model = self.build(torch.channels_last)  # without training, convolutions are twice as fast
         check_network(self._model, task)
@@ -83,10 +85,13 @@ class RunSetup:
         Args:
             memory_format: order of the weights of convolutions in memory.
         """
-        options = target_config(self.config.target_model, self.task.model_facts, self.config.target_options)
         seed_torch(self.seed)
-        model = get_target_model(self.config.target_model, **options)
+        model = self.tuning.prepare(self._network())
         return model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's types lack it
+
+    def _network(self) -> nn.Module:
+        options = target_config(self.config.target_model, self.task.model_facts, self.config.target_options)
+        return get_target_model(self.config.target_model, **options)
 
     def batches(self) -> Iterator[Batch]:
         """Yield training batches, epoch by epoch. The iterator is infinite."""
@@ -176,6 +181,7 @@ def train_contender(
         optimizer = (
             setup.nowcast_optimizer(model, method) if isinstance(method, GenerativeOptimizer) else method(setup, model)
         )
+        setup.tuning.limit(model, optimizer)
         try:
             for step, seconds in _timed_steps(setup, model, optimizer, bar):
                 measured = setup.config.measured_at(step)

@@ -250,4 +250,5 @@ def contender_name(optimizer: GenerativeOptimizer) -> str:
 
 
 def _setup_facts(setup: RunSetup) -> dict[str, Any]:
-    return {"random seed": setup.seed, "lr": setup.lr, "rate": str(setup.rate), "code": setup.code}
+    tuning = {name: value for name, value in setup.tuning.facts.items() if value is not None}
+    return {"random seed": setup.seed, "lr": setup.lr, "rate": str(setup.rate), "code": setup.code, **tuning}

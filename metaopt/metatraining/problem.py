@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
+from ..adapters.lora import insert_adapters
 from ..core.config import untrusted_code
 from ..core.devices import CPU
 from ..core.errors import InvalidConfig, MetaoptError, TrajectoryError, UntrustedCode
@@ -52,6 +53,7 @@ class InnerProblem:
         constant: weights and buffers that all weight vectors share, by name.
         device: device of the weight vectors, to which examples are moved.
         growth: growth seeds of the network.
+        adapter: its adapters, as `insert_adapters` takes them; None for none.
     Raises:
         UnknownName, InvalidConfig: the network is unknown, its configuration is invalid, or it does not fit the task.
     """
@@ -64,10 +66,11 @@ class InnerProblem:
         constant: Mapping[str, Tensor] | None = None,
         device: torch.device = CPU,
         growth: Sequence[Mapping[str, Any]] = (),
+        adapter: Mapping[str, Any] | None = None,
     ) -> None:
         self.task = task
         self.device = device
-        self._build = partial(_build, target_model, target_config, growth)
+        self._build = partial(_build, target_model, target_config, growth, adapter)
         self._model = self._build().to(device)
         constant = {name: tensor.to(device) for name, tensor in (constant or {}).items()}
         for name, parameter in self._model.named_parameters():
@@ -111,7 +114,8 @@ class InnerProblem:
             constant = {**trajectory.frozen(), **fixed_buffers(trajectory), **_alphas(trajectory)}
             _check_size(trajectory, constant)
             task = load_task(run["task"], **recorded_task_config(run, data_dir))
-            problem = cls(task, run["target_model"], run["target_config"], constant, device, trajectory.growth)
+            growth, adapter = trajectory.growth, run.get("adapter")
+            problem = cls(task, run["target_model"], run["target_config"], constant, device, growth, adapter)
             trajectory.layout.check_model(problem._model)
             return problem
         except UntrustedCode:
@@ -176,7 +180,7 @@ def problem_key(trajectory: Trajectory) -> str:
     """
     run = trajectory.run
     return repr(
-        [run.get(name) for name in ("task", "task_config", "target_model", "target_config")]
+        [run.get(name) for name in ("task", "task_config", "target_model", "target_config", "adapter")]
         + [trajectory.frozen_digest, digest_of(fixed_buffers(trajectory), {})]
         + trajectory.layout.to_list()
         + trajectory.growth
@@ -194,8 +198,14 @@ def _alphas(trajectory: Trajectory) -> dict[str, Tensor]:
     return {name: value for name, value in trajectory.buffers(-1).items() if is_alpha(name)}
 
 
-def _build(target_model: str, target_config: Mapping[str, Any], growth: Sequence[Mapping[str, Any]]) -> nn.Module:
-    return grow(get_target_model(target_model, **target_config), growth)
+def _build(
+    target_model: str,
+    target_config: Mapping[str, Any],
+    growth: Sequence[Mapping[str, Any]],
+    adapter: Mapping[str, Any] | None,
+) -> nn.Module:
+    model = grow(get_target_model(target_model, **target_config), growth)
+    return model if adapter is None else insert_adapters(model, adapter)
 
 
 def _check_size(trajectory: Trajectory, constant: Mapping[str, Tensor]) -> None:
@@ -206,7 +216,7 @@ def _check_size(trajectory: Trajectory, constant: Mapping[str, Tensor]) -> None:
     """
     run = trajectory.run
     listed, _ = read_listed(trajectory.snapshots[0].path, SNAPSHOT)
-    build = partial(_build, run["target_model"], run["target_config"], trajectory.growth)
+    build = partial(_build, run["target_model"], run["target_config"], trajectory.growth, run.get("adapter"))
     network = build_on_meta(build, {**listed, **constant})
     if network is not None:
         for name, parameter in network.named_parameters():

@@ -1,14 +1,13 @@
 """Configuration of phase 1."""
 
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
+from ..adapters.config import FineTuningConfig
 from ..core.config import Options, Range, option, trust_option
 from ..core.devices import ComputeConfig
 from ..core.errors import InvalidConfig
-from ..core.text import shown
 from ..targets import names_code
 from ..tasks import Task, load_task, task_config
 from ..trajectories.recorder import SNAPSHOT_DTYPES
@@ -16,7 +15,7 @@ from ..trajectories.recorder import SNAPSHOT_DTYPES
 ENGINES = ("local", "ray")
 
 
-class TrainTargetConfig(ComputeConfig):
+class TrainTargetConfig(FineTuningConfig, ComputeConfig):
     """Configuration of phase 1: which network to train, how, and where to store the trajectories."""
 
     run_name: str = option(default="target", help="Name of the trajectory folder; must be new.")
@@ -63,9 +62,6 @@ class TrainTargetConfig(ComputeConfig):
         default=False,
         help="Also train each network without growth, and one of its final size, from the same random seed.",
     )
-    space: str | None = option(
-        default=None, help="Regular expression: only weights whose names match it are trained and recorded."
-    )
     resume: bool = option(default=False, help="Resume a run that was stopped.")
     overwrite: bool = option(default=False, help="Replace a run of the same name.")
     checkpoint_every: int = option(
@@ -76,7 +72,7 @@ class TrainTargetConfig(ComputeConfig):
     trust_config: bool = trust_option()
 
     def __post_init__(self) -> None:
-        """Check each value, and that `space` is a regular expression.
+        """Check each value, and how they combine.
 
         Raises:
             InvalidConfig: names the value and the rule.
@@ -86,12 +82,10 @@ class TrainTargetConfig(ComputeConfig):
             raise InvalidConfig("growth_options needs a controller, such as heuristic")
         if self.twins and self.controller is None:
             raise InvalidConfig("twins are those of a network that grows; give a controller, such as heuristic")
+        if self.controller is not None and self.adapter is not None:
+            raise InvalidConfig("adapters freeze the network, and a controller lets it grow; give one of them")
         if self.controller is not None and self.vectorize > 1:
             raise InvalidConfig(f"vectorize is {self.vectorize}, but networks that grow train apart; expected 1")
-        try:
-            re.compile(self.space or "")
-        except re.error as error:
-            raise InvalidConfig(f"space is {shown(self.space)}, which is no regular expression: {error}") from error
 
     def single_runs(self) -> list["TrainTargetConfig"]:
         """One configuration per run, with consecutive random seeds."""

@@ -13,6 +13,7 @@ from statistics import fmean
 from time import monotonic
 from typing import Any
 
+from ..adapters.fine_tuning import describe_adapters
 from ..core.clock import fires
 from ..core.devices import device_name, find_device
 from ..core.errors import CheckpointError, Diverged, MetaoptError
@@ -157,6 +158,9 @@ class _TargetRun:
         self.tracker.tags({"metaopt.phase": "target", "metaopt.run_name": config.run_name, "metaopt.seed": config.seed})
         self.tracker.tags({"metaopt.device": device_name(self.state.device)})
         self.tracker.text(replace(config, resume=False, overwrite=False).to_json(), "config.json")
+        if "adapter" in facts:
+            log.info("%s: %s", self.state.title, describe_adapters(facts))
+            self.tracker.text("\n".join(facts["adapter"]["modules"]) + "\n", "adapted_modules.txt")
         source = str(facts["task_config"].get("data_dir", "part of the installed packages"))
         # One call for all splits: trackers ignore repeated calls with the same digest.
         self.tracker.dataset(config.task, source, self.data_digest, ", ".join(self.state.task.splits))
@@ -227,6 +231,9 @@ class _TargetRun:
         """Record a snapshot and the metrics before the first epoch, or at the end of an epoch."""
         self._record_snapshot(recorder, {**training, "val_loss": validation["val_loss"]})
         metrics = {**training, **validation, **self._level_metrics(), **extra, "epoch": self.state.epoch}
+        if (budget := self.state.budget) is not None:
+            shares = [*budget.shares().values()]
+            metrics |= {"delta_share_max": max(shares), "delta_share_mean": fmean(shares)}
         if (driver := self.state.driver) is not None:
             metrics |= growth_metrics(driver.history)
         self.tracker.metrics(metrics, self.state.step)

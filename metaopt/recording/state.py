@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..adapters.fine_tuning import FineTuning, prepared
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
 from ..growth.driver import Driver
@@ -24,7 +26,7 @@ from ..weights.averaging import ExponentialMovingAverage
 from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
 from ..weights.layout import Layout
-from ..weights.selection import train_only, trainable
+from ..weights.selection import trainable
 from .config import TrainTargetConfig
 from .training import check_loss, train_step
 
@@ -51,6 +53,7 @@ class TargetTrainingState:
     The constructor seeds all random generators of the process, and draws the initial weights on the CPU.
 
     Args:
+        tuning: the initial weights and the budget of a fine-tuning, whose further facts are among the facts.
         facts: network and hyperparameters ("task", "target_model", "target_config", "base_optimizer",
             "base_optimizer_options", "lr", "batch_size", "seed", "space", "averaging"), as every snapshot states them.
         task: the task that the facts name.
@@ -59,18 +62,25 @@ class TargetTrainingState:
         UnknownName, InvalidConfig: the facts contain an unknown name or an invalid value.
     """
 
-    def __init__(self, facts: Mapping[str, Any], task: Task, device: torch.device, total_steps: int = 0) -> None:
+    def __init__(
+        self,
+        facts: Mapping[str, Any],
+        task: Task,
+        device: torch.device,
+        total_steps: int = 0,
+        tuning: FineTuning | None = None,
+    ) -> None:
         self.facts = facts
         self.task = task
         self.device = device
         seed_all(facts["seed"])
-        model = get_target_model(facts["target_model"], **facts["target_config"])
-        self.model = fully_grown(model, facts.get("grown_as", [])).to(device)
-        train_only(self.model, facts.get("space"))
+        model = _network(facts)
+        self.model = (prepared(model, facts) if tuning is None else tuning.prepare(model)).to(device)
         self._ema = ExponentialMovingAverage(facts.get("averaging", 0.0))
         self.optimizer = optimizer_for(
             self.model, facts["base_optimizer"], facts["lr"], facts["base_optimizer_options"]
         )
+        self.budget = None if tuning is None else tuning.limit(self.model, self.optimizer)
         self.update_norms = observe_levels(self.optimizer)
         self.driver = self._driver(total_steps)
         self.segment = 0
@@ -115,7 +125,6 @@ class TargetTrainingState:
             "task_config": task_config(config.task, config.task_options, config.data_dir),
             "target_model": config.target_model,
             "target_config": network,
-            "space": config.space,
             "base_optimizer": config.base_optimizer,
             "base_optimizer_options": dict(config.base_optimizer_options),
             "lr": config.lr.at(float(torch.rand((), dtype=torch.float64, generator=generator(config.seed)))),
@@ -128,7 +137,8 @@ class TargetTrainingState:
         if config.grown_as is not None:
             own = config.grown_as / f"seed_{config.seed}"
             facts["grown_as"] = last_growth_seeds(own if own.is_dir() else config.grown_as)
-        return cls(facts, task, device, total_steps=config.step_count(task))
+        tuning = FineTuning(config, partial(_network, facts))
+        return cls({**facts, **tuning.facts}, task, device, config.step_count(task), tuning)
 
     @property
     def title(self) -> str:
@@ -240,6 +250,12 @@ class TargetTrainingState:
             raise CheckpointError(
                 f"{path} is no checkpoint of {self.title} ({error}); start the run again with --overwrite"
             ) from error
+
+
+def _network(facts: Mapping[str, Any]) -> nn.Module:
+    """The network of a run with random weights, and with the growth seeds that it has from the start."""
+    model = get_target_model(facts["target_model"], **facts["target_config"])
+    return fully_grown(model, facts.get("grown_as", []))
 
 
 class Step(NamedTuple):

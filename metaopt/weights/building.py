@@ -94,6 +94,17 @@ def check_memory(build: Callable[[], nn.Module], options: Mapping[str, Any], cop
         _without_memory(build)
 
 
+def skeleton_of(build: Callable[[], Network]) -> Network:
+    """A network for its names and shapes: without memory, unless its construction needs values. Random states are kept.
+
+    Raises:
+        Exception: whatever `build` raises for its configuration.
+    """
+    with isolated():
+        network = _without_memory(build)
+        return build() if network is None else network
+
+
 def _to_lower(options: Mapping[str, Any]) -> str:
     """What to do about the size of a network: its options with numbers, the largest number first."""
     sizes = {name: max(_numbers(value), default=0) for name, value in options.items()}

@@ -10,8 +10,8 @@ from ...adapters.aliases import ALIASES, wrapper_of
 from ...adapters.selection import Matrix, select_matrices
 from ...core.errors import InvalidConfig
 from ...weights.folded_names import FoldedModules, fold, number_in
-from .files import Folder
-from .networks import Network, networks_in
+from ...weights.networks import Network, networks_in
+from ...weights.weight_files import Folder
 from .parity import Parity, compare, paired
 
 

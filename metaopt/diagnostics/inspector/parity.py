@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...adapters.aliases import AliasTable
 from ...core.errors import InvalidConfig
-from .networks import Network
+from ...weights.networks import Network
 
 Shape = tuple[int, ...]
 

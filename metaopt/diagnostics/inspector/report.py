@@ -6,10 +6,10 @@ from typing import Any
 
 from ...core.documents import Section, Table
 from ...core.text import aligned, counted, printable
+from ...weights.networks import Network
 from ..report_folder import InputFile, Inputs, Report, tag_of
 from . import tables
 from .inspection import Inspection
-from .networks import Network
 from .parity import KINDS, Parity
 
 _MOST_ROWS = 40  # of a table in the terminal

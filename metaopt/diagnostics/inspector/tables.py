@@ -10,9 +10,9 @@ from ...adapters.selection import Matrix
 from ...core.documents import Table
 from ...core.text import bytes_text, printable, shortened
 from ...weights.folded_names import FoldedModules, fold
+from ...weights.networks import Network
 from ..report_folder import Rows
 from .inspection import Block, Inspection, blocks_of, size_of
-from .networks import Network
 from .parity import KINDS, Difference, Parity
 
 

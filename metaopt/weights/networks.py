@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from ...core.errors import FileFormatError
-from ...core.text import counted, shown
-from ...weights.folded_names import natural
-from ...weights.header import KEY
-from ...weights.safetensors_header import TensorEntry
-from ...weights.shards import are_digests, is_shard, shard_paths
-from .files import AGAIN, INDEX, SUFFIX, Folder, WeightFile
+from ..core.errors import FileFormatError
+from ..core.text import counted, shown
+from .folded_names import natural
+from .header import KEY
+from .safetensors_header import TensorEntry
+from .shards import are_digests, is_shard, shard_paths
+from .weight_files import AGAIN, INDEX, SUFFIX, Folder, WeightFile
 
 _NUMBERED = re.compile(r"(?P<name>.+)-[0-9]{5}-of-(?P<count>[0-9]{5})\.safetensors")
 _EXPERT = re.compile(r"(high|low)[-_ ]?noise", re.IGNORECASE)

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...core.errors import FileFormatError, InvalidConfig
-from ...core.text import counted, shown
-from ...weights.folded_names import natural
-from ...weights.regular import read_text
-from ...weights.safetensors_header import PICKLES, TensorEntry, entries, read_safetensors_header, without_duplicates
+from ..core.errors import FileFormatError, InvalidConfig
+from ..core.text import counted, shown
+from .folded_names import natural
+from .regular import read_text
+from .safetensors_header import PICKLES, TensorEntry, entries, read_safetensors_header, without_duplicates
 
 MOST_FILES = 1_000
 """Files of weights in a folder that are inspected together [count]."""
