@@ -46,6 +46,17 @@ def _levels_of_loggers():
     logging.getLogger("mlflow").setLevel(logging.INFO)
 
 
+@pytest.fixture
+def decorated_blueprints():
+    """Forgets the blueprints that a test adds: actions of controllers follow from all of them."""
+    from metaopt.growth.blueprints import _DECORATED
+
+    kept = dict(_DECORATED)
+    yield
+    _DECORATED.clear()
+    _DECORATED.update(kept)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """Gives the folder of public data that holds some file, where the machine has it."""

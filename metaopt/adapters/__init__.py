@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from .choice import chosen_adapters as chosen_adapters
     from .config import AdapterConfig as AdapterConfig
     from .config import FineTuningConfig as FineTuningConfig
+    from .export import export_adapter as export_adapter
+    from .export import load_adapter as load_adapter
     from .fine_tuning import FineTuning as FineTuning
     from .initial_weights import InitialWeights as InitialWeights
     from .initial_weights import read_initial_weights as read_initial_weights
     from .lora import AdapterFacts as AdapterFacts
     from .lora import LowRank as LowRank
+    from .lora import adapt_as as adapt_as
     from .lora import adapters_of as adapters_of
     from .lora import change_of as change_of
     from .lora import insert_adapters as insert_adapters
@@ -47,10 +50,13 @@ _MODULES = {
     "InitialWeights": "initial_weights",
     "LowRank": "lora",
     "Matrix": "selection",
+    "adapt_as": "lora",
     "adapters_of": "lora",
     "change_of": "lora",
     "chosen_adapters": "choice",
+    "export_adapter": "export",
     "insert_adapters": "lora",
+    "load_adapter": "export",
     "matrices_of": "selection",
     "merged": "merging",
     "parse_layers": "selection",

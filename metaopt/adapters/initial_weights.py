@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from ..core.errors import FileFormatError, InvalidConfig, LayoutMismatch
 from ..core.text import counted, shown
-from ..trajectories import Trajectory
-from ..trajectories.recorder import FROZEN, SNAPSHOT, snapshot_files
+from ..trajectories.whole_network import is_trajectory, read_whole_network
 from ..weights.building import check_finite, check_state
-from ..weights.files import digest_of, kind_of, read_tensors
+from ..weights.files import digest_of
 from ..weights.header import KEY
 from ..weights.networks import Network, networks_in
 from ..weights.safetensors_header import COPY_AGAIN
@@ -22,7 +21,6 @@ from ..weights.weight_files import Folder
 from .aliases import WAN, AliasTable
 from .merging import merged
 
-_KINDS = ("weights", SNAPSHOT)
 _SHOWN = 3  # names in a message
 
 
@@ -193,8 +191,8 @@ def _sources(path: Path) -> Iterator[_Source]:
         is_folder = exists = False
     if not exists:
         raise InvalidConfig(f"initial_weights is {shown(str(path))}, which does not exist; give a file or a folder")
-    if is_folder and snapshot_files(path):
-        yield _recorded(Trajectory.open(path).snapshots[-1].path)
+    if is_folder and is_trajectory(path):
+        yield _recorded(path)
         return
     for network in networks_in(Folder(path)):
         first = network.files[0]
@@ -203,21 +201,11 @@ def _sources(path: Path) -> Iterator[_Source]:
 
 
 def _recorded(path: Path) -> _Source:
-    """A file of metaopt, with the frozen weights beside a snapshot."""
-    kind = kind_of(path)
-    if kind not in _KINDS:
-        raise FileFormatError(f"{path} is a {shown(kind)} file; expected weights or a snapshot")
-    tensors, facts = read_tensors(path, kind)
-    run: Mapping[str, Any] = facts.get("run", {})
-    beside = path.with_name(f"{FROZEN}.safetensors")
-    if run and beside.exists():
-        frozen, of = read_tensors(beside, FROZEN)
-        if of["run"] != run:
-            raise FileFormatError(f"{beside} belongs to another run than {path.name}; copy all files again")
-        tensors |= frozen
-    if "adapter" in run:
-        tensors = merged(tensors, run["adapter"])
-    return _Source(path.name, [*tensors], lambda: tensors)
+    """A file of metaopt, with the frozen weights beside a snapshot; adapters are merged."""
+    tensors, facts = read_whole_network(path)
+    adapter = facts.get("run", {}).get("adapter")
+    weights = tensors if adapter is None else merged(tensors, adapter)
+    return _Source(path.name, [*weights], lambda: weights)
 
 
 def _foreign(network: Network, root: Path) -> _Source:

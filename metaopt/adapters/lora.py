@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from ..core.dependencies import import_extra
 from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
 from ..core.values import are_counts
+from ..weights.files import kind_of, read_facts
 
 ADAPTER = "default"
 """Name of the adapter in PEFT's layers."""
@@ -95,6 +97,29 @@ def insert_adapters(model: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
     )
     peft.inject_adapter_in_model(config, model, ADAPTER)
     return model
+
+
+def adapt_as(model: nn.Module, path: Path | str) -> nn.Module:
+    """Insert the adapters of a recorded network into a new one, whose weights can then be loaded.
+
+        from metaopt import Trajectory, get_target_model, load_model_weights
+        from metaopt.adapters import adapt_as
+
+        trajectory = Trajectory.open("trajectories/digits/seed_0")
+        model = get_target_model("MLP", **trajectory.run["target_config"])
+        adapt_as(model, trajectory.snapshots[-1].path)  # nothing to insert here: all of its weights were trained
+
+    Args:
+        model: the network without adapters, changed in place.
+        path: a snapshot, or a file of generated weights.
+    Returns: the network.
+    Raises:
+        FileFormatError: the file is damaged, or of another kind.
+        InvalidConfig, LayoutMismatch: as for `insert_adapters`.
+    """
+    path = Path(path)
+    run = read_facts(path, kind_of(path)).get("run", {})
+    return insert_adapters(model, run["adapter"]) if "adapter" in run else model
 
 
 def adapters_of(model: nn.Module) -> Iterator[LowRank]:

@@ -1,14 +1,14 @@
 """Merges adapters into the matrices that they change: W + s B A, under the names of the network without adapters."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.errors import LayoutMismatch
 from ..core.text import shown
-from .lora import ADAPTER, described_adapters
+from .lora import ADAPTER, AdapterFacts, described_adapters
 
 _BASE = "base_layer."
 
@@ -32,8 +32,7 @@ def merged(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str,
     """
     described = described_adapters(facts)
     found = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
-    for module in described.modules:
-        down, up, base = (_take(tensors, name) for name in _names(module))
+    for module, (down, up, base) in tensors_of(tensors, described).items():
         try:
             change = described.scale * (up.float() @ down.float())
             found[f"{module}.{_BASE}weight"] = (base.float() + change).to(base.dtype)
@@ -42,6 +41,23 @@ def merged(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str,
             raise LayoutMismatch(f"the adapter of {shown(module)} has the shapes {shapes} of W, B and A") from error
     prefixes = tuple(f"{module}.{_BASE}" for module in described.modules)
     return {name.replace(_BASE, "") if name.startswith(prefixes) else name: tensor for name, tensor in found.items()}
+
+
+class AdapterTensors(NamedTuple):
+    """The tensors of the adapter of one matrix: A, B and the frozen W."""
+
+    down: Tensor
+    up: Tensor
+    base: Tensor
+
+
+def tensors_of(tensors: Mapping[str, Tensor], facts: AdapterFacts) -> dict[str, AdapterTensors]:
+    """A, B and W of each adapted module, from all weights of the network.
+
+    Raises:
+        LayoutMismatch: one is missing.
+    """
+    return {module: AdapterTensors(*(_take(tensors, name) for name in _names(module))) for module in facts.modules}
 
 
 def _names(module: str) -> tuple[str, str, str]:

@@ -87,13 +87,18 @@ def parse_layers(text: str) -> set[int]:
     Raises:
         InvalidConfig: the text has another form.
     """
-    found: set[int] = set()
+    return {number for low, high in _ranges(text) for number in range(low, high + 1)}
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """The first and the last number of each range in a text."""
+    found: list[tuple[int, int]] = []
     for part in text.split(","):
         match = _LAYERS.fullmatch(part.strip())
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if high < low or high - low > 100_000:
             raise InvalidConfig(f"layers is {shown(text)}; expected numbers and ranges from low to high, such as 20-29")
-        found.update(range(low, high + 1))
+        found.append((low, high))
     return found
 
 
@@ -122,15 +127,18 @@ def _compiled(parameter: str, expression: str) -> re.Pattern[str]:
 
 
 def _in_layers(layers: str, everything: Iterable[Matrix]) -> set[Matrix]:
-    """The matrices in some entries of the longest numbered list of modules; of each such list, if there are several."""
-    asked = parse_layers(layers)
+    """The matrices in some entries of the longest numbered list of modules; of each such list, if there are several.
+
+    The ends of a range must exist; between them, entries may be missing or have no matrices.
+    """
+    asked, ends = parse_layers(layers), {end for ends in _ranges(layers) for end in ends}
     placed = {matrix: _place(matrix.module) for matrix in everything}
     lists: dict[str, set[int]] = {}
     for name, number in filter(None, placed.values()):
         lists.setdefault(name, set()).add(number)
     longest = max(map(len, lists.values()), default=0)
     existing = {name: numbers for name, numbers in lists.items() if len(numbers) == longest}
-    if not existing or not asked <= set().union(*existing.values()):
+    if not existing or not ends <= set().union(*existing.values()):
         known = [f"{name or 'the network'} has the layers {ranges(numbers)}" for name, numbers in existing.items()]
         raise InvalidConfig(
             f"layers is {shown(layers)}: {', '.join(known[:_SHOWN]) or 'no module has a number in its name'}; expected "

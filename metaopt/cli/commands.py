@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.text import counted
 from .next_commands import evaluate_words
 from .options import config_command
 from .output import Result, plain
 
 if TYPE_CHECKING:
+    from ..adapters.export import ExportedAdapter
     from ..evaluation.results import Comparison
     from ..metatraining.trained import TrainedOptimizer
     from ..workflows.evaluate_controller import ControllerEvaluation
@@ -96,7 +98,8 @@ def train_optimizer_command(summary: str) -> click.Command:
         if evaluation is None:
             data = config.trajectory_dir, config.mixture, config.data_dir
             words = evaluate_words(result.model_uri or str(trained.checkpoint), trained, *data)
-            return _result(result, trained.metrics, files, _validation(trained), [words, *_comparing(words, result)])
+            following = [*filter(None, [words]), *_comparing(words, result)]
+            return _result(result, trained.metrics, files, _validation(trained), following)
         shown = _result(result, trained.metrics, files, _sentence(evaluation.comparison), [["mlflow", "ui"]])
         facts = {**shown.facts, "evaluation": _facts(evaluation)}
         lines = {**shown.lines, "report": str(evaluation.run)}
@@ -133,7 +136,8 @@ def register_command(summary: str) -> click.Command:
     def to_result(result: "Registered", config: RegisterConfig) -> Result:
         words = evaluate_words(result.model_uri, result.trained, Path("trajectories"))
         validation = _validation(result.trained)
-        return _result(result, result.trained.metrics, {}, validation, [words, *_comparing(words, result)])
+        following = [*filter(None, [words]), *_comparing(words, result)]
+        return _result(result, result.trained.metrics, {}, validation, following)
 
     return config_command("register", summary, RegisterConfig, register, to_result, argument="checkpoint")
 
@@ -197,6 +201,20 @@ def generate_command(summary: str) -> click.Command:
     return config_command("generate", summary, GenerateConfig, generate, to_result)
 
 
+def export_adapter_command(summary: str) -> click.Command:
+    """`metaopt export-adapter`."""
+    from ..workflows import export_adapter
+    from ..workflows.adapter_files import ExportAdapterConfig
+
+    def to_result(exported: "ExportedAdapter", config: ExportAdapterConfig) -> Result:
+        facts = {"folder": exported.folder, "rank": exported.rank, "modules": list(exported.modules)}
+        found = f"{exported.folder}: rank {exported.rank}, {counted(len(exported.modules), 'module')}"
+        use = f"peft.PeftModel.from_pretrained(model, {str(exported.folder)!r}) in Python"
+        return Result(facts, {"exported": found, "use": use})
+
+    return config_command("export-adapter", summary, ExportAdapterConfig, export_adapter, to_result, argument="weights")
+
+
 def inspect_command(summary: str) -> click.Command:
     """`metaopt inspect`."""
     from ..workflows import inspect
@@ -245,6 +263,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "evaluate-controller": evaluate_controller_command,
     "register": register_command,
     "generate": generate_command,
+    "export-adapter": export_adapter_command,
     "inspect": inspect_command,
     "reports": reports_command,
     "list": list_command,
@@ -264,7 +283,7 @@ def _validation(trained: "TrainedOptimizer") -> str:
 def _comparing(words: list[str], made: "Made") -> list[list[str]]:
     """The command that compares a version with the champion, unless it was promoted, or nothing is registered."""
     compared = made.promotion is None or made.promotion.promoted
-    return [] if compared else [[*words, "--promote", "true"]]
+    return [] if compared or not words else [[*words, "--promote", "true"]]
 
 
 def _result(

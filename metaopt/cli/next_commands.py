@@ -20,13 +20,19 @@ def evaluate_words(
 ) -> list[str]:
     """The words of `metaopt evaluate` for an optimizer, on the first problem of its training.
 
+    There are none if adapters trained it: recordings state a digest of the weights that they began with, and no file.
+
     Args:
         optimizer: URI or file of the optimizer.
         trajectory_dir: folder of the trajectories that trained it, which state the options of the problem.
         mixture: the mixture that trained it, if it was one.
         data_dir: base of relative data folders in the mixture.
     """
+    from ..metatraining.trained import trained_network
+
     target_model, task = trained.first_problem
+    if target_model.endswith(trained_network("", "lora")):
+        return []
     words = ["metaopt", "evaluate", "--optimizer", optimizer, "--task", task, "--target-model", target_model]
     try:
         if mixture is not None:

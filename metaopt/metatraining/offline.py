@@ -21,7 +21,7 @@ from .config import TrainOptimizerConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
 from .state import MetaTrainingState
-from .trained import problem_name
+from .trained import problem_name, recorded_network
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class OfflineSource:
         self.held_out = WeightTrajectoryDataset(held_out, config.training_mode, history)  # type: ignore[arg-type]
         self.problems = _problems(trajectories, config, device, trusted_names) if self.coefficients.task else {}
         self.training_names, self.held_out_names = _names(training), _names(held_out)
-        problem_names = (problem_name(each.run["target_model"], each.run["task"]) for each in trajectories)
+        problem_names = (problem_name(recorded_network(each.run), each.run["task"]) for each in trajectories)
         self.problem_names = list(dict.fromkeys(problem_names))
         self.layouts = list(dict.fromkeys(each.layout for each in trajectories))
         strides = [after - before for each in trajectories for before, after in pairwise(each.steps)]

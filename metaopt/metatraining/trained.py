@@ -128,6 +128,17 @@ def split_problem_name(name: str) -> tuple[str, str]:
     return target_model, task
 
 
+def trained_network(target_model: str, adapter: str | None) -> str:
+    """What of a network is trained, in the name of an inner problem: `MLP`, or `MLP with lora` for its adapters."""
+    return target_model if adapter is None else f"{target_model} with {adapter}"
+
+
+def recorded_network(run: Mapping[str, Any]) -> str:
+    """What of its network a recording trained, as `trained_network` names it."""
+    adapter = run.get("adapter", {}).get("method")
+    return trained_network(str(run.get("target_model")), None if adapter is None else str(adapter))
+
+
 def stored_metrics(checkpoint: Path) -> dict[str, float]:
     """The metrics that a checkpoint contains; empty for those of metaopt 0.1.
 

@@ -6,6 +6,7 @@ from .recorder import SNAPSHOT_DTYPES, Recorder
 from .run_folder import check_run_name, claim_run_folder
 from .task_file import TASK_FILE, write_task
 from .trajectory import Trajectory, find_trajectories
+from .whole_network import read_whole_network
 
 __all__ = [
     "SNAPSHOT_DTYPES",
@@ -19,6 +20,7 @@ __all__ = [
     "check_run_name",
     "claim_run_folder",
     "find_trajectories",
+    "read_whole_network",
     "split_by_run",
     "write_task",
 ]

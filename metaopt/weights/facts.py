@@ -83,7 +83,9 @@ LOSSES = Rule(
 GROWTH = Rule(
     "a list of growth seeds", lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value)
 )  # metaopt.growth.grow checks them
-RUN = Rule("names and values", MAPPING.holds, fields={"averaging": DECAY.optional})
+RUN = Rule(
+    "names and values", MAPPING.holds, fields={"averaging": DECAY.optional, "adapter": MAPPING.optional}
+)  # metaopt.adapters.insert_adapters checks the adapter
 OPTIMIZER = Rule("name and config", MAPPING.holds, fields={"name": TEXT, "config": MAPPING})
 
 TEXTS = Rule("a list of texts", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value))

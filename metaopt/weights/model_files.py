@@ -1,6 +1,8 @@
 """Saves and loads whole networks as safetensors files."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,12 +54,20 @@ def load_model_weights(model: nn.Module, filepath: Path | str) -> None:
         check_state(type(model).__name__, state, tensors)
         check_finite({name: tensors[name] for name, _ in model.named_parameters() if name in tensors})
     except LayoutMismatch as error:
-        grown = "; the file is of a network that grew: call metaopt.growth.grow_as(model, file) before"
-        hint = grown if facts.get("growth") and not hasattr(model, "growth") else ""
+        hint = _hint(model, facts)
         raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {error}{hint}") from error
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(tensors[name])
+
+
+def _hint(model: nn.Module, facts: Mapping[str, Any]) -> str:
+    """What to do before weights of another network are loaded."""
+    if facts.get("growth") and not hasattr(model, "growth"):
+        return "; the file is of a network that grew: call metaopt.growth.grow_as(model, file) before"
+    if "adapter" in facts.get("run", {}) and not any(".lora_" in name for name, _ in model.named_parameters()):
+        return "; the file is of a network with adapters: call metaopt.adapters.adapt_as(model, file) before"
+    return ""
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:

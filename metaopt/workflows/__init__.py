@@ -5,7 +5,7 @@
     recorded = workflows.record(workflows.TrainTargetConfig(run_name="mlp", target_model="MLP", epochs=2))
     print(recorded.folders, recorded.validation_losses)
 
-Each call is an MLflow run, apart from `inspect`. Errors are those of `metaopt.core.errors`.
+Each call is an MLflow run, apart from `inspect` and `export_adapter`. Errors are those of `metaopt.core.errors`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..metatraining.config import TrainOptimizerConfig as TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig as TrainTargetConfig
     from ..reinforcement.config import TrainControllerConfig as TrainControllerConfig
+    from .adapter_files import ExportAdapterConfig as ExportAdapterConfig
+    from .adapter_files import export_adapter as export_adapter
     from .evaluate_controller import EvaluateControllerConfig as EvaluateControllerConfig
     from .evaluate_controller import evaluate_policy as evaluate_policy
     from .evaluate_optimizer import evaluate as evaluate
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "EvaluateConfig": "evaluate_optimizer",
     "EvaluateControllerConfig": "evaluate_controller",
+    "ExportAdapterConfig": "adapter_files",
     "GenerateConfig": "generate_weights",
     "InspectConfig": "inspect_weights",
     "MainConfig": "main_job",
@@ -44,6 +47,7 @@ _MODULES = {
     "TrainTargetConfig": "record_trajectories",
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",
+    "export_adapter": "adapter_files",
     "generate": "generate_weights",
     "inspect": "inspect_weights",
     "main": "main_job",

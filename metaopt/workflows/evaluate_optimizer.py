@@ -19,6 +19,7 @@ from ..evaluation.runner import PairedEvaluation, contender_name
 from ..evaluation.summary import Summary, at_best_rates, best_rate
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer
+from ..metatraining.trained import trained_network
 from ..reporting.findings import describe_case, describe_evaluation
 from ..reporting.publish import contender_metrics, publish
 from ..targets import get_target_model, target_config
@@ -74,7 +75,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     if config.output is not None:
         check_output(config.output, config.overwrite)
     if config.optimizer == CHAMPION_OF_CASE:
-        config = replace(config, optimizer=champion_uri(config.task, config.target_model))
+        network = trained_network(config.target_model, config.adapter)
+        config = replace(config, optimizer=champion_uri(config.task, network))
     candidate = Candidate.of(*registered_version(config.optimizer)) if config.promote else None
     optimizer = load_optimizer(config.optimizer)
     champion = load_optimizer(candidate.rival) if candidate and candidate.rival else None

@@ -13,6 +13,7 @@ from ..core.devices import ComputeConfig, find_device, move, threads_for
 from ..core.errors import InvalidConfig
 from ..generative import GenerativeOptimizer
 from ..generative.files import load_optimizer
+from ..metatraining.trained import recorded_network
 from ..tracking import RunReference, start_run
 from ..trajectories import Trajectory
 from ..weights.files import files_of, write_tensors
@@ -78,7 +79,7 @@ def generate(config: GenerateConfig) -> GeneratedWeights:
     """
     if config.optimizer == CHAMPION_OF_CASE:
         run = Trajectory.open(config.trajectory).run
-        config = replace(config, optimizer=champion_uri(str(run.get("task")), str(run.get("target_model"))))
+        config = replace(config, optimizer=champion_uri(str(run.get("task")), recorded_network(run)))
     optimizer = load_optimizer(config.optimizer)
     purpose = f"Generates future weights from {config.trajectory} with {config.optimizer}."
     tags = {"metaopt.phase": "generation"}

@@ -6,7 +6,7 @@ from torch import nn
 
 from metaopt.core.errors import InvalidConfig, UnknownName
 from metaopt.growth import BLUEPRINTS, Blueprint, GrowthSeed, blueprint, blueprint_of, blueprints_of
-from metaopt.growth.blueprints import _DECORATED, TOPOLOGIES, last_layer
+from metaopt.growth.blueprints import TOPOLOGIES, last_layer
 from metaopt.growth.growth_seed import blend, insert, remove
 
 from ..small_growth import network, task_of
@@ -140,16 +140,7 @@ def test_unknown_names_and_topologies_name_the_nearest():
         Blueprint("a-b", "vector", nn.Identity, no_estimate, "For a test.")
 
 
-@pytest.fixture
-def decorated():
-    """Forgets what a test decorates."""
-    kept = dict(_DECORATED)
-    yield
-    _DECORATED.clear()
-    _DECORATED.update(kept)
-
-
-@pytest.mark.usefixtures("decorated")
+@pytest.mark.usefixtures("decorated_blueprints")
 def test_a_decorated_function_is_found_at_once():
     @blueprint("vector", "square", estimate=lambda dim: dim * dim + dim, description="One layer.")
     def square(dim):
@@ -176,7 +167,7 @@ def undecorated(dim):
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch, decorated):
+def plugin(tmp_path, monkeypatch, decorated_blueprints):
     """An installed package that adds blueprints."""
     info = tmp_path / "pointwise-0.1.dist-info"
     info.mkdir()

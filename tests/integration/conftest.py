@@ -24,6 +24,7 @@ SMALLER = {
     "evaluate-controller": "--seeds 1",
     "register": "",
     "generate": "",
+    "export-adapter": "",
     "inspect": "",
     "reports": "",
     "list": "",

@@ -151,6 +151,7 @@ def folder(in_small):
 
 @pytest.mark.parametrize("page", runnable())
 @pytest.mark.filterwarnings("ignore")  # pandas and MLflow warn of their own things
+@pytest.mark.usefixtures("decorated_blueprints")
 def test_the_blocks_of_a_page_run_in_their_order(page, folder, in_small, monkeypatch):
     names: dict = {}
     monkeypatch.syspath_prepend(folder)

@@ -116,6 +116,8 @@ def test_layers_are_the_entries_of_the_longest_list():
     assert modules(two, layers="1") == {"high.blocks.1", "low.blocks.1"}
     plain = {f"{layer}.weight": (2, 2) for layer in range(3)}
     assert modules(plain, layers="1-2") == {"1", "2"}
+    with_gaps = {f"layers.{layer}.weight": (2, 2) for layer in (1, 3, 5)}
+    assert modules(with_gaps, layers="1-3") == {"layers.1", "layers.3"}
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def recorded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.usefixtures("decorated_blueprints")
 def test_an_example_runs(name, recorded, store):
     for run_name in ("digits", "target"):
         shutil.copytree(recorded, store / "trajectories" / run_name)
