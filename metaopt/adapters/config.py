@@ -8,8 +8,8 @@ from ..core.errors import InvalidConfig
 from ..core.text import shown
 
 ENCODER_FINETUNE, ADAPTER_MODE = "encoder-finetune", "adapter"
-ENCODER = "encoder."
-"""Beginning of the names of the weights of a text encoder."""
+ENCODER = "encoder"
+"""Name of the module of a network that encodes texts."""
 
 _NEED_ADAPTER = ("include", "exclude", "layers", "allow_self_attention")
 
@@ -100,7 +100,7 @@ class FineTuningConfig(AdapterConfig):
     @property
     def trained_space(self) -> str | None:
         """The regular expression of the names of the weights that are trained, before adapters are inserted."""
-        return f"^{re.escape(ENCODER)}" if self.mode == ENCODER_FINETUNE else self.space
+        return rf"^{ENCODER}\." if self.mode == ENCODER_FINETUNE else self.space
 
     @property
     def is_given(self) -> bool:

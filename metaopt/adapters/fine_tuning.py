@@ -11,7 +11,7 @@ from ..core.errors import InvalidConfig
 from ..core.text import counted
 from ..weights.building import skeleton_of
 from ..weights.folded_names import fold
-from ..weights.selection import train_only
+from ..weights.selection import train_only, trainable
 from .budget import DeltaBudget
 from .choice import chosen_adapters
 from .config import ENCODER, ENCODER_FINETUNE, FineTuningConfig
@@ -83,17 +83,17 @@ class FineTuning:
         """Check that an encoder that is to be trained can be trained."""
         if self._mode != ENCODER_FINETUNE:
             return
-        trained = [name for name, weights in network.named_parameters() if name.startswith(ENCODER)]
-        if not trained:
-            raise InvalidConfig(
-                f"mode is {ENCODER_FINETUNE}, but {type(network).__name__} has no module named {ENCODER.rstrip('.')}"
-            )
-        if getattr(network, "cache_embeddings", False):
+        name, encoder = type(network).__name__, network.get_submodule(ENCODER) if hasattr(network, ENCODER) else None
+        if encoder is None:
+            raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but {name} has no module named {ENCODER}")
+        if getattr(getattr(network, "config", None), "cache_embeddings", False):
             raise InvalidConfig(
                 f"mode is {ENCODER_FINETUNE}, and cache_embeddings (in target_options) is true: the network would read "
                 "embeddings of the old encoder, and training would do nothing. Set cache_embeddings to false, or mode "
                 "to adapter"
             )
+        if not trainable(encoder):
+            raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but the encoder of {name} is frozen: nothing would train")
 
 
 def prepared(model: nn.Module, facts: Mapping[str, Any]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ class Listener(nn.Module):
     def __init__(self, in_features: int = 64, classes: int = 10, cache_embeddings: bool = False):
         super().__init__()
         self.encoder, self.head = nn.Linear(in_features, 8), nn.Linear(8, classes)
-        self.cache_embeddings = cache_embeddings
+        self.config = SimpleNamespace(cache_embeddings=cache_embeddings)
 
     def forward(self, inputs):
         return self.head(self.encoder(inputs.flatten(1)).relu())
@@ -239,6 +240,8 @@ def test_cached_embeddings_and_a_training_encoder_are_refused():
     config = FineTuningConfig(mode="encoder-finetune")
     with pytest.raises(InvalidConfig, match=r"mode is encoder-finetune, and cache_embeddings .* would do nothing"):
         FineTuning(config, partial(Listener, cache_embeddings=True))
+    with pytest.raises(InvalidConfig, match="the encoder of Listener is frozen: nothing would train"):
+        FineTuning(config, lambda: Listener().requires_grad_(False))
 
 
 def test_exports_of_other_networks_are_refused(tmp_path, base, tuned):
