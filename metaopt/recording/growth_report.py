@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ..core.documents import markdown_table
+from ..core.documents import Section, markdown
 from ..core.text import counted
 from ..growth.config import GrowthConfig
 from ..growth.gates import NEXT
@@ -49,19 +49,16 @@ def growth_report(
         losses: by random seed, the validation losses at the end of the network that grew, first, and of its twins.
     """
     figure = "growth_and_twins" if losses else "growth"
-    parts = [
-        f"# Growth of {title}",
-        describe_growth(history),
-        _overview(history, controller),
-        f"Figure: [{figure}.png]({figure}.png), [{figure}.svg]({figure}.svg).",
-    ]
+    drawn = f"Figure: [{figure}.png]({figure}.png), [{figure}.svg]({figure}.svg)."
+    sections = []
     if losses:
-        parts += ["## Against its twins", markdown_table(*_twins_table(losses)), _TWINS]
+        sections.append(Section("Against its twins", (_twins_table(losses), _TWINS)))
     if lives := [*_lives(history)]:
-        parts += ["## What grew", markdown_table(*_lives_table(lives))]
+        sections.append(Section("What grew", (_lives_table(lives),)))
     if gates := [*_gate_rows(history)]:
-        parts += ["## Gates", markdown_table(["step", "seed", "gate", "passed", "why"], gates), _GATES]
-    return "\n\n".join(parts) + "\n"
+        sections.append(Section("Gates", ((["step", "seed", "gate", "passed", "why"], gates), _GATES)))
+    introduction = [describe_growth(history), _overview(history, controller), drawn]
+    return markdown(f"Growth of {title}", introduction, sections)
 
 
 class _Life(NamedTuple):

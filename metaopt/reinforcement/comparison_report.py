@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from ..core.documents import markdown_table
+from ..core.documents import markdown, markdown_table
 from ..core.paired_test import paired_p_value
 from ..core.text import counted
 from .comparison import CHAMPION, Played
@@ -54,5 +54,6 @@ def comparison_report(config: EpisodeConfig, found: Sequence[Played]) -> str:
         f"{config.title}, trainings of {config.steps} steps with {config.base_optimizer} at lr {config.lr:g}, "
         f"{counted(config.decisions, 'decision')} each, reward {config.reward}; random seeds {seeds[0]} to {seeds[-1]}."
     )
-    parts = ["# Controllers on equal random seeds", f"{describe_comparison(found)}.", setup]
-    return "\n\n".join([*parts, markdown_table(*comparison_table(found)), _HOW_TO_READ]) + "\n"
+    found_table = markdown_table(*comparison_table(found))
+    introduction = [f"{describe_comparison(found)}.", setup, found_table, _HOW_TO_READ]
+    return markdown("Controllers on equal random seeds", introduction, ())
