@@ -1,0 +1,3 @@
+"""d."""
+from .captions import *
+from .flow import pack, unpack
