@@ -1,8 +1,5 @@
 """TextToVideo: a text encoder and a video diffusion transformer, both of the libraries that run the large ones."""
 
-from math import prod
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -10,7 +7,9 @@ from torch import Tensor, nn
 from ..core.config import Config, option
 from ..core.dependencies import import_extra
 from ..core.errors import InvalidConfig
+from ..targets.taps import Places, transformer_places
 from .captions import END, PAD, mask_of
+from .embeddings import PromptTable
 from .flow import Noisy, Rows, Times, unpack
 
 _TIMESTEPS = 1000  # of the transformer, from t = 0 to 1
@@ -23,13 +22,13 @@ class TextToVideoConfig(Config):
     """Shapes of videos and prompts, and sizes of the encoder and the transformer."""
 
     video_shape: tuple[int, ...] = option(
-        default=(3, 3, 16, 16), help="Channels, frames, height and width of a video.", at_least=1
+        default=(3, 3, 12, 12), help="Channels, frames, height and width of a video.", at_least=1
     )
     prompt_length: int = option(default=8, help="Tokens of a prompt, padding included [count].", at_least=1)
     vocab_size: int = option(default=28, help="Vocabulary size [tokens].", at_least=2)
     tokenizer: str = option(default="", help="Digest of the tokenizer; the task gives it.")
     patch_size: tuple[int, ...] = option(
-        default=(1, 4, 4), help="Frames, height and width of a patch, a token of the transformer.", at_least=1
+        default=(1, 3, 3), help="Frames, height and width of a patch, a token of the transformer.", at_least=1
     )
     layers: int = option(default=2, help="Blocks of the transformer [count].", at_least=1, at_most=1_000)
     heads: int = option(default=4, help="Attention heads of the transformer [count].", at_least=1)
@@ -41,6 +40,9 @@ class TextToVideoConfig(Config):
     text_heads: int = option(default=4, help="Attention heads of the encoder [count].", at_least=1)
     text_head_dim: int = option(default=12, help="Width of each head of the encoder.", at_least=1)
     text_ffn_dim: int = option(default=128, help="Hidden width of the encoder's feed-forward networks.", at_least=1)
+    cache_embeddings: bool = option(
+        default=False, help="Freeze the encoder, and compute the embeddings of each prompt once; they are kept on disk."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +59,25 @@ class TextToVideoConfig(Config):
 
 
 class TextToVideo(nn.Module):
-    """A small video diffusion transformer with its text encoder, of the same classes as Wan 2.2."""
+    """A video diffusion transformer with its text encoder, of the classes that run Wan 2.2.
+
+        import metaopt
+        from metaopt.diffusion import sample
+
+        task = metaopt.load_task("captioned-shapes", examples=100)
+        model = metaopt.get_target_model("TextToVideo", task.model_facts)
+        inputs, labels = task.splits["train"][:4]
+        loss = task.loss(model(inputs), labels)
+        video = sample(model, task.tokenizer.encode(["a red square moving left"]), steps=2)  # [1, 3, 3, 12, 12]
+
+    `transformer` is a `diffusers.WanTransformer3DModel` and `encoder` a `transformers.UMT5EncoderModel`, both with
+    random weights. The transformer attends to all places of a prompt, so embeddings are zero at padding, as in Wan.
+    With `cache_embeddings`, the encoder is frozen. Its embeddings are looked up in a table, unless it is made trainable
+    again or its weights are replaced for a call (`torch.func.functional_call`).
+
+    References: Wan et al. 2025, arXiv:2503.20314; Chung et al. 2023 (UMT5), arXiv:2304.09151. Departs: videos are
+    pixels and not latents of an autoencoder, and all weights are trained.
+    """
 
     Config = TextToVideoConfig
 
@@ -66,6 +86,9 @@ class TextToVideo(nn.Module):
         self.config = config = config or TextToVideoConfig()
         self.encoder = _encoder(config)
         self.transformer = _transformer(config)
+        if config.cache_embeddings:
+            self.encoder.requires_grad_(False)
+        self._table = PromptTable(self.encoder, self.encode, config.tokenizer) if config.cache_embeddings else None
 
     def forward(self, rows: Rows) -> Float[Tensor, "batch numbers"]:
         """The velocity of each video, flattened."""
@@ -73,7 +96,27 @@ class TextToVideo(nn.Module):
         return self.velocity(noisy.videos, noisy.times, self.embed(noisy.tokens)).flatten(1)
 
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Embeddings:
-        """The embeddings of prompts, zero at padding."""
+        """The embeddings of prompts, zero at padding; from the table if embeddings are cached."""
+        weights = self.encoder.parameters()
+        if self._table and all(isinstance(each, nn.Parameter) and not each.requires_grad for each in weights):
+            return self._table.embeddings(tokens)
+        return self.encode(tokens)
+
+    def taps(self) -> Places:
+        """The outputs of each attention, feed-forward network and block, of the encoder and of the transformer."""
+        of_encoder, of_transformer = self.config.text_dim, self.config.heads * self.config.head_dim
+        blocks = [f"transformer.blocks.{number}" for number in range(self.config.layers)]
+        return {
+            **transformer_places(
+                (f"encoder.encoder.block.{number}" for number in range(self.config.text_layers)),
+                "layer.0.SelfAttention", "layer.1.DenseReluDense", of_encoder,
+            ),
+            **transformer_places(blocks, "attn1", "ffn", of_transformer),
+            **{f"{block}.attn2": ("attention", of_transformer, -1) for block in blocks},
+        }  # fmt: skip
+
+    def encode(self, tokens: Int[Tensor, "batch length"]) -> Embeddings:
+        """The embeddings of prompts, zero at padding, computed by the encoder."""
         mask = mask_of(tokens)
         hidden = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(torch.float32).min)
         found = self.encoder(input_ids=tokens, attention_mask=hidden[:, None, None, :]).last_hidden_state
@@ -92,7 +135,7 @@ class TextToVideo(nn.Module):
 
 def _encoder(config: TextToVideoConfig) -> nn.Module:
     transformers = import_extra("transformers", "adapters")
-    return transformers.UMT5EncoderModel(
+    encoder = transformers.UMT5EncoderModel(
         transformers.UMT5Config(
             vocab_size=config.vocab_size,
             d_model=config.text_dim,
@@ -106,6 +149,8 @@ def _encoder(config: TextToVideoConfig) -> nn.Module:
             attn_implementation="sdpa",
         )
     )
+    encoder.set_input_embeddings(encoder.get_input_embeddings())  # one module in place of two with the same weights
+    return encoder
 
 
 def _transformer(config: TextToVideoConfig) -> nn.Module:

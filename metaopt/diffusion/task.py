@@ -29,7 +29,7 @@ class CaptionedShapesConfig(SplitConfig):
     )
     examples: int = option(default=2048, help="All videos, a tenth of them for validation [count].", at_least=40)
     frames: int = option(default=3, help="Frames of a video [count].", at_least=1, at_most=1_000)
-    size: int = option(default=16, help="Height and width of a video [pixels].", at_least=4, at_most=1_000)
+    size: int = option(default=12, help="Height and width of a video [pixels].", at_least=3, at_most=1_000)
     words: str = option(
         default="old",
         help="Words of the captions: old (red, circle, left), new (crimson, disc, west), or all, one or the other.",
@@ -47,8 +47,8 @@ class CaptionedShapes(Task):
         from metaopt.diffusion import unpack
 
         task = metaopt.load_task("captioned-shapes", examples=100)
-        inputs, velocities = task.splits["train"][:4]  # [4, 2313], [4, 2304]
-        videos, times, tokens = unpack(inputs, (3, 3, 16, 16))  # noisy, from 0 to 1, of the captions
+        inputs, velocities = task.splits["train"][:4]  # [4, 1305], [4, 1296]
+        videos, times, tokens = unpack(inputs, (3, 3, 12, 12))  # noisy, from 0 to 1, of the captions
         task.tokenizer.decode(tokens)[0]  # such as 'a red square moving left'
 
     A network sees x_t = (1 - t) x_0 + t noise, t and the caption, and predicts the velocity noise - x_0. The loss is
