@@ -30,7 +30,7 @@ class TextToVideoConfig(Config):
     patch_size: tuple[int, ...] = option(
         default=(1, 3, 3), help="Frames, height and width of a patch, a token of the transformer.", at_least=1
     )
-    layers: int = option(default=2, help="Blocks of the transformer [count].", at_least=1, at_most=1_000)
+    layers: int = option(default=3, help="Blocks of the transformer [count].", at_least=1, at_most=1_000)
     heads: int = option(default=4, help="Attention heads of the transformer [count].", at_least=1)
     head_dim: int = option(default=12, help="Width of each head of the transformer; even.", at_least=6)
     ffn_dim: int = option(default=128, help="Hidden width of the transformer's feed-forward networks.", at_least=1)
@@ -135,7 +135,7 @@ class TextToVideo(nn.Module):
 
 def _encoder(config: TextToVideoConfig) -> nn.Module:
     transformers = import_extra("transformers", "adapters")
-    encoder = transformers.UMT5EncoderModel(
+    return transformers.UMT5EncoderModel(
         transformers.UMT5Config(
             vocab_size=config.vocab_size,
             d_model=config.text_dim,
@@ -149,8 +149,6 @@ def _encoder(config: TextToVideoConfig) -> nn.Module:
             attn_implementation="sdpa",
         )
     )
-    encoder.set_input_embeddings(encoder.get_input_embeddings())  # one module in place of two with the same weights
-    return encoder
 
 
 def _transformer(config: TextToVideoConfig) -> nn.Module:

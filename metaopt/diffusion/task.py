@@ -24,9 +24,7 @@ Velocities = Float[Tensor, "batch numbers"]
 class CaptionedShapesConfig(SplitConfig):
     """Number and size of the videos, and the words of their captions."""
 
-    split_seed: int = option(
-        default=0, help="Random seed of the videos and of their division into splits.", at_least=0
-    )
+    split_seed: int = option(default=0, help="Random seed of the videos and of their division into splits.", at_least=0)
     examples: int = option(default=2048, help="All videos, a tenth of them for validation [count].", at_least=40)
     frames: int = option(default=3, help="Frames of a video [count].", at_least=1, at_most=1_000)
     size: int = option(default=12, help="Height and width of a video [pixels].", at_least=3, at_most=1_000)
@@ -124,5 +122,3 @@ def _drawn(videos: Tensor, tokens: Int[Tensor, "batch length"], random: torch.Ge
 
 def _noised(clean: Batch, random: torch.Generator) -> Examples:
     return Examples(*_drawn(*clean, random))
-
-
