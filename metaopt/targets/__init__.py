@@ -29,6 +29,7 @@ TARGETS = Registry(
         "ResNet18": "metaopt.targets.convolutional:ResNet18",
         "ResNet34": "metaopt.targets.convolutional:ResNet34",
         "TargetCNN": "metaopt.targets.convolutional:TargetCNN",
+        "TextToVideo": "metaopt.diffusion.network:TextToVideo",
         "TransformerHost": "metaopt.targets.hosts:TransformerHost",
         "VisionTransformer": "metaopt.targets.transformer:VisionTransformer",
     },

@@ -28,7 +28,7 @@ class CacheEntry(NamedTuple):
     """Values that JSON can represent."""
 
 
-def cached(name: str, key: str, make: Callable[[], CacheEntry]) -> CacheEntry:
+def cached(name: str, key: str, make: Callable[[], CacheEntry], folder: Path | None = None) -> CacheEntry:
     """The result of `make`, read from the cache if it is there.
 
         tensors, facts = cached("squares", cache_key(1000), lambda: CacheEntry({"n": torch.arange(1000) ** 2}, {}))
@@ -39,8 +39,9 @@ def cached(name: str, key: str, make: Callable[[], CacheEntry]) -> CacheEntry:
     Args:
         name: beginning of the file name.
         key: from `cache_key`; must change whenever the result of `make` would.
+        folder: of the file; by default the user's cache folder.
     """
-    path, kind = cache_dir() / f"{name}-{key}.safetensors", f"cache {name}-{key}"
+    path, kind = (folder or cache_dir()) / f"{name}-{key}.safetensors", f"cache {name}-{key}"
     if os.path.lexists(path):  # unlike Path.exists, no error where the folder cannot be entered
         try:
             return CacheEntry(*read_tensors(path, kind))

@@ -4,6 +4,7 @@ An operation on tensors of two devices, or one that needs a value, raises an err
 decision to skip an update, is in functions that are not called here.
 """
 
+from math import prod
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from metaopt import targets
 from metaopt.core.rng import generator
 from metaopt.core.tracker import SilentTracker
+from metaopt.diffusion import CaptionedShapes, TextToVideoConfig
 from metaopt.evaluation import paired_runs
 from metaopt.evaluation.baselines import DERIVED_BASELINES
 from metaopt.evaluation.config import EvaluateConfig
@@ -118,7 +120,11 @@ def facts_of(target, task):
 
 
 def inputs_of(target, batch):
-    """The batch, or tokens of its shape for language models."""
+    """The batch, or tokens of its shape for language models, or rows of videos and tokens."""
+    if target == "TextToVideo":
+        config = TextToVideoConfig()
+        labels = torch.zeros(len(batch.labels), prod(config.video_shape))
+        return Batch(torch.zeros(len(labels), labels.shape[1] + 1 + config.prompt_length), labels)
     if target not in LANGUAGE_MODELS:
         return batch
     tokens = torch.zeros(len(batch.labels), 64, dtype=torch.long)
@@ -133,7 +139,8 @@ def batch(digits):
 
 @pytest.mark.parametrize("target", TARGETS.names())
 def test_a_step_of_recording(target, digits, batch, device):
-    task = LanguageModel.__new__(LanguageModel) if target in LANGUAGE_MODELS else digits
+    kind = LanguageModel if target in LANGUAGE_MODELS else CaptionedShapes if target == "TextToVideo" else None
+    task = kind.__new__(kind) if kind else digits
     state = TargetTrainingState(facts_of(target, digits), task, device)
     loss = take_step(state.model, state.optimizer, task, inputs_of(target, batch).to(device))
     state.after_step(1.0)  # in place of the loss, whose value is unknown

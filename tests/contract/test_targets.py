@@ -1,20 +1,40 @@
 """The contract of target networks: those of metaopt, of plug-ins and of other libraries."""
 
+from math import prod
+
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
+from metaopt.diffusion import Noisy, pack
 from metaopt.targets import TARGETS, get_target_model, read_taps, tapped, taps, target_config, vmappable
 from metaopt.weights.layout import Layout
 from metaopt.weights.model_files import load_model_weights, save_model_weights
 
-FACTS = {"in_features": 64, "in_channels": 1, "image_size": 8, "classes": 10, "vocab_size": 11, "block_size": 8}
+FACTS = {
+    "in_features": 64, "in_channels": 1, "image_size": 8, "classes": 10, "vocab_size": 11, "block_size": 8,
+    "video_shape": [3, 2, 6, 6], "prompt_length": 5,
+}  # fmt: skip
+DEFINED_OTHERWISE = ("TextToVideo",)
+"""Networks with modules of a library that are defined in another order than they run, or do not run."""
+
 LIBRARIES = {
     "torchvision:mobilenet_v3_small": {},
     "transformers:GPT2Config": {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 8},
 }
+NUMBERS = prod(FACTS["video_shape"])
+
+
+def noisy_videos(count, random):
+    tokens = torch.randint(1, FACTS["vocab_size"], (count, FACTS["prompt_length"]), generator=random)
+    tokens[:2, -2:] = 0  # padding
+    videos = torch.randn(count, *FACTS["video_shape"], generator=random)
+    return pack(Noisy(videos, torch.rand(count, generator=random), tokens))
+
+
 INPUTS = {
+    "video_shape": noisy_videos,
     "vocab_size": lambda count, random: torch.randint(FACTS["vocab_size"], (count, 8), generator=random),
     "in_channels": lambda count, random: torch.randn(count, 1, 8, 8, generator=random),
     "in_features": lambda count, random: torch.randn(count, 1, 8, 8, generator=random),
@@ -48,7 +68,7 @@ def test_forward_and_backward_are_finite(name):
     model = build(name).train()
     outputs = model(inputs_of(name))
     outputs.square().mean().backward()
-    assert outputs.shape in ((4, FACTS["classes"]), (4, FACTS["block_size"], FACTS["vocab_size"]))
+    assert outputs.shape in ((4, FACTS["classes"]), (4, FACTS["block_size"], FACTS["vocab_size"]), (4, NUMBERS))
     assert outputs.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -118,12 +138,17 @@ def test_identity_functions_at_taps_change_nothing(name):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def taps_of(name, model):
+    return taps(model, inputs_of(name)) if name in DEFINED_OTHERWISE else taps(model)
+
+
 def test_taps_are_in_the_order_of_the_forward_pass_and_have_their_size(name):
     model = build(name)
     read = read_taps(model, inputs_of(name))
-    assert list(read) == [tap.name for tap in taps(model)]
-    assert [tap.position for tap in taps(model)] == list(range(len(read)))
-    assert all(read[tap.name].shape[tap.dim] == tap.size for tap in taps(model))
+    known = taps_of(name, model)
+    assert list(read) == [tap.name for tap in known]
+    assert [tap.position for tap in known] == list(range(len(read)))
+    assert all(read[tap.name].shape[tap.dim] == tap.size for tap in known)
 
 
 def test_every_tap_changes_the_outputs(name):
@@ -132,6 +157,6 @@ def test_every_tap_changes_the_outputs(name):
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # a last layer of zeros would hide every change
     plain = model(inputs)
-    for tap in taps(model):
+    for tap in taps_of(name, model):
         with tapped(model, {tap.name: nn.Dropout(0.9).train()}):
             assert not torch.equal(model(inputs), plain), tap.name
