@@ -1,5 +1,7 @@
 """A tiny network of flow matching that is conditioned on text, and its task: a few packed videos."""
 
+import types
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -80,8 +82,7 @@ class TinyVideos(Task):
 
     Config = Config
     kind, topology = "regression", "transformer"
-    model_facts: dict = {}
-    baseline_loss = 1.0
+    model_facts, baseline_loss = types.MappingProxyType({}), 1.0
 
     def __init__(self):
         self.splits = {name: Examples(*videos(12, seed)) for seed, name in enumerate(("train", "meta", "validation"))}

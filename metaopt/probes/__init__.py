@@ -14,11 +14,14 @@
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from ..core.config import build_configured
 from ..core.errors import InvalidConfig
 from ..core.registry import Registry
+from ..tasks import Task
 from .base import Probe, ProbeConfig, ProbeResult
-from .running import run_probe, sample_examples
+from .running import run_probe, sample_examples, why_not
 
 PROBES = Registry(
     "probe",
@@ -65,12 +68,28 @@ def get_probes(names: Sequence[str]) -> dict[str, Probe]:
     return {name: get_probe(name) for name in (PROBES.names() if ALL in names else names)}
 
 
+def applicable(names: Sequence[str], model: nn.Module, task: Task) -> tuple[dict[str, Probe], dict[str, str]]:
+    """The probes of some names that apply to a network, and why the others of `all` do not.
+
+    Raises:
+        UnknownName: there is no such probe; the message lists the nearest names.
+        InvalidConfig: no name is given, one twice, or one that does not apply.
+    """
+    probes = get_probes(names)
+    reasons = {name: reason for name, probe in probes.items() if (reason := why_not(probe, model, task)) is not None}
+    if reasons and ALL not in names:
+        found = "; ".join(f"{name} does not apply to {type(model).__name__}: {why}" for name, why in reasons.items())
+        raise InvalidConfig(f"{found}. Leave it out, or give {ALL} for those that apply")
+    return {name: probe for name, probe in probes.items() if name not in reasons}, reasons
+
+
 __all__ = [
     "ALL",
     "PROBES",
     "Probe",
     "ProbeConfig",
     "ProbeResult",
+    "applicable",
     "get_probe",
     "get_probes",
     "run_probe",

@@ -34,7 +34,7 @@ mask leaves out, and padding. Positions that are added later (rotary or relative
         """It needs modules of attention."""
         if next(attentions_of(model), None) is not None:
             return None
-        return f"it has no attention under the names of {', '.join(NAMINGS)}"
+        return f"it has no attention with names as in {', '.join(NAMINGS)}"
 
     def measure(self, before: nn.Module, after: nn.Module, task: Task, examples: Batch) -> ProbeResult:
         """Deviations of each module that runs; the values are means over the modules of a side."""
@@ -127,8 +127,8 @@ def _moments(attention: Attention, queries: Tensor, keys: Tensor, side: str) -> 
 def _split(attention: Attention, output: Tensor, size: int) -> Float[Tensor, "batch heads tokens size"]:
     if output.ndim != 3 or not size or output.shape[-1] % size:
         raise InvalidConfig(
-            f"the queries or keys of {shown(attention.name)} have the shape {[*output.shape]}; expected [batch, tokens, "
-            f"features] of {attention.heads} heads"
+            f"the queries or keys of {shown(attention.name)} have the shape {[*output.shape]}; expected [batch, "
+            f"tokens, features] of {attention.heads} heads"
         )
     precise = torch.float32 if output.device.type == "mps" else torch.float64  # mps has no float64
     return output.to(precise).unflatten(-1, (-1, size)).transpose(1, 2)

@@ -26,14 +26,14 @@ class Naming(NamedTuple):
 
 
 NAMINGS = {
-    "metaopt": Naming("qkv", "qkv", "heads"),
+    "metaopt's GPT": Naming("qkv", "qkv", "heads"),
     "diffusers": Naming("to_q", "to_k", "heads", norms=("norm_q", "norm_k")),
     "Wan": Naming("q", "k", "num_heads", norms=("norm_q", "norm_k")),
-    "T5 and UMT5 of transformers": Naming("q", "k", "n_heads", is_scaled=False),
-    "Llama and others of transformers": Naming("q_proj", "k_proj", "config.num_attention_heads"),
-    "GPT-2 of transformers": Naming("c_attn", "c_attn", "num_heads"),
+    "T5 and UMT5": Naming("q", "k", "n_heads", is_scaled=False),
+    "Llama": Naming("q_proj", "k_proj", "config.num_attention_heads"),
+    "GPT-2": Naming("c_attn", "c_attn", "num_heads"),
 }
-"""Namings by library."""
+"""Namings by library or network; T5, UMT5, Llama and GPT-2 are those of transformers."""
 
 
 class Attention(NamedTuple):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
-"""A row of a table: values by the names of the columns, equal names in all rows. A value that does not exist is None."""
+"""A row of a table: values by the names of the columns, which all rows have; None for a value that does not exist."""
 
 
 class ProbeConfig(Config):
@@ -52,7 +52,7 @@ class Probe(ABC):
     """A paragraph of Markdown: units, what is small and what is large, what is left out."""
 
     def __init__(self, config: Any = None) -> None:
-        self.config = config or self.Config()
+        self.config: Any = config or self.Config()
 
     def reason(self, model: nn.Module, task: Task) -> str | None:
         """Why the probe does not apply to a network, as the end of a sentence; None if it does."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class DeadUnits(Probe):
     how_to_read = """A unit is a feature behind ReLU, GELU, SiLU or a similar function, called as a module or as a
 function; of images it is a channel. It is dead if it is not above 0 for any example, position or pixel. A dead unit
 behind ReLU has no gradient on these examples and usually stays dead; behind smooth functions it can return. More
-examples find fewer dead units, so compare only reports of equal `examples`. *Died* and *revived* count units."""
+examples find fewer dead units, so compare only reports of equal `examples`. The values are shares of all units,
+the rows count units."""
 
     def reason(self, model: nn.Module, task: Task) -> str | None:
         """It needs activations in the forward pass."""
@@ -88,11 +90,18 @@ def _named_calls(model: nn.Module) -> Iterator[Callable[[], str]]:
     stack: list[str] = []
     handles = []
     for name, module in model.named_modules():
-        enter = lambda *_, name=name: stack.append(name or type(model).__name__)
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True))
+        handles.append(module.register_forward_pre_hook(partial(_enter, stack, name or type(model).__name__)))
+        handles.append(module.register_forward_hook(partial(_leave, stack), always_call=True))
     try:
         yield lambda: stack[-1] if stack else type(model).__name__
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _enter(stack: list[str], name: str, module: nn.Module, inputs: Any) -> None:
+    stack.append(name)
+
+
+def _leave(stack: list[str], module: nn.Module, inputs: Any, output: Any) -> None:
+    stack.pop()

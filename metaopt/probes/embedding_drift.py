@@ -40,15 +40,15 @@ even if all cosines are large. Padding (embeddings of zeros) is left out."""
 
     def measure(self, before: nn.Module, after: nn.Module, task: Task, examples: Batch) -> ProbeResult:
         """Cosines of all tokens, and a row for each example."""
-        embedded = [_embedded(before, examples, task), _embedded(after, examples, task)]
-        used = (embedded[0] != 0).any(-1) | (embedded[1] != 0).any(-1)
-        cosines = F.cosine_similarity(*embedded, dim=-1, eps=1e-12)
+        first, second = (_embedded(model, examples, task) for model in (before, after))
+        used = (first != 0).any(-1) | (second != 0).any(-1)
+        cosines = F.cosine_similarity(first, second, dim=-1, eps=1e-12)
         per_example = _statistics(cosines, used)
         whole = floats(_statistics(cosines.flatten()[None], used.flatten()[None])[0])
         if not whole[-1]:
             raise InvalidConfig("all tokens of the examples are padding; give other examples, or more")
-        first, second = (each.flatten(0, 1)[:_MOST_TOKENS] for each in embedded)
-        changed = float(_neighbours_changed(first, second, used.flatten()[:_MOST_TOKENS]))
+        most = [each.flatten(0, 1)[:_MOST_TOKENS] for each in (first, second, used[..., None])]
+        changed = float(_neighbours_changed(most[0], most[1], most[2][:, 0]))
         names = ("mean_cosine", "median_cosine", "smallest_cosine")
         rows: list[Row] = [
             {"example": place, "tokens": round(count), **dict(zip(names, found, strict=True))}

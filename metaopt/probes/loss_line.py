@@ -26,13 +26,13 @@ class LossLineConfig(Config):
 class LossLine(Probe):
     """The loss along the straight line between both networks, and the height of the barrier on it.
 
-    The barrier is the largest excess of the loss over the straight line between the losses of both ends, 0 if there is
-    none (Frankle et al. 2020, arXiv:1912.05671).
+    The barrier is that of Frankle et al. 2020 (arXiv:1912.05671), of losses in place of errors.
     """
 
     Config = LossLineConfig
-    how_to_read = """A barrier of 0 means that the loss is nowhere above the straight line between the losses of both
-ends: the change stayed in one basin, and averages of both networks are usable. BatchNorm layers use the statistics of
+    how_to_read = """`barrier` is the largest excess of the loss over the straight line between the losses of both ends,
+`hill` that over the larger one of both. A hill means that the ends lie in different basins: an average of both networks
+is worse than each. A barrier without a hill is a loss that falls slowly at first, as from random weights. BatchNorm layers use the statistics of
 the examples at each point, also at both ends, because statistics of two networks do not fit the networks between them
 (arXiv:2211.08403); so the losses at the ends can differ from those in evaluation mode. Other buffers of floating-point
 numbers are interpolated as the weights are, and whole numbers are those of the network before. With adapters, the line
@@ -45,14 +45,17 @@ is straight in A and B."""
         for module in before.modules():
             if isinstance(module, _BatchNorm):
                 module.train()  # it then updates the interpolated buffers only; `undisturbed` restores its mode
-        losses = floats(torch.stack([_loss(before, _between(before, after, part), task, examples) for part in fractions]))
+        losses = floats(
+            torch.stack([_loss(before, _between(before, after, part), task, examples) for part in fractions])
+        )
         first, last = losses[0], losses[-1]
         excess = [loss - (first + part * (last - first)) for part, loss in zip(fractions, losses, strict=True)]
         values = {
             "loss_before": first,
             "loss_after": last,
-            "barrier": max(0.0, *excess[1:-1]),
             "loss_change": last - first,
+            "barrier": max(0.0, *excess[1:-1]),
+            "hill": max(losses) - max(first, last),
         }
         rows = [
             {"fraction": part, "loss": loss, "excess": over}

@@ -4,13 +4,14 @@ A matrix with a low-rank adapter is the frozen one and its change together, W + 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..adapters.lora import adapters_of, change_of
+from ..adapters.lora import LowRank, adapters_of, change_of
 from ..weights.folded_names import fold, natural, pieces
 
 Matrix = Float[Tensor, "rows columns"]
@@ -60,7 +61,7 @@ def kinds_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     for name in sorted(shapes, key=natural):
         starred = tuple("#" if piece.lstrip("./").isdigit() else piece for piece in pieces(name))
         groups.setdefault((starred, shapes[name]), []).append(name)
-    found = {}
+    found: dict[str, str] = {}
     for names in groups.values():
         folded = fold({name: shapes[name] for name in names})
         kind = ", ".join(each.pattern + each.tensors[0][0].removesuffix(".weight") for each in folded)
@@ -88,8 +89,15 @@ def _matrices(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Callable[[],
     for name, parameter in model.named_parameters():
         adapter = adapted.get(id(parameter))
         if adapter is not None:
-            read = lambda each=adapter: each.base.detach().float() + change_of(each).float()
-            found[f"{adapter.module}.weight"] = (tuple(adapter.base.shape), read)
+            found[f"{adapter.module}.weight"] = (tuple(adapter.base.shape), partial(_adapted, adapter))
         elif parameter.ndim >= 2 and parameter.is_floating_point():
-            found[name] = (tuple(parameter.shape), lambda each=parameter: each.detach().float().flatten(1))
+            found[name] = (tuple(parameter.shape), partial(_plain, parameter))
     return found
+
+
+def _plain(parameter: nn.Parameter) -> Matrix:
+    return parameter.detach().float().flatten(1)
+
+
+def _adapted(adapter: LowRank) -> Matrix:
+    return adapter.base.detach().float() + change_of(adapter).float()

@@ -28,12 +28,13 @@ of the examples."""
     def reason(self, model: nn.Module, task: Task) -> str | None:
         """It needs the methods of a network of flow matching with texts."""
         missing = [name for name in _METHODS if not callable(getattr(model, name, None))]
-        return f"it has no method {' and no '.join(missing)}" if missing else None
+        return f"it has no methods {', '.join(missing)}" if missing else None
 
     def measure(self, before: nn.Module, after: nn.Module, task: Task, examples: Batch) -> ProbeResult:
         """Drifts for the empty text and for the texts of the examples, a row for each example."""
         first, second = cast(PredictsVelocity, before), cast(PredictsVelocity, after)
-        null, text = [], []
+        null: list[float] = []
+        text: list[float] = []
         for batch in slices(examples, task):
             x, t, tokens = first.unpack(batch.inputs)
             for found, words in ((null, first.null_tokens(len(x)).to(x.device)), (text, tokens)):

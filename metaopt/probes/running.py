@@ -16,7 +16,6 @@ from ..tasks import Batch, Split, Task
 from ..tasks.measure import in_evaluation_mode
 from .base import Probe, ProbeResult
 
-
 Hook = Callable[[nn.Module, Any, Any], None]
 """What is called with a module, its inputs and its output."""
 

@@ -29,12 +29,6 @@ def sections_of(probes: Mapping[str, Probe], results: Mapping[str, ProbeResult],
         )
 
 
-def values_table(results: Mapping[str, ProbeResult]) -> Table:
-    """The main numbers of all probes."""
-    rows = [[probe, name, number_text(value)] for probe, each in results.items() for name, value in each.values.items()]
-    return ["probe", "value", "number"], rows
-
-
 def table_rows(rows: Sequence[Row]) -> tuple[list[str], list[list[object]]]:
     """Rows as column names and cells, for a file."""
     heads = list(dict.fromkeys(name for row in rows for name in row))

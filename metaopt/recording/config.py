@@ -63,6 +63,11 @@ class TrainTargetConfig(ComputeConfig):
         default=False,
         help="Also train each network without growth, and one of its final size, from the same random seed.",
     )
+    probes: tuple[str, ...] = option(
+        default=(),
+        help="What to measure after each epoch, between the network at the first step and now, such as "
+        "weight-norms,loss-line; all: all that apply. `metaopt list probes` lists them.",
+    )
     space: str | None = option(
         default=None, help="Regular expression: only weights whose names match it are trained and recorded."
     )
@@ -86,6 +91,8 @@ class TrainTargetConfig(ComputeConfig):
             raise InvalidConfig("growth_options needs a controller, such as heuristic")
         if self.twins and self.controller is None:
             raise InvalidConfig("twins are those of a network that grows; give a controller, such as heuristic")
+        if self.controller is not None and self.probes:
+            raise InvalidConfig("probes compare networks of one architecture, but this one grows; give no controller")
         if self.controller is not None and self.vectorize > 1:
             raise InvalidConfig(f"vectorize is {self.vectorize}, but networks that grow train apart; expected 1")
         try:

@@ -5,7 +5,7 @@
     recorded = workflows.record(workflows.TrainTargetConfig(run_name="mlp", target_model="MLP", epochs=2))
     print(recorded.folders, recorded.validation_losses)
 
-Each call is an MLflow run, apart from `inspect`. Errors are those of `metaopt.core.errors`.
+Each call is an MLflow run, apart from `inspect` and `diagnose`. Errors are those of `metaopt.core.errors`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..metatraining.config import TrainOptimizerConfig as TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig as TrainTargetConfig
     from ..reinforcement.config import TrainControllerConfig as TrainControllerConfig
+    from .diagnose_change import DiagnoseConfig as DiagnoseConfig
+    from .diagnose_change import diagnose as diagnose
     from .evaluate_controller import EvaluateControllerConfig as EvaluateControllerConfig
     from .evaluate_controller import evaluate_policy as evaluate_policy
     from .evaluate_optimizer import evaluate as evaluate
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .train_optimizer import train as train
 
 _MODULES = {
+    "DiagnoseConfig": "diagnose_change",
     "EvaluateConfig": "evaluate_optimizer",
     "EvaluateControllerConfig": "evaluate_controller",
     "GenerateConfig": "generate_weights",
@@ -42,6 +45,7 @@ _MODULES = {
     "TrainControllerConfig": "train_controller",
     "TrainOptimizerConfig": "train_optimizer",
     "TrainTargetConfig": "record_trajectories",
+    "diagnose": "diagnose_change",
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",
     "generate": "generate_weights",
