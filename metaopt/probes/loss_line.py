@@ -30,13 +30,13 @@ class LossLine(Probe):
     """
 
     Config = LossLineConfig
-    how_to_read = """`barrier` is the largest excess of the loss over the straight line between the losses of both ends,
-`hill` that over the larger one of both. A hill means that the ends lie in different basins: an average of both networks
-is worse than each. A barrier without a hill is a loss that falls slowly at first, as from random weights. BatchNorm layers use the statistics of
-the examples at each point, also at both ends, because statistics of two networks do not fit the networks between them
-(arXiv:2211.08403); so the losses at the ends can differ from those in evaluation mode. Other buffers of floating-point
-numbers are interpolated as the weights are, and whole numbers are those of the network before. With adapters, the line
-is straight in A and B."""
+    how_to_read = """`barrier` is the largest excess of the loss over the straight line between the losses of both
+ends, `hill` that over the larger one of both. A hill means that the ends lie in different basins: an average of
+both networks is worse than each. A barrier without a hill is a loss that falls slowly at first, as from random
+weights. BatchNorm layers use the statistics of the examples at each point, also at both ends, because statistics of
+two networks do not fit the networks between them (arXiv:2211.08403); so the losses at the ends can differ from
+those in evaluation mode. Other buffers of floating-point numbers are interpolated as the weights are, and whole
+numbers are those of the network before. With adapters, the line is straight in A and B."""
 
     def measure(self, before: nn.Module, after: nn.Module, task: Task, examples: Batch) -> ProbeResult:
         """The loss at equal distances; fractions are 0 before and 1 after the change."""
