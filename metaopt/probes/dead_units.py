@@ -14,13 +14,16 @@ from torch.overrides import TorchFunctionMode
 from ..core.devices import device_of
 from ..tasks import Batch, Task
 from .base import Probe, ProbeResult, Row
-from .running import floats, slices
+from .running import Hook, floats, slices, watching
 
 ACTIVATIONS = (
     *(F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.softplus),
     *(torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
 )
 """Functions after which a unit with a negative input counts as inactive."""
+
+MODULES = ("AccurateGELUActivation", "FastGELUActivation", "NewGELUActivation", "QuickGELUActivation")
+"""Modules of transformers that compute such a function themselves."""
 
 
 class DeadUnits(Probe):
@@ -55,7 +58,7 @@ def _active(model: nn.Module, examples: Batch, task: Task) -> dict[str, Bool[Ten
     """Which units of each activation are above 0 for some example."""
     found: dict[str, Tensor] = {}
     for batch in slices(examples, task):
-        with _named_calls(model) as name_of, _Activations(name_of) as seen:
+        with _named_calls(model) as name_of, _Activations(name_of) as seen, watching(seen.hooks(model)):
             model(batch.inputs)
         for name, active in seen.found.items():
             found[name] = found[name] | active if name in found else active
@@ -76,12 +79,23 @@ class _Activations(TorchFunctionMode):
         """Call the function; in it, the mode is off, so that a function within a function counts once."""
         output = func(*args, **(kwargs or {}))
         if func in ACTIVATIONS:
-            features = output.movedim(1, -1) if output.ndim > 3 else output
-            name, number = self._name_of(), 1
-            while (key := name if number == 1 else f"{name} (call {number})") in self.found:
-                number += 1
-            self.found[key] = (features > 0).flatten(0, -2).any(0)
+            self._observe(self._name_of(), output)
         return output
+
+    def hooks(self, model: nn.Module) -> dict[nn.Module, Hook]:
+        """Hooks that observe the outputs of activations that call none of these functions."""
+        names = {module: name for name, module in model.named_modules() if type(module).__name__ in MODULES}
+        return {module: partial(self._after, name) for module, name in names.items()}
+
+    def _after(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._observe(name, output)
+
+    def _observe(self, name: str, output: Tensor) -> None:
+        features = output.movedim(1, -1) if output.ndim > 3 else output
+        number = 1
+        while (key := name if number == 1 else f"{name} (call {number})") in self.found:
+            number += 1
+        self.found[key] = (features > 0).flatten(0, -2).any(0)
 
 
 @contextmanager
