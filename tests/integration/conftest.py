@@ -25,6 +25,7 @@ SMALLER = {
     "register": "",
     "generate": "",
     "inspect": "",
+    "diagnose": "--examples 32",
     "reports": "",
     "list": "",
     "upload": "",
