@@ -24,8 +24,9 @@ COMMANDS = {
     "generate": "Generate the weights of a later step into a file.",
     "export-adapter": "Write adapters as files that PEFT and diffusers load.",
     "inspect": "Show what safetensors files contain, from their headers.",
+    "diagnose": "Compare a network before and after a change by probes.",
     "reports": "List the reports of inspections and probes.",
-    "list": "Every task, target and optimizer by name, and its options.",
+    "list": "Every task, target, optimizer and probe by name, and its options.",
     "upload": "Send what a tracking store did not accept during a run.",
 }
 """Summary of each command, for `metaopt --help` and for the help of the command."""

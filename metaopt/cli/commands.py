@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..adapters.export import ExportedAdapter
     from ..evaluation.results import Comparison
     from ..metatraining.trained import TrainedOptimizer
+    from ..workflows.diagnose_change import Diagnosed
     from ..workflows.evaluate_controller import ControllerEvaluation
     from ..workflows.evaluate_optimizer import Evaluation
     from ..workflows.generate_weights import GeneratedWeights
@@ -233,6 +234,28 @@ def inspect_command(summary: str) -> click.Command:
     return config_command("inspect", summary, InspectConfig, inspect, to_result, argument="path")
 
 
+def diagnose_command(summary: str) -> click.Command:
+    """`metaopt diagnose`."""
+    from ..workflows import diagnose
+    from ..workflows.diagnose_change import DiagnoseConfig
+
+    def to_result(diagnosed: "Diagnosed", config: DiagnoseConfig) -> Result:
+        from ..core.text import aligned
+
+        found = diagnosed.diagnosis
+        heads, rows = found.table
+        lines = {"before": found.before, "after": found.after, "examples": found.examples}
+        if found.reasons:
+            lines["left out"] = "; ".join(f"{name}: {reason}" for name, reason in found.reasons.items())
+        lines["report"] = str(diagnosed.report / "report.md")
+        if diagnosed.run_id is not None:
+            lines["run"] = f"{diagnosed.run_id} has a copy"
+        facts = {**found.facts, "report": diagnosed.report, "run_id": diagnosed.run_id}
+        return Result(facts, lines, table="\n".join(aligned([heads, *rows])))
+
+    return config_command("diagnose", summary, DiagnoseConfig, diagnose, to_result, argument="probes")
+
+
 def reports_command(summary: str) -> click.Command:
     """`metaopt reports`."""
     from .reports import command
@@ -265,6 +288,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "generate": generate_command,
     "export-adapter": export_adapter_command,
     "inspect": inspect_command,
+    "diagnose": diagnose_command,
     "reports": reports_command,
     "list": list_command,
     "upload": upload_command,

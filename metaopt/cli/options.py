@@ -2,9 +2,11 @@
 
 import os
 import sys
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -44,7 +46,7 @@ def config_command(
         summary: help text of the command.
         kind: the configuration; each field becomes a flag.
         to_result: converts the returned value of the workflow for output.
-        argument: field that can also be given as the first word, without its flag.
+        argument: field that can also be given as the first word, without its flag; as several words, if it is a tuple.
     """
 
     def callback(config: str | None, **flags: Any) -> None:
@@ -55,8 +57,8 @@ def config_command(
             if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
         }
         words = list(context.args)
-        if argument and words and not words[0].startswith("-"):
-            given[argument] = words.pop(0)
+        if argument:
+            given |= _leading(kind, argument, words)
         with _described_refusals(), redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             values = {**_file_values(kind, coerce("config", config, Path | None), given, words), **given}
             settings = kind.from_mapping(with_plugin_flags(kind, values, words))
@@ -68,7 +70,7 @@ def config_command(
         callback=callback,
         help=summary,
         epilog=EPILOG,
-        options_metavar=f"[{argument.upper()}] [OPTIONS]" if argument else "[OPTIONS]",
+        options_metavar=f"[{_metavar(kind, argument)}] [OPTIONS]" if argument else "[OPTIONS]",
         params=list(config_flags(kind)),
         context_settings={
             "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -78,6 +80,21 @@ def config_command(
             "allow_extra_args": True,
         },
     )
+
+
+def _is_tuple(kind: type[Config], field: str) -> bool:
+    return typing.get_origin(typing.get_type_hints(kind)[field]) is tuple
+
+
+def _metavar(kind: type[Config], argument: str) -> str:
+    return f"{argument.upper().removesuffix('S')}…" if _is_tuple(kind, argument) else argument.upper()
+
+
+def _leading(kind: type[Config], argument: str, words: list[str]) -> dict[str, Any]:
+    """The value of a field from the first words, which are removed: one word, or all before a flag for a tuple."""
+    found = list(takewhile(lambda word: not word.startswith("-"), words))[: None if _is_tuple(kind, argument) else 1]
+    del words[: len(found)]
+    return {argument: tuple(found) if _is_tuple(kind, argument) else found[0]} if found else {}
 
 
 @contextmanager

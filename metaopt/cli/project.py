@@ -15,10 +15,12 @@ from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
+from ..probes import PROBES
 from ..recording.config import TrainTargetConfig
 from ..reinforcement.config import TrainControllerConfig
 from ..targets import TARGETS
 from ..tasks import TASKS
+from ..workflows.diagnose_change import DiagnoseConfig
 from ..workflows.evaluate_controller import EvaluateControllerConfig
 from ..workflows.generate_weights import GenerateConfig
 from ..workflows.inspect_weights import InspectConfig
@@ -60,10 +62,15 @@ def mlproject(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
 
 def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
     """The flags of each command and the names that metaopt defines, as JSON."""
-    kinds = {**configs, "inspect": InspectConfig}
+    kinds = {**configs, "inspect": InspectConfig, "diagnose": DiagnoseConfig}
     flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in kinds.items()}
     others: dict[str, list[str]] = {"reports": ["report-dir"], "list": [], "upload": []}
-    registries = {"task": TASKS, "target-model": TARGETS, "optimizer-model": GENERATIVE_OPTIMIZERS}
+    registries = {
+        "task": TASKS,
+        "target-model": TARGETS,
+        "optimizer-model": GENERATIVE_OPTIMIZERS,
+        "probes": PROBES,
+    }
     table = {
         "flags": {**{name: [*names, "config"] for name, names in flags.items()}, **others},
         "names": {flag: registry.table for flag, registry in registries.items()},

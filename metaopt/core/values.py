@@ -169,7 +169,10 @@ def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is typing.get_origin(Options):
         return 'names and values such as "hidden=64 depth=2"'
     if typing.get_origin(kind) is tuple:
-        return "numbers such as 0.001,0.01" if float in typing.get_args(kind) else "whole numbers such as 16,32"
+        return {
+            float: "numbers such as 0.001,0.01",
+            str: "names such as one,two",
+        }.get(typing.get_args(kind)[0], "whole numbers such as 16,32")
     return {
         int: "a whole number",
         str: "a text (in a file in quotes)",

@@ -91,6 +91,7 @@ class InnerProblem:
         trusted: bool = False,
         trusted_names: Collection[str] = (),
         device: torch.device = CPU,
+        advice: str = "The objective `weights` needs neither task nor target",
     ) -> Self:
         """Rebuild the problem of a trajectory from the facts in its snapshots.
 
@@ -99,6 +100,7 @@ class InnerProblem:
             trusted: whether to import any network that the trajectory names by a dotted path.
             trusted_names: dotted paths that may be imported in any case, because the user gave them.
             device: device of the weight vectors.
+            advice: what else to do, at the end of messages.
         Raises:
             UntrustedCode: the trajectory names such a network, and the user does not trust it.
             TrajectoryError: the snapshots lack a fact of the problem.
@@ -122,10 +124,7 @@ class InnerProblem:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             kind = type(error) if isinstance(error, MetaoptError) else TrajectoryError  # a file can state anything
-            raise kind(
-                f"cannot measure the loss of networks like {trajectory.folder}: {error}. The objective `weights` needs "
-                "neither task nor target"
-            ) from error
+            raise kind(f"cannot measure the loss of networks like {trajectory.folder}: {error}. {advice}") from error
 
     def check_inner_trainings(self) -> None:
         """Check that inner trainings train the network as other trainings do.
@@ -141,6 +140,10 @@ class InnerProblem:
             )
         if carries_memories(self._model):
             raise InvalidConfig(f"{name} carries memories, which live rounds do not; set carry_memory to false")
+
+    def network(self) -> nn.Module:
+        """A new network of this problem on the CPU, with random weights and its own buffers."""
+        return self._build()
 
     def initial_weights(self, seed: int) -> Float[Tensor, " weights"]:
         """The initial weights of a random seed, equal on all devices; torch's generator keeps its state."""

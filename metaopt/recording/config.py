@@ -62,6 +62,14 @@ class TrainTargetConfig(FineTuningConfig, ComputeConfig):
         default=False,
         help="Also train each network without growth, and one of its final size, from the same random seed.",
     )
+    probes: tuple[str, ...] = option(
+        default=(),
+        help="What to measure after each epoch, between the network at the first step and now, such as "
+        "weight-norms,loss-line; all: all that apply. `metaopt list probes` lists them.",
+    )
+    space: str | None = option(
+        default=None, help="Regular expression: only weights whose names match it are trained and recorded."
+    )
     resume: bool = option(default=False, help="Resume a run that was stopped.")
     overwrite: bool = option(default=False, help="Replace a run of the same name.")
     checkpoint_every: int = option(
@@ -84,6 +92,8 @@ class TrainTargetConfig(FineTuningConfig, ComputeConfig):
             raise InvalidConfig("twins are those of a network that grows; give a controller, such as heuristic")
         if self.controller is not None and self.adapter is not None:
             raise InvalidConfig("adapters freeze the network, and a controller lets it grow; give one of them")
+        if self.controller is not None and self.probes:
+            raise InvalidConfig("probes compare networks of one architecture, but this one grows; give no controller")
         if self.controller is not None and self.vectorize > 1:
             raise InvalidConfig(f"vectorize is {self.vectorize}, but networks that grow train apart; expected 1")
 

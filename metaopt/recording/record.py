@@ -12,6 +12,7 @@ from ..core.devices import CPU, find_device, threads_for
 from ..core.errors import RunsFailed
 from ..core.text import counted
 from ..core.tracker import FINAL_VAL_LOSS, Parent, SameRun, Tracker
+from ..probes import applicable
 from ..tasks import Task
 from ..tasks.measure import check_network
 from ..trajectories import Trajectory, check_run_name, claim_run_folder
@@ -93,6 +94,8 @@ def prepared_recording(config: TrainTargetConfig) -> Iterator[PreparedRecording]
         import_extra("ray", "ray")
     else:
         check_network(state.model.to(find_device(config.device)), task)
+    if config.probes:
+        applicable(config.probes, state.model, task)
     folder = config.trajectory_dir / check_run_name(config.run_name)
     with claim_run_folder(folder, "seed_*", resume=config.resume, overwrite=config.overwrite) as claimed:
         if config.resume:

@@ -33,6 +33,7 @@ from .config import TrainTargetConfig
 from .growth_figure import growth_figure
 from .growth_report import describe_growth, growth_metrics, growth_report
 from .level_metrics import level_figure, surprise_metrics, update_metrics
+from .probing import TrainingProbes
 from .state import Step, TargetTrainingState
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class _TargetRun:
         self.config = config
         self.tracker = tracker
         self.state = TargetTrainingState.from_config(config, task, find_device(config.device))
+        self.probes = TrainingProbes(config.probes, self.state.model, task) if config.probes else None
         self.folder = config.trajectory_dir / config.run_folder
         self.checkpoint = config.checkpoint_dir / config.run_folder / "checkpoint.safetensors"
         self.data_digest = task.digest()
@@ -236,6 +238,9 @@ class _TargetRun:
             metrics |= {"delta_share_max": max(shares), "delta_share_mean": fmean(shares)}
         if (driver := self.state.driver) is not None:
             metrics |= growth_metrics(driver.history)
+        if self.probes is not None and self.state.step:
+            with evaluation_mode(self.state.optimizer):
+                metrics |= self.probes.metrics(self.state.model)
         self.tracker.metrics(metrics, self.state.step)
 
     def _record_snapshot(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
@@ -263,6 +268,9 @@ class _TargetRun:
             self.tracker.figure(growth_figure(title, {"grown": driver.history}, self.state.step), "growth")
             report = growth_report(self.state.title, str(self.config.controller), driver.history)
             self.tracker.text(report, "report.md")
+        if self.probes is not None:
+            with evaluation_mode(self.state.optimizer):
+                self.tracker.text(self.probes.report(self.state.title, self.state.model), "report.md")
         validation = self.validation or {name: loss for name, loss in losses[-1].items() if name.startswith("val_")}
         grown = f" {describe_growth(driver.history)}" if driver is not None else ""
         self.tracker.describe(result=describe_recording(trajectory, validation) + grown)

@@ -8,6 +8,7 @@ from .artifacts import (
     download_files,
     resolve_checkpoint,
 )
+from .attached import attach_files
 from .connection import connect, silence_mlflow
 from .lineage import link_evaluation, link_trajectories, link_version, log_evaluation_metrics, run_link, version_link
 from .model_registry import (
@@ -43,6 +44,7 @@ __all__ = [
     "ResumePoint",
     "RunReference",
     "add_evaluation",
+    "attach_files",
     "champion_version",
     "check_alias",
     "check_metric_names",

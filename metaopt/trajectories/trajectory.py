@@ -106,11 +106,14 @@ class Trajectory:
         """A trajectory of each segment that has two snapshots or more; of one segment, the trajectory itself."""
         if len(self.segments) == 1:
             return [self]
-        return [
-            Trajectory(self.folder, self.run, self.snapshots[start:stop], [Segment(layout, 0, stop - start, growth)])
-            for layout, start, stop, growth in self.segments
-            if stop - start > 1
-        ]
+        return [self.part_of(start) for _, start, stop, _ in self.segments if stop - start > 1]
+
+    def part_of(self, index: int) -> "Trajectory":
+        """The trajectory of the segment that contains a snapshot; of one segment, the trajectory itself."""
+        if len(self.segments) == 1:
+            return self
+        layout, start, stop, growth = self.segment(index)
+        return Trajectory(self.folder, self.run, self.snapshots[start:stop], [Segment(layout, 0, stop - start, growth)])
 
     def losses(self, index: int) -> dict[str, float]:
         """The losses of a snapshot, by name."""

@@ -5,7 +5,8 @@
     recorded = workflows.record(workflows.TrainTargetConfig(run_name="mlp", target_model="MLP", epochs=2))
     print(recorded.folders, recorded.validation_losses)
 
-Each call is an MLflow run, apart from `inspect` and `export_adapter`. Errors are those of `metaopt.core.errors`.
+Each call is an MLflow run, apart from `diagnose`, `export_adapter` and `inspect`. Errors are those of
+`metaopt.core.errors`.
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ..reinforcement.config import TrainControllerConfig as TrainControllerConfig
     from .adapter_files import ExportAdapterConfig as ExportAdapterConfig
     from .adapter_files import export_adapter as export_adapter
+    from .diagnose_change import DiagnoseConfig as DiagnoseConfig
+    from .diagnose_change import diagnose as diagnose
     from .evaluate_controller import EvaluateControllerConfig as EvaluateControllerConfig
     from .evaluate_controller import evaluate_policy as evaluate_policy
     from .evaluate_optimizer import evaluate as evaluate
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from .train_optimizer import train as train
 
 _MODULES = {
+    "DiagnoseConfig": "diagnose_change",
     "EvaluateConfig": "evaluate_optimizer",
     "EvaluateControllerConfig": "evaluate_controller",
     "ExportAdapterConfig": "adapter_files",
@@ -45,6 +49,7 @@ _MODULES = {
     "TrainControllerConfig": "train_controller",
     "TrainOptimizerConfig": "train_optimizer",
     "TrainTargetConfig": "record_trajectories",
+    "diagnose": "diagnose_change",
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",
     "export_adapter": "adapter_files",

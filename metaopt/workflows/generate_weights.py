@@ -77,9 +77,7 @@ def generate(config: GenerateConfig) -> GeneratedWeights:
     Raises:
         MetaoptError: as for `load_optimizer` and `generate_file`; or the tracking store cannot be used.
     """
-    if config.optimizer == CHAMPION_OF_CASE:
-        run = Trajectory.open(config.trajectory).run
-        config = replace(config, optimizer=champion_uri(str(run.get("task")), recorded_network(run)))
+    config = replace(config, optimizer=optimizer_of_case(config.optimizer, config.trajectory))
     optimizer = load_optimizer(config.optimizer)
     purpose = f"Generates future weights from {config.trajectory} with {config.optimizer}."
     tags = {"metaopt.phase": "generation"}
@@ -89,6 +87,19 @@ def generate(config: GenerateConfig) -> GeneratedWeights:
         tracker.files(files_of(generated.file.path), "weights")
         tracker.describe(result=f"{generated.summary}.")
     return generated
+
+
+def optimizer_of_case(optimizer: str, trajectory: Path) -> str:
+    """The name of an optimizer; for `champion` the URI of the champion of the trajectory's task and network.
+
+    Raises:
+        TrackingError: there is no champion.
+        TrajectoryError: the trajectory is missing or empty.
+    """
+    if optimizer != CHAMPION_OF_CASE:
+        return optimizer
+    run = Trajectory.open(trajectory).run
+    return champion_uri(str(run.get("task")), recorded_network(run))
 
 
 def generate_file(config: GenerateConfig, optimizer: GenerativeOptimizer) -> GeneratedFile:
@@ -126,12 +137,24 @@ def predict_weights(config: GenerateConfig, optimizer: GenerativeOptimizer) -> P
     """Predict the weights of `generate_file`, which raises the same errors, before anything is written."""
     device = find_device(config.device)
     trajectory = Trajectory.open(config.trajectory)
-    index = _snapshot_at(trajectory, config.t_start)
+    index = snapshot_at(trajectory, config.t_start)
     t_start = float(trajectory.steps[index])
     t_end = _next_time(trajectory, index) if config.t_end is None else config.t_end
     if t_end < t_start:
         raise InvalidConfig(f"t_end is {t_end:g}, before the snapshot at step {t_start:g}; give {t_start:g} or more")
     check_output(config.output, config.overwrite)
+    warn_of_averaging(trajectory, optimizer)
+    with threads_for(trajectory.segment(index).layout.size, config.threads):
+        tensors = predict_at(trajectory, index, t_end, optimizer, device)
+    facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
+    if growth := trajectory.segment(index).growth:
+        facts["growth"] = growth
+    whole = {**trajectory.frozen(), **trajectory.buffers(index), **tensors}
+    return PredictedWeights(whole, facts, GeneratedFile(config.output, t_start, t_end))
+
+
+def warn_of_averaging(trajectory: Trajectory, optimizer: GenerativeOptimizer) -> None:
+    """Log a warning if an optimizer was trained on other averages of weights than a trajectory has."""
     if trajectory.averaging != optimizer.averaging:
         log.warning(
             "the trajectory has averaging %g, but %s was trained with averaging %g (0: no average): predictions may be "
@@ -140,19 +163,16 @@ def predict_weights(config: GenerateConfig, optimizer: GenerativeOptimizer) -> P
             type(optimizer).__name__,
             optimizer.averaging,
         )
-    with threads_for(trajectory.segment(index).layout.size, config.threads):
-        tensors = _predict(trajectory, index, t_end, optimizer, device)
-    facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
-    if growth := trajectory.segment(index).growth:
-        facts["growth"] = growth
-    whole = {**trajectory.frozen(), **trajectory.buffers(index), **tensors}
-    return PredictedWeights(whole, facts, GeneratedFile(config.output, t_start, t_end))
 
 
-def _predict(
+def predict_at(
     trajectory: Trajectory, index: int, t_end: float, optimizer: GenerativeOptimizer, device: torch.device
 ) -> dict[str, Tensor]:
-    """The predicted weights by name, in the dtypes of the network."""
+    """The weights that an optimizer predicts for `t_end` from a snapshot, by name, in the dtypes of the network.
+
+    Raises:
+        InvalidConfig: they are not finite.
+    """
     segment = trajectory.segment(index)
     indices = range(max(segment.start, index + 1 - optimizer.history), index + 1)
     history = torch.stack([trajectory.weights(each) for each in indices])[None]
@@ -174,7 +194,12 @@ def _next_time(trajectory: Trajectory, index: int) -> float:
     return float(2 * steps[index] - steps[index - 1] if index else steps[index])
 
 
-def _snapshot_at(trajectory: Trajectory, step: int | None) -> int:
+def snapshot_at(trajectory: Trajectory, step: int | None) -> int:
+    """The index of the snapshot of a step; of the last one for None.
+
+    Raises:
+        InvalidConfig: there is none at that step; the message has the nearest ones.
+    """
     if step is None:
         return len(trajectory) - 1
     if step not in trajectory.steps:

@@ -26,6 +26,7 @@ SMALLER = {
     "generate": "",
     "export-adapter": "",
     "inspect": "",
+    "diagnose": "--examples 32",
     "reports": "",
     "list": "",
     "upload": "",

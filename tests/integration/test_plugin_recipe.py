@@ -66,7 +66,13 @@ def run(commands, site, folder):
 
 def test_the_page_has_a_plugin_of_each_kind(site):
     groups = tomllib.loads((site / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert groups.keys() == {"metaopt.targets", "metaopt.tasks", "metaopt.base_optimizers", "metaopt.generative"}
+    assert groups.keys() == {
+        "metaopt.targets",
+        "metaopt.tasks",
+        "metaopt.base_optimizers",
+        "metaopt.generative",
+        "metaopt.probes",
+    }
 
 
 @pytest.mark.usefixtures("store")

@@ -1,5 +1,8 @@
 """Low-rank adapters in networks, and their budgets."""
 
+from copy import deepcopy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +11,8 @@ from metaopt import Nowcast, get_optimizer_model, get_target_model
 from metaopt.adapters import DeltaBudget, insert_adapters
 from metaopt.adapters.lora import adapters_of, change_of
 from metaopt.core.errors import InvalidConfig, LayoutMismatch
+from metaopt.probes import get_probe, run_probe
+from metaopt.tasks import Batch
 
 CHANGED = ["layers.1", "layers.3"]
 
@@ -169,3 +174,25 @@ def test_a_matrix_of_zeros_cannot_change():
     DeltaBudget(model, cap=0.5).attach(optimizer := torch.optim.SGD(trainable(model), lr=1.0))
     train(model, optimizer)
     assert change_of(first).norm() == 0
+
+
+def test_probes_see_the_change_of_each_matrix_and_its_budget():
+    before = adapted()
+    train(before, torch.optim.SGD(trainable(before), lr=0.1))
+    after = deepcopy(before)
+    train(after, torch.optim.SGD(trainable(after), lr=0.5))
+    whole = [{each.module: each.base + change_of(each) for each in adapters_of(model)} for model in (before, after)]
+    task, batch = SimpleNamespace(rows_at_once=4), Batch(torch.zeros(1, 6), torch.zeros(1))
+    budgets, spectrum = (
+        run_probe(get_probe(name), before, after, task, batch) for name in ("delta-budgets", "spectrum")
+    )
+    assert [row["matrix"] for row in budgets.rows] == [f"layers.{place}.weight" for place in (1, 3, 5)]
+    for row, ranks, module in zip(budgets.rows, spectrum.rows, CHANGED, strict=False):
+        first, second = (each[module] for each in whole)
+        assert row["change"] == pytest.approx(((second - first).norm() / first.norm()).item(), rel=1e-4)
+        assert [row["budget_before"], row["budget_after"]] == [
+            pytest.approx(dense_shares(model)[module], rel=1e-5) for model in (before, after)
+        ]
+        assert ranks["stable_rank"] <= ranks["effective_rank"] < 4.1  # two changes of rank 2
+    assert (budgets.rows[2]["change"], budgets.rows[2]["budget_after"]) == (0.0, None)
+    assert budgets.values["largest_budget_after"] == pytest.approx(max(dense_shares(after).values()), rel=1e-5)
