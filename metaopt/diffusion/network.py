@@ -92,8 +92,12 @@ class TextToVideo(nn.Module):
 
     def forward(self, rows: Rows) -> Float[Tensor, "batch numbers"]:
         """The velocity of each video, flattened."""
-        noisy: Noisy = unpack(rows, self.config.video_shape)
+        noisy = self.unpack(rows)
         return self.velocity(noisy.videos, noisy.times, self.embed(noisy.tokens)).flatten(1)
+
+    def unpack(self, rows: Rows) -> Noisy:
+        """The videos, times and tokens in the inputs."""
+        return unpack(rows, self.config.video_shape)
 
     def embed(self, tokens: Int[Tensor, "batch length"]) -> Embeddings:
         """The embeddings of prompts, zero at padding; from the table if embeddings are cached."""

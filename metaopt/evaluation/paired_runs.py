@@ -83,10 +83,12 @@ class RunSetup:
         Seeds PyTorch's global random generators.
 
         Args:
-            memory_format: order of the weights of convolutions in memory.
+            memory_format: order of the weights of convolutions in memory; not for convolutions of three dimensions.
         """
         seed_torch(self.seed)
         model = self.tuning.prepare(self._network())
+        if any(weights.dim() == 5 for weights in model.parameters()):  # `channels_last` is for four dimensions
+            memory_format = torch.preserve_format
         return model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's types lack it
 
     def _network(self) -> nn.Module:
