@@ -17,6 +17,10 @@ Row = Mapping[str, Any]
 """A row of a table: values by the names of the columns, which all rows have; None for a value that does not exist."""
 
 
+MOST_EXAMPLES = 5
+"""Examples in a summary: those that have changed most [count]."""
+
+
 class ProbeConfig(Config):
     """A probe without parameters."""
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..core.errors import InvalidConfig
 from ..tasks import Batch, Task
-from .base import Probe, ProbeResult, Row
+from .base import MOST_EXAMPLES, Probe, ProbeResult, Row
 from .protocols import EmbedsText, tokens_of
 from .running import floats, slices
 
@@ -28,7 +28,8 @@ class EmbeddingDrift(Probe):
     how_to_read = """The cosine between the embedding of a token before and after is 1 for an unchanged direction. The
 smallest one shows whether single tokens have moved far while the mean hardly did. The nearest neighbour of a token is
 that among all tokens of these examples with the largest cosine: where it changes, texts are told apart differently,
-even if all cosines are large. Padding (embeddings of zeros) is left out."""
+even if all cosines are large. Padding (embeddings of zeros) is left out. The table has the examples with the smallest
+cosines."""
 
     def reason(self, model: nn.Module, task: Task) -> str | None:
         """It needs a method `embed`, and tokens."""
@@ -56,7 +57,7 @@ even if all cosines are large. Padding (embeddings of zeros) is left out."""
             if count
         ]
         values = {**dict(zip(names, whole, strict=False)), "neighbours_changed": changed}
-        return ProbeResult(values, rows, summary=[{"tokens": round(whole[-1]), **values}])
+        return ProbeResult(values, rows, summary=sorted(rows, key=lambda row: row["smallest_cosine"])[:MOST_EXAMPLES])
 
 
 def _embedded(model: nn.Module, examples: Batch, task: Task) -> Float[Tensor, "examples length width"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..tasks import Batch, Task
-from .base import Probe, ProbeResult
+from .base import MOST_EXAMPLES, Probe, ProbeResult
 from .protocols import PredictsVelocity
 from .running import floats, slices
 
@@ -23,7 +23,7 @@ class NullTextDrift(Probe):
 
     how_to_read = """`null_drift` is the mean over examples, `text_drift` the same for the texts of the examples. A
 change that should act on certain texts alone leaves `null_drift` near 0 while `text_drift` is larger. x and t are those
-of the examples."""
+of the examples. The table has the examples with the largest drift for the empty text."""
 
     def reason(self, model: nn.Module, task: Task) -> str | None:
         """It needs the methods of a network of flow matching with texts."""
@@ -49,7 +49,7 @@ of the examples."""
             "text_drift": fmean(text),
             "largest_text_drift": max(text),
         }
-        return ProbeResult(values, rows, summary=[values])
+        return ProbeResult(values, rows, summary=sorted(rows, key=lambda row: -row["null_drift"])[:MOST_EXAMPLES])
 
 
 def _drift(before: Tensor, after: Tensor) -> Float[Tensor, " batch"]:

@@ -20,6 +20,7 @@ from ..metatraining.problem import InnerProblem
 from ..probes import applicable, get_probes, run_probe, sample_examples
 from ..tasks import Split
 from ..trajectories import Trajectory
+from ..trajectories.recorder import FROZEN
 from ..trajectories.recording_file import read_run_id
 from ..weights.building import check_state
 from ..weights.files import files_of
@@ -192,11 +193,11 @@ def _nowcast(config: DiagnoseConfig, trajectory: Trajectory, device: torch.devic
 
 
 def _side(trajectory: Trajectory, index: int) -> _Side:
-    layout, path = trajectory.segment(index).layout, trajectory.snapshots[index].path
-    weights = layout.unflatten(trajectory.weights(index))
+    weights = trajectory.segment(index).layout.unflatten(trajectory.weights(index))
     tensors = {**trajectory.frozen(), **trajectory.buffers(index), **weights}
     label = f"step {trajectory.steps[index]} of {trajectory.folder}"
-    return _Side(label, tensors, files_of(path), index)
+    frozen = [path for path in trajectory.files() if path.name.endswith(f"{FROZEN}.safetensors")]
+    return _Side(label, tensors, [*files_of(trajectory.snapshots[index].path), *frozen], index)
 
 
 def _network(problem: InnerProblem, side: _Side) -> nn.Module:

@@ -37,6 +37,7 @@ def recorded(command_line):
     for name, more in {
         "digits": ["--widths", "16", "--epochs", "2"],
         "wider": ["--widths", "17", "--epochs", "1"],
+        "part": ["--widths", "16", "--epochs", "1", "--space", "layers.1"],
         "twin": ["--widths", "16", "--epochs", "1", "--seed", "1"],
     }.items():
         result = command_line(*base, "--run-name", name, *more)
@@ -114,6 +115,20 @@ def test_snapshots_by_their_steps(recorded, command_line):
     back = workflows.diagnose(config).diagnosis.results["weight-norms"].values
     ratio = found["probes"]["weight-norms"]["norm_ratio"]
     assert back["norm_ratio"] == pytest.approx(1 / ratio)
+
+
+def test_a_network_of_which_a_part_was_trained(recorded):
+    folder = Path("trajectories/part/seed_0")
+    diagnosed = workflows.diagnose(workflows.DiagnoseConfig(probes="delta-budgets,loss-line", trajectory=folder))
+    trained, frozen = diagnosed.diagnosis.results["delta-budgets"].rows
+    assert trained["change"] > 0
+    assert frozen["change"] == 0.0
+    losses, task = diagnosed.diagnosis.results["loss-line"].values, load_task("digits")
+    assert losses["loss_after"] < losses["loss_before"] < 2 * task.baseline_loss
+    files = json.loads((diagnosed.report / "inputs.json").read_text())["files"]
+    assert [Path(file["path"]).name for file in files] == [
+        "step_00000000.safetensors", "frozen.safetensors", "step_00000015.safetensors",
+    ]  # fmt: skip
 
 
 def test_another_trajectory_is_before(recorded, command_line):

@@ -88,7 +88,13 @@ def same_files(folder, other):
     ]
 
 
-def test_a_training_with_probes_has_the_same_weights_bit_for_bit(config, broken):
+DROPOUT = {"n_layer": 1, "n_embd": 8, "n_head": 2, "dropout": 0.1}
+
+
+@pytest.mark.parametrize("network", [{}, {"target_model": "VisionTransformer", "target_options": DROPOUT, "epochs": 2}])
+def test_a_training_with_probes_has_the_same_weights_bit_for_bit(config, broken, network):
+    """With BatchNorm, whose statistics a forward pass changes, and with dropout, which draws random numbers."""
+    config = replace(config, **network)
     probed, tracker = train(replace(config, probes=(*PROBED, "meddles")))
     plain, silent = train(replace(config, run_name="plain", probes=()))
     assert same_files(probed, plain)
