@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from metaopt.core.config import Config
 from metaopt.tasks import Batch, Examples, Task
 
-VIDEO, LENGTH, WORDS, WIDTH, HEADS = (2, 3, 2, 2), 5, 11, 8, 2
+VIDEO, LENGTH, WORDS, WIDTH, HEADS = (3, 2, 2, 2), 5, 11, 8, 2
 """Channels, frames, height and width; tokens of a text; vocabulary; width of the network; heads."""
 
 SIZE = torch.Size(VIDEO).numel()
@@ -39,6 +39,7 @@ class TinyVideo(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.config = types.SimpleNamespace(video_shape=VIDEO)
         self.words = nn.Embedding(WORDS, WIDTH)
         self.entry, self.exit = nn.Linear(VIDEO[0] + 1, WIDTH), nn.Linear(WIDTH, VIDEO[0])
         self.attn1, self.attn2 = Attention(), Attention()

@@ -55,7 +55,7 @@ def sample(
     """
     device = device_of(model)
     tokens = tokens.to(device)
-    embeddings, empty = model.embed(tokens), model.embed(model.null_tokens(len(tokens)))
+    embeddings, empty = model.embed(tokens), model.embed(model.null_tokens(len(tokens)).to(device))
     videos = torch.randn(len(tokens), *model.config.video_shape, generator=generator(seed)).to(device)
     for step in range(steps):
         times = torch.full((len(tokens),), 1 - step / steps, device=device)

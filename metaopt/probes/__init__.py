@@ -33,6 +33,7 @@ PROBES = Registry(
         "embedding-drift": "metaopt.probes.embedding_drift:EmbeddingDrift",
         "loss-line": "metaopt.probes.loss_line:LossLine",
         "null-text-drift": "metaopt.probes.null_text_drift:NullTextDrift",
+        "prompt-grid": "metaopt.probes.prompt_grid:PromptGrid",
         "spectrum": "metaopt.probes.spectrum:Spectrum",
         "weight-norms": "metaopt.probes.weight_norms:WeightNorms",
     },

@@ -33,6 +33,7 @@ CASES = [
     *((network, name) for network in NETWORKS for name in EVERYWHERE),
     *((network, name) for network in ("GPT", "TinyVideo") for name in ("attention-logits", "embedding-drift")),
     ("TinyVideo", "null-text-drift"),
+    ("TinyVideo", "prompt-grid"),
     *(("MLP", name) for name in PROBES.names() if name not in PROBES.table),  # of plug-ins
 ]
 

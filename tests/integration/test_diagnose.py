@@ -77,7 +77,9 @@ def test_the_values_are_those_of_both_networks(diagnosed, recorded):
     assert probes["loss-line"]["loss_after"] == pytest.approx(mean_loss(network_at(recorded, -1), task, whole), rel=0.1)
     assert diagnosed["before"] == f"step 0 of {TRAINED}"
     assert diagnosed["after"] == f"step 30 of {TRAINED}"
-    assert diagnosed["not_applicable"].keys() == {"attention-logits", "embedding-drift", "null-text-drift"}
+    assert diagnosed["not_applicable"].keys() == {
+        *("attention-logits", "embedding-drift", "null-text-drift", "prompt-grid")
+    }
 
 
 def test_the_report_has_tables_figures_and_inputs(diagnosed, recorded):
