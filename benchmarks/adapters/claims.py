@@ -30,6 +30,7 @@ from metaopt.probes import get_probe, run_probe, sample_examples
 
 from .._claims import Row, at_least, at_most, measure_and_publish
 from .._stored import Stored
+from . import budget_cost
 from .trainings import TASK, Sizes, Trainings, network_of, task_options, without_change
 
 CAPS = (0.10, 0.25, 0.50, None)
@@ -137,6 +138,18 @@ Found = Sequence[Mapping[str, Any]]
 def rows(found: Found) -> list[Row]:
     """A row for each claim."""
     return [*_encoder_rows(found), *_adapter_rows(found), *_nowcast_rows(found)]
+
+
+def cost_of_budgets() -> list[Row]:
+    """The share of a training step that a delta budget takes."""
+    found = {name: budget_cost.measured(*case) for name, case in budget_cost.CASES.items()}
+    return [
+        at_most(
+            f"share of the CPU time of a step that a delta budget takes, adapters of {name}", 0.03, [each["share"]],
+            f"rank {each['rank']}, quartiles {each['least']:.3f} to {each['most']:.3f}, no random seeds",
+        )
+        for name, each in found.items()
+    ]  # fmt: skip
 
 
 def _encoder_rows(found: Found) -> list[Row]:
@@ -254,8 +267,10 @@ def main(seeds: int, workers: int, quick: bool, output: Path) -> None:
         if isinstance(result, Exception):
             raise result
         found[index] = stored.of({"seed": index, "sizes": str(sizes)}, partial(dict, result))
+    torch.set_num_threads(1)
     title = f"Claims about adapters, {counted(seeds, 'random seed')}"
-    measure_and_publish(title, [lambda: rows([found[index] for index in range(seeds)])], output, quick=quick)
+    measures = [lambda: rows([found[index] for index in range(seeds)]), cost_of_budgets]
+    measure_and_publish(title, measures, output, quick=quick)
 
 
 if __name__ == "__main__":
