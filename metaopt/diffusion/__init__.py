@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .sampling import sample as sample
     from .sampling import video_chart as video_chart
     from .shapes import draw_videos as draw_videos
+    from .shapes import nearest_scenes as nearest_scenes
     from .task import CaptionedShapes as CaptionedShapes
     from .task import CaptionedShapesConfig as CaptionedShapesConfig
 
@@ -40,6 +41,7 @@ _MODULES = {
     "draw_videos": "shapes",
     "encoder_digest": "embeddings",
     "flow_batch": "flow",
+    "nearest_scenes": "shapes",
     "pack": "flow",
     "sample": "sampling",
     "unpack": "flow",

@@ -6,14 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .captions import Scene
+from ..core.rng import generator
+from .captions import SCENES, Scene
 
 _COLOURS = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0], [1.0, 1.0, -1.0]])  # of COLOURS
 _MOVES = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])  # of DIRECTIONS: right and down are positive
 
-_TRAVEL = 0.7  # from the first frame to the last [half widths]
-_JITTER = 0.12  # of a position [half widths]
-_RADIUS, _RADIUS_JITTER = 0.5, 0.06  # [half widths]
+_START, _END = 0.15, 0.58  # distance from the middle in the first and the last frame [half widths]
+_JITTER = 0.08  # of a position [half widths]
+_RADIUS, _RADIUS_JITTER = 0.42, 0.04  # [half widths]
+
+_DRAWINGS = 24  # of each scene, to which videos are compared
 
 Videos = Float[Tensor, "videos channels frames height width"]
 Field = Float[Tensor, "videos frames height width"]
@@ -22,7 +25,8 @@ Field = Float[Tensor, "videos frames height width"]
 def draw_videos(scenes: Sequence[Scene], frames: int, size: int, random: torch.Generator) -> Videos:
     """Draw one video of each scene, with a random size and position of the shape.
 
-    A shape crosses the middle in its direction. Its edges are smooth, so that positions count that are no whole pixels.
+    A shape begins near the middle and moves in its direction. Its edges are smooth, so that positions between whole
+    pixels make a difference.
 
     Args:
         frames: frames of a video [count].
@@ -33,14 +37,26 @@ def draw_videos(scenes: Sequence[Scene], frames: int, size: int, random: torch.G
     count = len(colours)
     radius = _RADIUS + _RADIUS_JITTER * _symmetric(random, count, 1, 1, 1)
     middle = _JITTER * _symmetric(random, count, 1, 2)
-    times = torch.linspace(-0.5, 0.5, frames).reshape(1, -1, 1)
-    centres = middle + _TRAVEL * times * _MOVES[directions].unsqueeze(1)  # [videos, frames, 2]
+    distances = torch.linspace(_START, _END, frames).reshape(1, -1, 1)
+    centres = middle + distances * _MOVES[directions].unsqueeze(1)  # [videos, frames, 2]
     pixels = (torch.arange(size) + 0.5) * (2 / size) - 1
     across = pixels.reshape(1, 1, 1, -1) - centres[..., 0, None, None]
     down = pixels.reshape(1, 1, -1, 1) - centres[..., 1, None, None]
-    distances = torch.stack(_distances(across, down, radius))[shapes, torch.arange(count)]
-    cover = (0.5 - distances * (size / 2)).clamp(0, 1).unsqueeze(1)
+    edges = torch.stack(_distances(across, down, radius))[shapes, torch.arange(count)]
+    cover = (0.5 - edges * (size / 2)).clamp(0, 1).unsqueeze(1)
     return _COLOURS[colours][..., None, None, None] * cover - (1 - cover)
+
+
+def nearest_scenes(videos: Videos) -> list[Scene]:
+    """The scene of each video: that of the most similar one of many drawings of all scenes.
+
+    It tells whether a sample shows what its prompt says.
+    """
+    frames, height = videos.shape[2], videos.shape[3]
+    scenes = [scene for scene in SCENES for _ in range(_DRAWINGS)]
+    drawn = draw_videos(scenes, frames, height, generator(0))
+    nearest = torch.cdist(videos.cpu().float().flatten(1), drawn.flatten(1)).argmin(1)
+    return [scenes[number] for number in nearest.tolist()]
 
 
 def _distances(x: Tensor, y: Tensor, radius: Tensor) -> tuple[Field, ...]:
