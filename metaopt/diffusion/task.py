@@ -1,27 +1,22 @@
 """The task `captioned-shapes`: videos of coloured shapes with captions, learned by flow matching."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..core.config import option
 from ..core.rng import generator
-from ..tasks.base import Batch, Examples, SplitConfig, Task, hold_out, split_examples
+from ..tasks.base import Batch, hold_out, split_examples
 from .captions import SCENES, Tokenizer
-from .flow import draw_times, flow_batch
+from .flow_task import FlowConfig, FlowMatching
 from .shapes import draw_videos
 
 _CHANNELS = 3
 _VALIDATION = 0.1  # of the examples
 
-Velocities = Float[Tensor, "batch numbers"]
 
-
-class CaptionedShapesConfig(SplitConfig):
+class CaptionedShapesConfig(FlowConfig):
     """Number and size of the videos, and the words of their captions."""
 
     split_seed: int = option(default=0, help="Random seed of the videos and of their division into splits.", at_least=0)
@@ -33,12 +28,9 @@ class CaptionedShapesConfig(SplitConfig):
         help="Words of the captions: old (red, circle, left), new (crimson, disc, west), or all, one or the other.",
         choices=("old", "new", "all"),
     )
-    empty: float = option(
-        default=0.1, help="Share of the captions of a training batch that are left empty.", at_least=0.0, below=1.0
-    )
 
 
-class CaptionedShapes(Task):
+class CaptionedShapes(FlowMatching):
     """Videos of a coloured shape that moves, with captions such as `a red square moving left`.
 
         import metaopt
@@ -49,18 +41,12 @@ class CaptionedShapes(Task):
         videos, times, tokens = unpack(inputs, (3, 3, 12, 12))  # noisy, from 0 to 1, of the captions
         task.tokenizer.decode(tokens)[0]  # such as 'a red square moving left'
 
-    A network sees x_t = (1 - t) x_0 + t noise, t and the caption, and predicts the velocity noise - x_0. The loss is
-    the mean squared error. Times and noise of the splits are fixed; each training batch has new ones, a function of
-    random seed and epoch.
+    The splits of `words="old"`, `"new"` and `"all"` have the same videos, times and noise.
     """
 
     Config = CaptionedShapesConfig
-    kind = "regression"
-    topology = "transformer"
-    metric_names = ("r2",)
 
     def __init__(self, config: CaptionedShapesConfig) -> None:
-        self.config = config
         self.tokenizer = Tokenizer()
         random = generator(config.split_seed)
         scenes = [SCENES[number] for number in torch.randint(len(SCENES), (config.examples,), generator=random)]
@@ -69,56 +55,15 @@ class CaptionedShapes(Task):
         captions = [scene.caption(words) for scene, words in zip(scenes, new.tolist(), strict=True)]
         drawn = Batch(videos, self.tokenizer.encode(captions))
         clean = split_examples(*hold_out(drawn, _VALIDATION, config.split_seed), config)
-        self._train = clean["train"]
-        self.splits = {name: _noised(examples[:], random) for name, examples in clean.items()}
-        self._variance = float(self.splits["train"][:].labels.double().var(correction=0))
+        super().__init__(config, clean, self.tokenizer.encode([""]), random)
+        self._shape = [_CHANNELS, config.frames, config.size, config.size]
 
     @property
     def model_facts(self) -> Mapping[str, Any]:
         """Shape of a video, tokens of a prompt, size and digest of the vocabulary."""
         return {
-            "video_shape": [_CHANNELS, self.config.frames, self.config.size, self.config.size],
+            "video_shape": self._shape,
             "prompt_length": self.tokenizer.length,
             "vocab_size": len(self.tokenizer.words),
             "tokenizer": self.tokenizer.digest,
         }
-
-    @property
-    def baseline_loss(self) -> float:
-        """The loss of predicting the mean velocity of the training split: the variance of its velocities."""
-        return self._variance
-
-    def loss(self, outputs: Velocities, labels: Velocities) -> Float[Tensor, ""]:
-        """Mean squared error of the velocities."""
-        return F.mse_loss(outputs, labels)
-
-    def losses(self, outputs: Velocities, labels: Velocities) -> Float[Tensor, " batch"]:
-        """The mean squared error of each example."""
-        return (outputs - labels).square().mean(-1)
-
-    def metrics(self, outputs: Velocities, labels: Velocities) -> dict[str, Tensor]:
-        """None besides those of the loss."""
-        return {}
-
-    def metrics_of_loss(self, loss: float) -> dict[str, float]:
-        """Coefficient of determination R² = 1 − loss / variance of the velocities."""
-        return {"r2": 1 - loss / self._variance}
-
-    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """The training batches of one epoch, with new times, new noise and other empty captions in each epoch."""
-        random, empty = generator(seed, epoch, batch_size), self.tokenizer.encode([""])
-        order = torch.randperm(len(self._train), generator=generator(seed, epoch))
-        for rows in order.split(batch_size):
-            videos, tokens = self._train[rows]
-            left_out = torch.rand(len(rows), 1, generator=random) < self.config.empty
-            yield _drawn(videos, torch.where(left_out, empty, tokens), random)
-
-
-def _drawn(videos: Tensor, tokens: Int[Tensor, "batch length"], random: torch.Generator) -> Batch:
-    """A batch with random times and noise."""
-    noise = torch.randn(videos.shape, generator=random)
-    return flow_batch(videos, tokens, draw_times(len(videos), random), noise)
-
-
-def _noised(clean: Batch, random: torch.Generator) -> Examples:
-    return Examples(*_drawn(*clean, random))

@@ -20,6 +20,7 @@ TASKS = Registry(
     "metaopt.tasks",
     {
         "associative-recall": "metaopt.tasks.associative_recall:AssociativeRecall",
+        "captioned-latents": "metaopt.diffusion.latents:CaptionedLatents",
         "captioned-shapes": "metaopt.diffusion.task:CaptionedShapes",
         "cifar10": "metaopt.tasks.image_datasets:CIFAR10",
         "csv": "metaopt.tasks.csv_table:CSVTable",

@@ -76,6 +76,16 @@ def write_table(folder, predict):
     return {"data_dir": folder / "rows.csv", "predict": predict}
 
 
+def write_latents(folder):
+    from ..latents import write_tokenizer, write_videos  # another process imports this module as a script
+
+    return {
+        "data_dir": write_videos(folder / "videos"),
+        "tokenizer": write_tokenizer(folder / "tokenizer"),
+        "prompt_length": 6,
+    }
+
+
 def cache_stories():
     """Fill the cache as a download of 50 stories would."""
     text = torch.frombuffer(bytearray(words(4000).encode()), dtype=torch.uint8)
@@ -85,6 +95,7 @@ def cache_stories():
 
 CASES = {  # name of a case, which begins with the name of its task: writes its data, returns its options
     "associative-recall": lambda folder, real: {"examples": 200, "block_size": 32, "pairs": 3, "random_filler": True},
+    "captioned-latents": lambda folder, real: write_latents(folder),
     "captioned-shapes": lambda folder, real: {"examples": 120, "frames": 2, "size": 6},
     "cifar10": lambda folder, real: {"data_dir": real("cifar-10-batches-py"), "download": False},
     "csv classification": lambda folder, real: write_table(folder, "classification"),
