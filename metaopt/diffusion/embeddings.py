@@ -103,7 +103,7 @@ class PromptTable:
 
     def __init__(self, encoder: nn.Module, encode: Encode, tokenizer: str) -> None:
         self._encoder, self._encode, self._tokenizer = encoder, encode, tokenizer
-        self._state: list[tuple[Tensor, int, torch.device]] = []
+        self._state: list[tuple[nn.Parameter, int, torch.device]] = []
         self._rows: dict[tuple[int, ...], int] = {}
         self._table: Tensor = torch.empty(0)
 
