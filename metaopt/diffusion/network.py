@@ -75,6 +75,7 @@ class TextToVideo(nn.Module):
 
     `transformer` is a `diffusers.WanTransformer3DModel` and `encoder` a `transformers.UMT5EncoderModel`, both with
     random weights. The transformer attends to all places of a prompt, so embeddings are zero at padding, as in Wan.
+    With `positions`, its input has three more channels, as that of Wan's image-to-video networks has those of an image.
     With `cache_embeddings`, the encoder is frozen. Its embeddings are looked up in a table, unless it is made trainable
     again or its weights are replaced for a call (`torch.func.functional_call`).
 
