@@ -8,6 +8,7 @@ from ..core.errors import InvalidConfig
 from ..core.text import shown
 
 ENCODER_FINETUNE, ADAPTER_MODE = "encoder-finetune", "adapter"
+EXPERTS = ("high_noise", "low_noise")
 ENCODER = "encoder"
 """Name of the module of a network that encodes texts."""
 
@@ -52,6 +53,11 @@ class FineTuningConfig(AdapterConfig):
         default=None,
         help="Weights to start from: a safetensors file, a folder of such files, or a trajectory; none: random ones.",
     )
+    expert: str | None = option(
+        default=None,
+        help="Which of two experts the initial weights are of, if they are there for both, as in Wan 2.2 A14B.",
+        choices=EXPERTS,
+    )
     space: str | None = option(
         default=None, help="Regular expression: only weights whose names match it are trained and recorded."
     )
@@ -81,6 +87,8 @@ class FineTuningConfig(AdapterConfig):
             raise InvalidConfig(f"space is {shown(self.space)}, which is no regular expression: {error}") from error
         if self.adapter is None and (self.delta_budget is not None or self.delta_budgets):
             raise InvalidConfig("a delta budget is one of adapters; give adapter=lora, or leave it out")
+        if self.expert is not None and self.initial_weights is None:
+            raise InvalidConfig(f"expert is {self.expert} without initial_weights; give the folder of both experts")
         if self.mode == ADAPTER_MODE and self.adapter is None:
             raise InvalidConfig(
                 f"mode is {ADAPTER_MODE} without an adapter: the weights of the base would be trained. Give "

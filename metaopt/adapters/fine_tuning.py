@@ -57,7 +57,7 @@ class FineTuning:
         network = skeleton_of(build)
         self._check_encoder(network)
         if config.initial_weights is not None:
-            self._initial = read_initial_weights(config.initial_weights, network)
+            self._initial = read_initial_weights(config.initial_weights, network, expert=config.expert)
             self.facts["initial_weights"] = self._initial.facts
             _warn_of_unused(self._initial, network)
         if adapters := chosen_adapters(network, config):

@@ -80,7 +80,9 @@ class InitialWeights:
                     own[name].copy_(tensor)
 
 
-def read_initial_weights(path: Path, model: nn.Module, aliases: AliasTable | None = WAN) -> InitialWeights:
+def read_initial_weights(
+    path: Path, model: nn.Module, aliases: AliasTable | None = WAN, expert: str | None = None
+) -> InitialWeights:
     """Read weights for a network or for some of its modules.
 
     The weights of a network in a file belong to the network, or to that module directly below it which has the same
@@ -91,12 +93,15 @@ def read_initial_weights(path: Path, model: nn.Module, aliases: AliasTable | Non
         path: a safetensors file, an index of several, a folder of such files, or the folder of a trajectory.
         model: which names and shapes are expected; it may be on the device `meta`, and is not changed.
         aliases: other spellings of names.
+        expert: `high_noise` or `low_noise`: the other expert of a mixture is left out.
     Raises:
-        InvalidConfig: there is no such file, or no network in it fits; the message names the first differences.
+        InvalidConfig: there is no such file or expert, or no network in it fits; the message has the first differences.
         FileFormatError: a file is damaged, a pickle, or of another kind.
         LayoutMismatch: the names fit, but a shape does not, or a weight is not finite.
     """
     sources = [*_sources(path)]
+    if expert is not None:
+        sources = _of_expert(sources, expert, path)
     modules = [("", model), *model.named_children()]
     found: dict[str, Part] = {}
     unused: dict[str, str] = {}
@@ -107,7 +112,7 @@ def read_initial_weights(path: Path, model: nn.Module, aliases: AliasTable | Non
             unused[source.name] = min(fits.values(), key=lambda names: names.differences).explained()
         elif module in found:
             fitting = module or type(model).__name__
-            raise InvalidConfig(f"{path} has several networks that fit {fitting}; name the file or folder of one")
+            raise InvalidConfig(f"{path} has several networks that fit {fitting}; name the file of one, or an expert")
         else:
             found[module] = _part(source, module, model, fits[module].pairs, path)
     if not found:
@@ -177,11 +182,21 @@ def _first(names: list[str]) -> str:
 
 
 class _Source(NamedTuple):
-    """The weights of one network in files."""
+    """The weights of one network in files, which may be an expert of a mixture."""
 
     name: str
     names: list[str]
     read: Callable[[], dict[str, Tensor]]
+    expert: str | None = None
+
+
+def _of_expert(sources: list[_Source], expert: str, path: Path) -> list[_Source]:
+    """The networks without those of other experts."""
+    found = {source.expert for source in sources} - {None}
+    if expert not in found:
+        names = ", ".join(sorted(map(str, found))) or "no experts"
+        raise InvalidConfig(f"expert is {expert}, but {path} has {names}; leave it out, or give another folder")
+    return [source for source in sources if source.expert in (None, expert)]
 
 
 def _sources(path: Path) -> Iterator[_Source]:
@@ -222,4 +237,4 @@ def _foreign(network: Network, root: Path) -> _Source:
                 raise FileFormatError(f"{path} is truncated or damaged ({error}); {COPY_AGAIN}") from error
         return tensors
 
-    return _Source(network.name, [*network.tensors], read)
+    return _Source(network.name, [*network.tensors], read, network.expert)

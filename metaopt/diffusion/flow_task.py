@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.config import option
+from ..core.errors import InvalidConfig
 from ..core.rng import generator
 from ..tasks.base import Batch, Examples, Split, SplitConfig, Task
 from .flow import draw_times, flow_batch
@@ -17,11 +18,25 @@ Velocities = Float[Tensor, "batch numbers"]
 
 
 class FlowConfig(SplitConfig):
-    """Captions that are left empty, and the splits."""
+    """Captions that are left empty, the times, and the splits."""
 
     empty: float = option(
         default=0.1, help="Share of the captions of a training batch that are left empty.", at_least=0.0, below=1.0
     )
+    t_min: float = option(
+        default=0.0,
+        help="Smallest time that is drawn, such as 0.875 for the expert high_noise.",
+        at_least=0.0,
+        below=1.0,
+    )
+    t_max: float = option(
+        default=1.0, help="Largest time that is drawn, such as 0.875 for the expert low_noise.", above=0.0, at_most=1.0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.t_min >= self.t_max:
+            raise InvalidConfig(f"t_min is {self.t_min} and t_max {self.t_max}; expected a smaller t_min")
 
 
 class FlowMatching(Task):
@@ -51,7 +66,7 @@ class FlowMatching(Task):
     ) -> None:
         self.config = config
         self._train, self._no_caption = clean["train"], no_caption
-        self.splits = {name: Examples(*_drawn(*examples[:], random)) for name, examples in clean.items()}
+        self.splits = {name: Examples(*self._drawn(*examples[:], random)) for name, examples in clean.items()}
         self._variance = float(self.splits["train"][:].labels.double().var(correction=0))
 
     @property
@@ -82,10 +97,10 @@ class FlowMatching(Task):
         for rows in order.split(batch_size):
             videos, tokens = self._train[rows]
             left_out = torch.rand(len(rows), 1, generator=random) < self.config.empty
-            yield _drawn(videos, torch.where(left_out, self._no_caption, tokens), random)
+            yield self._drawn(videos, torch.where(left_out, self._no_caption, tokens), random)
 
-
-def _drawn(videos: Tensor, tokens: Int[Tensor, "batch length"], random: torch.Generator) -> Batch:
-    """A batch with random times and noise."""
-    noise = torch.randn(videos.shape, generator=random)
-    return flow_batch(videos, tokens, draw_times(len(videos), random), noise)
+    def _drawn(self, videos: Tensor, tokens: Int[Tensor, "batch length"], random: torch.Generator) -> Batch:
+        """A batch with random times and noise."""
+        noise = torch.randn(videos.shape, generator=random)
+        low, high = self.config.t_min, self.config.t_max
+        return flow_batch(videos, tokens, low + (high - low) * draw_times(len(videos), random), noise)

@@ -79,7 +79,7 @@ INVALID = {
     "long caption": (lambda videos: (videos / "video_003.txt").write_text("a " * 6), InvalidConfig, "has 7 tokens"),
     "no caption": (lambda videos: (videos / "video_003.txt").unlink(), TaskDataError, "video_003.txt"),
     "empty caption": (lambda videos: (videos / "video_003.txt").write_text(" \n"), TaskDataError, "is empty"),
-    "binary caption": (lambda videos: (videos / "video_003.txt").write_bytes(b"a \xff"), TaskDataError, "no text in UTF-8"),
+    "binary caption": (lambda videos: (videos / "video_003.txt").write_bytes(b"a \xff"), TaskDataError, "in UTF-8"),
     "other shape": (
         lambda videos: save_file({"latents": torch.zeros(4, 3, 4, 4)}, videos / "video_003.safetensors"),
         TaskDataError,

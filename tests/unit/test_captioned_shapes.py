@@ -170,3 +170,13 @@ def test_too_few_examples_are_an_error():
 def test_r2_is_zero_at_the_baseline_loss():
     task = load_task("captioned-shapes", **SMALL)
     assert task.metrics_of_loss(task.baseline_loss) == {"r2": 0}
+
+
+def test_times_are_drawn_from_a_band():
+    task = load_task("captioned-shapes", **SMALL, t_min=0.5, t_max=0.875)
+    batches = [task.splits["validation"][:], *task.batches(16, seed=0, epoch=0)]
+    times = torch.cat([parts_of(task, batch).times for batch in batches])
+    assert 0.5 <= times.min() < 0.55
+    assert 0.83 < times.max() <= 0.875
+    with pytest.raises(InvalidConfig, match=r"t_min is 0.9 and t_max 0.5; expected a smaller t_min"):
+        load_task("captioned-shapes", **SMALL, t_min=0.9, t_max=0.5)

@@ -141,6 +141,21 @@ def test_a_folder_has_the_weights_of_several_modules(tmp_path, caplog):
     assert alone.left_out(target) == ["encoder"]
 
 
+def test_one_of_two_experts_is_chosen_by_its_name(tmp_path):
+    experts = {}
+    for name in ("high_noise_model", "low_noise_model"):
+        experts[name] = mlp().state_dict()
+        save_file(experts[name], tmp_path / f"{name}.safetensors")
+    target = mlp()
+    with pytest.raises(InvalidConfig, match="has several networks that fit MLP"):
+        read_initial_weights(tmp_path, target)
+    read_initial_weights(tmp_path, target, expert="low_noise").load_into(target)
+    assert equal(target, experts["low_noise_model"])
+    save_file(experts["low_noise_model"], tmp_path / "alone.safetensors")
+    with pytest.raises(InvalidConfig, match="has no experts; leave it out, or give another folder"):
+        read_initial_weights(tmp_path / "alone.safetensors", target, expert="low_noise")
+
+
 def test_adapters_in_a_file_are_merged():
     torch.manual_seed(0)
     model = insert_adapters(mlp(), ADAPTER)
@@ -189,5 +204,5 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "two").mkdir(exist_ok=True)
         save_file(mlp().state_dict(), tmp_path / "two" / f"{name}.safetensors")
-    with pytest.raises(InvalidConfig, match="has several networks that fit MLP; name the file or folder of one"):
+    with pytest.raises(InvalidConfig, match="has several networks that fit MLP; name the file of one, or an expert"):
         read_initial_weights(tmp_path / "two", mlp())
