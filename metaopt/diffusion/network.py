@@ -10,7 +10,7 @@ from ..core.errors import InvalidConfig
 from ..targets.taps import Places, transformer_places
 from .captions import END, PAD, mask_of
 from .embeddings import PromptTable
-from .flow import Noisy, Rows, Times, VideoShape, unpack
+from .flow import Noisy, Rows, Times, unpack
 
 _TIMESTEPS = 1000  # of the transformer, from t = 0 to 1
 
@@ -40,9 +40,6 @@ class TextToVideoConfig(Config):
     text_heads: int = option(default=4, help="Attention heads of the encoder [count].", at_least=1)
     text_head_dim: int = option(default=12, help="Width of each head of the encoder.", at_least=1)
     text_ffn_dim: int = option(default=128, help="Hidden width of the encoder's feed-forward networks.", at_least=1)
-    positions: bool = option(
-        default=True, help="Show the transformer the place of each pixel in three more channels; Wan has none."
-    )
     cache_embeddings: bool = option(
         default=False, help="Freeze the encoder, and compute the embeddings of each prompt once; they are kept on disk."
     )
@@ -75,7 +72,6 @@ class TextToVideo(nn.Module):
 
     `transformer` is a `diffusers.WanTransformer3DModel` and `encoder` a `transformers.UMT5EncoderModel`, both with
     random weights. The transformer attends to all places of a prompt, so embeddings are zero at padding, as in Wan.
-    With `positions`, its input has three more channels, as that of Wan's image-to-video networks has those of an image.
     With `cache_embeddings`, the encoder is frozen. Its embeddings are looked up in a table, unless it is made trainable
     again or its weights are replaced for a call (`torch.func.functional_call`).
 
@@ -85,15 +81,11 @@ class TextToVideo(nn.Module):
 
     Config = TextToVideoConfig
 
-    places: Tensor
-
     def __init__(self, config: TextToVideoConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or TextToVideoConfig()
         self.encoder = _encoder(config)
         self.transformer = _transformer(config)
-        places = _places(config.video_shape) if config.positions else torch.empty(0, *config.video_shape[1:])
-        self.register_buffer("places", places, persistent=False)
         if config.cache_embeddings:
             self.encoder.requires_grad_(False)
         self._table = PromptTable(self.encoder, self.encode, config.tokenizer) if config.cache_embeddings else None
@@ -136,20 +128,13 @@ class TextToVideo(nn.Module):
 
     def velocity(self, videos: Videos, times: Times, embeddings: Embeddings) -> Videos:
         """The velocity noise - x_0."""
-        placed = torch.cat([videos, self.places.expand(len(videos), *self.places.shape)], dim=1)
-        return self.transformer(placed, times * _TIMESTEPS, embeddings, return_dict=False)[0]
+        return self.transformer(videos, times * _TIMESTEPS, embeddings, return_dict=False)[0]
 
     def null_tokens(self, batch: int) -> Int[Tensor, "batch length"]:
         """The tokens of empty prompts: an end, then padding."""
         tokens = torch.full((batch, self.config.prompt_length), PAD, device=next(self.parameters()).device)
         tokens[:, 0] = END
         return tokens
-
-
-def _places(video_shape: VideoShape) -> Float[Tensor, "3 frames height width"]:
-    """The frame, height and width of each pixel, from -1 to 1."""
-    axes = [torch.linspace(-1, 1, size) if size > 1 else torch.zeros(1) for size in video_shape[1:]]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 def _encoder(config: TextToVideoConfig) -> nn.Module:
@@ -177,7 +162,7 @@ def _transformer(config: TextToVideoConfig) -> nn.Module:
         patch_size=config.patch_size,
         num_attention_heads=config.heads,
         attention_head_dim=config.head_dim,
-        in_channels=channels + (3 if config.positions else 0),
+        in_channels=channels,
         out_channels=channels,
         text_dim=config.text_dim,
         freq_dim=config.freq_dim,

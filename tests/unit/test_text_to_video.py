@@ -119,7 +119,7 @@ def test_with_the_sizes_of_wan_it_has_the_names_and_shapes_of_wan():
         model = get_target_model(
             "TextToVideo", vocab_size=256_384, video_shape=(48, 21, 44, 80), patch_size=(1, 2, 2), layers=30,
             heads=24, head_dim=128, ffn_dim=14_336, freq_dim=256, text_dim=4096, text_layers=1, text_heads=64,
-            text_head_dim=64, text_ffn_dim=10_240, prompt_length=512, positions=False,
+            text_head_dim=64, text_ffn_dim=10_240, prompt_length=512,
         )  # fmt: skip
     found = {name: tuple(tensor.shape) for name, tensor in model.transformer.state_dict().items()}
     assert found == TI2V_5B.of_diffusers()
