@@ -24,7 +24,7 @@ SHAPES = ("circle", "square", "triangle", "cross")
 DIRECTIONS = ("left", "right", "up", "down")
 
 NEW_WORDS: Mapping[str, str] = {
-    "red": "crimson", "green": "emerald", "blue": "azure", "yellow": "golden",
+    "red": "crimson", "green": "lime", "blue": "navy", "yellow": "golden",
     "circle": "disc", "square": "box", "triangle": "wedge", "cross": "plus",
     "left": "west", "right": "east", "up": "north", "down": "south",
 }  # fmt: skip
