@@ -39,7 +39,7 @@ _BASE_OPTIMIZER: Mapping[str, Any] = {
 class Sizes:
     """Lengths of the trainings [epochs], their learning rates, the rank of adapters, and the steps of an evaluation."""
 
-    base_epochs: int = 12
+    base_epochs: int = 18
     base_lr: float = 3e-2
     encoder_epochs: int = 3
     encoder_lr: float = 1.5e-3
