@@ -30,7 +30,7 @@ class TextToVideoConfig(Config):
     patch_size: tuple[int, ...] = option(
         default=(1, 3, 3), help="Frames, height and width of a patch, a token of the transformer.", at_least=1
     )
-    layers: int = option(default=3, help="Blocks of the transformer [count].", at_least=1, at_most=1_000)
+    num_layers: int = option(default=3, help="Blocks of the transformer [count].", at_least=1, at_most=1_000)
     heads: int = option(default=4, help="Attention heads of the transformer [count].", at_least=1)
     head_dim: int = option(default=12, help="Width of each head of the transformer; even.", at_least=6)
     ffn_dim: int = option(default=128, help="Hidden width of the transformer's feed-forward networks.", at_least=1)
@@ -109,7 +109,7 @@ class TextToVideo(nn.Module):
     def taps(self) -> Places:
         """The outputs of each attention, feed-forward network and block, of the encoder and of the transformer."""
         of_encoder, of_transformer = self.config.text_dim, self.config.heads * self.config.head_dim
-        blocks = [f"transformer.blocks.{number}" for number in range(self.config.layers)]
+        blocks = [f"transformer.blocks.{number}" for number in range(self.config.num_layers)]
         return {
             **transformer_places(
                 (f"encoder.encoder.block.{number}" for number in range(self.config.text_layers)),
@@ -167,6 +167,6 @@ def _transformer(config: TextToVideoConfig) -> nn.Module:
         text_dim=config.text_dim,
         freq_dim=config.freq_dim,
         ffn_dim=config.ffn_dim,
-        num_layers=config.layers,
+        num_layers=config.num_layers,
         rope_max_seq_len=max(64, *config.video_shape[1:]),
     )

@@ -45,7 +45,7 @@ def test_videos_have_their_captions(folder):
 
 def test_a_network_of_these_shapes_trains_on_them(folder):
     task = load(folder)
-    sizes = {"patch_size": (1, 2, 2), "layers": 1, "heads": 1, "ffn_dim": 16, "text_layers": 1, "text_ffn_dim": 16}
+    sizes = {"patch_size": (1, 2, 2), "num_layers": 1, "heads": 1, "ffn_dim": 16, "text_layers": 1, "text_ffn_dim": 16}
     model = get_target_model("TextToVideo", task.model_facts, **sizes)
     inputs, labels = task.splits["validation"][:]
     task.loss(model(inputs), labels).backward()

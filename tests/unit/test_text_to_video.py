@@ -23,7 +23,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 SMALL = {
-    "layers": 1, "heads": 2, "head_dim": 8, "ffn_dim": 16, "text_dim": 12, "text_layers": 1, "text_heads": 2,
+    "num_layers": 1, "heads": 2, "head_dim": 8, "ffn_dim": 16, "text_dim": 12, "text_layers": 1, "text_heads": 2,
     "text_head_dim": 6, "text_ffn_dim": 16,
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_sizes_that_do_not_fit_are_errors(options, message, task):
 def test_with_the_sizes_of_wan_it_has_the_names_and_shapes_of_wan():
     with torch.device("meta"):
         model = get_target_model(
-            "TextToVideo", vocab_size=256_384, video_shape=(48, 21, 44, 80), patch_size=(1, 2, 2), layers=30,
+            "TextToVideo", vocab_size=256_384, video_shape=(48, 21, 44, 80), patch_size=(1, 2, 2), num_layers=30,
             heads=24, head_dim=128, ffn_dim=14_336, freq_dim=256, text_dim=4096, text_layers=1, text_heads=64,
             text_head_dim=64, text_ffn_dim=10_240, prompt_length=512,
         )  # fmt: skip
