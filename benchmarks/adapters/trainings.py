@@ -41,7 +41,7 @@ class Sizes:
 
     base_epochs: int = 18
     base_lr: float = 3e-2
-    encoder_epochs: int = 3
+    encoder_epochs: int = 8
     encoder_lr: float = 1.5e-3
     adapter_epochs: int = 4
     adapter_lr: float = 5e-3
@@ -68,7 +68,12 @@ class Trainings:
 
     def encoder(self, base: Path) -> Path:
         """The same network after its encoder has also learned the new words."""
-        options: dict[str, Any] = {"mode": "encoder-finetune", "words": "all", "initial_weights": base}
+        options: dict[str, Any] = {
+            "mode": "encoder-finetune",
+            "words": "all",
+            "initial_weights": base,
+            "averaging": 0.98,
+        }
         return self._record("encoder", epochs=self.sizes.encoder_epochs, lr=self.sizes.encoder_lr, **options)
 
     def adapter(self, name: str, base: Path, **options: Any) -> Path:
