@@ -68,13 +68,9 @@ class Trainings:
 
     def encoder(self, base: Path) -> Path:
         """The same network after its encoder has also learned the new words."""
-        options: dict[str, Any] = {
-            "mode": "encoder-finetune",
-            "words": "all",
-            "initial_weights": base,
-            "averaging": 0.98,
-        }
-        return self._record("encoder", epochs=self.sizes.encoder_epochs, lr=self.sizes.encoder_lr, **options)
+        epochs, lr = self.sizes.encoder_epochs, self.sizes.encoder_lr
+        fixed: dict[str, Any] = {"mode": "encoder-finetune", "words": "all", "averaging": 0.98}
+        return self._record("encoder", epochs=epochs, lr=lr, initial_weights=base, **fixed)
 
     def adapter(self, name: str, base: Path, **options: Any) -> Path:
         """Adapters of a network, trained on old words."""
