@@ -24,7 +24,7 @@ from metaopt.tasks import Batch, Task
 from metaopt.tasks.measure import mean_loss
 from metaopt.trajectories import read_whole_network
 from metaopt.weights.files import write_tensors
-from metaopt.weights.model_files import unique_state
+from metaopt.weights.model_files import copy_into
 
 TASK = "captioned-shapes"
 DRIFT = 1.0
@@ -141,6 +141,5 @@ def network_of(weights: Path) -> nn.Module:
     model = get_target_model("TextToVideo", load_task(TASK).model_facts)
     if weights.is_dir():
         adapt_as(model, Trajectory.open(weights).snapshots[-1].path)
-    for name, tensor in unique_state(model).items():
-        tensor.copy_(tensors[name])
+    copy_into(model, tensors)
     return model.eval()

@@ -118,22 +118,25 @@ def load_adapter(model: nn.Module, folder: Path | str) -> nn.Module:
             f"If it was, {COPY_AGAIN}"
         ) from error
     weights = dict(model.named_parameters())
-    missing = [name for name in facts.modules if f"{name}.weight" not in weights]
-    if missing:
-        raise LayoutMismatch(f"{type(model).__name__} has no {shown(missing[0])}, which {path} changes")
+    matrices = {name for name, tensor in weights.items() if tensor.ndim == 2}
+    if missing := next((name for name in facts.modules if f"{name}.weight" not in matrices), None):
+        raise LayoutMismatch(f"{type(model).__name__} has no matrix {shown(missing)}, which {path} changes")
     own = digest_of({name: weights[f"{name}.weight"].detach() for name in facts.modules}, {})
     if own != base:
         raise InvalidConfig(
             f"{path} is an adapter of another base: the matrices that it changes have the digest {base[:12]}, those of "
             f"this {type(model).__name__} {own[:12]}. Load the weights that it was trained from first"
         )
+    for name in facts.modules:
+        rows, columns = weights[f"{name}.weight"].shape
+        for part, shape in (("A", (facts.rank, columns)), ("B", (rows, facts.rank))):
+            found = read.get(f"{_PEFT_PREFIX}{name}.lora_{part}.weight")
+            if found is None or tuple(found.shape) != shape:
+                raise FileFormatError(f"{path} has no {part} of shape {shape} for {shown(name)}; {COPY_AGAIN}")
     insert_adapters(model, facts._asdict())
     for each in adapters_of(model):
         for part, parameter in (("A", each.down), ("B", each.up)):
-            name = f"{_PEFT_PREFIX}{each.module}.lora_{part}.weight"
-            if name not in read or read[name].shape != parameter.shape:
-                raise FileFormatError(f"{path} lacks {shown(name)} of shape {tuple(parameter.shape)}; {COPY_AGAIN}")
-            parameter.data.copy_(read[name])
+            parameter.data.copy_(read[f"{_PEFT_PREFIX}{each.module}.lora_{part}.weight"])
     return model
 
 

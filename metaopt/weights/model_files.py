@@ -49,13 +49,23 @@ def load_model_weights(model: nn.Module, filepath: Path | str) -> None:
     if kind not in _KINDS:
         raise FileFormatError(f"{path} is a {shown(kind)} file; expected one of {', '.join(_KINDS)}")
     tensors, facts = read_tensors(path, kind)
-    state = unique_state(model)
     try:
-        check_state(type(model).__name__, state, tensors)
-        check_finite({name: tensors[name] for name, _ in model.named_parameters() if name in tensors})
+        copy_into(model, tensors)
     except LayoutMismatch as error:
         hint = _hint(model, facts)
         raise LayoutMismatch(f"{path} does not fit {type(model).__name__}: {error}{hint}") from error
+
+
+def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy all weights and buffers into a network, in its precision and on its device.
+
+    Raises:
+        LayoutMismatch: names, shapes or kinds of numbers differ from the network's, or a weight is not finite; the
+            network is then unchanged.
+    """
+    state = unique_state(model)
+    check_state(type(model).__name__, state, tensors)
+    check_finite({name: tensors[name] for name, _ in model.named_parameters() if name in tensors})
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(tensors[name])

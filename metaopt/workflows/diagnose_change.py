@@ -22,9 +22,8 @@ from ..tasks import Split
 from ..trajectories import Trajectory
 from ..trajectories.recorder import FROZEN
 from ..trajectories.recording_file import read_run_id
-from ..weights.building import check_state
 from ..weights.files import files_of
-from ..weights.model_files import unique_state
+from ..weights.model_files import copy_into
 from .generate_weights import optimizer_of_case, predict_at, snapshot_at, warn_of_averaging
 
 log = logging.getLogger(__name__)
@@ -207,17 +206,13 @@ def _network(problem: InnerProblem, side: _Side) -> nn.Module:
         LayoutMismatch: the weights are those of another architecture.
     """
     model = problem.network()
-    state = unique_state(model)
     try:
-        check_state(type(model).__name__, state, side.tensors)
+        copy_into(model, side.tensors)
     except LayoutMismatch as error:
         raise LayoutMismatch(
             f"{side.label} is another network than {type(model).__name__} of the trajectory: {error}; give a "
             "trajectory of the same network"
         ) from error
-    with torch.no_grad():
-        for name, tensor in state.items():
-            tensor.copy_(side.tensors[name])
     return model
 
 

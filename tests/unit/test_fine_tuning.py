@@ -254,11 +254,27 @@ def test_exports_of_other_networks_are_refused(tmp_path, base, tuned):
     config = Trajectory.open(tuned[0]).run["target_config"]
     with pytest.raises(InvalidConfig, match="is an adapter of another base"):
         load_adapter(get_target_model("MLP", **config), exported)
-    with pytest.raises(LayoutMismatch, match=r"Linear has no 'layers\.1', which"):
+    with pytest.raises(LayoutMismatch, match=r"Linear has no matrix 'layers\.1', which"):
         load_adapter(nn.Linear(2, 2), exported)
     (exported / "adapter_model.safetensors").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(FileFormatError):
         load_adapter(get_target_model("MLP", **config), exported)
+
+
+def test_an_export_that_states_another_rank_changes_nothing(tmp_path, base, tuned):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    exported = export_adapter(tuned[0], tmp_path / "exported").folder / "adapter_model.safetensors"
+    with safe_open(exported, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata["metaopt_adapter"] = metadata["metaopt_adapter"].replace('"rank": 2', '"rank": 1000000000')
+    save_file(tensors, exported, metadata)
+    model = get_target_model("MLP", **Trajectory.open(base).run["target_config"])
+    load_model_weights(model, Trajectory.open(base).snapshots[-1].path)
+    with pytest.raises(FileFormatError, match=r"has no A of shape \(1000000000, 64\) for 'layers.1'"):
+        load_adapter(model, exported.parent)
+    assert next(adapters_of(model), None) is None
 
 
 def test_peft_loads_an_export(tmp_path, base, tuned):
