@@ -14,7 +14,7 @@ Known negative: the best fixed schedule is hard to beat where the same blueprint
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 
 from metaopt.core.tracker import SilentTracker
 from metaopt.reinforcement.comparison import Play, Played, best_schedule, play, played, schedules
-from metaopt.reinforcement.config import TrainControllerConfig
+from metaopt.reinforcement.config import BEST_SCHEDULE, TrainControllerConfig
 from metaopt.reinforcement.problem import Problem
 from metaopt.reinforcement.scored_episode import Result
 from metaopt.reinforcement.training import train_controller
@@ -47,13 +47,15 @@ class Case:
         options: options of `EpisodeConfig`.
         episodes: episodes of training; a multiple of 8, the environments side by side [count].
         seeds: random seeds of the comparison [count].
-        selection: random seeds that choose the best schedule [count].
+        selection: random seeds that choose the best schedule, and the best policy if one is imitated [count].
+        imitate: controller that the policy imitates at first; "best schedule" is the one of the comparison.
     """
 
     options: Mapping[str, Any]
     episodes: int
     seeds: int
     selection: int
+    imitate: str | None = None
 
 
 CASES: Mapping[str, Case] = {
@@ -111,11 +113,17 @@ def config_of(name: str, case: Case, data_dir: Path | None, folder: Path, seed: 
             "episodes": case.episodes,
             "seed": seed,
             "device": "cpu",
-            "run_name": f"{name}_{seed}",
+            "imitate": case.imitate,
+            "selection_episodes": case.selection,
+            "run_name": _run_name(name, case, seed),
             "checkpoint_dir": folder,
             "twin_dir": folder / "twins",
         }
     )
+
+
+def _run_name(name: str, case: Case, seed: int) -> str:
+    return f"{name}_{seed}" if case.imitate is None else f"{name}_{seed}_imitates"
 
 
 def trained_policy(config: TrainControllerConfig) -> Path:
@@ -171,13 +179,14 @@ def compare(name: str, case: Case, data_dir: Path | None, folder: Path, seed: in
         seed: random seed of PPO.
     """
     config = config_of(name, case, data_dir, folder, seed)
-    policy, problem = trained_policy(config), Problem(config)
+    problem = Problem(config)
     play_one = player(config, problem, Stored(folder / "episodes.jsonl"))
     best = best_schedule(schedules(problem), config.selection_seeds(case.selection), play_one)
+    policy = trained_policy(replace(config, imitate=best) if config.imitate == BEST_SCHEDULE else config)
     names = {"PPO": str(policy), "best schedule": best, **{each: each for each in ("heuristic", "random", "wait")}}
     rows = rows_of(names, config.evaluation_seeds(case.seeds), play_one)
     title = f"{config.title}, {config.steps} steps, {config.decisions} decisions, {case.seeds} random seeds"
-    publish(title, rows, folder / f"{name}_{seed}.json")
+    publish(title, rows, folder / f"{_run_name(name, case, seed)}.json")
     return rows
 
 
@@ -199,6 +208,7 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 @click.option("--episodes", type=int, help="Episodes of training [count]; by default those of the case.")
 @click.option("--seeds", type=int, help="Random seeds of the comparison [count]; by default those of the case.")
 @click.option("--selection", type=int, help="Random seeds that choose the best schedule [count]; likewise.")
+@click.option("--imitate", help="Controller that the policy imitates at first, or 'best schedule'.")
 @click.option("--seed", default=0, show_default=True, help="Random seed of PPO.")
 def main(
     names: tuple[str, ...],
@@ -207,6 +217,7 @@ def main(
     episodes: int | None,
     seeds: int | None,
     selection: int | None,
+    imitate: str | None,
     seed: int,
 ) -> None:
     """Train a controller for each case, and compare it with controllers that learn nothing."""
@@ -214,7 +225,13 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         case = CASES[name]
-        case = Case(case.options, episodes or case.episodes, seeds or case.seeds, selection or case.selection)
+        case = Case(
+            case.options,
+            episodes or case.episodes,
+            seeds or case.seeds,
+            selection or case.selection,
+            imitate or case.imitate,
+        )
         click.echo(verdict(compare(name, case, data_dir, folder, seed)))
 
 

@@ -11,8 +11,9 @@ from ..core.progress import progress
 from ..core.text import counted
 from ..growth.controllers import Controller
 from ..growth.policy import Policy
+from .demonstration import demonstrate
 from .problem import Problem
-from .scored_episode import Result, ScoredEpisode
+from .scored_episode import Result
 from .twins import Twins
 
 SHARES = ("0", "0.1", "0.2", "0.4", "0.6")
@@ -106,12 +107,7 @@ def play(problem: Problem, twins: Twins, controller: str | Controller, random_se
     Raises:
         UnknownName, InvalidConfig: there is no such controller, or it is for other actions.
     """
-    if isinstance(controller, str):
-        controller = problem.start(random_seed, controller).controller
-    episode = ScoredEpisode(problem, twins, random_seed)
-    while not episode.is_over:
-        episode.act(controller.decide(episode.observation(), episode.allowed))
-    return episode.result
+    return demonstrate(problem, twins, controller, random_seed).result
 
 
 def played(controller: str, seeds: Sequence[int], play: Play) -> Played:
