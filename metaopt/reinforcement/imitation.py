@@ -17,6 +17,7 @@ from .scored_episode import Result
 from .twins import Twins
 
 _PASSES = 300
+_LR = 3e-3  # the same whatever that of PPO is, so that a small one does not end the fit early
 
 
 def check_imitated(problem: Problem, name: str) -> None:
@@ -61,7 +62,7 @@ def demonstrations(problem: Problem, twins: Twins, config: TrainControllerConfig
         return found
 
 
-def fit(policy: Any, episodes: Sequence[Demonstration], lr: float, discount: float) -> None:
+def fit(policy: Any, episodes: Sequence[Demonstration], discount: float) -> None:
     """Fit a policy to the decisions of episodes, and its estimate of the return to what followed.
 
     It minimises the cross-entropy of the decisions where more than one action was allowed, with the logits of all other
@@ -70,7 +71,6 @@ def fit(policy: Any, episodes: Sequence[Demonstration], lr: float, discount: flo
 
     Args:
         policy: an actor-critic policy of sb3-contrib.
-        lr: learning rate of Adam.
         discount: weight of a reward that comes one decision later.
     """
     decisions = [decision for episode in episodes for decision in episode.decisions]
@@ -79,7 +79,7 @@ def fit(policy: Any, episodes: Sequence[Demonstration], lr: float, discount: flo
     actions = torch.tensor([decision.action for decision in decisions])
     returns = torch.tensor([value for episode in episodes for value in episode.returns(discount)], dtype=torch.float32)
     choices = torch.tensor([decision.is_choice for decision in decisions])
-    optimizer = torch.optim.Adam(policy.parameters(), lr)
+    optimizer = torch.optim.Adam(policy.parameters(), _LR)
     for _ in range(_PASSES):
         values, log_probabilities, _ = policy.evaluate_actions(observations, actions, allowed)
         # A decision without a choice has the log-probability 0.

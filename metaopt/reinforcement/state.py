@@ -121,7 +121,7 @@ class ControllerTrainingState:
         config = self._config
         self.imitated = imitated_controller(self._problem, self._twins, config)
         episodes = demonstrations(self._problem, self._twins, config, self.imitated)
-        fit(self._ppo.policy, episodes, config.policy_lr, config.discount)
+        fit(self._ppo.policy, episodes, config.discount)
         return {
             "agreement": agreement(self.last_policy.decide, episodes),
             "demonstrated_return": fmean(episode.result.total for episode in episodes),
