@@ -47,7 +47,7 @@ class Case:
         options: options of `EpisodeConfig`.
         episodes: episodes of training; a multiple of 8, the environments side by side [count].
         seeds: random seeds of the comparison [count].
-        selection: random seeds that choose the best schedule, and the best policy if one is imitated [count].
+        selection: random seeds that choose the best schedule [count].
         imitate: controller that the policy imitates at first; "best schedule" is the one of the comparison.
     """
 
@@ -114,7 +114,6 @@ def config_of(name: str, case: Case, data_dir: Path | None, folder: Path, seed: 
             "seed": seed,
             "device": "cpu",
             "imitate": case.imitate,
-            "selection_episodes": case.selection,
             "run_name": _run_name(name, case, seed),
             "checkpoint_dir": folder,
             "twin_dir": folder / "twins",

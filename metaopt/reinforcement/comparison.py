@@ -80,14 +80,16 @@ class Played:
         return [ours.total - theirs.total for ours, theirs in zip(self.results, other.results, strict=True)]
 
     def over(self, other: "Played") -> float:
-        """Mean paired difference of the returns, in its standard errors; NaN for fewer than two random seeds.
+        """Mean paired difference of the returns, in its standard errors; 0 for equal returns, NaN for one random seed.
 
         Raises:
             InvalidConfig: the other one was played on other random seeds.
         """
         gains = self.gains_over(other)
         error = _standard_error(gains)
-        return fmean(gains) / error if error else math.copysign(math.inf, fmean(gains) or math.nan)
+        if not any(gains):
+            return 0.0 if len(gains) > 1 else math.nan
+        return fmean(gains) / error if error else math.copysign(math.inf, fmean(gains))
 
 
 def play(problem: Problem, twins: Twins, controller: str | Controller, random_seed: int) -> Result:

@@ -67,7 +67,8 @@ def fit(policy: Any, episodes: Sequence[Demonstration], discount: float) -> None
 
     It minimises the cross-entropy of the decisions where more than one action was allowed, with the logits of all other
     actions masked (behavioural cloning; Pomerleau 1991, Neural Computation 3(1)), plus the squared error of the
-    estimated returns of all decisions. Each gradient is that of all decisions, so nothing is drawn at random.
+    estimated returns of all decisions. Each gradient is that of all decisions, so nothing is drawn at random. As the
+    start of a policy gradient: Rajeswaran et al. 2018, arXiv:1709.10087. Departs: demonstrations are not used later.
 
     Args:
         policy: an actor-critic policy of sb3-contrib.
