@@ -2,12 +2,13 @@
 
     python -m benchmarks.growth.controllers --data-dir DIR --case digits --case cifar --case tinystories
 
-DIR has cifar10_images/{train,test} and text/tinystories.txt. A policy is trained on its own random seeds, the best
-schedule is chosen on others, and all controllers are compared on random seeds that nothing was trained or chosen on:
-equal initial weights and batches, so differences are paired. `return` is in units of σ, the typical change of the loss
-from one decision to the next; 0 is a run without growth. `z` is the paired difference from the random controller in
-its standard errors. Twins, checkpoints and finished episodes are stored, so that an interrupted command goes on; remove
-the folder after a change of the code.
+DIR has cifar10_images/{train,test} and text/tinystories.txt. A policy imitates the best schedule (`--imitate none`:
+nothing) and is trained by PPO on its own random seeds. The best schedule is chosen on others, and all controllers are
+compared on random seeds that nothing was trained or chosen on: equal initial weights and batches, so differences are
+paired. `return` is in units of σ, the typical change of the loss from one decision to the next; 0 is a run without
+growth. `z` is a paired difference in its standard errors. A policy that equals the schedule that it imitates has a
+share of 1, and is not better: then `z over best` is 0. Twins, checkpoints and finished episodes are stored, so that an
+interrupted command goes on; remove the folder after a change of the code.
 
 Known negative: the best fixed schedule is hard to beat where the same blueprint helps at the same time in every run.
 """
@@ -37,6 +38,7 @@ Z_GOAL = 3.0
 SHARE_GOAL = 0.9
 
 _GROWTH = {"interval": 20, "train_steps": 20, "blend_steps": 40, "probation_steps": 20, "embargo_steps": 20}
+_AFTER_IMITATION = {"policy_lr": 1e-3, "entropy": 0.0}  # with the defaults one update undoes the imitation
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,14 @@ class Case:
         episodes: episodes of training; a multiple of 8, the environments side by side [count].
         seeds: random seeds of the comparison [count].
         selection: random seeds that choose the best schedule [count].
-        imitate: controller that the policy imitates at first; "best schedule" is the one of the comparison.
+        imitate: controller that the policy imitates at first; "best schedule" is that of the comparison, None nothing.
     """
 
     options: Mapping[str, Any]
     episodes: int
     seeds: int
     selection: int
-    imitate: str | None = None
+    imitate: str | None = BEST_SCHEDULE
 
 
 CASES: Mapping[str, Case] = {
@@ -113,7 +115,7 @@ def config_of(name: str, case: Case, data_dir: Path | None, folder: Path, seed: 
             "episodes": case.episodes,
             "seed": seed,
             "device": "cpu",
-            "imitate": case.imitate,
+            **({} if case.imitate is None else {"imitate": case.imitate, **_AFTER_IMITATION}),
             "run_name": _run_name(name, case, seed),
             "checkpoint_dir": folder,
             "twin_dir": folder / "twins",
@@ -207,7 +209,7 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 @click.option("--episodes", type=int, help="Episodes of training [count]; by default those of the case.")
 @click.option("--seeds", type=int, help="Random seeds of the comparison [count]; by default those of the case.")
 @click.option("--selection", type=int, help="Random seeds that choose the best schedule [count]; likewise.")
-@click.option("--imitate", help="Controller that the policy imitates at first, or 'best schedule'.")
+@click.option("--imitate", default=BEST_SCHEDULE, show_default=True, help="As of train-controller; none: nothing.")
 @click.option("--seed", default=0, show_default=True, help="Random seed of PPO.")
 def main(
     names: tuple[str, ...],
@@ -216,7 +218,7 @@ def main(
     episodes: int | None,
     seeds: int | None,
     selection: int | None,
-    imitate: str | None,
+    imitate: str,
     seed: int,
 ) -> None:
     """Train a controller for each case, and compare it with controllers that learn nothing."""
@@ -229,7 +231,7 @@ def main(
             episodes or case.episodes,
             seeds or case.seeds,
             selection or case.selection,
-            imitate or case.imitate,
+            None if imitate == "none" else imitate,
         )
         click.echo(verdict(compare(name, case, data_dir, folder, seed)))
 

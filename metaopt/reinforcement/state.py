@@ -108,11 +108,6 @@ class ControllerTrainingState:
         policy.load_state_dict(converted(self._ppo.policy.state_dict()))
         return policy.eval().requires_grad_(False)
 
-    @property
-    def best_rollout(self) -> int | None:
-        """Rollouts after which the policy was found; None if none is chosen."""
-        return self._selection.best_rollout if self._selection else None
-
     def imitate(self) -> dict[str, float]:
         """Fit the policy to the decisions of the controller that the configuration names; returns metrics.
 
@@ -165,7 +160,7 @@ class ControllerTrainingState:
             "imitated": self.imitated,
         }
         if self._selection is not None:
-            state |= {"best_return": self._selection.best_return, "best_rollout": self._selection.best_rollout}
+            state |= {"best_returns": self._selection.returns, "best_rollout": self._selection.rollout}
         save_checkpoint(path, state, {**(facts or {}), **self._own, "policy": description_of(policy)})
 
     def load(self, path: Path) -> None:
@@ -191,8 +186,8 @@ class ControllerTrainingState:
             self.imitated = state["imitated"]
             if self._selection is not None:
                 self._selection.best = build_policy(path, facts["policy"], state["policy"])
-                self._selection.best_return = float(state["best_return"])
-                self._selection.best_rollout = int(state["best_rollout"])
+                self._selection.returns = [float(number) for number in state["best_returns"]]
+                self._selection.rollout = int(state["best_rollout"])
             restore_random_states(state["random"])
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
@@ -208,8 +203,13 @@ class ControllerTrainingState:
         """Keep the policy if it is the best so far; returns metrics."""
         if self._selection is None:
             return {}
-        found = self._selection.consider(self.last_policy, self.rollout)
-        return {"selection_return": found, "best_selection_return": self._selection.best_return}
+        selection = self._selection
+        found = selection.consider(self.last_policy, self.rollout)
+        return {
+            "selection_return": found,
+            "best_selection_return": fmean(selection.returns),
+            "best_rollout": float(selection.rollout),
+        }
 
     @property
     def _own(self) -> dict[str, Any]:

@@ -203,7 +203,13 @@ class ControllerTraining:
 def describe_training(trained: TrainedController) -> str:
     """The returns of a training as a sentence, in Markdown."""
     first, last = trained.curve[0], trained.curve[-1]
+    kept = ""
+    if "best_rollout" in trained.metrics:
+        kept = (
+            f" Kept: the policy after rollout {trained.metrics['best_rollout']:.0f} (0: the imitation), the best on "
+            f"held-out random seeds, return **{trained.metrics['best_selection_return']:+.3g}**."
+        )
     return (
         f"mean return **{last[0]:+.3g}** in the last rollout, {first[0]:+.3g} in the first one, 0 without growth; loss "
-        f"**{last[1]:.3g}** times that without growth; it still explores in training."
+        f"**{last[1]:.3g}** times that without growth; it still explores in training.{kept}"
     )
