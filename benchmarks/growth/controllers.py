@@ -3,12 +3,12 @@
     python -m benchmarks.growth.controllers --data-dir DIR --case digits --case cifar --case tinystories
 
 DIR has cifar10_images/{train,test} and text/tinystories.txt. A policy imitates the best schedule where that helps
-(`--imitate none`: nothing) and is trained by PPO on its own random seeds. The best schedule is chosen on others, and all controllers are
-compared on random seeds that nothing was trained or chosen on: equal initial weights and batches, so differences are
-paired. `return` is in units of σ, the typical change of the loss from one decision to the next; 0 is a run without
-growth. `z` is a paired difference in its standard errors. A policy that equals the schedule that it imitates has a
-share of 1, and is not better: then `z over best` is 0. Twins, checkpoints and finished episodes are stored, so that an
-interrupted command goes on; remove the folder after a change of the code.
+(`--imitate none`: nothing) and is trained by PPO on its own random seeds. The best schedule is chosen on others, and
+all controllers are compared on random seeds that nothing was trained or chosen on: equal initial weights and batches,
+so differences are paired. `return` is in units of σ, the typical change of the loss from one decision to the next; 0
+is a run without growth. `z` is a paired difference in its standard errors. A policy that equals the schedule that it
+imitates has a share of 1, and is not better: then `z over best` is 0. Twins, checkpoints and finished episodes are
+stored, so that an interrupted command goes on; remove the folder after a change of the code.
 
 Known negative: the best fixed schedule is hard to beat where the same blueprint helps at the same time in every run.
 """
