@@ -69,7 +69,8 @@ def learned_controller(name: str, plan: Plan) -> list[Row]:
     learned = [next(row for row in rows if row["controller"] == "PPO") for rows in found]
     (best,) = {row["controller"] for row in found[0] if row["controller"].startswith("best schedule")}
     claim = f"controller by PPO on {name}"
-    sizes = f"{case.episodes} episodes, {case.seeds} random seeds of the comparison"
+    imitation = f"imitates the {case.imitate} first; " if case.imitate else ""
+    sizes = f"{imitation}{case.episodes} episodes, {case.seeds} random seeds of the comparison"
     return [
         at_least(
             f"{claim}: paired difference from random, in standard errors",

@@ -2,19 +2,20 @@
 
     python -m benchmarks.growth.controllers --data-dir DIR --case digits --case cifar --case tinystories
 
-DIR has cifar10_images/{train,test} and text/tinystories.txt. A policy is trained on its own random seeds, the best
-schedule is chosen on others, and all controllers are compared on random seeds that nothing was trained or chosen on:
-equal initial weights and batches, so differences are paired. `return` is in units of σ, the typical change of the loss
-from one decision to the next; 0 is a run without growth. `z` is the paired difference from the random controller in
-its standard errors. Twins, checkpoints and finished episodes are stored, so that an interrupted command goes on; remove
-the folder after a change of the code.
+DIR has cifar10_images/{train,test} and text/tinystories.txt. A policy imitates the best schedule where that helps
+(`--imitate none`: nothing) and is trained by PPO on its own random seeds. The best schedule is chosen on others, and
+all controllers are compared on random seeds that nothing was trained or chosen on: equal initial weights and batches,
+so differences are paired. `return` is in units of σ, the typical change of the loss from one decision to the next; 0
+is a run without growth. `z` is a paired difference in its standard errors. A policy that equals the schedule that it
+imitates has a share of 1, and is not better: then `z over best` is 0. Twins, checkpoints and finished episodes are
+stored, so that an interrupted command goes on; remove the folder after a change of the code.
 
 Known negative: the best fixed schedule is hard to beat where the same blueprint helps at the same time in every run.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import torch
 
 from metaopt.core.tracker import SilentTracker
 from metaopt.reinforcement.comparison import Play, Played, best_schedule, play, played, schedules
-from metaopt.reinforcement.config import TrainControllerConfig
+from metaopt.reinforcement.config import BEST_SCHEDULE, TrainControllerConfig
 from metaopt.reinforcement.problem import Problem
 from metaopt.reinforcement.scored_episode import Result
 from metaopt.reinforcement.training import train_controller
@@ -37,6 +38,7 @@ Z_GOAL = 3.0
 SHARE_GOAL = 0.9
 
 _GROWTH = {"interval": 20, "train_steps": 20, "blend_steps": 40, "probation_steps": 20, "embargo_steps": 20}
+_AFTER_IMITATION = {"policy_lr": 1e-3, "entropy": 0.0}  # with the defaults one update undoes the imitation
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class Case:
         episodes: episodes of training; a multiple of 8, the environments side by side [count].
         seeds: random seeds of the comparison [count].
         selection: random seeds that choose the best schedule [count].
+        imitate: controller that the policy imitates at first; "best schedule" is that of the comparison, None nothing.
     """
 
     options: Mapping[str, Any]
     episodes: int
     seeds: int
     selection: int
+    imitate: str | None = None
 
 
 CASES: Mapping[str, Case] = {
@@ -62,6 +66,7 @@ CASES: Mapping[str, Case] = {
         episodes=320,
         seeds=20,
         selection=5,
+        imitate=BEST_SCHEDULE,
     ),
     "cifar": Case(
         {
@@ -89,6 +94,7 @@ CASES: Mapping[str, Case] = {
         episodes=96,
         seeds=10,
         selection=3,
+        imitate=BEST_SCHEDULE,
     ),
 }
 
@@ -111,11 +117,16 @@ def config_of(name: str, case: Case, data_dir: Path | None, folder: Path, seed: 
             "episodes": case.episodes,
             "seed": seed,
             "device": "cpu",
-            "run_name": f"{name}_{seed}",
+            **({} if case.imitate is None else {"imitate": case.imitate, **_AFTER_IMITATION}),
+            "run_name": _run_name(name, case, seed),
             "checkpoint_dir": folder,
             "twin_dir": folder / "twins",
         }
     )
+
+
+def _run_name(name: str, case: Case, seed: int) -> str:
+    return f"{name}_{seed}" if case.imitate is None else f"{name}_{seed}_imitates"
 
 
 def trained_policy(config: TrainControllerConfig) -> Path:
@@ -171,13 +182,14 @@ def compare(name: str, case: Case, data_dir: Path | None, folder: Path, seed: in
         seed: random seed of PPO.
     """
     config = config_of(name, case, data_dir, folder, seed)
-    policy, problem = trained_policy(config), Problem(config)
+    problem = Problem(config)
     play_one = player(config, problem, Stored(folder / "episodes.jsonl"))
     best = best_schedule(schedules(problem), config.selection_seeds(case.selection), play_one)
+    policy = trained_policy(replace(config, imitate=best) if config.imitate == BEST_SCHEDULE else config)
     names = {"PPO": str(policy), "best schedule": best, **{each: each for each in ("heuristic", "random", "wait")}}
     rows = rows_of(names, config.evaluation_seeds(case.seeds), play_one)
     title = f"{config.title}, {config.steps} steps, {config.decisions} decisions, {case.seeds} random seeds"
-    publish(title, rows, folder / f"{name}_{seed}.json")
+    publish(title, rows, folder / f"{_run_name(name, case, seed)}.json")
     return rows
 
 
@@ -199,6 +211,7 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 @click.option("--episodes", type=int, help="Episodes of training [count]; by default those of the case.")
 @click.option("--seeds", type=int, help="Random seeds of the comparison [count]; by default those of the case.")
 @click.option("--selection", type=int, help="Random seeds that choose the best schedule [count]; likewise.")
+@click.option("--imitate", help="As of train-controller, or none; by default that of the case.")
 @click.option("--seed", default=0, show_default=True, help="Random seed of PPO.")
 def main(
     names: tuple[str, ...],
@@ -207,6 +220,7 @@ def main(
     episodes: int | None,
     seeds: int | None,
     selection: int | None,
+    imitate: str | None,
     seed: int,
 ) -> None:
     """Train a controller for each case, and compare it with controllers that learn nothing."""
@@ -214,7 +228,13 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         case = CASES[name]
-        case = Case(case.options, episodes or case.episodes, seeds or case.seeds, selection or case.selection)
+        case = Case(
+            case.options,
+            episodes or case.episodes,
+            seeds or case.seeds,
+            selection or case.selection,
+            None if imitate == "none" else imitate or case.imitate,
+        )
         click.echo(verdict(compare(name, case, data_dir, folder, seed)))
 
 

@@ -11,8 +11,9 @@ from ..core.progress import progress
 from ..core.text import counted
 from ..growth.controllers import Controller
 from ..growth.policy import Policy
+from .demonstration import demonstrate
 from .problem import Problem
-from .scored_episode import Result, ScoredEpisode
+from .scored_episode import Result
 from .twins import Twins
 
 SHARES = ("0", "0.1", "0.2", "0.4", "0.6")
@@ -79,14 +80,16 @@ class Played:
         return [ours.total - theirs.total for ours, theirs in zip(self.results, other.results, strict=True)]
 
     def over(self, other: "Played") -> float:
-        """Mean paired difference of the returns, in its standard errors; NaN for fewer than two random seeds.
+        """Mean paired difference of the returns, in its standard errors; 0 for equal returns, NaN for one random seed.
 
         Raises:
             InvalidConfig: the other one was played on other random seeds.
         """
         gains = self.gains_over(other)
         error = _standard_error(gains)
-        return fmean(gains) / error if error else math.copysign(math.inf, fmean(gains) or math.nan)
+        if not any(gains):
+            return 0.0 if len(gains) > 1 else math.nan
+        return fmean(gains) / error if error else math.copysign(math.inf, fmean(gains))
 
 
 def play(problem: Problem, twins: Twins, controller: str | Controller, random_seed: int) -> Result:
@@ -106,12 +109,7 @@ def play(problem: Problem, twins: Twins, controller: str | Controller, random_se
     Raises:
         UnknownName, InvalidConfig: there is no such controller, or it is for other actions.
     """
-    if isinstance(controller, str):
-        controller = problem.start(random_seed, controller).controller
-    episode = ScoredEpisode(problem, twins, random_seed)
-    while not episode.is_over:
-        episode.act(controller.decide(episode.observation(), episode.allowed))
-    return episode.result
+    return demonstrate(problem, twins, controller, random_seed).result
 
 
 def played(controller: str, seeds: Sequence[int], play: Play) -> Played:

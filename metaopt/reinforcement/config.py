@@ -17,6 +17,9 @@ from .rewards import REWARDS
 FACTS = "training"
 """Key of the facts of a training in the files of its policy and its checkpoints."""
 
+BEST_SCHEDULE = "best schedule"
+"""The value of `imitate` that lets the best fixed schedule be found and imitated."""
+
 _MOST_SEEDS = 1_000_000
 
 
@@ -164,6 +167,21 @@ class TrainControllerConfig(EpisodeConfig, ComputeConfig):
     )
     clip_range: float = option(default=0.2, help="Clip range of PPO.", above=0.0)
     entropy: float = option(default=0.01, help="Weight of the entropy of the policy.", at_least=0.0)
+    imitate: str | None = option(
+        default=None,
+        help="Controller that the policy imitates before it learns from its own returns, such as heuristic or "
+        "schedule:conv@0.2; or 'best schedule', which is found first.",
+    )
+    imitate_episodes: int = option(
+        default=16, help="Episodes of the controller that is imitated, at most train_seeds [count].", at_least=1
+    )
+    selection_episodes: int = option(
+        default=5,
+        help="With imitate: held-out random seeds that choose the best schedule, and after each rollout the best "
+        "policy so far [count]. 0: the last policy is the result.",
+        at_least=0,
+        at_most=10_000,
+    )
     seed: int = option(default=0, help="Random seed of the policy and of the order of episodes.", at_least=0)
     trust_config: bool = trust_option()
     resume_from: str | None = option(default=None, help="Checkpoint to resume from: a run ID, a runs:/ URI or a file.")
@@ -200,6 +218,10 @@ class TrainControllerConfig(EpisodeConfig, ComputeConfig):
                 f"episodes is {self.episodes}; expected a multiple of {self.episodes_per_rollout}, the number of a "
                 f"rollout (n_envs {self.n_envs} · rollout_episodes {self.rollout_episodes})"
             )
+        if self.imitate == BEST_SCHEDULE and not self.selection_episodes:
+            raise InvalidConfig(
+                f"imitate is {BEST_SCHEDULE} and selection_episodes 0; expected 1 or more, on which it is chosen"
+            )
         if self.decisions * self.episodes_per_rollout < 2:
             raise InvalidConfig("a rollout has one decision; expected two or more: give more n_envs, or more steps")
 
@@ -221,6 +243,7 @@ class TrainControllerConfig(EpisodeConfig, ComputeConfig):
     def settings(self) -> dict[str, Any]:
         """The values that must be equal when a training is resumed."""
         names = ("reward", "rent", "train_seeds", "n_envs", "rollout_episodes", "hidden", "policy_lr", "minibatch",
-                 "ppo_epochs", "discount", "gae_lambda", "clip_range", "entropy", "seed")  # fmt: skip
+                 "ppo_epochs", "discount", "gae_lambda", "clip_range", "entropy", "imitate", "imitate_episodes",
+                 "selection_episodes", "seed")  # fmt: skip
         values = self.to_mapping()
         return {name: values[name] for name in names}

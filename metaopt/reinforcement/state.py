@@ -19,8 +19,10 @@ from ..weights.facts import COUNT, MAPPING, check_fields
 from ..weights.files import read_facts
 from .config import TrainControllerConfig
 from .environment import GrowthEnv
+from .imitation import agreement, check_imitated, demonstrations, fit, imitated_controller
 from .problem import Problem
 from .scored_episode import Result
+from .selection import Selection
 from .twins import Twins
 
 _Callback: Any = import_extra("stable_baselines3.common.callbacks", "growth").BaseCallback
@@ -53,11 +55,15 @@ class ControllerTrainingState:
         problem: what is trained.
         twins: losses of runs without growth.
     Raises:
-        InvalidConfig: a package of the extra `growth` is missing.
+        UnknownName, InvalidConfig: a package of the extra `growth` is missing, or there is no controller to imitate.
     """
 
     def __init__(self, config: TrainControllerConfig, problem: Problem, twins: Twins) -> None:
-        self._config, self._problem = config, problem
+        if config.imitate is not None:
+            check_imitated(problem, config.imitate)
+        self._config, self._problem, self._twins = config, problem, twins
+        seeds = config.selection_seeds(config.selection_episodes)
+        self._selection = Selection(problem, twins, seeds) if config.imitate is not None and seeds else None
         self._environments = vectors.DummyVecEnv([lambda: GrowthEnv(problem, twins)] * config.n_envs)
         decisions = config.decisions * config.rollout_episodes
         self._ppo = sb3_contrib.MaskablePPO(
@@ -82,6 +88,8 @@ class ControllerTrainingState:
         """Mean return and mean loss over that of the twins, of each rollout."""
         self.metrics: dict[str, float] = {}
         """Those of the last rollout."""
+        self.imitated: str | None = None
+        """Name of the controller that was imitated."""
 
     @property
     def decisions(self) -> int:
@@ -90,13 +98,30 @@ class ControllerTrainingState:
 
     @property
     def policy(self) -> Policy:
-        """The policy as a controller, which decides exactly as the deterministic policy of stable-baselines3."""
-        names = [action.name for action in self._problem.actions]
-        growth = self._config.growth.to_mapping()
-        with isolated():  # else the interval of checkpoints, which hold it, would change the training
-            policy = Policy(names, self._config.hidden, growth)
+        """The policy as a controller: the best so far if one is chosen, else the last one."""
+        return self._selection.best if self._selection and self._selection.best else self.last_policy
+
+    @property
+    def last_policy(self) -> Policy:
+        """The policy in training, which decides exactly as the deterministic policy of stable-baselines3."""
+        policy = self._new_policy()
         policy.load_state_dict(converted(self._ppo.policy.state_dict()))
         return policy.eval().requires_grad_(False)
+
+    def imitate(self) -> dict[str, float]:
+        """Fit the policy to the decisions of the controller that the configuration names; returns metrics.
+
+        It must be called before the first rollout.
+        """
+        config = self._config
+        self.imitated = imitated_controller(self._problem, self._twins, config)
+        episodes = demonstrations(self._problem, self._twins, config, self.imitated)
+        fit(self._ppo.policy, episodes, config.discount)
+        return {
+            "agreement": agreement(self.last_policy.decide, episodes),
+            "demonstrated_return": fmean(episode.result.total for episode in episodes),
+            **self._select(),
+        }
 
     def train(self) -> dict[str, float]:
         """Play the episodes of one rollout, and update the policy; returns metrics."""
@@ -111,6 +136,7 @@ class ControllerTrainingState:
         self.curve.append([metrics["return"], metrics["loss_over_twin"]])
         logged = self._ppo.logger.name_to_value
         self.metrics = metrics | {name: factor * float(logged[key]) for name, (key, factor) in _PPO_METRICS.items()}
+        self.metrics |= self._select()
         return self.metrics
 
     def save(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -131,7 +157,10 @@ class ControllerTrainingState:
             "decisions": self.decisions,
             "curve": self.curve,
             "metrics": self.metrics,
+            "imitated": self.imitated,
         }
+        if self._selection is not None:
+            state |= {"best_returns": self._selection.returns, "best_rollout": self._selection.rollout}
         save_checkpoint(path, state, {**(facts or {}), **self._own, "policy": description_of(policy)})
 
     def load(self, path: Path) -> None:
@@ -154,11 +183,33 @@ class ControllerTrainingState:
             self.rollout, self._ppo.num_timesteps = state["rollout"], int(state["decisions"])
             self.curve = [[float(number) for number in point] for point in state["curve"]]
             self.metrics = {str(name): float(value) for name, value in state["metrics"].items()}
+            self.imitated = state["imitated"]
+            if self._selection is not None:
+                self._selection.best = build_policy(path, facts["policy"], state["policy"])
+                self._selection.returns = [float(number) for number in state["best_returns"]]
+                self._selection.rollout = int(state["best_rollout"])
             restore_random_states(state["random"])
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of a controller ({error}); train again without --resume-from"
             ) from error
+
+    def _new_policy(self) -> Policy:
+        names = [action.name for action in self._problem.actions]
+        with isolated():  # else the interval of checkpoints, which hold it, would change the training
+            return Policy(names, self._config.hidden, self._config.growth.to_mapping())
+
+    def _select(self) -> dict[str, float]:
+        """Keep the policy if it is the best so far; returns metrics."""
+        if self._selection is None:
+            return {}
+        selection = self._selection
+        found = selection.consider(self.last_policy, self.rollout)
+        return {
+            "selection_return": found,
+            "best_selection_return": fmean(selection.returns),
+            "best_rollout": float(selection.rollout),
+        }
 
     @property
     def _own(self) -> dict[str, Any]:

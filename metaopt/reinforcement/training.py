@@ -1,5 +1,6 @@
 """Phase 3: trains a controller and writes its checkpoints."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from .state import ControllerTrainingState
 from .twins import Twins
 
 _OWNED = "controller_*"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class ControllerTraining:
         config, state = self.config, self._state
         self._folder.clear()
         self._describe(tracker)
+        if config.imitate is not None and not state.rollout:
+            self._imitate(tracker)
         rollouts = range(state.rollout, config.rollouts)
         with progress(len(rollouts), f"controller for {config.title}", "rollout") as bar:
             for _ in rollouts:
@@ -144,6 +149,16 @@ class ControllerTraining:
             tracker.tags({"resumed_from_step": self._state.decisions})
         tracker.text(replace(config, overwrite=False).to_json(), "config.json")
         tracker.dataset(config.task, config.data_source, self.problem.facts["data"], "train, guard")
+
+    def _imitate(self, tracker: Tracker) -> None:
+        metrics = self._state.imitate()
+        imitated = str(self._state.imitated)
+        log.info(
+            "the policy imitates %s: %.0f %% of its decisions, return %+.3g",
+            imitated, 100 * metrics["agreement"], metrics["demonstrated_return"],
+        )  # fmt: skip
+        tracker.metrics(metrics, 0)
+        tracker.tags({"metaopt.imitated": imitated})
 
     def _rollout(self, tracker: Tracker, bar: Progress) -> None:
         started = time.monotonic()
@@ -180,13 +195,21 @@ class ControllerTraining:
     def _facts(self) -> dict[str, Any]:
         episodes = self._state.rollout * self.config.episodes_per_rollout
         episode = self.config.episode.to_mapping()
-        return {FACTS: {"episode": episode, "episodes": episodes, "metrics": self._state.metrics}}
+        facts = {"episode": episode, "episodes": episodes, "metrics": self._state.metrics}
+        imitated = {} if self._state.imitated is None else {"imitated": self._state.imitated}
+        return {FACTS: facts | imitated}
 
 
 def describe_training(trained: TrainedController) -> str:
     """The returns of a training as a sentence, in Markdown."""
     first, last = trained.curve[0], trained.curve[-1]
+    kept = ""
+    if "best_rollout" in trained.metrics:
+        kept = (
+            f" Kept: the policy after rollout {trained.metrics['best_rollout']:.0f} (0: the imitation), the best on "
+            f"held-out random seeds, return **{trained.metrics['best_selection_return']:+.3g}**."
+        )
     return (
         f"mean return **{last[0]:+.3g}** in the last rollout, {first[0]:+.3g} in the first one, 0 without growth; loss "
-        f"**{last[1]:.3g}** times that without growth; it still explores in training."
+        f"**{last[1]:.3g}** times that without growth; it still explores in training.{kept}"
     )

@@ -168,6 +168,7 @@ def test_a_paired_difference_is_in_its_standard_errors():
     ours = Played("a", [result(seed, total) for seed, total in enumerate((3.0, 5.0, 10.0))])
     other = Played("b", [result(seed, total) for seed, total in enumerate((2.0, 3.0, 7.0))])
     assert ours.over(other) == pytest.approx(2.0 / (1.0 / 3**0.5))
+    assert ours.over(ours) == 0.0
     with pytest.raises(InvalidConfig, match="different random seeds"):
         ours.over(Played("c", [result(seed + 1, 0.0) for seed in range(3)]))
 
