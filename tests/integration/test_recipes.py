@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 
 from metaopt import Trajectory, get_target_model
-from metaopt.adapters import WAN, chosen_adapters
+from metaopt.adapters import WAN, adapt_as, chosen_adapters
 from metaopt.adapters.initial_weights import _Names
 from metaopt.core.config import read_config_file
 from metaopt.recording.config import TrainTargetConfig
+from metaopt.trajectories import read_whole_network
 from metaopt.weights.building import skeleton_of
+from metaopt.weights.model_files import copy_into
 
 from ..wan_files import TI2V_5B
 
@@ -23,6 +25,22 @@ UMT5_XXL = 5_680_910_336
 def recipe(name):
     path = CONFIGS / f"{name}.yaml"
     return TrainTargetConfig.from_file_values(read_config_file(path), path, trusted=False)
+
+
+def check_that_diffusers_loads(trajectory, folder):
+    """The transformer with an exported adapter gives what the recorded network gives."""
+    build = partial(get_target_model, "TextToVideo", **trajectory.run["target_config"])
+    weights, _ = read_whole_network(trajectory.folder)
+    recorded, theirs = adapt_as(build(), trajectory.snapshots[-1].path), build()
+    copy_into(recorded, weights)
+    names = {name.replace("base_layer.", ""): tensor for name, tensor in weights.items() if ".lora_" not in name}
+    copy_into(theirs, names)
+    videos, times, embeddings = torch.randn(2, 3, 3, 12, 12), torch.rand(2), torch.randn(2, 8, 48)
+    before = theirs.velocity(videos, times, embeddings)
+    theirs.transformer.load_lora_adapter(folder, weight_name="pytorch_lora_weights.safetensors")
+    after = theirs.velocity(videos, times, embeddings)
+    torch.testing.assert_close(after, recorded.velocity(videos, times, embeddings))
+    assert not after.equal(before)
 
 
 def test_the_list_names_every_recipe():
@@ -43,6 +61,9 @@ def test_the_small_recipes_run_one_after_the_other(command_line, module_store):
     assert {name.rpartition(".")[0] for name in adapters.run["adapter"]["modules"]} == {
         f"transformer.blocks.{block}.attn2" for block in (1, 2)
     }
+    exported = command_line("export-adapter", adapters.folder, "--module", "transformer", "--output", "translator")
+    assert exported.exit_code == 0, exported.output
+    check_that_diffusers_loads(adapters, "translator")
     refused = command_line(
         *("train-target", "--config", CONFIGS / "shapes_te_ft.yaml", "--run-name", "both"),
         *("--cache-embeddings", "true", "--examples", 80),
