@@ -20,6 +20,7 @@ from ..recording.config import TrainTargetConfig
 from ..reinforcement.config import TrainControllerConfig
 from ..targets import TARGETS
 from ..tasks import TASKS
+from ..workflows.adapter_files import ExportAdapterConfig
 from ..workflows.diagnose_change import DiagnoseConfig
 from ..workflows.evaluate_controller import EvaluateControllerConfig
 from ..workflows.generate_weights import GenerateConfig
@@ -62,7 +63,12 @@ def mlproject(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
 
 def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
     """The flags of each command and the names that metaopt defines, as JSON."""
-    kinds = {**configs, "inspect": InspectConfig, "diagnose": DiagnoseConfig}
+    kinds = {
+        **configs,
+        "export-adapter": ExportAdapterConfig,
+        "inspect": InspectConfig,
+        "diagnose": DiagnoseConfig,
+    }
     flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in kinds.items()}
     others: dict[str, list[str]] = {"reports": ["report-dir"], "list": [], "upload": []}
     registries = {
