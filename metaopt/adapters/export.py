@@ -50,8 +50,12 @@ def export_adapter(weights: Path | str, folder: Path | str, module: str = "") ->
     """Write the adapters of a recorded network as files that PEFT and diffusers load.
 
         from metaopt.adapters import export_adapter
+        from metaopt.core.tracker import SilentTracker
+        from metaopt.recording.record import TrainTargetConfig, train_targets
 
-        export_adapter("trajectories/lora/seed_0", "lora")
+        config = TrainTargetConfig(run_name="lora", target_model="MLP", epochs=1, adapter="lora", rank=2)
+        (recorded,) = train_targets(config, SilentTracker())
+        print(export_adapter(recorded, "lora").modules)
 
     The folder holds `adapter_model.safetensors` and `adapter_config.json` for `peft.PeftModel.from_pretrained`, and
     `pytorch_lora_weights.safetensors` for `load_lora_adapter` and pipelines of diffusers, whose names of Wan are used.

@@ -27,6 +27,9 @@ class FineTuning:
     Every network is built by `build`, and then `prepare` makes it the one that is trained:
 
         from functools import partial
+
+        import torch
+
         import metaopt
         from metaopt.adapters import FineTuning, FineTuningConfig
 

@@ -13,9 +13,9 @@ import torch
 from metaopt.core.documents import csv_text
 from metaopt.core.errors import FileFormatError, InvalidConfig
 from metaopt.diagnostics.inspector import Inspection, blocks_of, inspect_files
-from metaopt.diagnostics.inspector import files as inspected_files
 from metaopt.diagnostics.inspector.report import notes, report_of, terminal_text
 from metaopt.diagnostics.inspector.tables import facts, keys_rows, shapes_rows
+from metaopt.weights import weight_files as inspected_files
 from metaopt.weights.files import write_tensors
 
 from ..wan_files import I2V_A14B, T2V_A14B, TI2V_5B, TINY, with_length, write_sharded, write_sparse
