@@ -46,6 +46,13 @@ def at_least(claim: str, goal: float, figures: Sequence[float], notes: str = "")
     return Row(claim, f"≥ {goal}", figures, "reached" if fmean(figures) >= goal else "missed", notes)
 
 
+def between(claim: str, bounds: tuple[float, float], figures: Sequence[float], notes: str = "") -> Row:
+    """A claim that holds if the mean over random seeds is within bounds."""
+    low, high = bounds
+    holds = low <= fmean(figures) <= high
+    return Row(claim, f"{low} to {high}", figures, "reached" if holds else "missed", notes)
+
+
 def chosen(only: str, claims: Mapping[str, object]) -> list[str]:
     """The names of an option such as `--only a,b`.
 

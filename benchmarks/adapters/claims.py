@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import click
@@ -29,7 +28,7 @@ from metaopt.evaluation.summary import Summary, at_best_rates
 from metaopt.generative.files import load_optimizer
 from metaopt.probes import get_probe, run_probe, sample_examples
 
-from .._claims import Row, at_least, at_most, measure_and_publish
+from .._claims import Row, at_least, at_most, between, measure_and_publish
 from .._stored import Stored
 from . import budget_cost
 from .trainings import TASK, Sizes, Trainings, network_of, task_options, without_change
@@ -159,13 +158,13 @@ def _encoder_rows(found: Found) -> list[Row]:
         return [figure(seed) for seed in found]
 
     return [
-        _between(
+        between(
             "control: loss of the base on new words, over its loss on new words with captions of other videos",
             (0.9, 1.1),
             each(lambda seed: seed["new"] / seed["new shuffled"]),
             "1: new words tell the base nothing",
         ),
-        _between(
+        between(
             "control: loss of the base on new words, over its loss on old words with captions of other videos",
             (0.9, 1.1),
             each(lambda seed: seed["new"] / seed["shuffled"]),
@@ -218,12 +217,12 @@ def _adapter_rows(found: Found) -> list[Row]:
         at_least(
             "null-text drift: self-attention over cross-attention", 1.2, [ours / theirs for ours, theirs in drifts]
         ),
-        _between(
+        between(
             f"spread of attention logits over that before, cross-attention, budget {_SPECIAL:g}", (0.9, 1.1),
             [seed["cross_ratio"] for seed in logits],
             f"largest of a block {max(seed['cross_largest_ratio'] for seed in logits):.2f}",
         ),
-        _between(
+        between(
             f"spread of attention logits over that before, self-attention, budget {_SPECIAL:g}", (0.9, 1.1),
             [seed["self_ratio"] for seed in logits],
         ),
@@ -250,13 +249,6 @@ def _mean_ratio(found: Found) -> float:
 
 def _steps(values: Sequence[float]) -> list[float]:
     return [after - before for before, after in pairwise(values)]
-
-
-def _between(claim: str, bounds: tuple[float, float], figures: Sequence[float], notes: str = "") -> Row:
-    """A claim that holds if the mean over random seeds is within bounds."""
-    low, high = bounds
-    holds = low <= fmean(figures) <= high
-    return Row(claim, f"{low} to {high}", figures, "reached" if holds else "missed", notes)
 
 
 @click.command()

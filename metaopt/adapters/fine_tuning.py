@@ -86,7 +86,7 @@ class FineTuning:
         """Check that an encoder that is to be trained can be trained."""
         if self._mode != ENCODER_FINETUNE:
             return
-        name, encoder = type(network).__name__, network.get_submodule(ENCODER) if hasattr(network, ENCODER) else None
+        name, encoder = type(network).__name__, getattr(network, ENCODER, None)
         if encoder is None:
             raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but {name} has no module named {ENCODER}")
         if getattr(getattr(network, "config", None), "cache_embeddings", False):

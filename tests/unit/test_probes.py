@@ -16,7 +16,7 @@ from metaopt.probes.matrices import kinds_of
 from metaopt.targets import get_target_model
 from metaopt.tasks import Batch, Examples
 
-from ..tiny_video import TinyVideo, TinyVideos, videos
+from ..tiny_video import VIDEO, TinyVideo, TinyVideos, videos
 
 
 def task_of(batch, loss=F.mse_loss, rows=4):
@@ -249,6 +249,7 @@ def test_the_empty_text_may_stay_while_others_change():
     result = measured("null-text-drift", before, after, batch)
     assert result.values["largest_null_drift"] == pytest.approx(0.25, rel=1e-4)
     assert [row["text_drift"] for row in result.rows] == pytest.approx([0.25] * 6, rel=1e-4)
+    assert VIDEO[0] == 3
 
 
 def test_networks_of_two_architectures_cannot_be_compared():
