@@ -12,6 +12,7 @@ from typing import Protocol
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from .control import control
 from .text import counted
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ _LONG = 60.0  # work that is worth an announcement [s]
 
 
 class Progress(Protocol):
-    """Receives the number of finished steps and the latest figures."""
+    """Receives the number of finished steps and the latest figures, and counts the steps for `core.control`."""
 
     def update(self, count: int = 1, **figures: float) -> None:
         """Add finished steps and show figures, such as `loss=0.3`."""
@@ -32,7 +33,7 @@ class Progress(Protocol):
 
 class _NoProgress:
     def update(self, count: int = 1, **figures: float) -> None:
-        pass
+        control.steps += count
 
     def skip(self, count: int) -> None:
         pass
@@ -47,6 +48,7 @@ class _Bar:
         self._bar = bar
 
     def update(self, count: int = 1, **figures: float) -> None:
+        control.steps += count
         if figures:
             self._bar.set_postfix(figures, refresh=False)
         self._bar.update(count)
@@ -65,6 +67,7 @@ class _Lines:
         self._started = self._written = time.monotonic()
 
     def update(self, count: int = 1, **figures: float) -> None:
+        control.steps += count
         self._done += count
         now = time.monotonic()
         if now - self._written < _PAUSE and self._done < self._total:

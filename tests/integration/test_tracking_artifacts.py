@@ -36,6 +36,7 @@ def upload(tracker, epoch, content=None):
 
 def upload_incomplete(tracker, epoch):
     tracker.text("incomplete", f"checkpoints/epoch_{epoch:04d}/PerceiverOptimizer_epoch_{epoch}.safetensors")
+    tracker.check()
 
 
 def stored(store, run_id, path):
@@ -134,6 +135,7 @@ def test_a_missing_artifact_is_an_error(run, store, tmp_path):
 def test_a_malicious_manifest_is_rejected(run, tmp_path, name):
     manifest = {"schema": 1, "files": {name: {"size": 1, "sha256": "0" * 64}}}
     run.text(json.dumps(manifest), "folder/manifest.json")
+    run.check()
     with pytest.raises(TrackingError, match="plain file names"):
         download_files(run.run_id, "folder", tmp_path / "into")
     assert not list((tmp_path / "into").iterdir())
@@ -154,7 +156,8 @@ def test_a_malicious_manifest_is_rejected(run, tmp_path, name):
 )
 def test_an_invalid_manifest_is_rejected(run, tmp_path, text):
     run.text(text, "folder/manifest.json")
-    with pytest.raises(TrackingError, match=r"manifest|schema"):
+    run.check()
+    with pytest.raises(TrackingError, match=r"folder/manifest.json of run \w+ (is|has)"):
         download_files(run.run_id, "folder", tmp_path / "into")
 
 

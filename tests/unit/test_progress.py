@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from metaopt.core import progress as module
+from metaopt.core.control import control
 from metaopt.core.progress import NO_PROGRESS, announced, progress, sub_progress
 
 
@@ -77,3 +78,11 @@ def test_the_time_of_long_work_is_announced_once(log_file, monkeypatch, seconds,
     for _ in range(91):
         bar.update()
     assert log_file() == logged
+
+
+def test_finished_steps_are_counted_for_the_process_around(log_file):
+    before = control.steps
+    with progress(5, "work") as whole, sub_progress(whole, 3) as part:
+        part.update(2)
+    NO_PROGRESS.update()
+    assert control.steps == before + 3

@@ -1,0 +1,34 @@
+"""What a training and the process around it tell each other: how far it is, and whether it should stop.
+
+A training counts its steps here and asks after each whether to stop. A worker of the queue reads the count, to see that
+the training goes on, and requests the stop. Both are plain attributes, so a step costs next to nothing.
+"""
+
+from .signals import TERMINATED
+
+
+class StopRequested(SystemExit):
+    """A training was asked to stop, and wrote a checkpoint from which it can be resumed.
+
+    It ends the process like SIGTERM does, and a run that it ends has the status KILLED.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
+
+
+class Control:
+    """The count of steps of this process, and the request to stop.
+
+    Attributes:
+        steps: steps that trainings of this process have finished, of any kind [count].
+        stop_requested: whether a training should stop after its step. Any thread may set it.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.stop_requested = False
+
+
+control = Control()
+"""The control of this process. A training that is asked to stop writes a checkpoint and raises `StopRequested`."""

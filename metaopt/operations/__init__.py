@@ -1,0 +1,1 @@
+"""Operations: a queue of jobs and its workers, and what a person needs to watch and steer them."""
