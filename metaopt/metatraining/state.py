@@ -31,8 +31,7 @@ _AVERAGED = CHECKPOINT_PREFIX.rstrip("/")
 _VALUES = Rule(
     "lists of numbers by name",
     lambda value: (
-        isinstance(value, dict)
-        and all(isinstance(each, list) and all(map(is_number, each)) for each in value.values())
+        isinstance(value, dict) and all(isinstance(each, list) and all(map(is_number, each)) for each in value.values())
     ),
 )
 _STATE = {
