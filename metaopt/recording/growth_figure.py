@@ -68,7 +68,7 @@ def growth_figure(title: str, histories: Mapping[str, GrowthHistory], end: int) 
     row_labels(stages, taps)
     stages.grid(visible=False)
     weights.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    weights.set(ylabel="grown", xlabel="optimizer steps", xlim=(0, end), ylim=(0, None))
+    weights.set(ylabel="grown", xlabel="optimizer steps", xlim=(0, max(end, 1)), ylim=(0, None))
     return figure
 
 

@@ -140,6 +140,11 @@ def test_a_figure_is_drawn_with_twins_and_with_seeds_that_were_removed():
     assert names == ["norm", "conv"]
 
 
+def test_a_training_that_took_no_step_has_a_figure_without_a_warning():
+    start = replace(HISTORY, measurements=HISTORY.measurements[:1], events=[])
+    assert rendered(growth_figure("Growth", {"grown": start}, end=0))["png"]
+
+
 def test_a_gate_that_refuses_is_noted_and_survives_a_checkpoint():
     training = Training("HostCNN")
     training.growth.germinate(TAP, "conv")
