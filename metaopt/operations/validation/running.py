@@ -180,20 +180,25 @@ def validate(
 def _outcomes(subject: Subject, level: str, most: int) -> Iterator[Outcome]:
     """The outcomes of all checks of one subject, level by level."""
     failed: str | None = None
+    known: dict[str, str] = {}
     for each in LEVELS[: LEVELS.index(level) + 1]:
         found = list[Outcome]()
         for name, check in checks_for(each, subject.kind).items():
             if failed is not None and not check.independent:
                 found.append(Outcome(subject, name, check.version, each, reason=f"a {failed} check failed"))
             else:
-                found.append(_outcome(subject, name, check, most))
+                found.append(_outcome(subject, name, check, most, known))
         yield from found
         if failed is None and any(outcome.count for outcome in found):
             failed = each
 
 
-def _outcome(subject: Subject, name: str, check: Check, most: int) -> Outcome:
-    """Run one check. Whatever it raises for a subject that it did not expect is a finding."""
+def _outcome(subject: Subject, name: str, check: Check, most: int, known: dict[str, str]) -> Outcome:
+    """Run one check. Whatever it raises for a subject that it did not expect is a finding.
+
+    Args:
+        known: the check that found each message; what another one has found is not repeated.
+    """
     findings, count, reason = list[Finding](), 0, None
     try:
         for finding in check.check(subject):
@@ -204,7 +209,11 @@ def _outcome(subject: Subject, name: str, check: Check, most: int) -> Outcome:
         reason = str(error)
     except _RAISED as error:
         text = str(error) if isinstance(error, MetaoptError) else f"the check cannot read it ({reason_of(error)})"
-        count, findings = count + 1, [*findings, Finding(subject.name, text)]
+        if text in known:
+            reason = f"{known[text]} failed"
+        else:
+            count, findings = count + 1, [*findings, Finding(subject.name, text)]
+    known.update({finding.message: name for finding in findings})
     return Outcome(subject, name, check.version, check.level, tuple(findings), count, reason)
 
 
