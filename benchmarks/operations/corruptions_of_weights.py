@@ -365,10 +365,6 @@ def _other_decay(tensors: Tensors, facts: Facts, chosen: random.Random) -> None:
     facts["run"]["averaging"] = 0.5
 
 
-def _no_phase(tensors: Tensors, facts: Facts, chosen: random.Random) -> None:
-    facts.pop("run")
-
-
 def _held_out_in_training(tensors: Tensors, facts: Facts, chosen: random.Random) -> None:
     facts["training"]["training_names"] += facts["training"]["held_out_names"]
 
@@ -531,7 +527,6 @@ CORRUPTIONS = [
     edited(
         "checkpoint of phase 3: no rollout", STANDARD, "checkpoint-state", _at(of_phase_3), state_value("rollout", "x")
     ),
-    edited("checkpoint of phase 1: no facts of its run", STANDARD, "checkpoint-state", _at(of_phase_1), _no_phase),
     edited("checkpoint of phase 1: a weight of another shape", DEEP, "reload", _at(of_phase_1), thin_weight),
     edited("checkpoint of phase 2: a weight of another shape", DEEP, "reload", _at(of_phase_2), thin_weight),
     edited("checkpoint of phase 3: a weight of another shape", DEEP, "reload", _at(of_phase_3), thin_weight),

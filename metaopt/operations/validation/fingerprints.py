@@ -63,13 +63,17 @@ class Fingerprint:
         """What a held-out trajectory has in common with this one that it must not, as ends of sentences."""
         if (copy := self.likeness(other)) is not None:
             yield copy
-        elif self.seed is not None and self.seed == other.seed and self.problem == other.problem:
+        elif self.seed is not None and (self.seed, self._kind) == (other.seed, other._kind):
             yield (
                 f"has the random seed {shown(self.seed)} of {other.name} on the same task and network, so the same "
                 "initial weights and batches"
             )
         elif self._starts_as(other):
             yield f"starts from the weights from which {other.name} starts"
+
+    @property
+    def _kind(self) -> tuple[object, Layout]:
+        return self.problem, self.layout
 
     def _starts_as(self, other: "Fingerprint") -> bool:
         if self.starts_alike or other.starts_alike or self.layout != other.layout:

@@ -47,6 +47,8 @@ class MeasuredLosses(Check):
         """One finding for each loss that differs."""
         trajectory = subject.trajectory
         stated = [index for index in range(len(trajectory)) if "val_loss" in trajectory.losses(index)]
+        if not {"task", "target_model"} <= trajectory.run.keys():
+            raise CannotCheck("its run names no task and network, from which its losses could be measured")
         if trajectory.averaging:
             raise CannotCheck("its snapshots are running averages, and the losses are of the weights themselves")
         if not stated:
@@ -77,7 +79,7 @@ class Reload(Check):
         elif kind == "checkpoint" and "policy" in facts:
             state, _ = load_checkpoint(path)
             build_policy(path, facts["policy"], state["policy"])
-        elif kind == "checkpoint" and "run" in facts:
+        elif kind == "checkpoint" and "target_model" in facts.get("run", {}):
             _rebuild_target(path, subject.settings.trust_config)
         else:
             raise CannotCheck("it does not describe a network")

@@ -1,6 +1,6 @@
 """Runs the checks of a level on all subjects of some paths, and says what they found."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,20 +170,22 @@ def validate(
     subjects, others = find_subjects(paths, settings), find_subjects(against, settings)
     if not subjects:
         raise InvalidConfig("nothing to validate is given; expected paths: metaopt validate trajectories/digits")
+    levels = LEVELS[: LEVELS.index(level) + 1]
+    checks = {kind: {each: checks_for(each, kind) for each in levels} for kind in {each.kind for each in subjects}}
     outcomes = list[Outcome]()
     for index, subject in enumerate(subjects):
         subject.earlier, subject.against = subjects[:index], others
-        outcomes += _outcomes(subject, level, most)
+        outcomes += _outcomes(subject, checks[subject.kind], most)
     return Report(level, outcomes)
 
 
-def _outcomes(subject: Subject, level: str, most: int) -> Iterator[Outcome]:
+def _outcomes(subject: Subject, checks: Mapping[str, Mapping[str, Check]], most: int) -> Iterator[Outcome]:
     """The outcomes of all checks of one subject, level by level."""
     failed: str | None = None
     known: dict[str, str] = {}
-    for each in LEVELS[: LEVELS.index(level) + 1]:
+    for each, of_level in checks.items():
         found = list[Outcome]()
-        for name, check in checks_for(each, subject.kind).items():
+        for name, check in of_level.items():
             if failed is not None and not check.independent:
                 found.append(Outcome(subject, name, check.version, each, reason=f"a {failed} check failed"))
             else:

@@ -14,7 +14,7 @@ from ...trajectories.checkpoint import load_checkpoint
 from ...weights.facts import COUNT, first_violation, is_number
 from ...weights.files import read_tensors
 from ...weights.layout import is_finite
-from .base import STANDARD, Check, Finding
+from .base import STANDARD, CannotCheck, Check, Finding
 from .headers import file_kind
 from .subjects import Subject
 
@@ -67,7 +67,7 @@ class CheckpointState(Check):
         """One finding for each part that is missing or does not fit."""
         state, facts = load_checkpoint(subject.path)
         if {"run", "optimizer", "controller"}.isdisjoint(facts):
-            yield Finding(subject.name, "it states neither run, optimizer nor controller; expected one of a phase")
+            raise CannotCheck("it is of a training of your own, whose state only you know")
         rules = {"rollout": COUNT} if "controller" in facts else {"epoch": COUNT, "step": COUNT}
         if violation := first_violation(state, rules):
             yield Finding(subject.name, f"of its state, {violation}. Resume from another checkpoint")
