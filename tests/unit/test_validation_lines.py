@@ -5,12 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.operations.corruptions_of_lines import TOO_LONG
 from metaopt.core.errors import InvalidConfig, MetaoptError
-from metaopt.operations.validation import Subject, get_check, validate
+from metaopt.operations.validation import Subject, get_check, json_lines, validate
 from metaopt.operations.validation.conversations import SCHEMAS
 
 CHAT = {
@@ -68,8 +67,8 @@ def test_a_wrong_line_does_not_hide_what_is_wrong_with_the_contents_of_others(tm
 
 
 HOSTILE = {
-    "lists in each other": (b"[" * 10**6, "is not JSON (RecursionError"),
-    "objects in each other": (b'{"a":' * 10**6, "is not JSON (RecursionError"),
+    "lists in each other": (b"[" * 10**5, "is not JSON (RecursionError"),
+    "objects in each other": (b'{"a":' * 10**5, "is not JSON (RecursionError"),
     "a deep object": (b'{"schema":' + b"[" * 500 + b"]" * 500 + b"}", "unknown schema [[[[...]]]]"),
     "a number of 5,000 digits": (b'{"schema":' + b"1" * 5000 + b"}", "is not JSON"),
     "infinity by overflow": (b'{"schema":1e999}', "unknown schema inf"),
@@ -78,14 +77,15 @@ HOSTILE = {
     "NUL": (b'{"schema":"\0"}', "contains NUL bytes"),
     "a byte order mark": (b"\xef\xbb\xbf{}", "byte order mark"),
     "a name twice": (b'{"schema":"a","schema":"chat_sft_v1"}', "it has 'schema' twice"),
-    "too long": (b'{"schema":"' + b"a" * TOO_LONG + b'"}', "longer than 33,554,432 bytes"),
+    "too long": (b'{"schema":"' + b"a" * 3_000_000 + b'"}', "longer than 2,000,000 bytes"),
     "an escape sequence": (json.dumps({"schema": "\x1b[2J"}).encode(), r"unknown schema '\x1b[2J'"),
     "half of a pair as a field": (b'{"schema":"completion_v1","\\ud800":1}', "it has no prompt"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_lines_are_findings(tmp_path, name):
+def test_hostile_lines_are_findings(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(json_lines, "MAX_LINE", 2_000_000)
     line, message = HOSTILE[name]
     report = validate([write(tmp_path / "a.jsonl", line, COMPLETION)], "deep")
     (finding,) = [finding for outcome in report.outcomes for finding in outcome.findings]
@@ -119,6 +119,7 @@ def judged(path):
     return [finding.message for name in names for finding in get_check(name).check(subject)]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.binary(max_size=60), st.recursive(st.text(), st.lists).map(json.dumps).map(str.encode))))
 def test_any_bytes_are_read_without_a_traceback(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("any") / "a.jsonl"
@@ -126,9 +127,14 @@ def test_any_bytes_are_read_without_a_traceback(tmp_path_factory, lines):
     assert judged(path)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda each: st.lists(each) | st.dictionaries(st.text(), each), max_leaves=8)  # fmt: skip
+def nested(each):
+    return st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=5), each, max_size=3)
 
 
+JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), nested, max_leaves=6)
+
+
+@settings(max_examples=60)
 @given(st.sampled_from([CHAT, COMPLETION, SYLLOGISM]), st.data())
 def test_a_field_of_any_value_is_judged_without_a_traceback(tmp_path_factory, value, data):
     name = data.draw(st.sampled_from([*value, "id", "meta", "other"]))
@@ -182,7 +188,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
 
 def test_a_level_that_does_not_exist_is_an_error(tmp_path):
-    with pytest.raises(MetaoptError, match="level is 'deeper': did you mean deep?"):
+    with pytest.raises(MetaoptError, match="level is 'deeper': did you mean deep"):
         validate([write(tmp_path / "a.jsonl", CHAT)], "deeper")
     with pytest.raises(InvalidConfig, match="nothing to validate is given"):
         validate([])
