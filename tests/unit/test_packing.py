@@ -105,7 +105,7 @@ def test_the_check_reads_the_tokens_of_sentencepiece_and_of_hugging_face(tmp_pat
 
     from metaopt.tasks import tokenizers as ours
 
-    model = ours._train(corpus, 280)
+    model = ours._train(corpus, 286)
     (tmp_path / "own.model").write_bytes(model)
     other = Tokenizer(models.BPE())
     other.pre_tokenizer, other.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
