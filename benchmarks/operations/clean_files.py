@@ -55,8 +55,8 @@ def make_clean(folder: Path, seed: int, *, names: Iterable[str] = MORE, lines: i
     _record("plain", {"seed": first, "runs": 3}, places)
     for number, name in enumerate(names):
         _record(name, {"seed": first + 3 + number, **MORE[name]}, places)
-    _train(folder, first, places)
     _shard(sorted((folder / "trajectories" / "plain").glob("seed_*"))[1])
+    _train(folder, first, places)
     _export(folder, seed)
     write_lines(folder / "lines", seed, lines)
 
