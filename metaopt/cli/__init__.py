@@ -25,8 +25,9 @@ COMMANDS = {
     "export-adapter": "Write adapters as files that PEFT and diffusers load.",
     "inspect": "Show what safetensors files contain, from their headers.",
     "diagnose": "Compare a network before and after a change by probes.",
+    "validate": "Check recordings, checkpoints, models and files of conversations.",
     "reports": "List the reports of inspections and probes.",
-    "list": "Every task, target, optimizer and probe by name, and its options.",
+    "list": "Every task, target, optimizer, probe and check by name, and its options.",
     "upload": "Send what a tracking store did not accept during a run.",
 }
 """Summary of each command, for `metaopt --help` and for the help of the command."""

@@ -256,6 +256,27 @@ def diagnose_command(summary: str) -> click.Command:
     return config_command("diagnose", summary, DiagnoseConfig, diagnose, to_result, argument="probes")
 
 
+def validate_command(summary: str) -> click.Command:
+    """`metaopt validate`."""
+    from ..operations.validation.records import write_records
+    from ..operations.validation.running import Report, ValidateConfig, validate
+
+    def run(config: ValidateConfig) -> tuple[Report, list[Path]]:
+        report = validate(config.paths, config.level, config.against, config, config.most)
+        return report, write_records(report) if config.record else []
+
+    def to_result(found: tuple[Report, list[Path]], config: ValidateConfig) -> Result:
+        report, records = found
+        failed = len([subject for subject in report.subjects if any(each.count for each in report.of(subject))])
+        number = counted(len(report.subjects), "subject")
+        result = f"{failed:,} of {number} failed" if failed else f"{number} passed"
+        lines = {"result": f"{result} at the level {report.level}"}
+        lines |= {"records": counted(len(records), "file")} if records else {}
+        return Result({**report.facts(), "records": records}, lines, table=report.table(), failed=report.failed)
+
+    return config_command("validate", summary, ValidateConfig, run, to_result, argument="paths")
+
+
 def reports_command(summary: str) -> click.Command:
     """`metaopt reports`."""
     from .reports import command
@@ -289,6 +310,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "export-adapter": export_adapter_command,
     "inspect": inspect_command,
     "diagnose": diagnose_command,
+    "validate": validate_command,
     "reports": reports_command,
     "list": list_command,
     "upload": upload_command,

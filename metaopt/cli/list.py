@@ -1,4 +1,4 @@
-"""`metaopt list`: the names of tasks, targets, optimizers and probes, and their options."""
+"""`metaopt list`: the names of tasks, targets, optimizers, probes and checks, and their options."""
 
 import dataclasses
 import inspect
@@ -12,6 +12,7 @@ from ..core.errors import MetaoptError
 from ..core.registry import Registry
 from ..core.text import aligned
 from ..generative import GENERATIVE_OPTIMIZERS
+from ..operations.validation import CHECKS
 from ..optimizers import BASE_OPTIMIZERS
 from ..probes import PROBES
 from ..targets import PATTERNS, TARGETS, describe_target
@@ -26,6 +27,7 @@ KINDS: Mapping[str, Registry] = {
     "optimizers": BASE_OPTIMIZERS,
     "generative-optimizers": GENERATIVE_OPTIMIZERS,
     "probes": PROBES,
+    "checks": CHECKS,
 }
 """Registry of each kind of name."""
 
@@ -34,7 +36,7 @@ KINDS: Mapping[str, Registry] = {
 @click.argument("kind", type=click.Choice(list(KINDS)), required=False)
 @click.argument("name", required=False)
 def command(kind: str | None, name: str | None) -> None:
-    """List tasks, targets, base and generative optimizers and probes, including those of installed plug-ins.
+    """List tasks, targets, base and generative optimizers, probes and checks, including those of installed plug-ins.
 
     KIND (such as `targets`) lists one kind. KIND and NAME (such as `targets GPT`) list the options of one name. A
     target may also be one of a library, such as `transformers:GPT2Config`, or a dotted path of your own.

@@ -19,12 +19,14 @@ class Result:
         lines: text by label, for the summary.
         next_commands: suggestions for the next step; the words of each command.
         table: figures as aligned text, for the summary.
+        failed: whether the command ends with an error, although it has a result.
     """
 
     facts: Mapping[str, Any]
     lines: Mapping[str, str]
     next_commands: Sequence[Sequence[str]] = ()
     table: str = ""
+    failed: bool = False
 
     def text(self) -> str:
         """The summary. Each suggested command is a line of its own, ready to paste."""
@@ -43,12 +45,18 @@ class Result:
 
 
 def show(result: Result, command: str) -> None:
-    """Print a result: as JSON with `--json`, else as a summary unless `--quiet` is given."""
+    """Print a result: as JSON with `--json`, else as a summary unless `--quiet` is given.
+
+    Raises:
+        click.exceptions.Exit: the result is a failure.
+    """
     flags = click.get_current_context().find_root().params
     if flags.get("as_json"):
         click.echo(Result({"command": command, **result.facts}, {}, result.next_commands).json())
     elif not flags.get("quiet"):
         click.echo(result.text())
+    if result.failed:
+        click.get_current_context().exit(1)
 
 
 def plain(markdown: str) -> str:

@@ -15,6 +15,7 @@ from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
+from ..operations.validation.running import ValidateConfig
 from ..probes import PROBES
 from ..recording.config import TrainTargetConfig
 from ..reinforcement.config import TrainControllerConfig
@@ -68,6 +69,7 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "export-adapter": ExportAdapterConfig,
         "inspect": InspectConfig,
         "diagnose": DiagnoseConfig,
+        "validate": ValidateConfig,
     }
     flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in kinds.items()}
     others: dict[str, list[str]] = {"reports": ["report-dir"], "list": [], "upload": []}

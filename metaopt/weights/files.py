@@ -8,7 +8,7 @@ sha256 of each shard. `docs/formats.md` describes the bytes.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ from torch import Tensor
 from ..core.errors import FileFormatError, StorageError
 from ..core.moved import moved_names
 from .atomic import replacing
-from .header import KEY, SCHEMA, Header, canonical, check_bounds, read_header
+from .header import KEY, SCHEMA, SHARD, Header, canonical, check_bounds, read_header, shard_headers
 from .listed import ListedTensor, listed_tensors
 from .safetensors_header import COPY_AGAIN
 from .shards import SHARD_SIZE, divide, shard_path, shard_paths, shards_beside
-
-_SHARD = "shard"
 
 
 def write_tensors(
@@ -75,7 +73,7 @@ def read_tensors(path: Path, kind: str, *, verify: bool = True) -> tuple[dict[st
     """
     header = read_header(path, kind)
     tensors = _read(path, header, verify)
-    for shard, part in _shards(path, header):
+    for shard, part in shard_headers(path, header):
         try:
             tensors |= _read(shard, part, verify)
         except FileFormatError as error:
@@ -122,7 +120,7 @@ def read_listed(path: Path, kind: str) -> tuple[dict[str, ListedTensor], dict[st
     """
     header = read_header(path, kind)
     listed = listed_tensors(path, header.listed)
-    for shard, part in _shards(path, header):
+    for shard, part in shard_headers(path, header):
         listed |= listed_tensors(shard, part.listed)
     return listed, header.facts
 
@@ -152,7 +150,7 @@ def _write_shards(path: Path, parts: Sequence[Mapping[str, Tensor]]) -> list[str
 
 def _write_shard(path: Path, part: Mapping[str, Tensor], number: int, count: int) -> str:
     tensors = _contiguous(part)
-    header = _header(tensors, {"kind": _SHARD, "facts": {}})
+    header = _header(tensors, {"kind": SHARD, "facts": {}})
     _write(shard_path(path, header["sha256"], number, count), tensors, header)
     return str(header["sha256"])
 
@@ -178,26 +176,6 @@ def _read(path: Path, header: Header, verify: bool) -> dict[str, Tensor]:
     if verify and digest_of(tensors, header.described()) != header.sha256:
         raise FileFormatError(f"{path} is damaged: its contents do not match the sha256 in its header; {COPY_AGAIN}")
     return tensors
-
-
-def _shards(path: Path, header: Header) -> Iterator[tuple[Path, Header]]:
-    """The shards of a file and their headers.
-
-    Raises:
-        FileFormatError: a shard is missing or damaged, or is not the listed one; or two have a tensor in common.
-    """
-    names = set(header.listed)
-    for shard, digest in zip(shard_paths(path, header.shards), header.shards, strict=True):
-        try:
-            part = read_header(shard, _SHARD)
-        except FileFormatError as error:
-            raise FileFormatError(f"{path} lacks a shard: {error}") from error
-        if part.sha256 != digest:
-            raise FileFormatError(f"{shard} is not the shard that {path.name} lists; copy both again")
-        if not names.isdisjoint(part.listed):
-            raise FileFormatError(f"{path} is damaged: a tensor of {shard.name} is stored twice; {COPY_AGAIN}")
-        names.update(part.listed)
-        yield shard, part
 
 
 def _remove_unlisted_shards(path: Path) -> None:

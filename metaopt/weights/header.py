@@ -6,7 +6,7 @@ digests of the shards and the sha256.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from ..core.text import shortened, shown
 from .facts import FACTS, first_violation
 from .regular import MAX_TEXT
 from .safetensors_header import COPY_AGAIN, MAX_TENSORS, read_safetensors_header
-from .shards import are_digests
+from .shards import are_digests, shard_paths
 
 SCHEMA = 1
 KEY = "metaopt"
 """Name of our entry in the metadata of safetensors."""
+
+SHARD = "shard"
+"""Kind of the shards of a large file."""
 
 MAX_DEPTH = 100
 """Deepest nesting of lists and objects in the metadata, so that recursive functions can read them [count]."""
@@ -65,6 +68,26 @@ def read_header(path: Path, kind: str | None = None) -> Header:
     """
     header = read_safetensors_header(path)
     return _described(path, header.metadata, kind, header.listed)
+
+
+def shard_headers(path: Path, header: Header) -> Iterator[tuple[Path, Header]]:
+    """The shards of a file and their headers, read quickly; the tensors are not read.
+
+    Raises:
+        FileFormatError: a shard is missing or damaged, or is not the listed one; or two have a tensor in common.
+    """
+    names = set(header.listed)
+    for shard, digest in zip(shard_paths(path, header.shards), header.shards, strict=True):
+        try:
+            part = read_header(shard, SHARD)
+        except FileFormatError as error:
+            raise FileFormatError(f"{path} lacks a shard: {error}") from error
+        if part.sha256 != digest:
+            raise FileFormatError(f"{shard} is not the shard that {path.name} lists; copy both again")
+        if not names.isdisjoint(part.listed):
+            raise FileFormatError(f"{path} is damaged: a tensor of {shard.name} is stored twice; {COPY_AGAIN}")
+        names.update(part.listed)
+        yield shard, part
 
 
 def canonical(value: Any) -> str:

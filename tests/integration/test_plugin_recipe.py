@@ -1,5 +1,6 @@
 """The code of docs/adding_a_plugin.md works as an installed package, in a new process."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -56,12 +57,13 @@ for arguments in {commands!r}:
 
 
 def run(commands, site, folder):
-    """Run several commands in a new process that has the package installed."""
+    """Run several commands in a new process that has the package installed, and return what they print."""
     code = LAUNCH.format(paths=[str(site), str(ROOT)], commands=commands)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_page_has_a_plugin_of_each_kind(site):
@@ -72,6 +74,7 @@ def test_the_page_has_a_plugin_of_each_kind(site):
         "metaopt.base_optimizers",
         "metaopt.generative",
         "metaopt.probes",
+        "metaopt.checks",
     }
 
 
@@ -82,7 +85,10 @@ def test_the_recipe_trains(site, tmp_path):
     assert [command[:2] for command in trainings] == [["metaopt", "train-target"], ["metaopt", "train-optimizer"]]
     checkpoint, folder = "checkpoints/circles/Momentum_epoch_0.safetensors", "trajectories/circles/seed_0"
     generate = ["generate", "--optimizer", checkpoint, "--trajectory", folder, "--t-end", "20"]
-    run([*(command[1:] for command in trainings), generate], site, tmp_path)
+    messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So " * 200}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"schema": "chat_sft_v1", "messages": messages}), "utf-8")
+    printed = run([*(command[1:] for command in trainings), generate, ["validate", "chat.jsonl"]], site, tmp_path)
+    assert "chat.jsonl, short-answers:\n  line 1: an answer has more than 500 characters" in printed
     assert len(list((tmp_path / "trajectories" / "circles").glob("seed_*"))) == 4
     assert (tmp_path / checkpoint).is_file()
     assert (tmp_path / "next.safetensors").is_file()

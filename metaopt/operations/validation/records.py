@@ -1,0 +1,90 @@
+"""Records of validations: which checks a file has passed, and the sha256 of what was checked.
+
+This module does not import torch.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ...core.documents import json_text
+from ...core.errors import InvalidConfig
+from ...weights.atomic import write_text
+from ...weights.regular import opened
+from .running import Report
+from .subjects import Subject
+
+RECORD = "validated.json"
+"""Name of a record in the folder of a trajectory, and the end of its name beside a file."""
+
+_SCHEMA = 1
+_SIDECARS = ("task.json", "growth.json")
+_AT_ONCE = 2**20  # bytes of a file in memory
+
+
+def validation_record(report: Report, subject: Subject) -> dict[str, Any]:
+    """What a subject has passed, for a file beside it or for its lineage.
+
+        from metaopt.operations.validation import validate, validation_record
+
+        report = validate(["trajectories/digits/seed_0"])
+        print(validation_record(report, report.subjects[0])["validated"]["checks"])  # {"digests": 1, …}
+
+    Returns: an object with the entry `validated`: `level`, `checks` (the version of each that it passed), `sha256` (of
+        a file; of a trajectory that of the lines `<sha256>  <name>` of its files, sorted by name) and `time` (UTC).
+    Raises:
+        InvalidConfig: a check found something.
+    """
+    if any(outcome.count for outcome in report.of(subject)):
+        raise InvalidConfig(f"{subject.name} has not passed; validate it again when it is mended")
+    return {
+        "schema": _SCHEMA,
+        "validated": {
+            "level": report.level,
+            "checks": report.versions(subject),
+            "sha256": sha256_of(subject),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+def write_records(report: Report) -> list[Path]:
+    """Write a record beside each subject without a finding, and return the records.
+
+    Raises:
+        StorageError: a folder is not writable.
+    """
+    passed = [each for each in report.subjects if not any(outcome.count for outcome in report.of(each))]
+    places = [record_path(subject) for subject in passed]
+    for subject, place in zip(passed, places, strict=True):
+        write_text(place, json_text(validation_record(report, subject)))
+    return places
+
+
+def record_path(subject: Subject) -> Path:
+    """Where the record of a subject is written."""
+    path = subject.path
+    return path / RECORD if subject.kind == "trajectory" else path.with_name(f"{path.name}.{RECORD}")
+
+
+def sha256_of(subject: Subject) -> str:
+    """The sha256 of a file, or of the list of the files of a trajectory with theirs.
+
+    Raises:
+        FileFormatError: a file cannot be read.
+    """
+    if subject.kind != "trajectory":
+        return _sha256(subject.path)
+    beside = [place for name in _SIDECARS if (place := subject.path / name).exists()]
+    files = {path.name: path for path in [*subject.path.glob("[!.]*.safetensors"), *beside]}
+    lines = [f"{_sha256(files[name])}  {name}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with opened(path, "a regular file") as (file, _):
+        while part := file.read(_AT_ONCE):
+            digest.update(part)
+    return digest.hexdigest()
