@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -21,6 +21,8 @@ from ..generative import GENERATIVE_OPTIMIZERS
 from ..generative.base import SnapshotConfig
 from ..generative.files import load_optimizer
 from ..trajectories import claim_run_folder
+from ..trajectories.ledger_entry import TrainingFacts, files_beside
+from ..trajectories.origin import Generator, Origin
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from .config import TrainOptimizerConfig
@@ -260,9 +262,21 @@ class MetaTraining:
         last = self.state.epoch - 1
         path = self.config.checkpoint_folder / f"{self.config.optimizer_model}_epoch_{last}.safetensors"
         trained = self._trained(path, metrics)
-        self.state.save(path, self.source.settings, {FACTS: trained.facts()})
-        self.tracker.files(files_of(path), f"checkpoints/epoch_{last:04d}")
+        self.state.save(path, self.source.settings, {FACTS: trained.facts()}, self._about(metrics))
+        self.tracker.files([*files_of(path), *files_beside(path)], f"checkpoints/epoch_{last:04d}")
         return trained
+
+    def _about(self, metrics: Mapping[str, float]) -> TrainingFacts:
+        """What the sidecar of a checkpoint states."""
+        generator = Generator.of("train-optimizer", replace(self.config, overwrite=False))
+        return TrainingFacts(
+            training="optimizer",
+            run_name=self.config.checkpoint_folder.name,
+            run_id=self.tracker.run_id,
+            step=self.state.step,
+            metrics=metrics,
+            origin=Origin(generator, self.source.parents),
+        )
 
     def _describe_result(self, trained: TrainedOptimizer) -> None:
         if speedups := validation_speedups(trained.metrics):

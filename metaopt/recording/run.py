@@ -25,6 +25,9 @@ from ..optimizers import evaluation_mode
 from ..tasks import Task
 from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
+from ..trajectories.ledger_entry import TrainingFacts, remove_checkpoint
+from ..trajectories.origin import Generator as Maker
+from ..trajectories.origin import Origin, data_set, write_origin
 from ..trajectories.recorder import SNAPSHOT, snapshot_files
 from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_id
 from ..weights.atomic import remove_unfinished
@@ -114,7 +117,7 @@ class _TargetRun:
     def _restore(self) -> None:
         remove_unfinished(self.checkpoint)
         if not (self.config.resume and snapshot_files(self.folder)):
-            self.checkpoint.unlink(missing_ok=True)  # left by an earlier run with the same name
+            remove_checkpoint(self.checkpoint)  # left by an earlier run with the same name
             return
         self.load()
         if self.checkpoint.exists():
@@ -179,6 +182,7 @@ class _TargetRun:
             growth=state.growth_seeds,
         )
         bar.skip(state.step)
+        write_origin(self.folder, self._origin())
         with recorder:
             if state.step == 0:
                 if state.driver is not None:
@@ -193,8 +197,25 @@ class _TargetRun:
                     recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
                     if state.driver is not None:
                         state.driver.history.write(self.folder)
-                    state.save(self.checkpoint, self.settings)
+                    state.save(self.checkpoint, self.settings, self._about(train_loss))
         write_task(self.folder, self._task_facts(), last_step=state.step)
+
+    def _origin(self) -> Origin:
+        """Command, configuration and data of this run."""
+        facts, config = self.state.facts, replace(self.config, resume=False, overwrite=False)
+        data = data_set(self.config.task, facts["task_config"], self.data_digest)
+        return Origin(Maker.of("train-target", config), (data,))
+
+    def _about(self, train_loss: float) -> TrainingFacts:
+        """What the sidecar of a checkpoint states."""
+        return TrainingFacts(
+            training="target",
+            run_name=self.config.run_folder.as_posix(),
+            run_id=self.tracker.run_id,
+            step=self.state.step,
+            metrics={"train_loss": train_loss, **self.validation},
+            origin=self._origin(),
+        )
 
     def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:
         """Train for one epoch and record snapshots; returns the mean training loss."""

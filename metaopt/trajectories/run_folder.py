@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from ..core.errors import InvalidConfig, RunNameError, StorageError
 from ..core.text import shown
+from .ledger_entry import described_by, remove_checkpoint
 
 LOCK = ".lock"
 _LONGEST = 100
@@ -83,7 +84,7 @@ def claim_run_folder(
             "resume and overwrite are both given; give resume to keep the existing files, or overwrite to remove them"
         )
     with _locked(folder):
-        present = sorted(folder.glob(owned))
+        present = sorted(path for path in folder.glob(owned) if described_by(path) is None)
         if present and not (resume or overwrite):
             raise RunNameError(
                 f"run name {shown(folder.name)} is taken: {folder} holds {len(present)} entries. Choose another run "
@@ -124,7 +125,15 @@ def _remove_if_unused(folder: Path) -> None:
 
 
 def _remove_unfinished(folder: Path, owned: str) -> None:
-    """Remove the temporary files of killed processes: only the holder of the lock writes here."""
+    """Remove the temporary files of killed processes, and the sidecars of checkpoints that they did not complete.
+
+    Only the holder of the lock writes here.
+    """
+    for path in folder.glob(owned):
+        checkpoint = described_by(path)
+        if checkpoint is not None and not checkpoint.exists():
+            with suppress(OSError):
+                path.unlink()
     for path in [*folder.glob(".*.part"), *folder.glob(f"{owned}/.*.part")]:
         with suppress(OSError):
             path.unlink()
@@ -136,6 +145,6 @@ def _remove(entries: Iterable[Path]) -> None:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
-                entry.unlink()
+                remove_checkpoint(entry)
     except OSError as error:
         raise StorageError(f"could not remove files that --overwrite replaces: {error}; remove them by hand") from error
