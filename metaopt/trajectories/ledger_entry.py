@@ -22,10 +22,10 @@ from ..core.errors import FileFormatError, MetaoptError, StorageError
 from ..core.text import shown
 from ..weights.facts import COUNT, LOSSES, MAPPING, TEXT, Rule, check_fields
 from ..weights.header import SCHEMA as FILE_SCHEMA
-from ..weights.header import read_header
+from ..weights.header import Header, read_header
 from ..weights.regular import opened
 from ..weights.shards import are_digests, shard_paths, shards_beside
-from .origin import SCHEMA, Origin, check_schema, metaopt_version
+from .origin import CHECKPOINT, SCHEMA, Origin, Parent, check_schema, metaopt_version
 from .sealed_json import read_sealed, write_sealed
 
 _ENDING = ".json"
@@ -184,15 +184,17 @@ def read_entry(path: Path) -> LedgerEntry:
     return LedgerEntry(facts, file, values["versions"], values["created"])
 
 
-def entry_of(path: Path) -> LedgerEntry:
-    """Read the sidecar of a checkpoint, and compare size, header and shards with the file, which is quick.
+def entry_of(path: Path, header: Header | None = None) -> LedgerEntry:
+    """Read the sidecar of a checkpoint, and compare it with the header and the size of the file, which is quick.
 
+    Args:
+        header: that of the checkpoint, if it was read.
     Raises:
         FileFormatError: as for `read_entry`; or the checkpoint is missing or damaged, or the sidecar is that of another
             file.
     """
     entry = read_entry(path)
-    content = read_header(path, _KIND).sha256
+    content = (header or read_header(path, _KIND)).sha256
     found, expected = (path.stat().st_size, content), (entry.file.size, entry.file.content_sha256)
     if found != expected or entry.file.name != path.name:
         raise FileFormatError(
@@ -217,6 +219,19 @@ def check_entry(path: Path) -> LedgerEntry:
             "file again"
         )
     return entry
+
+
+def checkpoint_parent(path: Path, content_sha256: str) -> Parent:
+    """A checkpoint as the parent of what is made from it.
+
+    Args:
+        content_sha256: the sha256 in its header.
+    """
+    try:
+        facts = entry_of(path).facts
+        return Parent(CHECKPOINT, f"{facts.run_name}, step {facts.step}", content_sha256, facts.run_id)
+    except (FileFormatError, OSError):  # one of an older metaopt
+        return Parent(CHECKPOINT, path.name, content_sha256)
 
 
 def files_beside(path: Path) -> list[Path]:

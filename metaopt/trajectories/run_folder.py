@@ -83,7 +83,7 @@ def claim_run_folder(
         raise InvalidConfig(
             "resume and overwrite are both given; give resume to keep the existing files, or overwrite to remove them"
         )
-    with _locked(folder):
+    with locked(folder):
         present = sorted(path for path in folder.glob(owned) if described_by(path) is None)
         if present and not (resume or overwrite):
             raise RunNameError(
@@ -97,7 +97,13 @@ def claim_run_folder(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process during the block.
+
+    Raises:
+        RunNameError: another process has locked it.
+        StorageError: it cannot be created.
+    """
     existed = folder.exists()
     lock = FileLock(folder / LOCK, timeout=0)
     try:
