@@ -8,7 +8,8 @@ import click
 
 from ..core.errors import FileFormatError
 from ..core.text import aligned, bytes_text, counted
-from ..operations.ledger import Ledger
+from ..operations.ledger import Found, Ledger
+from ..trajectories.ledger_entry import check_entry
 from .options import EPILOG
 from .output import Result, show
 

@@ -268,14 +268,13 @@ class MetaTraining:
 
     def _about(self, metrics: Mapping[str, float]) -> TrainingFacts:
         """What the sidecar of a checkpoint states."""
-        generator = Generator.of("train-optimizer", replace(self.config, overwrite=False))
         return TrainingFacts(
             training="optimizer",
             run_name=self.config.checkpoint_folder.name,
             run_id=self.tracker.run_id,
             step=self.state.step,
             metrics=metrics,
-            origin=Origin(generator, self.source.parents),
+            origin=Origin(Generator.of("train-optimizer", self.config), self.source.parents),
         )
 
     def _describe_result(self, trained: TrainedOptimizer) -> None:

@@ -202,9 +202,9 @@ class _TargetRun:
 
     def _origin(self) -> Origin:
         """Command, configuration and data of this run."""
-        facts, config = self.state.facts, replace(self.config, resume=False, overwrite=False)
-        data = data_set(self.config.task, facts["task_config"], self.data_digest)
-        return Origin(Maker.of("train-target", config), (data,))
+        data = data_set(self.config.task, self.state.facts["task_config"], self.data_digest)
+        settings = {name: value for name, value in self.config.to_mapping().items() if name != "run_name"}
+        return Origin(Maker.of("train-target", settings), (data,))
 
     def _about(self, train_loss: float) -> TrainingFacts:
         """What the sidecar of a checkpoint states."""

@@ -198,7 +198,7 @@ class ControllerTraining:
             run_id=run_id,
             step=state.decisions,
             metrics=state.metrics,
-            origin=Origin(Generator.of("train-controller", replace(config, overwrite=False)), (data,)),
+            origin=Origin(Generator.of("train-controller", config), (data,)),
         )
 
     def _save_policy(self, tracker: Tracker) -> Path:

@@ -31,6 +31,8 @@ KINDS = (DATA, TRAJECTORY, CHECKPOINT, MODEL)
 
 SCHEMA = 1
 _DIGITS = 32
+_PLACES = ("trajectory_dir", "checkpoint_dir", "twin_dir", "resume", "overwrite", "resume_from")
+"""Parameters that say where files are, and not what is made."""
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +69,12 @@ class Generator:
 
     @classmethod
     def of(cls, command: str, config: Config | Mapping[str, Any]) -> Self:
-        """The generator with this version of metaopt and a configuration."""
-        values = config.to_mapping() if isinstance(config, Config) else dict(config)
+        """The generator with this version of metaopt and a configuration.
+
+        Equal configurations have equal digests, whatever the names of the folders are in which they write.
+        """
+        values = config.to_mapping() if isinstance(config, Config) else config
+        values = {name: value for name, value in values.items() if name not in _PLACES}
         return cls(command, metaopt_version(), hashlib.sha256(canonical(values).encode()).hexdigest()[:_DIGITS])
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """Phase 3: trains a controller in an MLflow run and registers its policy."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import MetaoptError
@@ -91,7 +91,7 @@ def _register(
     )
     tags = {"trained_on": config.title, "reward": config.reward, "data": Path(config.data_dir or config.task).name}
     parent = checkpoint_parent(trained.checkpoint, read_digest(trained.checkpoint, KIND))
-    tags |= origin_tag(Origin(Generator.of("train-controller", replace(config, overwrite=False)), (parent,)))
+    tags |= origin_tag(Origin(Generator.of("train-controller", config), (parent,)))
     version = register_policy(tracker, trained.policy, trained.file, name=name, description=about, tags=tags)
     tracker.describe(links=f"Registered as {version_link(name, version)}")
     return Candidate.of(name, version)
