@@ -16,7 +16,8 @@ _LINE = 0.155  # height of a line of text [inches]
 _PADDING = 0.1  # inside a box [inches]
 _GAP = 0.22  # between two boxes of a column [inches]
 _ARROW = 0.42  # width between two columns [inches]
-_CHARACTER = 0.078  # width of a character [inches]
+_CHARACTER = 0.068  # width of a character [inches]
+_BOLD = 1.14  # width of bold type over that
 _MOST_LINES = 4  # of one text in a box
 
 
@@ -75,7 +76,8 @@ def flow_chart(title: str, subtitle: str, columns: Sequence[Sequence[Box]], link
 
 def _wrapped(box: Box, characters: int) -> list[tuple[str, str]]:
     """The lines of a box, each with its role: label, title or text."""
-    lines = [("label", box.label), *(("title", line) for line in _lines(box.title, characters))]
+    titles = _lines(box.title, int(characters / _BOLD))
+    lines = [("label", box.label), *(("title", line) for line in titles)]
     return lines + [("text", line) for text in box.lines for line in _lines(text, characters)]
 
 

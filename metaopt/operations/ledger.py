@@ -6,11 +6,11 @@ can be removed at any time. It names no file that is missing: what deletes a che
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Column, MetaData, Table
@@ -42,6 +42,8 @@ _ENTRIES = Table(
     Column("metrics", sqlalchemy.String, nullable=False),
     Column("is_pinned", sqlalchemy.Boolean, nullable=False),
 )
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -126,13 +128,15 @@ class Ledger:
         """
         found = scan(self.folder)
         rows = {record.path: _row(record) for record in found.records}
+
+        def update(connection: sqlalchemy.Connection) -> None:
+            current = {row["path"]: row for row in _rows(connection)}
+            _delete(connection, [path for path, row in current.items() if rows.get(path) != row])
+            if new := [row for path, row in rows.items() if current.get(path) != row]:
+                connection.execute(sqlalchemy.insert(_ENTRIES), new)
+
         if self.folder.is_dir():
-            with self._changing() as connection:
-                current = {row["path"]: row for row in _rows(connection)}
-                gone = [path for path, row in current.items() if rows.get(path) != row]
-                _delete(connection, gone)
-                if new := [row for path, row in rows.items() if current.get(path) != row]:
-                    connection.execute(sqlalchemy.insert(_ENTRIES), new)
+            self._change(update)
         return found
 
     def records(self) -> list[LedgerRecord]:
@@ -141,14 +145,9 @@ class Ledger:
         Raises:
             StorageError: another process writes the index.
         """
-        found: list[LedgerRecord] = []
-        if self.path.is_file():
-            with self._changing() as connection:
-                found = [
-                    LedgerRecord(**{**row, "metrics": json.loads(row["metrics"])})
-                    for row in sorted(_rows(connection), key=lambda row: row["path"])
-                ]
-        return found
+        rows = self._change(_rows) if self.path.is_file() else None
+        found = [LedgerRecord(**{**row, "metrics": json.loads(row["metrics"])}) for row in rows or []]
+        return sorted(found, key=lambda each: each.path)
 
     def forget(self, paths: Collection[str]) -> None:
         """Remove checkpoints from the index, before their files are deleted.
@@ -159,18 +158,16 @@ class Ledger:
             StorageError: another process writes the index.
         """
         if self.path.is_file():
-            with self._changing() as connection:
-                _delete(connection, paths)
+            self._change(lambda connection: _delete(connection, paths))
 
-    @contextmanager
-    def _changing(self) -> Iterator[sqlalchemy.Connection]:
-        """A transaction. Without a valid index it starts from an empty one."""
+    def _change(self, work: Callable[[sqlalchemy.Connection], R]) -> R | None:
+        """Do some work in a transaction; None if the index cannot be used, which then is removed."""
         engine = sqlalchemy.create_engine(f"sqlite:///{self.path}", poolclass=sqlalchemy.NullPool)
         try:
             with engine.begin() as connection:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # pysqlite begins at the first write
                 _prepare(connection)
-                yield connection
+                return work(connection)
         except DatabaseError as error:
             reason = reason_of(error.orig or error)
             if "locked" in reason:
@@ -181,6 +178,7 @@ class Ledger:
             for each in (self.path, self.path.with_name(f"{self.path.name}-journal")):
                 with suppress(OSError):
                     each.unlink()
+            return None
 
 
 def scan(folder: Path) -> Found:

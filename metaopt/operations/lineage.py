@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.text import counted
-from ..trajectories.origin import DATA, KINDS, Generator
+from ..trajectories.origin import DATA, KINDS, MODEL, TRAJECTORY, Generator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,11 +104,12 @@ class Lineage:
         from ..figures.flow_chart import flow_chart  # Matplotlib takes seconds to import
 
         root, problems = self.nodes[self.root], self.problems()
-        kinds = [counted(number, kind) for kind in KINDS if (number := sum(each.kind == kind for each in self))]
+        numbers = {kind: sum(each.kind == kind for each in self) for kind in KINDS}
+        kinds = [_counted(number, kind) for kind, number in numbers.items() if number]
         state = f"{counted(len(problems), 'missing link')}, dashed" if problems else "Every link was found"
-        subtitle = f"{', '.join(kinds)}. {state}. An arrow leads from what was used to what was made of it."
+        subtitle = f"{', '.join(kinds)}. {state}. Arrows lead from what was used to what was made of it."
         columns, links = self._boxes()
-        return flow_chart(f"Lineage of {root.name}", subtitle, columns, links)
+        return flow_chart(f"Lineage of {root.kind} {root.name.removeprefix('models:/')}", subtitle, columns, links)
 
     def to_mapping(self) -> dict[str, Any]:
         """The lineage as JSON values."""
@@ -155,6 +156,10 @@ class Lineage:
         return [columns[kind] for kind in KINDS if kind in columns], [*pairs]
 
 
+def _counted(number: int, kind: str) -> str:
+    return f"{number} trajectories" if kind == TRAJECTORY and number > 1 else counted(number, kind)
+
+
 def _details(node: Node) -> Iterator[str]:
     if node.digest:
         yield node.digest[:_DIGEST]
@@ -177,9 +182,11 @@ def _problem(node: Node, children: Sequence[Node]) -> str:
 def _box(members: Sequence[Node]) -> tuple[str, str, list[str]]:
     """Kind, title and further lines of a box."""
     node = members[0]
-    made = [] if node.generator is None else [node.generator.command, f"metaopt {node.generator.version}"]
+    made = [] if node.generator is None else [f"by {node.generator.command}", f"metaopt {node.generator.version}"]
     if len(members) > 1:
         names = sorted((each.name for each in members), key=lambda name: (len(name), name))
-        return f"{len(members)} × {node.kind}", f"{names[0]} … {names[-1]}", made
-    lines = [node.digest[:_DIGEST] or "no digest", *made]
-    return node.kind, node.name, [*lines, node.problem] if node.problem else lines
+        return _counted(len(members), node.kind), f"{names[0]} … {names[-1]}", made
+    digest = [f"digest {node.digest[:8]}"] if node.digest else []
+    name = node.name.removeprefix("models:/").replace("/", " version ") if node.kind == MODEL else node.name
+    kind = f"{node.kind}, missing" if node.missing else node.kind
+    return kind, name, [*digest, *made, *filter(None, [node.problem])]

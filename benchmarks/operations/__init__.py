@@ -1,0 +1,1 @@
+"""Measurements of the queue, the ledger and what else watches over trainings."""
