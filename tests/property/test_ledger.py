@@ -1,5 +1,6 @@
 """The index equals one that is built again from the sidecars; retention never deletes what is protected."""
 
+import math
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -43,6 +44,12 @@ facts = st.builds(
     metrics=st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
     origin=origins,
 )
+
+
+def _seldom(usual, seldom):
+    return st.sampled_from([usual] * 7 + [seldom])
+
+
 records = st.lists(
     st.builds(
         Record,
@@ -50,14 +57,15 @@ records = st.lists(
         series=st.sampled_from("ab"),
         step=st.integers(0, 5),
         created=st.floats(-2, 40).map(lambda days: NOW - timedelta(days=days)),
-        size=st.integers(0, 3 * GIGABYTE),
-        metrics=st.none() | st.fixed_dictionaries({"val_loss": st.floats() | st.sampled_from([0.1, 0.2])}),
-        is_pinned=st.booleans(),
-        registered=st.sampled_from(["", "", "models:/m/1"]),
-        in_use=st.sampled_from(["", "", "a training"]),
-        problem=st.sampled_from(["", "", "no sidecar"]),
-        is_leftover=st.sampled_from([False, False, True]),
+        size=st.integers(GIGABYTE, 3 * GIGABYTE),
+        metrics=st.sampled_from([{"val_loss": loss} for loss in (0.1, 0.2, 0.3, 0.4, math.nan)] + [{}, None]),
+        is_pinned=_seldom(False, True),
+        registered=_seldom("", "models:/m/1"),
+        in_use=_seldom("", "a training"),
+        problem=_seldom("", "no sidecar"),
+        is_leftover=_seldom(False, True),
     ),
+    min_size=2,
     max_size=12,
     unique_by=lambda record: record.path,
 )
@@ -66,7 +74,7 @@ policies = st.builds(
     keep_best=st.integers(1, 3),
     keep_latest=st.integers(1, 3),
     keep_days=st.floats(0, 30),
-    max_gigabytes=st.none() | st.floats(0, 10),
+    max_gigabytes=st.sampled_from([None, 0.0, 2.0, 8.0]),
     metric=st.sampled_from(["auto", "val_loss", "accuracy"]),
     best=st.sampled_from(["lowest", "highest"]),
     keep_names=st.sampled_from([(), ("net_1*",)]),
