@@ -114,7 +114,7 @@ def claim_checkpoints(config: TrainOptimizerConfig, *, resumed: bool) -> Abstrac
         RunNameError: checkpoints of this name exist, or another process writes them.
     """
     owned = f"{config.optimizer_model}_epoch_*"
-    keep = resumed and any(config.checkpoint_folder.glob(owned))
+    keep = resumed and any(config.checkpoint_folder.glob(f"{owned}.safetensors"))
     return claim_run_folder(
         config.checkpoint_folder,
         owned,

@@ -86,7 +86,7 @@ def prepared_controller(config: TrainControllerConfig, resume: Path | None = Non
         state = ControllerTrainingState(config, problem, twins)
         if resume is not None:
             state.load(resume)
-        keep = resume is not None and any(config.checkpoint_folder.glob(_OWNED))
+        keep = resume is not None and any(config.checkpoint_folder.glob(f"{_OWNED}.safetensors"))
         with claim_run_folder(
             config.checkpoint_folder,
             _OWNED,
