@@ -6,6 +6,7 @@ can be removed at any time. It names no file that is missing: what deletes a che
 
 import json
 import logging
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ INDEX_FILE = "ledger.db"
 
 _SCHEMA = 1
 _KIND = "checkpoint"
+_ENDINGS = (".safetensors", ".safetensors.json", ".safetensors.pinned")
 _ENTRIES = Table(
     "entries",
     MetaData(),
@@ -135,7 +137,7 @@ class Ledger:
             if new := [row for path, row in rows.items() if current.get(path) != row]:
                 connection.execute(sqlalchemy.insert(_ENTRIES), new)
 
-        if self.folder.is_dir():
+        if rows or self.path.is_file():
             self._change(update)
         return found
 
@@ -212,10 +214,12 @@ def _problem_of_sidecar(checkpoint: Path) -> str:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    for pattern in ("*.safetensors", "*.safetensors.json", "*.safetensors.pinned"):
-        for path in folder.rglob(pattern):
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                yield path
+    """The files of checkpoints, sidecars and pins below a folder; none if it does not exist."""
+    if not folder.is_dir():
+        return
+    for place, folders, names in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        yield from (Path(place, name) for name in names if name.endswith(_ENDINGS) and not name.startswith("."))
 
 
 def _record(name: str, path: Path, entry: LedgerEntry) -> LedgerRecord:

@@ -232,7 +232,8 @@ def test_an_index_in_use_is_said(folder, monkeypatch):
 
 def test_a_folder_that_does_not_exist_has_no_checkpoints(tmp_path):
     assert prune(PruneConfig(checkpoint_dir=tmp_path / "none")).decisions == []
-    assert not (tmp_path / "none").exists()
+    assert prune(PruneConfig(checkpoint_dir=tmp_path)).decisions == []
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_facts_are_json(folder):
