@@ -93,6 +93,9 @@ def test_commands_configurations_and_entry_points_are_the_same():
         "diagnose",
         "validate",
         "reports",
+        "ledger",
+        "lineage",
+        "prune",
         "list",
         "upload",
     ]

@@ -27,6 +27,9 @@ COMMANDS = {
     "diagnose": "Compare a network before and after a change by probes.",
     "validate": "Check recordings, checkpoints, models and files of conversations.",
     "reports": "List the reports of inspections and probes.",
+    "ledger": "List the checkpoints and what wrote them, or check every bit.",
+    "lineage": "Show what a model, a checkpoint or a trajectory was made from.",
+    "prune": "Plan which checkpoints to delete, and delete them with --apply.",
     "list": "Every task, target, optimizer, probe and check by name, and its options.",
     "upload": "Send what a tracking store did not accept during a run.",
 }

@@ -284,6 +284,29 @@ def reports_command(summary: str) -> click.Command:
     return command
 
 
+def ledger_command(summary: str) -> click.Command:
+    """`metaopt ledger`."""
+    from .ledger import command
+
+    return command
+
+
+def lineage_command(summary: str) -> click.Command:
+    """`metaopt lineage`."""
+    from ..operations.lineage_files import LineageConfig, show_lineage
+    from .ledger import lineage_result
+
+    return config_command("lineage", summary, LineageConfig, show_lineage, lineage_result, argument="model")
+
+
+def prune_command(summary: str) -> click.Command:
+    """`metaopt prune`."""
+    from ..operations.pruning import PruneConfig, prune
+    from .ledger import pruned_result
+
+    return config_command("prune", summary, PruneConfig, prune, pruned_result)
+
+
 def upload_command(summary: str) -> click.Command:
     """`metaopt upload`."""
     from .upload import command
@@ -312,6 +335,9 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "diagnose": diagnose_command,
     "validate": validate_command,
     "reports": reports_command,
+    "ledger": ledger_command,
+    "lineage": lineage_command,
+    "prune": prune_command,
     "list": list_command,
     "upload": upload_command,
 }

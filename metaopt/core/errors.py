@@ -67,3 +67,7 @@ class TrackingError(MetaoptError):
 
 class IllegalTransition(MetaoptError):
     """A stage of a growth seed that cannot follow its present one."""
+
+
+class LineageError(MetaoptError):
+    """A lineage with a missing link, or of something that does not exist."""

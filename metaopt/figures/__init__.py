@@ -10,10 +10,13 @@ This room contains no machine learning. The rooms above choose what to draw:
 
 from .canvas import canvas, legend, limits_of, line_chart, note, plain_log, rendered, row_labels, spread, styled
 from .event_chart import event_chart
+from .flow_chart import Box, flow_chart
 
 __all__ = [
+    "Box",
     "canvas",
     "event_chart",
+    "flow_chart",
     "legend",
     "limits_of",
     "line_chart",

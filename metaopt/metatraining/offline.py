@@ -19,6 +19,8 @@ from ..core.tracker import Tracker
 from ..generative import GenerativeOptimizer
 from ..trajectories import Trajectory, WeightTrajectoryDataset, find_trajectories, split_by_run
 from ..trajectories.dataset import WeightPair
+from ..trajectories.origin import TRAJECTORY, Parent
+from ..trajectories.recording_file import read_run_id
 from .config import TrainOptimizerConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
@@ -64,6 +66,7 @@ class OfflineSource:
             _check_averaging(trajectory, averaging)
         held_out_count = len(trajectories) // 4 if config.held_out is None else config.held_out
         training, held_out = map(_parts, split_by_run(trajectories, held_out_count, config.seed))
+        self._recorded = trajectories
         trajectories = _parts(trajectories)
         self.config, self.device = config, device
         self.coefficients = OBJECTIVES[config.objective]
@@ -80,6 +83,11 @@ class OfflineSource:
             **config.settings(),
             "trajectories": [trajectory.digest for trajectory in training],
         }
+
+    @property
+    def parents(self) -> tuple[Parent, ...]:
+        """The trajectories, those that are held out included."""
+        return tuple(Parent(TRAJECTORY, each.name, each.digest, read_run_id(each.folder)) for each in self._recorded)
 
     def log_data(self, tracker: Tracker) -> None:
         """Log the trajectories as data sets."""

@@ -10,6 +10,8 @@ from ..core.devices import CPU
 from ..core.progress import Progress, progress
 from ..core.rng import generator
 from ..core.tracker import Tracker
+from ..tasks import task_config
+from ..trajectories.origin import Parent, data_set
 from .cohort import WARM_UP_COHORTS, Cohort, OnlineSettings, WarmUpTrainings, seed_from
 from .config import TrainOptimizerConfig
 from .lookahead import forecast_at_best_horizon, lookahead_update
@@ -53,6 +55,14 @@ class OnlineSource:
         self._digests = {each.name: each.problem.task.digest() for each in self.components}
         mixture = {each.name: [each.config.to_mapping(), self._digests[each.name]] for each in self.components}
         self.settings: dict[str, Any] = {**config.settings(), "mixture": mixture}
+
+    @property
+    def parents(self) -> tuple[Parent, ...]:
+        """Each data set of the mixture once."""
+        configs = {(each.config.task, self._digests[each.name]): each.config for each in self.components}
+        return tuple(
+            data_set(task, task_config(task, config.task_options), digest) for (task, digest), config in configs.items()
+        )
 
     def log_data(self, tracker: Tracker) -> None:
         """Log each data set of the mixture once."""

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from ..core.progress import Progress
 from ..core.tracker import Tracker
+from ..trajectories.origin import Parent
 from ..weights.layout import Layout
 from .state import MetaTrainingState
 
@@ -26,6 +27,10 @@ class MetaTrainingSource(Protocol):
     """Steps between the snapshots of a history [steps]."""
     settings: dict[str, Any]
     """Values that must be equal when a meta-training is resumed."""
+
+    @property
+    def parents(self) -> tuple[Parent, ...]:
+        """The trajectories, or the data sets of a mixture, from which the optimizer is made."""
 
     def log_data(self, tracker: Tracker) -> None:
         """Record with a tracker which data the source reads."""

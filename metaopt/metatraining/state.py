@@ -16,6 +16,7 @@ from ..generative import GenerativeOptimizer, get_optimizer_model
 from ..generative.files import CHECKPOINT_PREFIX, optimizer_facts
 from ..optimizers.state import check_optimizer_state
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
+from ..trajectories.ledger_entry import TrainingFacts
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
@@ -138,7 +139,13 @@ class MetaTrainingState:
         adamw.step()
         self._ema.update(list(self.model.parameters()))
 
-    def save(self, path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        facts: Mapping[str, Any] | None = None,
+        about: TrainingFacts | None = None,
+    ) -> None:
         """Write a checkpoint.
 
         Call it between epochs, or after an update that `epoch_updates` counts.
@@ -146,6 +153,7 @@ class MetaTrainingState:
         Args:
             settings: further values that must be equal when the training is resumed.
             facts: further facts of the training, as JSON values.
+            about: what the sidecar of the checkpoint states; None writes none.
         Raises:
             StorageError: the disk is full; an older checkpoint at this path is kept.
         """
@@ -162,7 +170,7 @@ class MetaTrainingState:
             "skipped": self._skipped,
         }
         own = {"optimizer": optimizer_facts(self.model), "settings": dict(settings)}
-        save_checkpoint(path, state, {**(facts or {}), **own})
+        save_checkpoint(path, state, {**(facts or {}), **own}, about)
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Restore a checkpoint, also one of another device. On the CPU, a resumed training gives the same bits.

@@ -22,6 +22,8 @@ from ..generative import GENERATIVE_OPTIMIZERS
 from ..generative.base import SnapshotConfig
 from ..generative.files import load_optimizer
 from ..trajectories import claim_run_folder
+from ..trajectories.ledger_entry import TrainingFacts, files_beside
+from ..trajectories.origin import Generator, Origin
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from .config import TrainOptimizerConfig
@@ -113,7 +115,7 @@ def claim_checkpoints(config: TrainOptimizerConfig, *, resumed: bool) -> Abstrac
         RunNameError: checkpoints of this name exist, or another process writes them.
     """
     owned = f"{config.optimizer_model}_epoch_*"
-    keep = resumed and any(config.checkpoint_folder.glob(owned))
+    keep = resumed and any(config.checkpoint_folder.glob(f"{owned}.safetensors"))
     return claim_run_folder(
         config.checkpoint_folder,
         owned,
@@ -277,13 +279,24 @@ class MetaTraining:
         last = self.state.epoch if stopped else self.state.epoch - 1
         path = self.config.checkpoint_folder / f"{self.config.optimizer_model}_epoch_{last}{stopped}.safetensors"
         trained = self._trained(path, metrics)
-        self.state.save(path, self.source.settings, {FACTS: trained.facts()})
-        self.tracker.files(files_of(path), f"checkpoints/epoch_{last:04d}{stopped}")
+        self.state.save(path, self.source.settings, {FACTS: trained.facts()}, self._about(metrics))
+        self.tracker.files([*files_of(path), *files_beside(path)], f"checkpoints/epoch_{last:04d}{stopped}")
         return trained
 
     def _stop(self) -> NoReturn:
         log.info("meta-training stops after update %d, as requested", self.state.step)
         raise StopRequested
+
+    def _about(self, metrics: Mapping[str, float]) -> TrainingFacts:
+        """What the sidecar of a checkpoint states."""
+        return TrainingFacts(
+            training="optimizer",
+            run_name=self.config.checkpoint_folder.name,
+            run_id=self.tracker.run_id,
+            step=self.state.step,
+            metrics=metrics,
+            origin=Origin(Generator.of("train-optimizer", self.config), self.source.parents),
+        )
 
     def _describe_result(self, trained: TrainedOptimizer) -> None:
         if speedups := validation_speedups(trained.metrics):

@@ -26,6 +26,9 @@ from ..optimizers import evaluation_mode
 from ..tasks import Task
 from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
+from ..trajectories.ledger_entry import TrainingFacts, remove_checkpoint
+from ..trajectories.origin import Generator as Maker
+from ..trajectories.origin import Origin, data_set, write_origin
 from ..trajectories.recorder import SNAPSHOT, snapshot_files
 from ..trajectories.recording_file import UPLOAD_FOLDER, read_run_id, write_run_id
 from ..weights.atomic import remove_unfinished
@@ -115,7 +118,7 @@ class _TargetRun:
     def _restore(self) -> None:
         remove_unfinished(self.checkpoint)
         if not (self.config.resume and snapshot_files(self.folder)):
-            self.checkpoint.unlink(missing_ok=True)  # left by an earlier run with the same name
+            remove_checkpoint(self.checkpoint)  # left by an earlier run with the same name
             return
         self.load()
         if self.checkpoint.exists():
@@ -180,6 +183,7 @@ class _TargetRun:
             growth=state.growth_seeds,
         )
         bar.skip(state.step)
+        write_origin(self.folder, self._origin())
         with recorder:
             if state.step == 0:
                 if state.driver is not None:
@@ -191,8 +195,25 @@ class _TargetRun:
                 validation = self._validate()
                 self._record_epoch(recorder, {"train_loss": train_loss}, validation, seconds=monotonic() - start)
                 if fires(state.epoch, config.checkpoint_every) or state.epoch == config.epochs:
-                    self._save(recorder)
+                    self._save(recorder, train_loss)
         write_task(self.folder, self._task_facts(), last_step=state.step)
+
+    def _origin(self) -> Origin:
+        """Command, configuration and data of this run."""
+        data = data_set(self.config.task, self.state.facts["task_config"], self.data_digest)
+        settings = {name: value for name, value in self.config.to_mapping().items() if name != "run_name"}
+        return Origin(Maker.of("train-target", settings), (data,))
+
+    def _about(self, train_loss: float) -> TrainingFacts:
+        """What the sidecar of a checkpoint states."""
+        return TrainingFacts(
+            training="target",
+            run_name=self.config.run_folder.as_posix(),
+            run_id=self.tracker.run_id,
+            step=self.state.step,
+            metrics={"train_loss": train_loss, **self.validation},
+            origin=self._origin(),
+        )
 
     def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:
         """Train to the end of the epoch and record snapshots; returns the mean training loss.
@@ -217,16 +238,20 @@ class _TargetRun:
         return fmean(losses)
 
     def _stop(self, recorder: Recorder) -> NoReturn:
-        self._save(recorder)
+        self._save(recorder, fmean(self.state.epoch_losses))
         log.info("%s stops after step %d, as requested", self.state.title, self.state.step)
         raise StopRequested
 
-    def _save(self, recorder: Recorder) -> None:
-        """Write a checkpoint."""
+    def _save(self, recorder: Recorder, train_loss: float) -> None:
+        """Write a checkpoint.
+
+        Args:
+            train_loss: mean over the steps of the epoch so far.
+        """
         recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
         if self.state.driver is not None:
             self.state.driver.history.write(self.folder)
-        self.state.save(self.checkpoint, self.settings)
+        self.state.save(self.checkpoint, self.settings, self._about(train_loss))
 
     def _validate(self) -> dict[str, float]:
         state = self.state

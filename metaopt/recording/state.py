@@ -23,6 +23,7 @@ from ..optimizers.state import check_optimizer_state
 from ..targets import get_target_model, target_config
 from ..tasks import Batch, Task, task_config
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
+from ..trajectories.ledger_entry import TrainingFacts
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
@@ -194,11 +195,12 @@ class TargetTrainingState:
         names = [name for name, _ in trainable(self.model)] if self._ema.updates else []
         return dict(zip(names, self._ema.tensors, strict=True))
 
-    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def save(self, path: Path, settings: Mapping[str, Any], about: TrainingFacts | None = None) -> None:
         """Write a checkpoint, after any step.
 
         Args:
             settings: further values that must be equal when the run is resumed.
+            about: what the sidecar of the checkpoint states; None writes none.
         Raises:
             StorageError: the disk is full; an older checkpoint at this path is kept.
         """
@@ -217,7 +219,7 @@ class TargetTrainingState:
             "step": self.step,
             "last_snapshot": self.last_snapshot,
         }
-        save_checkpoint(path, state, {"run": dict(self.facts), **settings})
+        save_checkpoint(path, state, {"run": dict(self.facts), **settings}, about)
 
     def expect_own(self, facts: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
         """Check that the facts of a file are of this training.

@@ -14,6 +14,7 @@ from ..core.rng import generator, isolated, random_states, restore_random_states
 from ..growth.policy import Policy, build_policy, description_of
 from ..optimizers.state import check_optimizer_state
 from ..trajectories.checkpoint import KIND, expect_same, load_checkpoint, save_checkpoint
+from ..trajectories.ledger_entry import TrainingFacts
 from ..weights.building import check_finite, check_state
 from ..weights.facts import COUNT, MAPPING, check_fields
 from ..weights.files import read_facts
@@ -139,11 +140,12 @@ class ControllerTrainingState:
         self.metrics |= self._select()
         return self.metrics
 
-    def save(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
+    def save(self, path: Path, facts: Mapping[str, Any] | None = None, about: TrainingFacts | None = None) -> None:
         """Write a checkpoint, between rollouts.
 
         Args:
             facts: further facts of the training, as JSON values.
+            about: what the sidecar of the checkpoint states; None writes none.
         Raises:
             StorageError: the disk is full; an older checkpoint at this path is kept.
         """
@@ -161,7 +163,7 @@ class ControllerTrainingState:
         }
         if self._selection is not None:
             state |= {"best_returns": self._selection.returns, "best_rollout": self._selection.rollout}
-        save_checkpoint(path, state, {**(facts or {}), **self._own, "policy": description_of(policy)})
+        save_checkpoint(path, state, {**(facts or {}), **self._own, "policy": description_of(policy)}, about)
 
     def load(self, path: Path) -> None:
         """Restore a checkpoint.

@@ -17,6 +17,8 @@ from ..core.tracker import Tracker
 from ..figures import line_chart
 from ..growth.policy import Policy, save_policy
 from ..trajectories import claim_run_folder
+from ..trajectories.ledger_entry import TrainingFacts, files_beside
+from ..trajectories.origin import Generator, Origin, data_set
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from .config import FACTS, TrainControllerConfig
@@ -85,7 +87,7 @@ def prepared_controller(config: TrainControllerConfig, resume: Path | None = Non
         state = ControllerTrainingState(config, problem, twins)
         if resume is not None:
             state.load(resume)
-        keep = resume is not None and any(config.checkpoint_folder.glob(_OWNED))
+        keep = resume is not None and any(config.checkpoint_folder.glob(f"{_OWNED}.safetensors"))
         with claim_run_folder(
             config.checkpoint_folder,
             _OWNED,
@@ -187,9 +189,22 @@ class ControllerTraining:
 
     def _save(self, tracker: Tracker) -> Path:
         path = self.config.checkpoint_folder / f"controller_rollout_{self._state.rollout}.safetensors"
-        self._state.save(path, self._facts())
-        tracker.files(files_of(path), f"checkpoints/rollout_{self._state.rollout:04d}")
+        self._state.save(path, self._facts(), self._about(tracker.run_id))
+        tracker.files([*files_of(path), *files_beside(path)], f"checkpoints/rollout_{self._state.rollout:04d}")
         return path
+
+    def _about(self, run_id: str | None) -> TrainingFacts:
+        """What the sidecar of a checkpoint states."""
+        config, state = self.config, self._state
+        data = data_set(config.task, self.problem.facts["task_config"], self.problem.facts["data"])
+        return TrainingFacts(
+            training="controller",
+            run_name=config.run_name,
+            run_id=run_id,
+            step=state.decisions,
+            metrics=state.metrics,
+            origin=Origin(Generator.of("train-controller", config), (data,)),
+        )
 
     def _save_policy(self, tracker: Tracker) -> Path:
         path = self.config.checkpoint_folder / "controller_policy.safetensors"

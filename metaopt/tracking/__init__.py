@@ -24,12 +24,20 @@ from .model_registry import (
     registered_version,
 )
 from .names import check_alias, check_metric_names, check_model_name
+from .origins import (
+    checkpoint_entries,
+    origin_tag,
+    registered_checkpoints,
+    run_phase,
+    trajectory_origin,
+    version_origin,
+)
 from .policy_registry import load_policy, policy_file, register_policy
 from .recordings import Recording, fetch_trajectories, find_recordings
 from .runs import describe_refusal, start_run
 from .tags import ERROR_TAG
 from .tracker import MlflowTracker, RunReference
-from .unsent import UNSENT, upload_unsent
+from .unsent import UNSENT, unsent_files, upload_unsent
 
 __all__ = [
     "CANDIDATE",
@@ -49,6 +57,7 @@ __all__ = [
     "check_alias",
     "check_metric_names",
     "check_model_name",
+    "checkpoint_entries",
     "connect",
     "describe_refusal",
     "download_artifact",
@@ -62,15 +71,21 @@ __all__ = [
     "load_optimizer",
     "load_policy",
     "log_evaluation_metrics",
+    "origin_tag",
     "policy_file",
     "promote",
     "register_optimizer",
     "register_policy",
+    "registered_checkpoints",
     "registered_version",
     "resolve_checkpoint",
     "run_link",
+    "run_phase",
     "silence_mlflow",
     "start_run",
+    "trajectory_origin",
+    "unsent_files",
     "upload_unsent",
     "version_link",
+    "version_origin",
 ]

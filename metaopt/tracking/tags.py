@@ -33,6 +33,12 @@ EVALUATED_TAG = "metaopt.judged"
 CARD_TAG = "metaopt.card"
 """In a registered model: digest of metaopt's description, to detect descriptions written by users."""
 
+PHASE_TAG = "metaopt.phase"
+"""In a run: what it does, such as `target`, `optimizer` or `controller`."""
+
+ORIGIN_TAG = "metaopt.origin"
+"""In a registered version: generator, checkpoint and validation as JSON, see `metaopt.trajectories.origin`."""
+
 LONGEST_TAG = 5000
 """Maximum length of a tag's value in every store [characters]."""
 

@@ -15,7 +15,7 @@ from ..core.text import shown
 from ..weights.atomic import write_text
 from ..weights.regular import opened
 from .connection import connect
-from .operations import Operation, RunIds, UploadFile
+from .operations import Operation, RunIds, UploadFile, UploadFolder
 from .store_errors import translate_errors, without_password
 from .tags import UNSENT_TAG
 
@@ -88,6 +88,22 @@ def upload_unsent(folder: Path) -> int:
                 client.delete_tag(run, UNSENT_TAG)
     shutil.rmtree(folder)
     return len(operations)
+
+
+def unsent_files() -> set[Path]:
+    """Files of trainings that wait until a store accepts them: they must not be deleted.
+
+    Raises:
+        TrackingError: a folder of unsent writes is damaged.
+    """
+    folders = [path.parent for path in Path(UNSENT).glob(f"*/{_OPERATIONS}")]
+    return {
+        Path(path)
+        for folder in folders
+        for operation in _read(folder)[1]
+        if isinstance(operation, UploadFolder)
+        for path in operation.paths
+    }
 
 
 def _check_paths(folder: Path, operations: Sequence[Operation]) -> None:

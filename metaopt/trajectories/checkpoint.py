@@ -16,12 +16,15 @@ from torch import Tensor
 from ..core.errors import CheckpointError, FileFormatError
 from ..core.text import shown
 from ..weights.files import read_tensors, write_tensors
+from .ledger_entry import SidecarWriter, TrainingFacts
 
 KIND = "checkpoint"
 _SKELETON = "state"
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, state: Mapping[str, Any], facts: Mapping[str, Any], about: TrainingFacts | None = None
+) -> None:
     """Write the state of a training to one file, atomically.
 
         from pathlib import Path
@@ -37,13 +40,16 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], facts: Mapping[str, An
         path: the file, which replaces an older one.
         state: nested dicts (with text or integer keys), lists, tuples, tensors and scalars.
         facts: configuration of the training as JSON values, for `expect_same`; the key "state" is reserved.
+        about: what the sidecar states; None writes no sidecar.
     Raises:
         CheckpointError: the state holds an unsupported type; the message names its path.
         StorageError: the disk is full or not writable; an older file is kept.
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _disassemble(state, "", tensors)
-    write_tensors(path, tensors, KIND, {**facts, _SKELETON: skeleton})
+    sidecar = SidecarWriter(path, about)
+    write_tensors(path, tensors, KIND, {**facts, _SKELETON: skeleton}, before_rename=sidecar.before_rename)
+    sidecar.after_rename()
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

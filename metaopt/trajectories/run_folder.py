@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from ..core.errors import InvalidConfig, RunNameError, StorageError
 from ..core.text import shown
+from .ledger_entry import described_by, remove_checkpoint
 
 LOCK = ".lock"
 _LONGEST = 100
@@ -82,8 +83,8 @@ def claim_run_folder(
         raise InvalidConfig(
             "resume and overwrite are both given; give resume to keep the existing files, or overwrite to remove them"
         )
-    with _locked(folder):
-        present = sorted(folder.glob(owned))
+    with locked(folder):
+        present = sorted(path for path in folder.glob(owned) if described_by(path) is None)
         if present and not (resume or overwrite):
             raise RunNameError(
                 f"run name {shown(folder.name)} is taken: {folder} holds {len(present)} entries. Choose another run "
@@ -96,7 +97,13 @@ def claim_run_folder(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process during the block.
+
+    Raises:
+        RunNameError: another process has locked it.
+        StorageError: it cannot be created.
+    """
     existed = folder.exists()
     lock = FileLock(folder / LOCK, timeout=0)
     try:
@@ -124,7 +131,15 @@ def _remove_if_unused(folder: Path) -> None:
 
 
 def _remove_unfinished(folder: Path, owned: str) -> None:
-    """Remove the temporary files of killed processes: only the holder of the lock writes here."""
+    """Remove the temporary files of killed processes, and the sidecars of checkpoints that they did not complete.
+
+    Only the holder of the lock writes here.
+    """
+    for path in folder.glob(owned):
+        checkpoint = described_by(path)
+        if checkpoint is not None and not checkpoint.exists():
+            with suppress(OSError):
+                path.unlink()
     for path in [*folder.glob(".*.part"), *folder.glob(f"{owned}/.*.part")]:
         with suppress(OSError):
             path.unlink()
@@ -136,6 +151,6 @@ def _remove(entries: Iterable[Path]) -> None:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
-                entry.unlink()
+                remove_checkpoint(entry)
     except OSError as error:
         raise StorageError(f"could not remove files that --overwrite replaces: {error}; remove them by hand") from error

@@ -1,5 +1,6 @@
 """JSON files beside the snapshots, sealed with a sha256 like them: a changed or cut file is noticed."""
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from ..core.errors import FileFormatError
 from ..weights.atomic import write_text
-from ..weights.files import digest_of
+from ..weights.header import canonical
 from ..weights.regular import read_text
 
 GROWTH_FILE = "growth.json"
@@ -22,7 +23,7 @@ def write_sealed(path: Path, facts: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the disk is full or not writable.
     """
-    write_text(path, _text({**facts, _DIGEST: digest_of({}, facts)}))
+    write_text(path, _text({**facts, _DIGEST: _sha256(facts)}))
 
 
 def read_sealed(path: Path, unsealed: Collection[str] = ()) -> dict[str, Any]:
@@ -43,10 +44,14 @@ def read_sealed(path: Path, unsealed: Collection[str] = ()) -> dict[str, Any]:
             f"{path} contains a JSON {type(value).__name__}; expected a JSON object. Copy the file again"
         )
     facts = {name: each for name, each in value.items() if name != _DIGEST}
-    is_sealed = digest_of({}, facts) == value.get(_DIGEST) and _text(value) == text
+    is_sealed = _sha256(facts) == value.get(_DIGEST) and _text(value) == text
     if not is_sealed and not (unsealed and value.keys() <= set(unsealed)):
         raise FileFormatError(f"{path} is damaged: its contents do not match its sha256; copy the file again")
     return facts
+
+
+def _sha256(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(facts).encode()).hexdigest()
 
 
 def _text(value: Mapping[str, Any]) -> str:

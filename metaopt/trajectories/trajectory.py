@@ -16,6 +16,7 @@ from ..core.text import shown
 from ..weights.building import check_finite
 from ..weights.files import digest_of, files_of, read_digest, read_tensors
 from ..weights.layout import Layout
+from .origin import ORIGIN_FILE
 from .reader import SNAPSHOT_FILES, Segment, Snapshot, natural_sort_key, read_snapshots
 from .recorder import FROZEN, SNAPSHOT
 from .sealed_json import GROWTH_FILE
@@ -176,7 +177,7 @@ class Trajectory:
         """
         frozen = self._frozen_path
         stored = [snapshot.path for snapshot in self.snapshots] + ([frozen] if os.path.lexists(frozen) else [])
-        beside = [path for name in (TASK_FILE, GROWTH_FILE) if os.path.lexists(path := self.folder / name)]
+        beside = [path for name in (TASK_FILE, GROWTH_FILE, ORIGIN_FILE) if os.path.lexists(path := self.folder / name)]
         return [path for each in stored for path in files_of(each)] + beside
 
     @cached_property

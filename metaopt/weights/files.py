@@ -8,7 +8,7 @@ sha256 of each shard. `docs/formats.md` describes the bytes.
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def write_tensors(
     facts: Mapping[str, Any],
     *,
     shard_size: int = SHARD_SIZE,
+    before_rename: Callable[[Path], None] | None = None,
 ) -> None:
     """Write tensors and facts to a file, atomically.
 
@@ -43,6 +44,7 @@ def write_tensors(
         facts: JSON values that describe the tensors.
         shard_size: maximum size of the tensors in one file [bytes]. Above it they are divided over shards beside the
             file, which is written after them.
+        before_rename: called with the complete file under its temporary name, its shards already in place.
     Raises:
         StorageError: the disk is full or not writable; an older file is kept.
         FileFormatError: the facts are nested too deeply or too large to be read again; nothing is written.
@@ -54,7 +56,7 @@ def write_tensors(
         if len(parts) > 1:
             description["shards"] = _write_shards(path, parts)
         stored = _contiguous(parts[0]) if len(parts) == 1 else {}
-        _write(path, stored, _header(stored, description))
+        _write(path, stored, _header(stored, description), before_rename)
     finally:
         _remove_unlisted_shards(path)
 
@@ -161,9 +163,16 @@ def _header(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> di
     return {**header, "sha256": digest_of(tensors, header)}
 
 
-def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
+def _write(
+    path: Path,
+    tensors: dict[str, Tensor],
+    header: Mapping[str, Any],
+    before_rename: Callable[[Path], None] | None = None,
+) -> None:
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: canonical(header)})
+        if before_rename is not None:
+            before_rename(temporary)
 
 
 def _read(path: Path, header: Header, verify: bool) -> dict[str, Tensor]:

@@ -56,6 +56,11 @@ def is_shard(path: Path) -> bool:
     return _PREFIX.match(path.name) is not None
 
 
+def main_file(path: Path) -> Path | None:
+    """The file to which a path with the name of a shard belongs; None for other names."""
+    return path.with_name(_PREFIX.sub("", path.name, count=1)) if is_shard(path) else None
+
+
 def shards_beside(path: Path) -> list[Path]:
     """All shards of a file in the file's folder, including those that the file does not list."""
     return [

@@ -12,6 +12,7 @@ from ..tracking import (
     CANDIDATE,
     MlflowTracker,
     check_alias,
+    origin_tag,
     promote,
     register_optimizer,
     resolve_checkpoint,
@@ -19,6 +20,10 @@ from ..tracking import (
     start_run,
     version_link,
 )
+from ..trajectories.checkpoint import KIND
+from ..trajectories.ledger_entry import checkpoint_parent
+from ..trajectories.origin import Generator, Origin
+from ..weights.files import read_digest
 from .model_names import AUTO, check_given_name, chosen_name
 from .promotion import Candidate, Made, Promotion
 
@@ -105,12 +110,20 @@ def register_version(trained: TrainedOptimizer, name: str, tracker: MlflowTracke
             "trained_on": ", ".join(trained.problem_names),
             "averaging": trained.optimizer.averaging,
             **trained.data,
+            **origin_tag(_origin(trained)),
         },
         stride=trained.stride,
         facts={"learned_from": trained.training_names, "held_out": trained.held_out_names, "figures": trained.metrics},
     )
     tracker.describe(links=f"Registered as {version_link(name, version)}")
     return Candidate.of(name, version)
+
+
+def _origin(trained: TrainedOptimizer) -> Origin:
+    """The checkpoint of a version; the sidecar says more, if there is one."""
+    path = trained.checkpoint
+    parent = checkpoint_parent(path, read_digest(path, KIND))
+    return Origin(Generator.of("register", {"checkpoint": parent.digest}), (parent,))
 
 
 def _description(trained: TrainedOptimizer) -> str:

@@ -9,7 +9,11 @@ from ..core.paired_test import PromotionDecision
 from ..reinforcement.comparison import CHAMPION, compare_with_champion, resolved
 from ..reinforcement.config import TrainControllerConfig
 from ..reinforcement.training import ControllerTraining, TrainedController, describe_training, prepared_controller
-from ..tracking import MlflowTracker, register_policy, resolve_checkpoint, start_run, version_link
+from ..tracking import MlflowTracker, origin_tag, register_policy, resolve_checkpoint, start_run, version_link
+from ..trajectories.checkpoint import KIND
+from ..trajectories.ledger_entry import checkpoint_parent
+from ..trajectories.origin import Generator, Origin
+from ..weights.files import read_digest
 from .evaluate_controller import compare_tracked
 from .model_names import AUTO, check_given_name, controller_name
 from .promotion import Candidate, Made
@@ -86,6 +90,8 @@ def _register(
         f"{config.lr:g}; {config.episodes} episodes.\n**Return in training:** {describe_training(trained)}"
     )
     tags = {"trained_on": config.title, "reward": config.reward, "data": Path(config.data_dir or config.task).name}
+    parent = checkpoint_parent(trained.checkpoint, read_digest(trained.checkpoint, KIND))
+    tags |= origin_tag(Origin(Generator.of("train-controller", config), (parent,)))
     version = register_policy(tracker, trained.policy, trained.file, name=name, description=about, tags=tags)
     tracker.describe(links=f"Registered as {version_link(name, version)}")
     return Candidate.of(name, version)

@@ -6,12 +6,34 @@ import torch
 from torch import nn
 
 from metaopt.trajectories import Recorder, Trajectory
+from metaopt.trajectories.checkpoint import save_checkpoint
+from metaopt.trajectories.ledger_entry import TrainingFacts, check_entry, sidecar_path
+from metaopt.trajectories.origin import Generator, Origin, Parent
+from metaopt.trajectories.sealed_json import read_sealed
 from metaopt.weights.files import files_of, read_facts, read_tensors, write_tensors
 from metaopt.weights.layout import Layout
 from metaopt.weights.model_files import load_model_weights
 
 SNAPSHOT = Path(__file__).with_name("snapshot_v1.safetensors")
 SHARDED = Path(__file__).with_name("sharded_v1.safetensors")
+
+CHECKPOINT = Path(__file__).with_name("checkpoint_v1.safetensors")
+FACTS = TrainingFacts(
+    training="optimizer",
+    run_name="digits",
+    run_id="0123456789abcdef0123456789abcdef",
+    step=4200,
+    metrics={"train_objective": 0.25, "val_objective": 0.5},
+    origin=Origin(
+        Generator("train-optimizer", "0.2.0", "a" * 32),
+        (
+            Parent("trajectory", "digits/seed_0", "b" * 32, "c" * 32),
+            Parent("data set", "digits", "d" * 32, generator=Generator("task digits", "0.2.0", "e" * 32)),
+        ),
+        {"levels": ["quick"], "versions": {"finite": "1"}},
+    ),
+)
+"""What the sidecar of the golden checkpoint states."""
 
 
 def golden_network() -> nn.Module:
@@ -62,3 +84,19 @@ def test_shards_are_divided_as_in_schema_1(tmp_path):
     assert [each.name for each in files_of(path)] == [each.name for each in files_of(SHARDED)]
     for ours, theirs in zip(files_of(path), files_of(SHARDED), strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_sidecar_of_schema_1_loads():
+    entry = check_entry(CHECKPOINT)
+    assert entry.facts == FACTS
+    assert entry.created == "2026-11-29T05:00:00.000000+00:00"
+    assert entry.versions == {"metaopt": "0.2.0", "torch": "2.15.0", "schema": "1"}
+
+
+def test_checkpoints_write_sidecars_of_schema_1(tmp_path):
+    path = tmp_path / CHECKPOINT.name
+    save_checkpoint(path, {"model": {"w": torch.arange(3.0)}, "step": 4200}, {"settings": {"lr": 0.1}}, FACTS)
+    assert path.read_bytes() == CHECKPOINT.read_bytes()
+    ours, theirs = (read_sealed(sidecar_path(each)) for each in (path, CHECKPOINT))
+    its_own = {"created": None, "versions": None}
+    assert {**ours, **its_own} == {**theirs, **its_own}

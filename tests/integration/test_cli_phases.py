@@ -157,3 +157,46 @@ def test_ctrl_c_prints_how_to_resume(command_line, monkeypatch):
     assert "what was written is kept; resume with the same command and `--resume true`" in result.output
     everything = MlflowClient().search_runs(["1"], order_by=["attributes.start_time DESC"])
     assert everything[0].info.status == "KILLED"
+
+
+@pytest.fixture(scope="module")
+def registered(succeed, whole) -> str:
+    """The second of the three checkpoints as a registered version."""
+    made = succeed("register", "checkpoints/whole/PerceiverOptimizer_epoch_1.safetensors", "--json")
+    return json.loads(made)["model_uri"]
+
+
+def test_a_lineage_leads_from_a_version_to_the_data(succeed, registered):
+    shown = json.loads(succeed("lineage", registered, "--check", "--output", "chain", "--json"))
+    kinds = [node["kind"] for node in shown["nodes"]]
+    assert kinds == ["model", "checkpoint", *["trajectory"] * 4, "data set"]
+    assert shown["problems"] == []
+    assert all(Path(path).exists() for path in shown["drawings"])
+
+
+def test_a_lineage_goes_on_in_the_store_where_files_are_gone(succeed, command_line, registered, tmp_path):
+    elsewhere = ("--checkpoint-dir", tmp_path, "--trajectory-dir", tmp_path, "--output", tmp_path / "chain")
+    tree = succeed("lineage", registered, "--check", *elsewhere)
+    assert tree.count("in run ") == 5  # four trajectories and the checkpoint
+    run_id = newest_run("registration").info.run_id
+    failed = command_line("lineage", run_id, *elsewhere)
+    assert failed.exit_code == 1
+    assert "has no checkpoint with a ledger entry" in failed.output
+
+
+def test_registered_checkpoints_are_not_pruned(succeed, registered):
+    strict = ("prune", "--keep-latest", 1, "--keep-days", 0, "--json")
+    decisions = {each["path"]: each for each in json.loads(succeed(*strict))["decisions"]}
+    assert decisions["whole/PerceiverOptimizer_epoch_1.safetensors"]["reason"] == f"registered as {registered}"
+    assert "mlflow" not in {Path(path).parts[0] for path in decisions}
+
+
+def test_the_ledger_lists_and_checks_checkpoints(succeed, command_line, whole, tmp_path):
+    assert "whole/PerceiverOptimizer_epoch_2.safetensors" in succeed("ledger")
+    path = tmp_path / "net.safetensors"
+    for ending in ("", ".json"):
+        source = Path(f"checkpoints/whole/PerceiverOptimizer_epoch_2.safetensors{ending}")
+        Path(f"{path}{ending}").write_bytes(source.read_bytes())
+    failed = command_line("ledger", "--checkpoint-dir", tmp_path, "--check")
+    assert failed.exit_code == 1
+    assert "is the sidecar of another file" in failed.output

@@ -97,7 +97,7 @@ def test_files_hold_the_policy_and_are_no_pickles(whole):
     for policy in (loaded, policy_of_checkpoint(trained.checkpoint)):
         assert all(map(torch.equal, policy.parameters(), trained.policy.parameters()))
         assert policy.growth == CONFIG.growth.to_mapping()
-    assert {path.suffix for path in trained.file.parent.glob("[!.]*")} == {".safetensors"}
+    assert {path.suffix for path in trained.file.parent.glob("[!.]*")} == {".safetensors", ".json"}
 
 
 @pytest.mark.parametrize("hidden", [(), (8,), (16, 12), (5, 6, 7)])

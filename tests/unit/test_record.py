@@ -77,7 +77,8 @@ def test_a_run_records_a_trajectory_with_its_facts(config):
     assert torch.equal(trajectory.layout.read(model), trajectory.weights(1))
     assert tracker.steps[0] == (0, {"val_loss", "val_accuracy", "epoch"})
     assert tracker.steps[1] == (BATCHES, {"train_loss", "val_loss", "val_accuracy", "epoch", "seconds"})
-    assert tracker.values["trajectory"] == [*(snapshot.path.name for snapshot in trajectory.snapshots), "task.json"]
+    beside = ["task.json", "origin.json"]
+    assert tracker.values["trajectory"] == [*(snapshot.path.name for snapshot in trajectory.snapshots), *beside]
     assert tracker.values["lr_drawn"] == 1e-3
     assert "losses" in tracker.values
 

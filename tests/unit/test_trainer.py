@@ -115,7 +115,8 @@ def test_the_tracker_gets_metrics_parameters_data_and_checkpoints(config):
     assert tracker.data == dict.fromkeys(trained.training_names, "train") | dict.fromkeys(
         trained.held_out_names, "held-out"
     )
-    assert tracker.stored == [("checkpoints/epoch_0001", ["PerceiverOptimizer_epoch_1.safetensors"])]
+    name = "PerceiverOptimizer_epoch_1.safetensors"
+    assert tracker.stored == [("checkpoints/epoch_0001", [name, f"{name}.json"])]
     assert trained.checkpoint == config.checkpoint_dir / "mlp" / "PerceiverOptimizer_epoch_1.safetensors"
 
 
