@@ -8,7 +8,7 @@ sha256 of each shard. `docs/formats.md` describes the bytes.
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
