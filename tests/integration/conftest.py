@@ -28,6 +28,9 @@ SMALLER = {
     "inspect": "",
     "diagnose": "--examples 32",
     "reports": "",
+    "ledger": "",
+    "lineage": "",
+    "prune": "",
     "list": "",
     "upload": "",
 }
