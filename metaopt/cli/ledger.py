@@ -93,7 +93,8 @@ def pruned_result(pruned: "Pruned", config: "PruneConfig") -> Result:
     elif config.apply:
         lines["deleted"] = f"{counted(len(pruned.deleted), 'checkpoint')}, {bytes_text(pruned.freed)}"
         if len(pruned.deleted) < len(going):
-            lines["in use"] = f"{counted(len(going) - len(pruned.deleted), 'checkpoint')} that a training uses now stay"
+            staying = counted(len(going) - len(pruned.deleted), "checkpoint")
+            lines["not deleted"] = f"{staying}: in use or pinned since the plan was made"
     else:
         lines["plan"] = f"{counted(len(going), 'checkpoint')} of {len(rows)} would be deleted, {size}; nothing is yet"
     if pruned.limit_problem:

@@ -15,9 +15,9 @@ _COLOURS = (ORANGE, GREEN, BLUE, PURPLE)
 _LINE = 0.155  # height of a line of text [inches]
 _PADDING = 0.1  # inside a box [inches]
 _GAP = 0.22  # between two boxes of a column [inches]
-_ARROW = 0.42  # width between two columns [inches]
-_CHARACTER = 0.068  # width of a character [inches]
-_BOLD = 1.14  # width of bold type over that
+_ARROW = 0.38  # width between two columns [inches]
+_CHARACTER = 0.064  # width of a character [inches]
+_BOLD = 1.08  # width of bold type over that
 _MOST_LINES = 4  # of one text in a box
 
 
@@ -84,7 +84,7 @@ def _wrapped(box: Box, characters: int) -> list[tuple[str, str]]:
 def _lines(text: str, characters: int) -> list[str]:
     broken = textwrap.wrap(text, characters)
     if len(broken) > _MOST_LINES:
-        return [*broken[: _MOST_LINES - 1], broken[_MOST_LINES - 1][: characters - 1] + "…"]
+        return [*broken[: _MOST_LINES - 1], broken[_MOST_LINES - 1][: characters - 3] + "…"]
     return broken
 
 

@@ -107,7 +107,7 @@ def prune(config: PruneConfig) -> Pruned:
 
 
 def delete(ledger: Ledger, decisions: Sequence[Decision], trajectory_dir: Path) -> list[Decision]:
-    """Delete what is not kept; what a training has begun to use meanwhile stays.
+    """Delete what is not kept; what a training has begun to use meanwhile, or somebody has pinned, stays.
 
     Returns: the decisions that were carried out.
     Raises:
@@ -122,11 +122,16 @@ def delete(ledger: Ledger, decisions: Sequence[Decision], trajectory_dir: Path) 
         own = ledger.folder / folder
         with _all_locked(_lock_folders(folder, ledger.folder, trajectory_dir), always=own) as is_locked:
             if is_locked:
-                ledger.forget([each.path for each in chosen])
-                for each in chosen:
+                going = [each for each in chosen if not _is_pinned(ledger.folder / each.path)]
+                ledger.forget([each.path for each in going])
+                for each in going:
                     remove_checkpoint(ledger.folder / each.path)
-                deleted += chosen
+                deleted += going
     return deleted
+
+
+def _is_pinned(path: Path) -> bool:
+    return path.exists() and pin_path(path).exists()
 
 
 def _records(found: Found, config: PruneConfig, elsewhere: Elsewhere | None) -> list[Record]:

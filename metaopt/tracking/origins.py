@@ -80,8 +80,8 @@ def trajectory_origin(run_id: str) -> Origin | None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with translate_errors(f"cannot read the origin of run {run_id}", _FIND):
-                connect().download_artifacts(run_id, f"{UPLOAD_FOLDER}/{ORIGIN_FILE}", folder)
-            return read_origin(Path(folder, UPLOAD_FOLDER))
+                path = connect().download_artifacts(run_id, f"{UPLOAD_FOLDER}/{ORIGIN_FILE}", folder)
+            return read_origin(Path(path).parent)
         except (MetaoptError, OSError):
             return None
 

@@ -40,5 +40,20 @@ _MODULES = {
     "write_task": "task_file",
 }
 
-__all__ = [*_MODULES]
+__all__ = [
+    "SNAPSHOT_DTYPES",
+    "TASK_FILE",
+    "Recorder",
+    "Segment",
+    "Snapshot",
+    "Trajectory",
+    "WeightPair",
+    "WeightTrajectoryDataset",
+    "check_run_name",
+    "claim_run_folder",
+    "find_trajectories",
+    "read_whole_network",
+    "split_by_run",
+    "write_task",
+]
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -29,6 +29,9 @@ SMALLER = {
     "diagnose": "--examples 32",
     "validate": "",
     "reports": "",
+    "ledger": "",
+    "lineage": "",
+    "prune": "",
     "list": "",
     "upload": "",
 }

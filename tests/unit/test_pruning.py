@@ -116,6 +116,13 @@ def test_a_training_that_begins_after_the_plan_is_noticed(folder):
     assert len(names(folder)) == 5
 
 
+def test_a_pin_that_is_set_after_the_plan_is_noticed(folder):
+    decisions = prune(strict()).decisions
+    prune(strict(pin=("run/net_epoch_0.safetensors",)))
+    deleted = pruning.delete(Ledger(folder), decisions, Path("trajectories"))
+    assert [each.path for each in deleted] == ["run/net_epoch_2.safetensors", "run/net_epoch_3.safetensors"]
+
+
 def test_pins_are_files_beside_the_checkpoint(folder):
     prune(strict(pin=("run/net_epoch_0.safetensors", "checkpoints/run/net_epoch_2.safetensors")))
     assert prune(strict(apply=True)).deleted == ("run/net_epoch_3.safetensors",)
