@@ -21,11 +21,13 @@ from metaopt.core.documents import markdown_table
 from metaopt.core.text import aligned
 from metaopt.operations.validation import LEVELS, Report, Settings, validate
 
-from . import corruptions_of_lines, corruptions_of_weights
+from . import corruptions_of_checkpoints, corruptions_of_files, corruptions_of_lines, corruptions_of_trajectories
 from ._corruption import Corruption
 from .clean_files import make_clean, write_lines
 
-CORRUPTIONS = {each.name: each for each in [*corruptions_of_weights.CORRUPTIONS, *corruptions_of_lines.CORRUPTIONS]}
+_MODULES = (corruptions_of_files, corruptions_of_trajectories, corruptions_of_checkpoints, corruptions_of_lines)
+
+CORRUPTIONS = {each.name: each for module in _MODULES for each in module.CORRUPTIONS}
 """All corruptions by name."""
 
 
