@@ -107,8 +107,9 @@ def _record(attempt: Attempt, claims: Claims, heartbeat: "Heartbeat") -> None:
             log.exception("job %d crashed", job.id)
             is_own = claims.crashed(job, reason_of(error))
     else:
-        log.info("job %d is done", job.id)
         is_own = claims.done(job)
+        if is_own:
+            log.info("job %d is done", job.id)
     if not is_own:
         log.warning("job %d was given to another process in the meantime; its state is not changed", job.id)
 
