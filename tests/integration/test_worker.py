@@ -77,34 +77,34 @@ def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, sto
         first.kill()
         given_back = wait_for(lambda: (job := queue.get(number)).state is State.QUEUED and job)
         assert (given_back.failures, given_back.attempt) == (1, 3), "the worker was killed, not the job"
-    with worker(store) as second:
-        wait_for(lambda: steps(queue, number, 4), second)
-        second.terminate()
-        assert second.wait(WITHIN) == 0
-        assert queue.get(number).state is State.QUEUED
-    with worker(store, "--until-empty", "true") as third:
-        assert third.wait(WITHIN) == 0, third.stderr.read()
+    with worker(store, "--until-empty", "true") as second:
+        assert second.wait(WITHIN) == 0, second.stderr.read()
     job = queue.get(number)
-    assert (job.state, job.attempt, job.failures, len(job.run_ids)) == (State.DONE, 5, 1, 5)
+    assert (job.state, job.attempt, job.failures, len(job.run_ids)) == (State.DONE, 4, 1, 4)
     assert queue.workers() == []
     resumed = store / "trajectories" / "job" / "seed_0"
     names = {path.name for path in undisturbed.glob("step_*")}
     assert names == {path.name for path in resumed.glob("step_*")}
     assert all((undisturbed / name).read_bytes() == (resumed / name).read_bytes() for name in names)
-    assert "is done" in (store / "operations" / "logs" / str(number) / "5.log").read_text(encoding="utf-8")
+    assert "is done" in (store / "operations" / "logs" / str(number) / "4.log").read_text(encoding="utf-8")
 
 
-def test_errors_of_the_user_fail_at_once_and_a_slot_has_one_worker(queue, store):
-    bad = queue.add("train-target", {"run_name": "bad", "target_model": "MLP", "task": "no such task"})
-    code = queue.add("train-target", {"run_name": "code", "target_model": "somebody.elses:network"})
-    with worker(store) as first:
-        failed = wait_for(lambda: [queue.get(each.id) for each in (bad, code) if queue.get(each.id).ended], first)
-        failed = wait_for(lambda: [job for job in queue.jobs([State.FAILED]) if len(queue.jobs([State.FAILED])) == 2])
+def test_errors_of_the_user_fail_at_once_and_a_worker_that_ends_gives_its_job_back(queue, store):
+    number = queue.add("train-target", {"run_name": "long", **TRAINING, "epochs": 10_000}).id
+    first = JobOptions(priority=1)
+    queue.add("train-target", {"run_name": "bad", "target_model": "MLP", "task": "no such task"}, first)
+    queue.add("train-target", {"run_name": "code", "target_model": "somebody.elses:network"}, first)
+    with worker(store) as running:
+        wait_for(lambda: steps(queue, number, 1), running)
+        failed = queue.jobs([State.FAILED])
         assert [job.attempt for job in failed] == [1, 1]
         assert "no such task" in failed[0].error
         assert "sets target_model to 'somebody.elses:network', and a file must not run code" in failed[1].error
         with worker(store) as second:
             assert second.wait(WITHIN) == 1
             assert "slot 'default' of this machine has a worker" in second.stderr.read()
-        first.terminate()
-        assert first.wait(WITHIN) == 0
+        running.terminate()
+        assert running.wait(WITHIN) == 0, running.stderr.read()
+    job = queue.get(number)
+    assert (job.state, job.attempt, job.failures) == (State.QUEUED, 1, 0)
+    assert "stops after step" in (store / "operations" / "logs" / str(number) / "1.log").read_text(encoding="utf-8")
