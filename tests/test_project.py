@@ -99,6 +99,8 @@ def test_commands_configurations_and_entry_points_are_the_same():
         "list",
         "upload",
     ]
+    others = ["export-adapter", "inspect", "diagnose", "queue", "worker", "reports", "list", "upload"]
+    assert list(COMMANDS) == [*CONFIGS, *others]
     assert [name.replace("_", "-") for name in PROJECT["entry_points"]] == list(CONFIGS)
     assert {path.stem for path in (ROOT / "entrypoints").glob("[!_]*.py")} == set(PROJECT["entry_points"])
 

@@ -26,6 +26,8 @@ COMMANDS = {
     "inspect": "Show what safetensors files contain, from their headers.",
     "diagnose": "Compare a network before and after a change by probes.",
     "validate": "Check recordings, checkpoints, models and files of conversations.",
+    "queue": "Add jobs to a queue, look at them, and steer them.",
+    "worker": "Run the jobs of a queue, one after the other.",
     "reports": "List the reports of inspections and probes.",
     "ledger": "List the checkpoints and what wrote them, or check every bit.",
     "lineage": "Show what a model, a checkpoint or a trajectory was made from.",

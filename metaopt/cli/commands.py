@@ -277,6 +277,23 @@ def validate_command(summary: str) -> click.Command:
     return config_command("validate", summary, ValidateConfig, run, to_result, argument="paths")
 
 
+def queue_command(summary: str) -> click.Command:
+    """`metaopt queue`."""
+    from .queue import command
+
+    return command
+
+
+def worker_command(summary: str) -> click.Command:
+    """`metaopt worker`."""
+    from ..operations.worker import WorkerConfig, work
+
+    def to_result(attempts: int, config: WorkerConfig) -> Result:
+        return Result({"attempts": attempts}, {"worker ended": f"after {counted(attempts, 'attempt')}"})
+
+    return config_command("worker", summary, WorkerConfig, work, to_result)
+
+
 def reports_command(summary: str) -> click.Command:
     """`metaopt reports`."""
     from .reports import command
@@ -334,6 +351,8 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "inspect": inspect_command,
     "diagnose": diagnose_command,
     "validate": validate_command,
+    "queue": queue_command,
+    "worker": worker_command,
     "reports": reports_command,
     "ledger": ledger_command,
     "lineage": lineage_command,
