@@ -15,6 +15,8 @@ from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
+from ..operations.lineage_files import LineageConfig
+from ..operations.pruning import PruneConfig
 from ..operations.validation.running import ValidateConfig
 from ..operations.worker import WorkerConfig
 from ..probes import PROBES
@@ -74,11 +76,19 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "diagnose": DiagnoseConfig,
         "validate": ValidateConfig,
         "worker": WorkerConfig,
+        "lineage": LineageConfig,
+        "prune": PruneConfig,
     }
     flags = {
         name: [*(field.name.replace("_", "-") for field in _fields(kind)), "config"] for name, kind in kinds.items()
     }
-    others: dict[str, list[str]] = {"queue": [], "reports": ["report-dir"], "list": [], "upload": []}
+    others: dict[str, list[str]] = {
+        "queue": [],
+        "reports": ["report-dir"],
+        "ledger": ["checkpoint-dir", "check"],
+        "list": [],
+        "upload": [],
+    }
     registries = {
         "task": TASKS,
         "target-model": TARGETS,
