@@ -32,7 +32,8 @@ class Node:
         generator: what made it; None if it does not say.
         parents: keys of what it was made from.
         place: where it was found: a path, or a run.
-        validation: what `metaopt validate` has noted; None if it was not validated.
+        validation: the entry `validated` of the record that `metaopt validate` wrote: `level`, `checks` (versions by
+            name), `sha256` and `time`; None without a record of these contents.
         missing: why it could not be found, in words; empty if it was.
     """
 
@@ -166,7 +167,7 @@ def _details(node: Node) -> Iterator[str]:
     if node.generator is not None:
         yield f"by {node.generator}"
     if node.validation is not None:
-        yield f"validated: {', '.join(map(str, node.validation.get('levels', [])))}"
+        yield f"validated: {node.validation['level']}"
     if node.place:
         yield f"in {node.place}"
     if node.problem:

@@ -16,6 +16,7 @@ from ..weights.atomic import replacing
 from ..weights.header import read_header
 from .ledger import scan
 from .lineage import Lineage, Node
+from .validation.records import passed_checks
 
 DRAWINGS = Path("reports/lineage")
 """Folder of the drawings, unless another place is given."""
@@ -159,7 +160,7 @@ class _Reader:
 
     def _find_checkpoint(self, parent: Parent) -> _Found | str:
         if (path := self._local.get(parent.digest)) is not None:
-            return _node(parent, read_entry(path).facts.origin, str(path))
+            return _node(parent, read_entry(path).facts.origin, path)
         if parent.run_id is not None:
             from ..tracking import checkpoint_entries
 
@@ -195,18 +196,18 @@ def _version(source: str) -> _Found:
     place = "the registry" if run_id is None else f"the registry, run {run_id}"
     if origin is None:
         return Node(MODEL, address, place=place), ()
-    return Node(MODEL, address, "", origin.generator, (), place, origin.validation), origin.parents
+    return Node(MODEL, address, "", origin.generator, (), place), origin.parents
 
 
 def _checkpoint(path: Path) -> _Found:
     try:
-        return _of_entry(entry_of(path), str(path))
+        return _of_entry(entry_of(path), path)
     except FileFormatError as error:
         content = read_header(path, CHECKPOINT).sha256
         return Node(CHECKPOINT, path.name, content, place=str(path), missing=str(error)), ()
 
 
-def _of_entry(entry: LedgerEntry, place: str) -> _Found:
+def _of_entry(entry: LedgerEntry, place: str | Path) -> _Found:
     facts = entry.facts
     name = f"{facts.run_name}, step {facts.step}"
     return _node(Parent(CHECKPOINT, name, entry.file.content_sha256), facts.origin, place)
@@ -216,7 +217,7 @@ def _trajectory(parent: Parent, folder: Path) -> _Found:
     origin = read_origin(folder)
     if origin is None:
         return Node(TRAJECTORY, parent.name, parent.digest, place=str(folder)), ()
-    return _node(parent, origin, str(folder))
+    return _node(parent, origin, folder)
 
 
 def _data_set(parent: Parent) -> _Found | str:
@@ -225,9 +226,14 @@ def _data_set(parent: Parent) -> _Found | str:
     return Node(DATA, parent.name, parent.digest, parent.generator), ()
 
 
-def _node(parent: Parent, origin: Origin, place: str) -> _Found:
-    node = Node(parent.kind, parent.name, parent.digest, origin.generator, (), place, origin.validation)
-    return node, origin.parents
+def _node(parent: Parent, origin: Origin, place: str | Path) -> _Found:
+    """A node with its parents.
+
+    Args:
+        place: its path, or a run in words.
+    """
+    validated = passed_checks(place) if isinstance(place, Path) else None
+    return Node(parent.kind, parent.name, parent.digest, origin.generator, (), str(place), validated), origin.parents
 
 
 def _no_run(parent: Parent) -> str:

@@ -30,6 +30,7 @@ from .sealed_json import read_sealed, write_sealed
 
 _ENDING = ".json"
 _PINNED = ".pinned"
+_VALIDATED = ".validated.json"
 _KIND = "checkpoint"
 _READ_AT_ONCE = 2**20  # [bytes]
 
@@ -149,6 +150,11 @@ def pin_path(path: Path) -> Path:
     return path.with_name(path.name + _PINNED)
 
 
+def validation_path(path: Path) -> Path:
+    """Path of the record of the validation of a file."""
+    return path.with_name(path.name + _VALIDATED)
+
+
 def described_by(path: Path) -> Path | None:
     """The checkpoint of a sidecar or of a pin; None if the path has the name of neither."""
     ending = next((each for each in (_ENDING, _PINNED) if path.name.endswith(f".safetensors{each}")), None)
@@ -244,7 +250,7 @@ def files_beside(path: Path) -> list[Path]:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, then its shards, then its sidecar and its pin.
+    """Remove a checkpoint, then its shards, then its sidecar, its pin and the record of its validation.
 
     A kill in between leaves files whose names say what they belonged to.
 
@@ -253,7 +259,7 @@ def remove_checkpoint(path: Path) -> None:
     """
     try:
         path.unlink(missing_ok=True)
-        for each in (*shards_beside(path), sidecar_path(path), pin_path(path)):
+        for each in (*shards_beside(path), sidecar_path(path), pin_path(path), validation_path(path)):
             each.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"could not remove {path}: {error}; make its folder writable, then run again") from error

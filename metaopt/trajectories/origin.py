@@ -49,8 +49,7 @@ _PARENT = {
     "run_id": _OPTIONAL_TEXT,
     "generator": _OPTIONAL_MAPPING,
 }
-_ORIGIN = {"generator": Rule("command, version and config", MAPPING.holds, fields=_GENERATOR), "parents": _PARENTS,
-           "validation": _OPTIONAL_MAPPING}  # fmt: skip
+_ORIGIN = {"generator": Rule("command, version and config", MAPPING.holds, fields=_GENERATOR), "parents": _PARENTS}
 
 
 @dataclass(frozen=True)
@@ -107,20 +106,16 @@ class Origin:
     Attributes:
         generator: what made it.
         parents: what it was made from.
-        validation: `levels`, the levels of `metaopt validate` that it has passed, and `versions`, those of the checks;
-            None if it was not validated.
     """
 
     generator: Generator
     parents: tuple[Parent, ...]
-    validation: Mapping[str, Any] | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """The origin as JSON values."""
         return {
             "generator": _generator_values(self.generator),
             "parents": [_parent_values(parent) for parent in self.parents],
-            "validation": None if self.validation is None else dict(self.validation),
         }
 
     @classmethod
@@ -136,7 +131,7 @@ class Origin:
             check_fields(values if isinstance(values, dict) else {}, _ORIGIN)
             for parent in values["parents"]:
                 check_fields(parent, _PARENT)
-            return cls(_generator(values["generator"]), tuple(map(_parent, values["parents"])), values["validation"])
+            return cls(_generator(values["generator"]), tuple(map(_parent, values["parents"])))
         except (FileFormatError, KeyError) as error:
             raise FileFormatError(
                 f"{source} states no origin that this metaopt can read: {error}; copy it again, or use the version "

@@ -30,7 +30,6 @@ FACTS = TrainingFacts(
             Parent("trajectory", "digits/seed_0", "b" * 32, "c" * 32),
             Parent("data set", "digits", "d" * 32, generator=Generator("task digits", "0.2.0", "e" * 32)),
         ),
-        {"levels": ["quick"], "versions": {"finite": "1"}},
     ),
 )
 """What the sidecar of the golden checkpoint states."""

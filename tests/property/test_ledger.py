@@ -33,7 +33,6 @@ origins = st.builds(
     Origin,
     st.builds(Generator, texts, texts, texts),
     st.lists(parents, max_size=3).map(tuple),
-    st.none() | st.dictionaries(texts, texts, max_size=2),
 )
 facts = st.builds(
     TrainingFacts,

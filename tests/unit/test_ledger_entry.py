@@ -198,7 +198,7 @@ def test_a_sidecar_without_a_checkpoint_does_not_take_the_run_name(tmp_path):
 
 
 def test_a_trajectory_states_its_origin(tmp_path):
-    origin = Origin(ORIGIN.generator, (Parent("trajectory", "a/seed_0", "1" * 32, "2" * 32),), {"levels": ["quick"]})
+    origin = Origin(ORIGIN.generator, (Parent("trajectory", "a/seed_0", "1" * 32, "2" * 32),))
     assert read_origin(tmp_path) is None
     write_origin(tmp_path, origin)
     assert read_origin(tmp_path) == origin
@@ -212,7 +212,7 @@ def test_an_origin_that_cannot_be_written_is_a_warning(tmp_path, caplog):
 
 @pytest.mark.parametrize(
     "change",
-    [{"parents": 3}, {"parents": [{"kind": "dream"}]}, {"generator": None}, {"validation": []}, {"parents": [{}]}],
+    [{"parents": 3}, {"parents": [{"kind": "dream"}]}, {"generator": None}, {"parents": [{}]}],
 )
 def test_an_invalid_origin_is_refused(change):
     with pytest.raises(FileFormatError, match="states no origin that this metaopt can read"):

@@ -12,6 +12,8 @@ from metaopt.core.errors import InvalidConfig, LineageError
 from metaopt.figures import rendered
 from metaopt.operations.lineage import Lineage, Node
 from metaopt.operations.lineage_files import LineageConfig, read_lineage, show_lineage
+from metaopt.operations.validation import validate
+from metaopt.operations.validation.records import passed_checks, write_records
 from metaopt.trajectories import Recorder, Trajectory
 from metaopt.trajectories.checkpoint import save_checkpoint
 from metaopt.trajectories.ledger_entry import TrainingFacts, sidecar_path
@@ -59,8 +61,21 @@ def test_a_missing_link_is_named_and_shown(change, problem):
 
 
 def test_validation_is_shown():
-    lineage = chain(validation={"levels": ["quick", "standard"], "versions": {}})
-    assert "validated: quick, standard" in lineage.tree()
+    lineage = chain(validation={"level": "standard", "checks": {"digests": 1}})
+    assert "validated: standard" in lineage.tree()
+
+
+def test_a_validation_counts_until_the_file_changes(tmp_path):
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, {"epoch": 3}, {})
+    assert passed_checks(path) is None
+    (record,) = write_records(validate([path], "quick"))
+    assert passed_checks(path)["level"] == "quick"
+    record.write_text("[" * 99_999)
+    assert passed_checks(path) is None
+    write_records(validate([path], "quick"))
+    save_checkpoint(path, {"epoch": 4}, {})
+    assert passed_checks(path) is None
 
 
 @pytest.mark.parametrize("count", [1, 12])

@@ -4,23 +4,34 @@ This module does not import torch.
 """
 
 import hashlib
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ...core.documents import json_text
-from ...core.errors import InvalidConfig
+from ...core.errors import FileFormatError, InvalidConfig
+from ...trajectories.ledger_entry import validation_path
 from ...weights.atomic import write_text
+from ...weights.facts import MAPPING, TEXT, Rule, check_fields
 from ...weights.regular import opened
 from .running import Report
 from .subjects import Subject
 
 RECORD = "validated.json"
-"""Name of a record in the folder of a trajectory, and the end of its name beside a file."""
+"""Name of a record in the folder of a trajectory."""
 
 _SCHEMA = 1
 _SIDECARS = ("task.json", "growth.json")
 _AT_ONCE = 2**20  # bytes of a file in memory
+_LONGEST = 2**20  # of a record [bytes]
+_RULES = {
+    "schema": Rule(f"{_SCHEMA}", lambda value: value == _SCHEMA),
+    "validated": Rule(
+        "names and values", MAPPING.holds, fields={"level": TEXT, "checks": MAPPING, "sha256": TEXT, "time": TEXT}
+    ),
+}
 
 
 def validation_record(report: Report, subject: Subject) -> dict[str, Any]:
@@ -62,10 +73,25 @@ def write_records(report: Report) -> list[Path]:
     return places
 
 
+def passed_checks(path: Path) -> Mapping[str, Any] | None:
+    """What a file or the folder of a trajectory has passed: the entry `validated` of its record.
+
+    Returns: None without a record, and with one of other contents or that is damaged.
+    """
+    subject = Subject("trajectory" if path.is_dir() else "checkpoint", path)
+    try:
+        with opened(record_path(subject), "the record of a validation") as (file, _):
+            record = json.loads(file.read(_LONGEST))
+        check_fields(record if isinstance(record, dict) else {}, _RULES)
+        validated: dict[str, Any] = record["validated"]
+        return validated if validated["sha256"] == sha256_of(subject) else None
+    except (FileFormatError, OSError, ValueError, RecursionError):
+        return None
+
+
 def record_path(subject: Subject) -> Path:
     """Where the record of a subject is written."""
-    path = subject.path
-    return path / RECORD if subject.kind == "trajectory" else path.with_name(f"{path.name}.{RECORD}")
+    return subject.path / RECORD if subject.kind == "trajectory" else validation_path(subject.path)
 
 
 def sha256_of(subject: Subject) -> str:
