@@ -51,6 +51,9 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
     warm_up: int = option(
         default=0, help="Updates on inner trainings without nowcasts, before the first round [count].", at_least=0
     )
+    curriculum: Path | None = option(
+        default=None, help="YAML file of stages of the training data, from easy to all of it."
+    )
     inner_steps: int = option(default=800, help="Length of an inner training [steps].", at_least=1)
     batch_size: int = option(default=8, help="Pairs per batch [count].", at_least=1)
     pairs_per_epoch: int = option(default=0, help="Pairs drawn per epoch [count]; 0 for all.", at_least=0)

@@ -19,6 +19,7 @@ from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpo
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, check_fields
+from .curriculum import Curriculum
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class MetaTrainingState:
         lr, weight_decay: of AdamW.
         ema_decay: decay of the EMA of the weights.
         device: device to train on. The initial weights are drawn on the CPU.
+        curriculum: stages of the training data; None for all of it.
     Raises:
         UnknownName, InvalidConfig: the name is unknown, or an option is invalid or too large for this machine.
     """
@@ -70,6 +72,7 @@ class MetaTrainingState:
         weight_decay: float,
         ema_decay: float,
         device: torch.device = CPU,
+        curriculum: Curriculum | None = None,
     ) -> None:
         check_memory(lambda: get_optimizer_model(name, **options), options, _COPIES)
         seed_all(seed)
@@ -82,6 +85,7 @@ class MetaTrainingState:
         self._skipped = 0
         self.epoch = 0
         self.step = 0
+        self.curriculum = curriculum
 
     def start_from(self, optimizer: GenerativeOptimizer) -> None:
         """Start from the weights of a trained optimizer.
@@ -140,6 +144,7 @@ class MetaTrainingState:
             "epoch": self.epoch,
             "step": self.step,
             "skipped": self._skipped,
+            **({} if self.curriculum is None else {"curriculum": self.curriculum.state_dict()}),
         }
         own = {"optimizer": optimizer_facts(self.model), "settings": dict(settings)}
         save_checkpoint(path, state, {**(facts or {}), **own})
@@ -171,6 +176,8 @@ class MetaTrainingState:
             self._ema.updates = int(state["averaged_count"])
             if self._adamw:
                 self._adamw.load_state_dict(state["base_optimizer"])
+            if self.curriculum is not None:
+                self.curriculum.load_state_dict(state["curriculum"])
             restore_random_states(state["random"])
             self.epoch, self.step, self._skipped = state["epoch"], state["step"], state["skipped"]
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
