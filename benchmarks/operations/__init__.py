@@ -1,0 +1,1 @@
+"""Measurements of operations: queue, ledger, validation, curriculum."""
