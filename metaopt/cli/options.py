@@ -1,4 +1,7 @@
-"""Builds click commands from configurations: a flag for each field, and `--config` for a file with all of them."""
+"""Builds click commands from configurations: a flag for each field, and `--config` for a file with all of them.
+
+The file may be a hero, which has a section for each command (`operations/heroes.py`).
+"""
 
 import os
 import sys
@@ -19,6 +22,7 @@ from ..core.registry import Registry, suggest
 from ..core.text import shown
 from ..core.values import coerce
 from ..core.yaml_values import read_value
+from ..operations.heroes import is_hero, read_hero
 from .flags import config_flags
 from .output import Result, show
 
@@ -60,7 +64,7 @@ def config_command(
         if argument:
             given |= _leading(kind, argument, words)
         with _described_refusals(), redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
-            values = {**_file_values(kind, coerce("config", config, Path | None), given, words), **given}
+            values = {**_file_values(name, kind, coerce("config", config, Path | None), given, words), **given}
             settings = kind.from_mapping(with_plugin_flags(kind, values, words))
             returned = workflow(settings)
         show(to_result(returned, settings), name)
@@ -111,23 +115,30 @@ def _described_refusals() -> Iterator[None]:
 
 
 def _file_values(
-    kind: type[Config], path: Path | None, given: Mapping[str, Any], words: Sequence[str]
+    command: str, kind: type[Config], path: Path | None, given: Mapping[str, Any], words: Sequence[str]
 ) -> dict[str, Any]:
     """The parameters in the file of `--config` that no flag overrides; names of code only if the user trusts them.
 
     Args:
+        command: whose section to read, if the file is a hero.
         given: flags that are parameters, with their values.
         words: the rest of the command line, which may contain old names of parameters.
     """
     if path is None:
         return {}
     flags = {kind.renamed.get(name, name): value for name, value in (*_flags(words), *given.items())}
-    values = {
-        name: value for name, value in read_config_file(path).items() if kind.renamed.get(name, name) not in flags
-    }
+    values = {name: value for name, value in _read(path, command).items() if kind.renamed.get(name, name) not in flags}
     if not coerce("trust_config", flags.get("trust_config", False), bool):
         kind.refuse_code(values, path, flags=True)
     return values
+
+
+def _read(path: Path, command: str) -> Mapping[str, Any]:
+    """What a file says about a command: all of it, or its section if the file is a hero."""
+    values = read_config_file(path)
+    if not is_hero(values):
+        return values
+    return {name: given.value for name, given in read_hero(path, command).items()}
 
 
 def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[str]:

@@ -21,6 +21,9 @@ NAME_TAG = "metaopt.name"
 ERROR_TAG = "metaopt.error"
 """The error of a failed run."""
 
+CONFIG_DIGEST_TAG = "metaopt.config_digest"
+"""Digest of the configuration of a run, without what does not change its result."""
+
 TRAJECTORY_RUNS_TAG = "metaopt.trajectory_runs"
 """In a phase-2 run: the phase-1 runs whose trajectories it used."""
 
