@@ -70,4 +70,12 @@ class TrackingError(MetaoptError):
 
 
 class IllegalTransition(MetaoptError):
-    """A stage of a growth seed that cannot follow its present one."""
+    """A stage of a growth seed, or a state of a job, that cannot follow its present one."""
+
+
+class QueueError(MetaoptError):
+    """A queue that cannot be reached, is damaged, or was written by a newer metaopt."""
+
+
+class JobError(MetaoptError):
+    """A job that does not exist, waits for itself, or was written by another version of metaopt."""
