@@ -256,6 +256,27 @@ def diagnose_command(summary: str) -> click.Command:
     return config_command("diagnose", summary, DiagnoseConfig, diagnose, to_result, argument="probes")
 
 
+def campaign_command(summary: str) -> click.Command:
+    """`metaopt campaign`."""
+    from .campaign import command
+
+    return command
+
+
+def config_explain_command(summary: str) -> click.Command:
+    """`metaopt config`."""
+    from .config import command
+
+    return command
+
+
+def hosts_command(summary: str) -> click.Command:
+    """`metaopt hosts`."""
+    from .hosts import command
+
+    return command
+
+
 def reports_command(summary: str) -> click.Command:
     """`metaopt reports`."""
     from .reports import command
@@ -289,6 +310,9 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "export-adapter": export_adapter_command,
     "inspect": inspect_command,
     "diagnose": diagnose_command,
+    "campaign": campaign_command,
+    "config": config_explain_command,
+    "hosts": hosts_command,
     "reports": reports_command,
     "list": list_command,
     "upload": upload_command,

@@ -210,6 +210,26 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
     return merged | {name: {**getattr(config, name), **options} for name, options in added.items() if options}
 
 
+def flag_values(words: Sequence[str]) -> dict[str, str]:
+    """The values of flags by the names of their parameters: `["--task-batch", "8"]` is `{"task_batch": "8"}`.
+
+    Raises:
+        click.UsageError: a word that is no flag.
+    """
+    return dict(_flags(words))
+
+
+def first_word(given: str | None, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """An optional first word of a command, and the rest; click takes the first flag of a workflow for it.
+
+    Args:
+        given: what click took for the word.
+        words: the rest of the command line.
+    """
+    is_flag = given is not None and given.startswith("--")
+    return (None, [str(given), *words]) if is_flag else (given, list(words))
+
+
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     waiting = list(words)
     while waiting:

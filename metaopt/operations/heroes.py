@@ -26,9 +26,11 @@ _SECTIONS = {name.replace("-", "_"): name for name in (COMMON, *WORKFLOWS)}
 """Names of sections, by their names with underscores."""
 
 
-def read_hero(path: Path, workflow: str) -> Layer:
+def read_hero(path: Path, workflow: str, *, optional: bool = False) -> Layer:
     """What a hero, or a file with the parameters of one workflow, states for a workflow.
 
+    Args:
+        optional: whether it may say nothing about the workflow.
     Raises:
         InvalidConfig: the file cannot be read, has an unknown section or parameter, or no section for the workflow.
     """
@@ -38,7 +40,7 @@ def read_hero(path: Path, workflow: str) -> Layer:
         return own_layer(_given(path, values, lines, ()), workflow, str(path))
     sections = _checked_sections(path, values)
     own = workflow.replace("-", "_")
-    if own not in sections and COMMON not in sections:
+    if own not in sections and COMMON not in sections and not optional:
         named = ", ".join(_SECTIONS[name] for name in sections)
         raise InvalidConfig(
             f"{path} has the sections {named}, and none for {workflow}; add `{workflow}:` or `{COMMON}:`"
