@@ -3,18 +3,19 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..core.text import aligned
 from ..operations.campaign import Campaign, machine_and_flags
 from ..operations.campaign_folder import CAMPAIGNS, CampaignFolder
-from ..operations.campaign_run import PlannedJob, add_to_queue, plan, run_here
 from ..operations.hosts import HOSTS
-from ..operations.queue import JobQueue
 from .options import EPILOG, first_word, flag_values
 from .output import Result, show
+
+if TYPE_CHECKING:
+    from ..operations.campaign_run import PlannedJob
 
 _in_folder = click.option(
     "--campaign-dir",
@@ -113,6 +114,9 @@ def run(
     A job that the queue has, of the same name and configuration, is not added again. Further flags are parameters of
     every job that has them, such as `--trust-config true`.
     """
+    from ..operations.campaign_run import add_to_queue, plan  # it imports SQLAlchemy, which takes seconds
+    from ..operations.queue import JobQueue
+
     name, words = first_word(name, context.args)
     campaign, flags = CampaignFolder(campaign_dir).read(name), flag_values(words)
     layers = partial(machine_and_flags, machine=machine, hosts=hosts, flags=flags)
@@ -133,7 +137,7 @@ def run(
         show(Result({"campaign": campaign.name, "jobs": facts}, lines, [["metaopt", "worker"]], table), "campaign run")
 
 
-def _planned(campaign: Campaign, jobs: Sequence[PlannedJob]) -> Result:
+def _planned(campaign: Campaign, jobs: Sequence["PlannedJob"]) -> Result:
     """The jobs, and the parameters that do not have their defaults."""
     rows, facts = [], []
     for each in jobs:
@@ -149,6 +153,8 @@ def _planned(campaign: Campaign, jobs: Sequence[PlannedJob]) -> Result:
 
 def _ran(campaign: Campaign, layers: Callable[[str], Any]) -> Result:
     """Run the jobs here; a line for each."""
+    from ..operations.campaign_run import run_here
+
     ran = {each.job.title: str(getattr(returned, "run", "done")) for each, returned in run_here(campaign, layers)}
     done = [job.title for job in campaign.jobs if job.title not in ran]
     lines = {**ran, **({"done before": ", ".join(done)} if done else {})}

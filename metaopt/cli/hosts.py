@@ -6,7 +6,6 @@ import click
 
 from ..core.text import aligned, counted
 from ..operations.hosts import HOSTS, read_hosts
-from ..operations.probe import TIME_LIMIT, probe_hosts
 from .options import EPILOG
 from .output import Result, show
 
@@ -14,7 +13,13 @@ from .output import Result, show
 @click.command("hosts", epilog=EPILOG)
 @click.option("--hosts", type=click.Path(path_type=Path), default=HOSTS, show_default=True, help="File of machines.")
 @click.option("--probe", is_flag=True, help="Check that servers and databases answer, and that folders have room.")
-@click.option("--time-limit", default=TIME_LIMIT, show_default=True, help="Longest wait for an answer [s].")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Longest wait for an answer [s].",
+)
 def command(hosts: Path, probe: bool, time_limit: float) -> None:
     """List the machines of a file: what each is for, its addresses and its devices.
 
@@ -32,6 +37,8 @@ def command(hosts: Path, probe: bool, time_limit: float) -> None:
     if not probe:
         show(Result({"hosts": facts}, {}, table=_table(["machine", "roles", "devices", "addresses"], rows)), "hosts")
         return
+    from ..operations.probe import probe_hosts  # it imports SQLAlchemy, which takes seconds
+
     health = probe_hosts(found, time_limit)
     unhealthy = sum(not each.healthy for each in health)
     table = [[each.machine, each.role, "healthy" if each.healthy else "NOT HEALTHY", each.detail] for each in health]

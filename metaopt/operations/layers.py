@@ -4,7 +4,7 @@ The layers are, each before the next: defaults, a hero, a campaign, a machine, f
 value of a parameter, also of one that is a mapping, such as `task_options`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,12 +124,10 @@ def shared_layer(values: Layer, workflow: str, place: str) -> Layer:
     """
     kind = find_workflow(workflow).config_class
     unknown = [name for name in values if not _has(kind, name)]
-    if unknown:
-        kinds = [each.config_class for each in WORKFLOWS.values()]
-        for name in unknown:
-            if not any(_has(each, name) for each in kinds):
-                known: Sequence[str] = list(dict.fromkeys(known for each in kinds for known in each.names()))
-                raise InvalidConfig(f"{place} has the parameter {shown(name)}: {suggest(name, known)}")
+    for name in unknown:
+        if not any(_has(each, name) for each in _all_kinds()):
+            known = dict.fromkeys(known for each in _all_kinds() for known in each.names())
+            raise InvalidConfig(f"{place} has the parameter {shown(name)}: {suggest(name, known)}")
     return {name: given for name, given in values.items() if name not in unknown}
 
 
@@ -144,6 +142,12 @@ def own_layer(values: Layer, workflow: str, place: str) -> Layer:
         if not _has(kind, name) and name not in kind.absent:
             raise InvalidConfig(f"{place} has the parameter {shown(name)}: {suggest(name, kind.names())}")
     return values
+
+
+def _all_kinds() -> Iterator[type[Config]]:
+    """The configurations of all workflows; first those that are imported fast and have most parameters."""
+    for name in sorted(WORKFLOWS, key=lambda name: not name.startswith(("train-", "evaluate"))):
+        yield WORKFLOWS[name].config_class
 
 
 def _has(kind: type[Config], name: str) -> bool:

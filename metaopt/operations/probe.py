@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import sqlalchemy
+
 from ..core.addresses import without_password
 from ..core.errors import MetaoptError
 from ..core.text import bytes_text, shortened
+from .database import queue_url
 from .hosts import HostConfig
-
-TIME_LIMIT = 5.0
-"""Longest probe [s]."""
 
 LEAST_FREE = 10**9
 """Free disk below which a folder is not healthy [bytes]."""
@@ -49,7 +49,7 @@ class _Unhealthy(Exception):
     """Why something cannot be used."""
 
 
-def probe_hosts(hosts: Mapping[str, HostConfig], time_limit: float = TIME_LIMIT) -> list[Health]:
+def probe_hosts(hosts: Mapping[str, HostConfig], time_limit: float = 5.0) -> list[Health]:
     """Probe each address and folder of some machines, all at the same time.
 
         from metaopt.operations.hosts import HostConfig
@@ -138,6 +138,7 @@ def _health_request(url: str) -> urllib.request.Request:
     """The request for the health of a server; user name and password of the address go into a header."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # raises if it is no number
         host = parts.netloc.rpartition("@")[2]
         request = urllib.request.Request(parts._replace(netloc=host, path=f"{parts.path.rstrip('/')}/health").geturl())
         if parts.username is not None:
@@ -150,17 +151,21 @@ def _health_request(url: str) -> urllib.request.Request:
 
 def _check_database(url: str, time_limit: float) -> str:
     """Connect to a database; a file that does not exist is not created."""
-    import sqlalchemy
-    from sqlalchemy.engine import make_url
-
-    parsed = make_url(url)
-    if parsed.get_backend_name() == _FILE:
+    try:
+        parsed = sqlalchemy.make_url(queue_url(url))
+    except (ValueError, sqlalchemy.exc.ArgumentError) as error:  # its text can be a part of the password
+        raise _Unhealthy("the address cannot be read; expected one such as sqlite:///queue.db") from error
+    is_file = parsed.get_backend_name() == _FILE
+    if is_file:
         _check_database_file(parsed.database)
-    limits = {} if parsed.get_backend_name() == _FILE else {"connect_timeout": max(int(time_limit), 1)}
-    engine = sqlalchemy.create_engine(parsed, connect_args=limits)
+    limits = {} if is_file else {"connect_timeout": max(int(time_limit), 1)}
+    try:
+        engine = sqlalchemy.create_engine(parsed, connect_args=limits)
+    except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
+        raise _Unhealthy(f"{parsed.drivername} cannot be used ({error}); expected postgresql+psycopg2://…") from error
     try:
         with engine.connect() as connection:
-            connection.execute(sqlalchemy.text("SELECT 1"))
+            connection.execute(sqlalchemy.text("SELECT count(*) FROM sqlite_master" if is_file else "SELECT 1"))
     except sqlalchemy.exc.DBAPIError as error:
         raise _Unhealthy(f"no connection: {error.orig}") from error
     finally:
