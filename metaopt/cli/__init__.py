@@ -28,6 +28,8 @@ COMMANDS = {
     "campaign": "Make, list and run campaigns of jobs that belong together.",
     "config": "Explain the value of each parameter and its origin.",
     "hosts": "List machines, and check that they can be used.",
+    "queue": "Add jobs to a queue, look at them, and steer them.",
+    "worker": "Run the jobs of a queue, one after the other.",
     "reports": "List the reports of inspections and probes.",
     "list": "Every task, target, optimizer and probe by name, and its options.",
     "upload": "Send what a tracking store did not accept during a run.",

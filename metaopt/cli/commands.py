@@ -277,6 +277,23 @@ def hosts_command(summary: str) -> click.Command:
     return command
 
 
+def queue_command(summary: str) -> click.Command:
+    """`metaopt queue`."""
+    from .queue import command
+
+    return command
+
+
+def worker_command(summary: str) -> click.Command:
+    """`metaopt worker`."""
+    from ..operations.worker import WorkerConfig, work
+
+    def to_result(attempts: int, config: WorkerConfig) -> Result:
+        return Result({"attempts": attempts}, {"worker ended": f"after {counted(attempts, 'attempt')}"})
+
+    return config_command("worker", summary, WorkerConfig, work, to_result)
+
+
 def reports_command(summary: str) -> click.Command:
     """`metaopt reports`."""
     from .reports import command
@@ -313,6 +330,8 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "campaign": campaign_command,
     "config": config_explain_command,
     "hosts": hosts_command,
+    "queue": queue_command,
+    "worker": worker_command,
     "reports": reports_command,
     "list": list_command,
     "upload": upload_command,

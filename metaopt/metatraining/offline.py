@@ -3,12 +3,14 @@
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from ..core.control import StopRequested, control
 from ..core.devices import CPU, move
 from ..core.errors import InvalidConfig, TrajectoryError
 from ..core.progress import Progress
@@ -126,15 +128,22 @@ class OfflineSource:
         )
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
-        """Train for one epoch.
+        """Train to the end of the epoch.
 
         Returns: the means of the training metrics.
+        Raises:
+            StopRequested: the process was asked to stop; the state can be saved.
         """
-        means = _Means()
-        order = self._order(state.epoch, state.curriculum)
-        for number, batch in enumerate(pair_batches(self.training, order, self.config.batch_size)):
+        means = _Means(state.epoch_values)
+        batches = enumerate(
+            pair_batches(self.training, self._order(state.epoch, state.curriculum), self.config.batch_size)
+        )
+        for number, batch in islice(batches, state.epoch_updates, None):
             random = generator(self.config.seed, state.epoch, number)
             bar.update(objective=self._update(state, batch, random, means))
+            state.epoch_updates += 1
+            if control.stop_requested:
+                raise StopRequested
         return means.metrics("train")
 
     @torch.no_grad()
@@ -155,7 +164,7 @@ class OfflineSource:
         return metrics.get(f"val_stage_{curriculum.config.metric}")
 
     def _validated(self, state: MetaTrainingState, pairs: Sequence[int], prefix: str) -> dict[str, float]:
-        means = _Means()
+        means = _Means({})
         count = min(_VALIDATION_PAIRS, len(pairs))
         order = [pairs[index] for index in torch.linspace(0, len(pairs) - 1, count).long().tolist()]
         for batch in pair_batches(self.held_out, order, self.config.batch_size):
@@ -277,16 +286,23 @@ def _problems(
 
 
 class _Means:
-    """Accumulates scores and computes their means."""
+    """Accumulates scores and computes their means.
 
-    def __init__(self) -> None:
-        self._values: dict[str, list[float]] = defaultdict(list)
+    Args:
+        values: the scores so far by name; new ones are added to it.
+    """
+
+    def __init__(self, values: dict[str, list[float]]) -> None:
+        self._values = values
 
     def add(self, scores: PredictionScores) -> None:
-        self._values["objective"] += scores.objective.tolist()
-        self._values["relative_error"] += scores.relative_error.tolist()
+        self._add("objective", scores.objective)
+        self._add("relative_error", scores.relative_error)
         if scores.log_loss_change is not None:
-            self._values["log_loss_change"] += scores.log_loss_change.tolist()
+            self._add("log_loss_change", scores.log_loss_change)
+
+    def _add(self, name: str, scores: Tensor) -> None:
+        self._values.setdefault(name, []).extend(scores.tolist())
 
     def metrics(self, prefix: str) -> dict[str, float]:
         return {f"{prefix}_{name}": fmean(values) for name, values in self._values.items()}

@@ -46,7 +46,12 @@ class MetaTrainingSource(Protocol):
         """Do slow work before the first update, with a progress bar of its own."""
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
-        """Train for the epoch `state.epoch`; returns training metrics."""
+        """Train for the epoch `state.epoch`, or for what is left of it; returns training metrics.
+
+        Raises:
+            StopRequested: the process was asked to stop, and the state can be saved. A source may ignore the request
+                until the end of the epoch.
+        """
 
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
         """Validation metrics of the averaged weights, on held-out data."""

@@ -18,7 +18,7 @@ from ..optimizers.state import check_optimizer_state
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.building import check_finite, check_memory, check_state
-from ..weights.facts import COUNT, MAPPING, check_fields
+from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
 from .curriculum import Curriculum
 
 log = logging.getLogger(__name__)
@@ -29,12 +29,20 @@ _MAX_SKIPPED = 20  # updates in a row
 _COPIES = 5  # tensors per weight: itself, its average, its gradient and two moments of AdamW [count]
 _AVERAGED = CHECKPOINT_PREFIX.rstrip("/")
 
+_VALUES = Rule(
+    "lists of numbers by name",
+    lambda value: (
+        isinstance(value, dict) and all(isinstance(each, list) and all(map(is_number, each)) for each in value.values())
+    ),
+)
 _STATE = {
     "model": MAPPING,
     _AVERAGED: MAPPING,
     "base_optimizer": MAPPING,
     "random": MAPPING,
     "epoch": COUNT,
+    "epoch_updates": COUNT.optional,  # absent from checkpoints of metaopt 0.1, which are all written between epochs
+    "epoch_values": _VALUES.optional,
     "step": COUNT,
     "skipped": COUNT,
 }
@@ -49,6 +57,9 @@ class MetaTrainingState:
     longer.
 
     The constructor seeds all random generators of the process.
+
+    `epoch` counts the finished epochs, `step` the updates, `epoch_updates` those of the present epoch, and
+    `epoch_values` are their training metrics by name; a source that cannot stop within an epoch leaves these empty.
 
     Args:
         name: name of the generative optimizer.
@@ -84,8 +95,15 @@ class MetaTrainingState:
         self._lr = lr
         self._skipped = 0
         self.epoch = 0
+        self.epoch_updates = 0
+        self.epoch_values: dict[str, list[float]] = {}
         self.step = 0
         self.curriculum = curriculum
+
+    def end_epoch(self) -> None:
+        """Count an epoch as finished."""
+        self.epoch += 1
+        self.epoch_updates, self.epoch_values = 0, {}
 
     def start_from(self, optimizer: GenerativeOptimizer) -> None:
         """Start from the weights of a trained optimizer.
@@ -127,7 +145,7 @@ class MetaTrainingState:
     def save(self, path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint.
 
-        Call it between epochs only: the order of pairs depends on the epoch, so a resumed training starts a new epoch.
+        Call it between epochs, or after an update that `epoch_updates` counts.
 
         Args:
             settings: further values that must be equal when the training is resumed.
@@ -142,6 +160,8 @@ class MetaTrainingState:
             "base_optimizer": self._adamw.state_dict() if self._adamw else {},
             "random": random_states(),
             "epoch": self.epoch,
+            "epoch_updates": self.epoch_updates,
+            "epoch_values": self.epoch_values,
             "step": self.step,
             "skipped": self._skipped,
             **({} if self.curriculum is None else {"curriculum": self.curriculum.state_dict()}),
@@ -180,6 +200,7 @@ class MetaTrainingState:
                 self.curriculum.load_state_dict(state["curriculum"])
             restore_random_states(state["random"])
             self.epoch, self.step, self._skipped = state["epoch"], state["step"], state["skipped"]
+            self.epoch_updates, self.epoch_values = state.get("epoch_updates", 0), state.get("epoch_values", {})
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of {type(self.model).__name__} ({error}); train again without --resume-from"

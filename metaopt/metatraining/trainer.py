@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
+from typing import Any, NoReturn
 
 from ..core.clock import fires
+from ..core.control import StopRequested, control
 from ..core.devices import device_name, find_device, threads_for
 from ..core.progress import Progress, announced, progress
 from ..core.rng import seed_all
@@ -200,16 +201,20 @@ class MetaTraining:
         updates = sum(map(self.source.updates, epochs))
         with progress(updates, f"{self.config.optimizer_model} on {self.config.data_title}", "update") as shown:
             bar = announced(shown, updates, _MEASURED_UPDATES, self._advice())
+            bar.skip(self.state.epoch_updates)
             for _ in epochs:
-                metrics |= self._run_epoch(bar)  # online, an epoch validates one component of the mixture
-                if fires(self.state.epoch, self.config.checkpoint_every) or self.state.epoch == epochs.stop:
+                metrics |= self._run_epoch(bar, metrics)  # online, an epoch validates one component of the mixture
+                stops = control.stop_requested and self.state.epoch < epochs.stop
+                if fires(self.state.epoch, self.config.checkpoint_every) or self.state.epoch == epochs.stop or stops:
                     trained = self._save(metrics)
+                if stops:
+                    self._stop()
         if not epochs:
             trained = self._save({**metrics, **self.source.validate(self.state)})
         self._describe_result(trained)
         return trained
 
-    def _trained(self, checkpoint: Path, metrics: dict[str, float]) -> TrainedOptimizer:
+    def _trained(self, checkpoint: Path, metrics: Mapping[str, float]) -> TrainedOptimizer:
         return TrainedOptimizer(
             optimizer=self.state.predictor,
             checkpoint=checkpoint,
@@ -237,15 +242,25 @@ class MetaTraining:
         self.tracker.text(replace(config, overwrite=False).to_json(), "config.json")
         self.source.log_data(self.tracker)
 
-    def _run_epoch(self, bar: Progress) -> dict[str, float]:
+    def _run_epoch(self, bar: Progress, earlier: Mapping[str, float]) -> dict[str, float]:
+        """Train for an epoch and validate; returns the metrics.
+
+        Args:
+            earlier: the metrics so far, for the checkpoint of a training that stops.
+        """
         started = time.monotonic()
-        metrics = self.source.train(self.state, bar) | self.source.validate(self.state)
+        try:
+            trained = self.source.train(self.state, bar)
+        except StopRequested:
+            self._save(earlier)
+            self._stop()
+        metrics = trained | self.source.validate(self.state)
         if (curriculum := self.state.curriculum) is not None:
             metrics["curriculum_stage"] = float(curriculum.number)
             curriculum.observe(self.state.step, self.source.result(curriculum, metrics))
         metrics |= {"seconds": time.monotonic() - started, "epoch": float(self.state.epoch)}
         self.tracker.metrics(metrics, self.state.step)
-        self.state.epoch += 1
+        self.state.end_epoch()
         self._minutes += metrics["seconds"] / 60
         if speedups := validation_speedups(metrics):
             self._speedups[self._minutes] = speedups
@@ -265,13 +280,19 @@ class MetaTraining:
         )
         self.tracker.figure(figure, "learning_curve")
 
-    def _save(self, metrics: dict[str, float]) -> TrainedOptimizer:
-        last = self.state.epoch - 1
-        path = self.config.checkpoint_folder / f"{self.config.optimizer_model}_epoch_{last}.safetensors"
+    def _save(self, metrics: Mapping[str, float]) -> TrainedOptimizer:
+        """Write a checkpoint; its name states the last epoch, and whether the training stopped within it."""
+        stopped = "_stopped" if self.state.epoch_updates else ""
+        last = self.state.epoch if stopped else self.state.epoch - 1
+        path = self.config.checkpoint_folder / f"{self.config.optimizer_model}_epoch_{last}{stopped}.safetensors"
         trained = self._trained(path, metrics)
         self.state.save(path, self.source.settings, {FACTS: trained.facts()})
-        self.tracker.files(files_of(path), f"checkpoints/epoch_{last:04d}")
+        self.tracker.files(files_of(path), f"checkpoints/epoch_{last:04d}{stopped}")
         return trained
+
+    def _stop(self) -> NoReturn:
+        log.info("meta-training stops after update %d, as requested", self.state.step)
+        raise StopRequested
 
     def _describe_result(self, trained: TrainedOptimizer) -> None:
         if speedups := validation_speedups(trained.metrics):

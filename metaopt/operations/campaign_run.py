@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from .campaign import Campaign, CampaignJob
 from .jobs import Job, JobOptions
 from .layers import Layer, Resolved
 from .queue import JobQueue
+from .resuming import resumed
 from .workflow_table import find_workflow
 
 log = logging.getLogger(__name__)
@@ -109,8 +110,8 @@ def add_to_queue(campaign: Campaign, queue: JobQueue, layers: Layers = lambda wo
 def run_here(campaign: Campaign, layers: Layers = lambda workflow: ()) -> Iterator[tuple[PlannedJob, Any]]:
     """Run the jobs of a campaign in this process, one after the other; yields each job and what its workflow returned.
 
-    A job that was done here with the same configuration is left out. One that was interrupted continues if its workflow
-    has the parameter `resume`, and starts again otherwise. The first error ends the campaign.
+    A job that was done here with the same configuration is left out, and one that was interrupted goes on as it would
+    in a queue. The first error ends the campaign.
 
     Raises:
         MetaoptError: as for `plan` and the workflows.
@@ -124,8 +125,7 @@ def run_here(campaign: Campaign, layers: Layers = lambda workflow: ()) -> Iterat
                 continue
             config = each.resolved.config
             if same and before.get("here") == _STARTED:
-                again = next((name for name in ("resume", "overwrite") if name in config.names()), None)
-                config = config if again is None else replace(config, **{again: True})  # type: ignore[type-var]
+                config = resumed(each.resolved.workflow, config)
             _remember(campaign, each, here=_STARTED)
             returned = find_workflow(each.resolved.workflow).run(config)
             _remember(campaign, each, here=_DONE)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..core.control import StopRequested
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.progress import Progress
 from ..core.tracker import Parent
@@ -43,6 +44,7 @@ def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Paren
     runs = [run_steps(config, task, parent, bar) for config in configs]
     outcomes: dict[int, Outcome] = {}
     next_steps: dict[int, Step] = {}
+    stops: list[StopRequested] = []
 
     def advance(index: int, resume: Callable[[Any], Step], value: Any) -> None:
         """Resume a run until its next step or its end."""
@@ -51,6 +53,8 @@ def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Paren
             return
         except StopIteration as finished:
             outcomes[index] = finished.value
+        except StopRequested as stop:  # the others finish this step, too
+            stops.append(stop)
         except Exception as error:
             if not isinstance(error, MetaoptError):
                 log.exception("the run with random seed %d failed", configs[index].seed)
@@ -71,6 +75,8 @@ def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Paren
                 continue
             for index, loss in zip(batched, losses, strict=True):
                 advance(index, runs[index].send, loss)
+            if stops:
+                raise stops[0]
     except BaseException as error:  # including KeyboardInterrupt: every run must close its tracker
         for index in next_steps:
             with suppress(BaseException):

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from ..adapters.fine_tuning import describe_adapters
 from ..core.clock import fires
+from ..core.control import StopRequested, control
 from ..core.devices import device_name, find_device
 from ..core.errors import CheckpointError, Diverged, MetaoptError
 from ..core.progress import Progress, sub_progress
@@ -118,7 +119,7 @@ class _TargetRun:
             return
         self.load()
         if self.checkpoint.exists():
-            log.info("%s resumes after epoch %d", self.state.title, self.state.epoch)
+            log.info("%s resumes after step %d, in epoch %d", self.state.title, self.state.step, self.state.epoch + 1)
         else:
             log.info("%s has no checkpoint; training starts from the first step", self.state.title)
 
@@ -142,7 +143,7 @@ class _TargetRun:
     def _check_snapshots(self) -> None:
         """Check that the snapshots reach to the checkpoint: with a gap before the next one, nobody would notice it."""
         last = max(snapshot_files(self.folder))
-        if last < self.state.step:
+        if last < self.state.last_snapshot:
             raise CheckpointError(
                 f"the snapshots after step {last} are missing in {self.folder}: its checkpoint {self.checkpoint} is of "
                 f"step {self.state.step}. Copy the trajectory again, or start the run again with --overwrite"
@@ -190,25 +191,42 @@ class _TargetRun:
                 validation = self._validate()
                 self._record_epoch(recorder, {"train_loss": train_loss}, validation, seconds=monotonic() - start)
                 if fires(state.epoch, config.checkpoint_every) or state.epoch == config.epochs:
-                    recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
-                    if state.driver is not None:
-                        state.driver.history.write(self.folder)
-                    state.save(self.checkpoint, self.settings)
+                    self._save(recorder)
         write_task(self.folder, self._task_facts(), last_step=state.step)
 
     def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:
-        """Train for one epoch and record snapshots; returns the mean training loss."""
-        losses: list[float] = []
+        """Train to the end of the epoch and record snapshots; returns the mean training loss.
+
+        Raises:
+            StopRequested: the process was asked to stop; the checkpoint is of the latest step.
+        """
+        losses = self.state.epoch_losses
         for step in self.state.epoch_steps():
-            loss = yield step
+            try:
+                loss = yield step
+            except StopRequested:  # of another run of the same batch
+                self._stop(recorder)
             has_grown = self.state.after_step(loss)
-            losses.append(loss)
             bar.update(loss=loss)
             if has_grown:
                 recorder.start_segment(self.state.layout, self.state.growth_seeds)
             if has_grown or (self.config.snapshot_every and fires(self.state.step, self.config.snapshot_every)):
                 self._record_snapshot(recorder, {"train_loss": fmean(losses)})
+            if control.stop_requested:
+                self._stop(recorder)
         return fmean(losses)
+
+    def _stop(self, recorder: Recorder) -> NoReturn:
+        self._save(recorder)
+        log.info("%s stops after step %d, as requested", self.state.title, self.state.step)
+        raise StopRequested
+
+    def _save(self, recorder: Recorder) -> None:
+        """Write a checkpoint."""
+        recorder.flush()  # a checkpoint must not be newer than the snapshots on disk
+        if self.state.driver is not None:
+            self.state.driver.history.write(self.folder)
+        self.state.save(self.checkpoint, self.settings)
 
     def _validate(self) -> dict[str, float]:
         state = self.state
@@ -247,6 +265,7 @@ class _TargetRun:
         state = self.state
         with evaluation_mode(state.optimizer):
             recorder.record(state.model, state.step, state.epoch, losses, state.ema_weights())
+        state.last_snapshot = state.step
 
     def _task_facts(self) -> dict[str, Any]:
         deviation = self.state.loss_changes.standard_deviation

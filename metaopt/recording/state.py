@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -28,12 +29,14 @@ from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
 from ..weights.layout import Layout
 from ..weights.selection import trainable
 from .config import TrainTargetConfig
+from .loss_changes import LossChanges
 from .training import check_loss, train_step
 
 _STATISTICS = Rule(
     "four numbers or null",
     lambda value: isinstance(value, list) and len(value) == 4 and all(x is None or is_number(x) for x in value),
 )
+_NUMBERS = Rule("a list of numbers", lambda value: isinstance(value, list) and all(map(is_number, value)))
 _AVERAGE = Rule("an average", MAPPING.holds, fields={"updates": COUNT})
 _STATE = {
     "model": MAPPING,
@@ -42,13 +45,18 @@ _STATE = {
     "loss_changes": _STATISTICS,
     "average": _AVERAGE,
     "epoch": COUNT,
+    "epoch_losses": _NUMBERS.optional,  # absent from checkpoints of metaopt 0.1, which are all written between epochs
     "step": COUNT,
+    "last_snapshot": COUNT.optional,
 }
 """The state in a checkpoint."""
 
 
 class TargetTrainingState:
     """A network in training. The facts, the data and the number of steps determine its weights.
+
+    `epoch` counts the finished epochs, `step` the steps, `epoch_losses` are those of the steps of the present epoch, and
+    `last_snapshot` is the step of the latest snapshot.
 
     The constructor seeds all random generators of the process, and draws the initial weights on the CPU.
 
@@ -85,8 +93,10 @@ class TargetTrainingState:
         self.driver = self._driver(total_steps)
         self.segment = 0
         self.loss_changes = LossChanges()
+        self.epoch_losses: list[float] = []
         self.epoch = 0
         self.step = 0
+        self.last_snapshot = 0
 
     def _driver(self, total_steps: int) -> Driver | None:
         """What lets the network grow; None if it does not. It may wrap the optimizer."""
@@ -146,10 +156,12 @@ class TargetTrainingState:
         return f"{self.facts['target_model']} on {self.facts['task']}, random seed {self.facts['seed']}"
 
     def epoch_steps(self) -> Iterator["Step"]:
-        """The steps of the next epoch. The caller takes each step before it requests the next one."""
-        for batch in self.task.batches(self.facts["batch_size"], self.facts["seed"], self.epoch):
+        """The steps of the epoch that are left. The caller takes each step before it requests the next one."""
+        batches = self.task.batches(self.facts["batch_size"], self.facts["seed"], self.epoch)
+        for batch in islice(batches, len(self.epoch_losses), None):
             yield Step(self, batch)
         self.epoch += 1
+        self.epoch_losses = []
 
     def after_step(self, loss: float) -> bool:
         """Update counters, loss statistics and the EMA after a step, and let the network grow.
@@ -161,6 +173,7 @@ class TargetTrainingState:
             Diverged: the loss is not finite, and no growth seed can be removed for that.
         """
         self.step += 1
+        self.epoch_losses.append(loss)
         seeds = self.growth_seeds
         if self.driver is not None:
             self.driver.after_step(self.step, loss, self.loss_changes.standard_deviation or 0.0)
@@ -182,9 +195,7 @@ class TargetTrainingState:
         return dict(zip(names, self._ema.tensors, strict=True))
 
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write a checkpoint.
-
-        Call it between epochs only: the order of batches depends on the epoch, so a resumed run starts a new epoch.
+        """Write a checkpoint, after any step.
 
         Args:
             settings: further values that must be equal when the run is resumed.
@@ -202,7 +213,9 @@ class TargetTrainingState:
             "average": self._ema.state_dict(),
             "update_norms": None if self.update_norms is None else self.update_norms.state_dict(),
             "epoch": self.epoch,
+            "epoch_losses": self.epoch_losses,
             "step": self.step,
+            "last_snapshot": self.last_snapshot,
         }
         save_checkpoint(path, state, {"run": dict(self.facts), **settings})
 
@@ -246,6 +259,8 @@ class TargetTrainingState:
             self.loss_changes = LossChanges(*state["loss_changes"])
             self._ema.load_state_dict(state["average"], [parameter for _, parameter in trainable(self.model)])
             self.epoch, self.step, self.segment = state["epoch"], state["step"], state.get("segment", 0)
+            self.epoch_losses = state.get("epoch_losses", [])
+            self.last_snapshot = state.get("last_snapshot", self.step)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of {self.title} ({error}); start the run again with --overwrite"
@@ -269,38 +284,3 @@ class Step(NamedTuple):
         state = self.state
         grown = None if state.driver is None else state.driver.growth.after_backward
         return train_step(state.model, state.optimizer, state.task, self.batch, state.device, grown)
-
-
-class LossChanges:
-    """Running standard deviation of the change of the loss from one step to the next.
-
-    Welford's algorithm (1962), which is stable in one pass: with the n-th change x,
-    mean ← mean + (x − mean) / n and squares ← squares + (x − mean before) · (x − mean after).
-
-    Args:
-        last: the latest loss.
-        count: number of changes.
-        mean: mean of the changes.
-        squares: sum of squared deviations from the mean.
-    """
-
-    def __init__(self, last: float | None = None, count: int = 0, mean: float = 0.0, squares: float = 0.0) -> None:
-        self._last, self._count, self._mean, self._squares = last, count, mean, squares
-
-    def add(self, loss: float) -> None:
-        """Include the loss of the next step."""
-        if self._last is not None:
-            self._count += 1
-            deviation = loss - self._last - self._mean
-            self._mean += deviation / self._count
-            self._squares += deviation * (loss - self._last - self._mean)
-        self._last = loss
-
-    @property
-    def standard_deviation(self) -> float | None:
-        """Standard deviation of the changes; None for fewer than two."""
-        return math.sqrt(self._squares / (self._count - 1)) if self._count > 1 else None
-
-    def state(self) -> list[float | None]:
-        """The arguments from which the constructor restores these statistics."""
-        return [self._last, self._count, self._mean, self._squares]

@@ -9,7 +9,7 @@ from ..core.rng import isolated
 from ..growth.actions import mask, perform
 from ..growth.observation import observe
 from ..growth.stages import Stage
-from ..recording.state import LossChanges
+from ..recording.loss_changes import LossChanges
 from ..recording.training import train_step
 from ..tasks import Batch
 from .problem import Problem

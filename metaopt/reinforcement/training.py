@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.clock import fires
+from ..core.control import StopRequested, control
 from ..core.devices import device_name, find_device, threads_for
 from ..core.progress import Progress, progress
 from ..core.text import counted
@@ -127,8 +128,12 @@ class ControllerTraining:
         with progress(len(rollouts), f"controller for {config.title}", "rollout") as bar:
             for _ in rollouts:
                 self._rollout(tracker, bar)
-                if fires(state.rollout, config.checkpoint_every) and state.rollout < config.rollouts:
+                stops = control.stop_requested and state.rollout < config.rollouts
+                if stops or (fires(state.rollout, config.checkpoint_every) and state.rollout < config.rollouts):
                     self._save(tracker)
+                if stops:
+                    log.info("the training stops after rollout %d, as requested", state.rollout)
+                    raise StopRequested
         checkpoint = self._save(tracker)
         trained = TrainedController(state.policy, self._save_policy(tracker), checkpoint, state.metrics, state.curve)
         tracker.describe(result=describe_training(trained))

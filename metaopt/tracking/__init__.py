@@ -9,7 +9,7 @@ from .artifacts import (
     resolve_checkpoint,
 )
 from .attached import attach_files
-from .connection import connect, silence_mlflow
+from .connection import connect, import_stores, silence_mlflow
 from .lineage import link_evaluation, link_trajectories, link_version, log_evaluation_metrics, run_link, version_link
 from .model_registry import (
     CANDIDATE,
@@ -55,6 +55,7 @@ __all__ = [
     "download_files",
     "fetch_trajectories",
     "find_recordings",
+    "import_stores",
     "is_registered",
     "link_evaluation",
     "link_trajectories",

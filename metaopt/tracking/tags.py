@@ -24,6 +24,9 @@ ERROR_TAG = "metaopt.error"
 CONFIG_DIGEST_TAG = "metaopt.config_digest"
 """Digest of the configuration of a run, without what does not change its result."""
 
+JOB_TAG = "metaopt.job"
+"""In a run of a queue: the ID of its job."""
+
 TRAJECTORY_RUNS_TAG = "metaopt.trajectory_runs"
 """In a phase-2 run: the phase-1 runs whose trajectories it used."""
 

@@ -233,6 +233,7 @@ def test_a_campaign_runs_here_and_goes_on_where_it_was_interrupted(monkeypatch):
     def run(self, config):
         ran.append((config.run_name, getattr(config, "resume", None), config.overwrite))
         if len(ran) == 2:
+            Path("trajectories/two/seed_9/snapshots").mkdir(parents=True)
             raise Stopped
         return config.run_name
 

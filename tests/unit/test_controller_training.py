@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from metaopt.core.control import StopRequested, control
 from metaopt.core.errors import CheckpointError, InvalidConfig, RunNameError
 from metaopt.core.tracker import SilentTracker
 from metaopt.growth.policy import load_policy
@@ -79,6 +80,15 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(whole, folde
     assert again.checkpoint.read_bytes() == trained.checkpoint.read_bytes()
     assert again.file.read_bytes() == trained.file.read_bytes()
     assert resumed.rows == {step: row for step, row in tracker.rows.items() if step > 18 * rollout}
+
+
+def test_a_training_that_is_asked_to_stop_ends_after_its_rollout_with_a_checkpoint(whole, folder, monkeypatch):
+    monkeypatch.setattr(control, "stop_requested", True)
+    config = replace(CONFIG, checkpoint_dir=folder, run_name="stopped", checkpoint_every=5)
+    with pytest.raises(StopRequested):
+        train_controller(config, SilentTracker())
+    stopped = config.checkpoint_folder / "controller_rollout_1.safetensors"
+    assert stopped.read_bytes() == whole[0].checkpoint.with_name("controller_rollout_1.safetensors").read_bytes()
 
 
 def test_files_hold_the_policy_and_are_no_pickles(whole):

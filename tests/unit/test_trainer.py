@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from metaopt.core.control import StopRequested
 from metaopt.core.errors import (
     CheckpointError,
     Diverged,
@@ -256,6 +257,31 @@ def test_a_resumed_training_gives_the_bytes_of_an_uninterrupted_one(config, tmp_
     assert [values["epoch"] for _, values in tracker.steps] == [2]
     for path in whole.checkpoint.parent.glob("*.safetensors"):
         assert path.read_bytes() == (stopped.checkpoint.parent / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("checks", "name"),
+    [(1, "epoch_0000_stopped"), (3, "epoch_0000_stopped"), (4, "epoch_0000"), (7, "epoch_0001_stopped")],
+)
+def test_a_training_that_is_asked_to_stop_resumes_to_the_bytes_of_an_uninterrupted_one(
+    config, tmp_path, monkeypatch, checks, name
+):
+    config = replace(config, pairs_per_epoch=12, batch_size=4, epochs=3)
+    whole = train_optimizer(replace(config, checkpoint_dir=tmp_path / "whole"), SilentTracker())
+    requested = iter([*[False] * (checks - 1), *[True] * 9])
+    control = type("Control", (), {"stop_requested": property(lambda self: next(requested))})()
+    for module in ("offline", "trainer"):
+        monkeypatch.setattr(f"metaopt.metatraining.{module}.control", control)
+    tracker = RecordingTracker()
+    with pytest.raises(StopRequested):
+        train_optimizer(config, tracker)
+    monkeypatch.undo()
+    assert tracker.stored[-1][0] == f"checkpoints/{name}"
+    stopped = config.checkpoint_folder / tracker.stored[-1][1][0]
+    finished = load_checkpoint(stopped)[0]["epoch"]
+    resumed = train_optimizer(replace(config, epochs=3 - finished), SilentTracker(), resume=stopped)
+    assert resumed.checkpoint.name == whole.checkpoint.name
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
 
 
 def test_a_resumed_training_can_write_to_another_folder(config, tmp_path):
