@@ -98,7 +98,7 @@ def add_to_queue(campaign: Campaign, queue: JobQueue, layers: Layers = lambda wo
         present = {(job.name, _digest_of(job)): job for job in queue.jobs() if job.name.startswith(f"{campaign.name}/")}
         found: dict[str, AddedJob] = {}
         for each in planned:
-            same = present.get((each.name, each.resolved.digest))
+            same = None if _files_changed(campaign, each) else present.get((each.name, each.resolved.digest))
             after = tuple(found[name].job.id for name in each.needed)
             options = JobOptions(name=each.name, after=after, priority=each.job.priority)
             _remember(campaign, each)
@@ -142,6 +142,16 @@ def _check_locks(campaign: Campaign, planned: PlannedJob, before: Mapping[str, A
                 f"and the campaign {campaign.name} has locked it at {shown(first[name])}; give that value, or make "
                 "another campaign with `metaopt campaign new`"
             )
+
+
+def _files_changed(campaign: Campaign, planned: PlannedJob) -> bool:
+    """Whether a file that the configuration names has other contents than when the job was added.
+
+    The digest of a job in the queue is computed from the present contents.
+    """
+    before = _read_state(campaign).get(planned.job.title, {})
+    same = before.get("config") == json.loads(json.dumps(planned.resolved.config.to_mapping()))
+    return same and before.get("digest") != planned.resolved.digest
 
 
 def _remember(campaign: Campaign, planned: PlannedJob, here: str | None = None) -> None:

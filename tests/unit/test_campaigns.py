@@ -94,6 +94,16 @@ def test_where_it_runs_makes_no_new_job_but_another_configuration_does(queue):
     assert changed[-1].job.config["lr"] == 0.01
 
 
+def test_another_content_of_a_file_makes_a_new_job(queue):
+    Path("stages.yaml").write_text("stages: [{horizon: 40}]")
+    named = campaign("run_name: one,two", "curriculum: stages.yaml")
+    add_to_queue(named, queue)
+    assert not any(each.added for each in add_to_queue(named, queue))
+    Path("stages.yaml").write_text("stages: [{horizon: 80}]")
+    assert [each.added for each in add_to_queue(named, queue)] == [False, False, True]
+    assert not any(each.added for each in add_to_queue(named, queue))
+
+
 def test_the_same_job_of_another_campaign_is_another_job(queue):
     add_to_queue(campaign(), queue)
     Path("campaigns/second").mkdir()
