@@ -1,1 +1,1 @@
-"""Measurements of operations: queue, ledger, validation, curriculum."""
+"""Measurements of the queue and its workers."""

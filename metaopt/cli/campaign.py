@@ -134,7 +134,8 @@ def run(
         new_jobs = sum(each.added for each in added)
         lines = {"queue": f"{new_jobs} of {len(added)} jobs added"}
         table = "\n".join(aligned([["id", "job", "state", ""], *rows]))
-        show(Result({"campaign": campaign.name, "jobs": facts}, lines, [["metaopt", "worker"]], table), "campaign run")
+        following = [["metaopt", "worker", *(["--queue", queue] if queue else [])]]
+        show(Result({"campaign": campaign.name, "jobs": facts}, lines, following, table), "campaign run")
 
 
 def _planned(campaign: Campaign, jobs: Sequence["PlannedJob"]) -> Result:
