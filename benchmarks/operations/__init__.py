@@ -1,1 +1,1 @@
-"""Measurements of the queue and its workers."""
+"""Measurements of the queue and its workers, and of the curriculum."""
