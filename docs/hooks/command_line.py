@@ -29,6 +29,9 @@ def _section(name: str, command: click.Command | None) -> Iterator[str]:
     arguments = [each for each in command.params if isinstance(each, click.Argument)]
     if arguments:
         yield from (f"`metaopt {name} {' '.join(f'[{each.human_readable_name}]' for each in arguments)}`", "")
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            yield from _section(f"{name} {each.name}", each)
     options = [each for each in command.params if isinstance(each, click.Option)]
     if options:
         yield from ("| flag | default | meaning |", "|---|---|---|", *map(_row, options), "")

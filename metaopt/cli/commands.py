@@ -277,6 +277,27 @@ def validate_command(summary: str) -> click.Command:
     return config_command("validate", summary, ValidateConfig, run, to_result, argument="paths")
 
 
+def campaign_command(summary: str) -> click.Command:
+    """`metaopt campaign`."""
+    from .campaign import command
+
+    return command
+
+
+def config_explain_command(summary: str) -> click.Command:
+    """`metaopt config`."""
+    from .config import command
+
+    return command
+
+
+def hosts_command(summary: str) -> click.Command:
+    """`metaopt hosts`."""
+    from .hosts import command
+
+    return command
+
+
 def queue_command(summary: str) -> click.Command:
     """`metaopt queue`."""
     from .queue import command
@@ -351,6 +372,9 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "inspect": inspect_command,
     "diagnose": diagnose_command,
     "validate": validate_command,
+    "campaign": campaign_command,
+    "config": config_explain_command,
+    "hosts": hosts_command,
     "queue": queue_command,
     "worker": worker_command,
     "reports": reports_command,

@@ -31,8 +31,8 @@ def outline(name: str, global_flags: Sequence[click.Option]) -> click.Command:
     params: list[click.Parameter] = [_option(flag) for flag in _table()["flags"][name]]
     if name == "list":
         params.append(click.Argument(["kind"], required=False, type=click.Choice(_table()["kinds"])))
-    if name == "queue":
-        params.append(click.Argument(["action"], required=False, type=click.Choice(_table()["queue"])))
+    if name in ("campaign", "config", "queue"):
+        params.append(click.Argument(["action"], required=False, type=click.Choice(_table()[name])))
     if name == "diagnose":
         params.append(click.Argument(["probe"], nargs=-1, shell_complete=_names("probes")))
     if name in ("export-adapter", "inspect", "upload"):

@@ -1,4 +1,7 @@
-"""Builds click commands from configurations: a flag for each field, and `--config` for a file with all of them."""
+"""Builds click commands from configurations: a flag for each field, and `--config` for a file with all of them.
+
+The file may be a hero, which has a section for each command (`operations/heroes.py`).
+"""
 
 import os
 import sys
@@ -19,6 +22,7 @@ from ..core.registry import Registry, suggest
 from ..core.text import shown
 from ..core.values import coerce
 from ..core.yaml_values import read_value
+from ..operations.heroes import is_hero, read_hero
 from .flags import config_flags
 from .output import Result, show
 
@@ -51,7 +55,7 @@ def config_command(
 
     def callback(config: str | None, **flags: Any) -> None:
         with _described_refusals(), redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
-            settings = _settings(kind, argument, config, flags)
+            settings = _settings(name, kind, argument, config, flags)
             returned = workflow(settings)
         show(to_result(returned, settings), name)
 
@@ -71,13 +75,13 @@ def parsed_config(name: str, kind: type[C], words: Sequence[str], argument: str 
     """
 
     def callback(config: str | None, **flags: Any) -> C:
-        return _settings(kind, argument, config, flags)
+        return _settings(name.rpartition(" ")[2], kind, argument, config, flags)
 
     settings: C = _command(name, "", kind, argument, callback).main([*words], name, standalone_mode=False)
     return settings
 
 
-def _settings(kind: type[C], argument: str | None, file: str | None, flags: Mapping[str, Any]) -> C:
+def _settings(command: str, kind: type[C], argument: str | None, file: str | None, flags: Mapping[str, Any]) -> C:
     """The configuration of the command that click is calling."""
     context = click.get_current_context()
     given = {
@@ -88,7 +92,7 @@ def _settings(kind: type[C], argument: str | None, file: str | None, flags: Mapp
     words = list(context.args)
     if argument:
         given |= _leading(kind, argument, words)
-    values = {**_file_values(kind, coerce("config", file, Path | None), given, words), **given}
+    values = {**_file_values(command, kind, coerce("config", file, Path | None), given, words), **given}
     return kind.from_mapping(with_plugin_flags(kind, values, words))
 
 
@@ -141,23 +145,30 @@ def _described_refusals() -> Iterator[None]:
 
 
 def _file_values(
-    kind: type[Config], path: Path | None, given: Mapping[str, Any], words: Sequence[str]
+    command: str, kind: type[Config], path: Path | None, given: Mapping[str, Any], words: Sequence[str]
 ) -> dict[str, Any]:
     """The parameters in the file of `--config` that no flag overrides; names of code only if the user trusts them.
 
     Args:
+        command: whose section to read, if the file is a hero.
         given: flags that are parameters, with their values.
         words: the rest of the command line, which may contain old names of parameters.
     """
     if path is None:
         return {}
     flags = {kind.renamed.get(name, name): value for name, value in (*_flags(words), *given.items())}
-    values = {
-        name: value for name, value in read_config_file(path).items() if kind.renamed.get(name, name) not in flags
-    }
+    values = {name: value for name, value in _read(path, command).items() if kind.renamed.get(name, name) not in flags}
     if not coerce("trust_config", flags.get("trust_config", False), bool):
         kind.refuse_code(values, path, flags=True)
     return values
+
+
+def _read(path: Path, command: str) -> Mapping[str, Any]:
+    """What a file says about a command: all of it, or its section if the file is a hero."""
+    values = read_config_file(path)
+    if not is_hero(values):
+        return values
+    return {name: given.value for name, given in read_hero(path, command).items()}
 
 
 def without_defaults(command: click.Command, arguments: Sequence[str]) -> list[str]:
@@ -227,6 +238,26 @@ def with_plugin_flags(kind: type[Config], values: Mapping[str, Any], words: Sequ
         else:
             raise click.UsageError(f"unknown flag --{flag.replace('_', '-')}: {_nearest(flag, kind, config, plug_ins)}")
     return merged | {name: {**getattr(config, name), **options} for name, options in added.items() if options}
+
+
+def flag_values(words: Sequence[str]) -> dict[str, str]:
+    """The values of flags by the names of their parameters: `["--task-batch", "8"]` is `{"task_batch": "8"}`.
+
+    Raises:
+        click.UsageError: a word that is no flag.
+    """
+    return dict(_flags(words))
+
+
+def first_word(given: str | None, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """An optional first word of a command, and the rest; click takes the first flag of a workflow for it.
+
+    Args:
+        given: what click took for the word.
+        words: the rest of the command line.
+    """
+    is_flag = given is not None and given.startswith("--")
+    return (None, [str(given), *words]) if is_flag else (given, list(words))
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:

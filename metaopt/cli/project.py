@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
@@ -32,7 +34,9 @@ from ..workflows.inspect_weights import InspectConfig
 from ..workflows.main_job import MainConfig
 from ..workflows.register_optimizer import RegisterConfig
 from . import COMMANDS
+from .campaign import command as campaign
 from .completion import TABLE
+from .config import command as config
 from .list import KINDS
 from .queue import command as queue
 
@@ -47,6 +51,9 @@ CONFIGS: Mapping[str, type[Config]] = {
     "generate": GenerateConfig,
 }
 """Configuration of each command that is an entry point of the MLflow project."""
+
+_GROUPS: Mapping[str, click.Group] = {"campaign": campaign, "config": config, "queue": queue}
+"""Commands that have commands of their own."""
 
 _ROOT = Path(__file__).parents[2]
 
@@ -83,7 +90,8 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         name: [*(field.name.replace("_", "-") for field in _fields(kind)), "config"] for name, kind in kinds.items()
     }
     others: dict[str, list[str]] = {
-        "queue": [],
+        **{name: [] for name in _GROUPS},
+        "hosts": ["hosts", "probe", "time-limit"],
         "reports": ["report-dir"],
         "ledger": ["checkpoint-dir", "check"],
         "list": [],
@@ -100,7 +108,7 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "names": {flag: registry.table for flag, registry in registries.items()},
         "groups": {flag: list(registry.groups) for flag, registry in registries.items()},
         "kinds": list(KINDS),
-        "queue": list(queue.commands),
+        **{name: list(group.commands) for name, group in _GROUPS.items()},
     }
     return json.dumps(table, indent=1) + "\n"
 

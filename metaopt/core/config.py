@@ -40,6 +40,7 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
     runs_code: Callable[[Any], bool] | None = None,
+    changes_result: bool = True,
 ) -> Any:
     """Declare a parameter of a configuration.
 
@@ -52,10 +53,12 @@ def option(
         below: exclusive upper bound.
         choices: the only valid values.
         runs_code: tells the values that let code run. A file may give them only if the user trusts it (decision 0024).
+        changes_result: whether the result depends on it; not on where and how a command runs, such as its folders and
+            its device. Only parameters that change the result are part of the digest of a configuration.
     """
     metadata = {
         "help": help, "above": above, "at_least": at_least, "at_most": at_most, "below": below, "choices": choices,
-        "runs_code": runs_code,
+        "runs_code": runs_code, "changes_result": changes_result,
     }  # fmt: skip
     if isinstance(default, Mapping):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -69,6 +72,7 @@ def trust_option() -> Any:
         help="Import code that a file names (package.module:build in a configuration, mixture, case or trajectory); "
         "only for files that are your own.",
         runs_code=bool,
+        changes_result=False,
     )
 
 

@@ -32,12 +32,14 @@ class ComputeConfig(Config):
         default=_AUTO,
         help="Device to compute on: cpu, or an accelerator such as cuda, cuda:1 or mps; auto is the accelerator if "
         "there is one, else the CPU.",
+        changes_result=False,
     )
     threads: int = option(
         default=0,
         help="CPU threads of an operation [count]; 0 is one for small networks, else OMP_NUM_THREADS or all cores.",
         at_least=0,
         at_most=_MOST_THREADS,
+        changes_result=False,
     )
 
     def __post_init__(self) -> None:

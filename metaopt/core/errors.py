@@ -21,6 +21,10 @@ class UntrustedCode(InvalidConfig):
     """A file that names code to import, without the user's permission."""
 
 
+class LockedField(InvalidConfig):
+    """A parameter that a campaign has locked, with another value than in the first run of the job."""
+
+
 class RunNameError(MetaoptError):
     """A run name that is no valid folder name, is taken, is in use, or does not exist."""
 

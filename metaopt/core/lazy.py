@@ -14,7 +14,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
 
     Args:
         package: `__name__` of the package.
-        modules: module of each name, relative to the package.
+        modules: module of each name, relative to the package; `.core.text` is beside the package.
     """
 
     def import_name(name: str) -> Any:

@@ -7,12 +7,12 @@ they are false, ninety and a date. Whole numbers with a leading zero and numbers
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from .errors import InvalidConfig
 from .text import shortened, shown
@@ -65,6 +65,31 @@ def read_values_file(path: Path) -> Any:
             raise InvalidConfig(f"{path} is not {kind} that a configuration may contain: {error}") from error
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidConfig(f"cannot read the configuration {shortened(str(path))}: {reason}") from error
+
+
+def lines_of_names(path: Path) -> dict[tuple[str, ...], int]:
+    """The line of each name in a YAML file, by the names that lead to it; empty for JSON and for what cannot be read.
+
+    Numbers of the elements of lists are part of the way (`("jobs", "0", "name")`), and `-` in a name is `_`.
+    """
+    if path.suffix.lower() == ".json":
+        return {}
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8-sig")[:MOST_CHARACTERS], Loader=_Loader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return dict(_lines(node, ()))
+
+
+def _lines(node: Node | None, way: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            place = (*way, str(key.value).replace("-", "_"))
+            yield place, key.start_mark.line + 1
+            yield from _lines(value, place)
+    elif isinstance(node, SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*way, str(index)))
 
 
 class _Loader(yaml.SafeLoader):

@@ -36,7 +36,9 @@ class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
         help="Optimizer to evaluate: `champion` of the task and network, `builtin`, a model URI, a run ID or a file.",
     )
     task: str = option(default="digits", help="Task of the training runs.")
-    data_dir: Path | None = option(default=None, help="Folder of the data, for tasks that read files.")
+    data_dir: Path | None = option(
+        default=None, help="Folder of the data, for tasks that read files.", changes_result=False
+    )
     task_options: Options = option(default={}, help="Further parameters of the task.")
     target_model: str = option(default="TargetCNN", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Further parameters of the network.")
@@ -82,14 +84,16 @@ class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
         default=None, help="Folder of the meta-training trajectories, to measure the novelty of predictions."
     )
     cache_dir: Path | None = option(
-        default=Path("checkpoints/.evaluations"), help="Folder that stores finished runs for later evaluations."
+        default=Path("checkpoints/.evaluations"),
+        help="Folder that stores finished runs for later evaluations.",
+        changes_result=False,
     )
     promote: bool = option(
         default=False, help="Assign the alias champion to the evaluated version if it beats the present champion."
     )
     trust_config: bool = trust_option()
-    output: Path | None = option(default=None, help="JSON file for the result.")
-    overwrite: bool = option(default=False, help="Replace an existing file of the result.")
+    output: Path | None = option(default=None, help="JSON file for the result.", changes_result=False)
+    overwrite: bool = option(default=False, help="Replace an existing file of the result.", changes_result=False)
 
     def __post_init__(self) -> None:
         """Check the values, and their combination.

@@ -51,6 +51,9 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
     warm_up: int = option(
         default=0, help="Updates on inner trainings without nowcasts, before the first round [count].", at_least=0
     )
+    curriculum: Path | None = option(
+        default=None, help="YAML file of stages of the training data, from easy to all of it."
+    )
     inner_steps: int = option(default=800, help="Length of an inner training [steps].", at_least=1)
     batch_size: int = option(default=8, help="Pairs per batch [count].", at_least=1)
     pairs_per_epoch: int = option(default=0, help="Pairs drawn per epoch [count]; 0 for all.", at_least=0)
@@ -69,17 +72,23 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
         default=None, help="Trajectories held out for validation [count]; a quarter by default.", at_least=0
     )
     seed: int = option(default=0, help="Random seed.", at_least=0)
-    data_dir: Path | None = option(default=None, help="Folder of the task's data, if it has moved since phase 1.")
+    data_dir: Path | None = option(
+        default=None, help="Folder of the task's data, if it has moved since phase 1.", changes_result=False
+    )
     trust_config: bool = trust_option()
-    resume_from: str | None = option(default=None, help="Checkpoint to resume from: a run ID, a runs:/ URI or a file.")
-    overwrite: bool = option(default=False, help="Replace checkpoints of the same name.")
+    resume_from: str | None = option(
+        default=None, help="Checkpoint to resume from: a run ID, a runs:/ URI or a file.", changes_result=False
+    )
+    overwrite: bool = option(default=False, help="Replace checkpoints of the same name.", changes_result=False)
     checkpoint_every: int = option(
         default=5,
         help="Epochs between checkpoints, and rounds between validations. The last epoch always has a checkpoint.",
         at_least=1,
     )
-    trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
-    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
+    trajectory_dir: Path = option(
+        default=Path("trajectories"), help="Folder of all trajectories.", changes_result=False
+    )
+    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.", changes_result=False)
     model_name: str | None = option(
         default="auto",
         help="Name in the model registry; auto is metaopt-<task>-<network>, none registers nothing.",

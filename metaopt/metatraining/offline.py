@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.control import StopRequested, control
 from ..core.devices import CPU, move
-from ..core.errors import TrajectoryError
+from ..core.errors import InvalidConfig, TrajectoryError
 from ..core.progress import Progress
 from ..core.rng import generator
 from ..core.tracker import Tracker
@@ -22,6 +22,7 @@ from ..trajectories.dataset import WeightPair
 from ..trajectories.origin import TRAJECTORY, Parent
 from ..trajectories.recording_file import read_run_id
 from .config import TrainOptimizerConfig
+from .curriculum import OFFLINE_METRICS, Curriculum, StageConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
 from .state import MetaTrainingState
@@ -95,8 +96,34 @@ class OfflineSource:
             for trajectory in dataset.trajectories:
                 tracker.dataset(trajectory.name, str(trajectory.folder), trajectory.digest, context)
 
+    def check_curriculum(self, curriculum: Curriculum) -> None:
+        """Check that each stage has pairs to train on and to validate on.
+
+        Raises:
+            InvalidConfig: a stage has none, or the metric or a bound is one of online rounds.
+        """
+        known = OFFLINE_METRICS if self.coefficients.task else ("relative_error", "objective")
+        if curriculum.config.metric not in known:
+            raise InvalidConfig(
+                f"the metric of the curriculum is {curriculum.config.metric}, which this training does not measure; "
+                f"expected {', '.join(known)}"
+            )
+        for number, stage in enumerate(curriculum.stages, 1):
+            if stage.components or stage.inner_steps is not None:
+                raise InvalidConfig(
+                    f"stage {number} of the curriculum has components or inner_steps, which online rounds have; give "
+                    "horizon and weights, or train with rounds and a mixture"
+                )
+            for dataset, use in ((self.training, "train"), (self.held_out, "validate")):
+                if not _pairs_of(dataset, range(len(dataset)), stage):
+                    raise InvalidConfig(
+                        f"stage {number} of the curriculum has no pair of snapshots to {use} on: its horizon is "
+                        f"{stage.horizon} steps and its weights are {stage.weights}; expected bounds that some pairs "
+                        "keep, and held-out trajectories"
+                    )
+
     def updates(self, epoch: int) -> int:
-        """Number of batches in an epoch [count]."""
+        """Number of batches in an epoch [count]; of all data, if there is a curriculum."""
         return len(list(pair_batches(self.training, self._order(epoch), self.config.batch_size)))
 
     def prepare(self, state: MetaTrainingState) -> None:
@@ -116,7 +143,9 @@ class OfflineSource:
             StopRequested: the process was asked to stop; the state can be saved.
         """
         means = _Means(state.epoch_values)
-        batches = enumerate(pair_batches(self.training, self._order(state.epoch), self.config.batch_size))
+        batches = enumerate(
+            pair_batches(self.training, self._order(state.epoch, state.curriculum), self.config.batch_size)
+        )
         for number, batch in islice(batches, state.epoch_updates, None):
             random = generator(self.config.seed, state.epoch, number)
             bar.update(objective=self._update(state, batch, random, means))
@@ -129,19 +158,33 @@ class OfflineSource:
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
         """Compute the metrics on held-out trajectories, with the EMA of the weights of the generative optimizer.
 
-        The pairs and the examples are the same in every epoch.
+        The pairs and the examples are the same in every epoch. With a curriculum, metrics that begin with `val_stage`
+        are those of the pairs of its present stage.
         """
+        everything = list(range(len(self.held_out)))
+        metrics = self._validated(state, everything, "val")
+        if state.curriculum is not None:
+            metrics |= self._validated(state, _pairs_of(self.held_out, everything, state.curriculum.stage), "val_stage")
+        return metrics
+
+    def result(self, curriculum: Curriculum, metrics: Mapping[str, float]) -> float | None:
+        """The metric of the curriculum, on the pairs of its present stage."""
+        return metrics.get(f"val_stage_{curriculum.config.metric}")
+
+    def _validated(self, state: MetaTrainingState, pairs: Sequence[int], prefix: str) -> dict[str, float]:
         means = _Means({})
-        count = min(_VALIDATION_PAIRS, len(self.held_out))
-        order = torch.linspace(0, len(self.held_out) - 1, count).long().tolist()
+        count = min(_VALIDATION_PAIRS, len(pairs))
+        order = [pairs[index] for index in torch.linspace(0, len(pairs) - 1, count).long().tolist()]
         for batch in pair_batches(self.held_out, order, self.config.batch_size):
             random = generator(self.config.seed)
             means.add(self._score(state.predictor, self.held_out, batch, _VALIDATION_EXAMPLES, random))
-        return means.metrics("val")
+        return means.metrics(prefix)
 
-    def _order(self, epoch: int) -> list[int]:
-        """The indices of the pairs of an epoch, shuffled. They depend only on the random seed and the epoch."""
+    def _order(self, epoch: int, curriculum: Curriculum | None = None) -> list[int]:
+        """The indices of the pairs of an epoch, shuffled. They depend only on random seed, epoch and stage."""
         order = torch.randperm(len(self.training), generator=generator(self.config.seed, epoch)).tolist()
+        if curriculum is not None:
+            order = _pairs_of(self.training, order, curriculum.stage)
         return order[: self.config.pairs_per_epoch or None]
 
     def _update(self, state: MetaTrainingState, batch: "PairBatch", random: torch.Generator, means: "_Means") -> float:
@@ -188,6 +231,23 @@ def pair_batches(dataset: WeightTrajectoryDataset, order: Sequence[int], batch_s
         if len(pending[problem]) == batch_size:
             yield PairBatch(problem, pending.pop(problem))
     yield from (PairBatch(problem, indices) for problem, indices in pending.items())
+
+
+def _pairs_of(dataset: WeightTrajectoryDataset, order: Iterable[int], stage: StageConfig) -> list[int]:
+    """The indices of the pairs that keep the bounds of a stage, in the given order."""
+    return [index for index in order if _is_in(stage, *_extent(dataset, index))]
+
+
+def _is_in(stage: StageConfig, horizon: float, weights: int) -> bool:
+    short = stage.horizon is None or horizon <= stage.horizon
+    return short and (stage.weights is None or weights <= stage.weights)
+
+
+def _extent(dataset: WeightTrajectoryDataset, index: int) -> tuple[float, int]:
+    """The horizon of a pair [steps] and the size of its network [weights]."""
+    pair = dataset.pairs[index]
+    trajectory = dataset.trajectories[pair.trajectory]
+    return trajectory.steps[pair.end] - trajectory.steps[pair.start], trajectory.layout.size
 
 
 def recorded_averaging(config: TrainOptimizerConfig) -> float:

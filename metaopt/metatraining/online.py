@@ -1,21 +1,27 @@
 """Online meta-training: the generative optimizer is trained on training runs that use its own nowcasts."""
 
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import torch
 
 from ..core.devices import CPU
+from ..core.errors import InvalidConfig
 from ..core.progress import Progress, progress
+from ..core.registry import suggest
 from ..core.rng import generator
+from ..core.text import shown
 from ..core.tracker import Tracker
 from ..tasks import task_config
 from ..trajectories.origin import Parent, data_set
 from .cohort import WARM_UP_COHORTS, Cohort, OnlineSettings, WarmUpTrainings, seed_from
 from .config import TrainOptimizerConfig
+from .curriculum import ONLINE_METRICS, Curriculum, StageConfig
 from .lookahead import forecast_at_best_horizon, lookahead_update
-from .mixture import read_mixture
+from .mixture import MixtureComponent, read_mixture
 from .objectives import log_loss
 from .paired_speedup import paired_speedup
 from .state import MetaTrainingState
@@ -73,6 +79,28 @@ class OnlineSource:
         for (task, source, digest), names in uses.items():
             tracker.dataset(task, source, digest, ", ".join(names))
 
+    def check_curriculum(self, curriculum: Curriculum) -> None:
+        """Check that each stage has components.
+
+        Raises:
+            InvalidConfig: a stage has none or names an unknown one, or the metric is one of recorded pairs.
+        """
+        if curriculum.config.metric not in ONLINE_METRICS:
+            raise InvalidConfig(
+                f"the metric of the curriculum is {curriculum.config.metric}, which online rounds do not measure; "
+                f"expected {' or '.join(ONLINE_METRICS)}"
+            )
+        for number, stage in enumerate(curriculum.stages, 1):
+            for name in stage.components:
+                if name not in self.training_names:
+                    known = suggest(name, self.training_names)
+                    raise InvalidConfig(f"stage {number} of the curriculum names the component {shown(name)}: {known}")
+            if not self._components(stage):
+                raise InvalidConfig(
+                    f"stage {number} of the curriculum has no component of at most {stage.weights} weights; the "
+                    f"smallest has {min(each.problem.layout.size for each in self.components):,}"
+                )
+
     def updates(self, epoch: int) -> int:
         """Approximate number of updates in a round, including the warm-up updates in the first round [count]."""
         warm_up = 0 if epoch else self.warm_up
@@ -82,25 +110,29 @@ class OnlineSource:
         """Record the snapshots for the warm-up, before the first round."""
         if state.epoch or not self.warm_up:
             return
-        steps = len(self.components) * WARM_UP_COHORTS * self.inner.steps
+        stage = _stage(state)
+        components, inner = self._components(stage), self._inner(stage)
+        steps = len(components) * WARM_UP_COHORTS * inner.steps
         with progress(steps, "inner trainings of the warm-up") as bar:
-            self._warm_up_trainings = [WarmUpTrainings(each, self.inner, self._random, bar) for each in self.components]
+            self._warm_up_trainings = [WarmUpTrainings(each, inner, self._random, bar) for each in components]
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
         """Run one round: train one cohort of each component from the first step to the last.
 
         A cohort is a batch of inner trainings. The cohorts start at different times, so that consecutive updates
-        come from different stages of training. In the first round, the warm-up updates come first.
+        come from different times of training. In the first round, the warm-up updates come first. With a curriculum,
+        the components, the length of the inner trainings and the horizons are those of its present stage.
 
         Returns: the means of the training metrics, over all components and for each component.
         """
         if state.epoch == 0:
             self._train_on_warm_up(state, bar)
-        count = len(self.components)
-        seeds = [seed_from(self.seed, state.epoch, index) for index in range(count)]
+        stage = _stage(state)
+        components, inner = self._components(stage), self._inner(stage)
+        seeds = [seed_from(self.seed, state.epoch, self.training_names.index(each.name)) for each in components]
         cohorts = [
-            Cohort(each, self.inner, seed, offset=index * self.inner.steps // count)
-            for index, (each, seed) in enumerate(zip(self.components, seeds, strict=True))
+            Cohort(each, inner, seed, offset=index * inner.steps // len(components))
+            for index, (each, seed) in enumerate(zip(components, seeds, strict=True))
         ]
         values: dict[str, list[float]] = defaultdict(list)
         while running := [cohort for cohort in cohorts if not cohort.finished]:
@@ -119,15 +151,13 @@ class OnlineSource:
 
         The training runs of the warm-up have no nowcasts. Their snapshots are used for many updates.
         """
-        random = self._random
+        random, policy = self._random, self._inner(_stage(state)).policy
         for index in range(self.warm_up):
             trainings = self._warm_up_trainings[index % len(self._warm_up_trainings)]
             problem = trainings.component.problem
             history, times = trainings.draw(random)
             examples = problem.sample("meta", self.inner.examples, random)
-            predicted = forecast_at_best_horizon(
-                state.model, history, times, self.inner.policy, problem, examples, random
-            )
+            predicted = forecast_at_best_horizon(state.model, history, times, policy, problem, examples, random)
             loss = log_loss(problem, predicted, examples).mean()
             state.update(loss)
             bar.update(loss=loss.item())
@@ -136,14 +166,40 @@ class OnlineSource:
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
         """Every `checkpoint_every` rounds, measure the speed-up on one component of the mixture.
 
-        The components are selected in cyclic order. The random seed differs from all seeds of `train`.
+        The components, those of the present stage if there is a curriculum, are selected in cyclic order. Length and
+        horizons are those of the configuration. The random seed differs from all seeds of `train`.
 
         Returns: the validation metrics; empty in all other rounds.
         """
         turn, rest = divmod(state.epoch + 1, self.validate_every)
         if rest:
             return {}
-        component = self.components[(turn - 1) % len(self.components)]
+        components = self._components(_stage(state))
+        component = components[(turn - 1) % len(components)]
         seed = seed_from(self.seed, -1, 0)
         result = paired_speedup(state.predictor, component, self.inner.steps, self.inner.policy, seed)
         return {f"val_{name}/{component.name}": value for name, value in result.items()}
+
+    def result(self, curriculum: Curriculum, metrics: Mapping[str, float]) -> float | None:
+        """The metric of the curriculum on the component that was validated; None in rounds without validation."""
+        prefix = f"val_{curriculum.config.metric}/"
+        return next((value for name, value in metrics.items() if name.startswith(prefix)), None)
+
+    def _components(self, stage: StageConfig) -> list[MixtureComponent]:
+        """The components of a stage."""
+        largest = stage.weights or max(each.problem.layout.size for each in self.components)
+        names = stage.components or self.training_names
+        return [each for each in self.components if each.name in names and each.problem.layout.size <= largest]
+
+    def _inner(self, stage: StageConfig) -> OnlineSettings:
+        """The settings of inner trainings in a stage. The shortest horizon of the policy always remains."""
+        steps, policy = min(self.inner.steps, stage.inner_steps or self.inner.steps), self.inner.policy
+        if stage.horizon is not None:
+            kept = tuple(each for each in policy.all_horizons if each <= stage.horizon)
+            policy = replace(policy, horizons=kept or (min(policy.all_horizons),))
+        return self.inner._replace(steps=steps, policy=policy)
+
+
+def _stage(state: MetaTrainingState) -> StageConfig:
+    """The present stage of the curriculum; one without bounds if there is none."""
+    return StageConfig() if state.curriculum is None else state.curriculum.stage

@@ -1,11 +1,13 @@
 """The interface of the data sources of meta-training: recorded pairs (offline) and inner trainings (online)."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..core.progress import Progress
 from ..core.tracker import Tracker
 from ..trajectories.origin import Parent
 from ..weights.layout import Layout
+from .curriculum import Curriculum
 from .state import MetaTrainingState
 
 
@@ -35,6 +37,13 @@ class MetaTrainingSource(Protocol):
     def log_data(self, tracker: Tracker) -> None:
         """Record with a tracker which data the source reads."""
 
+    def check_curriculum(self, curriculum: Curriculum) -> None:
+        """Check that each stage has data and that its metric is measured.
+
+        Raises:
+            InvalidConfig: names the stage or the metric.
+        """
+
     def updates(self, epoch: int) -> int:
         """Approximate number of updates in an epoch [count]."""
 
@@ -51,3 +60,10 @@ class MetaTrainingSource(Protocol):
 
     def validate(self, state: MetaTrainingState) -> dict[str, float]:
         """Validation metrics of the averaged weights, on held-out data."""
+
+    def result(self, curriculum: Curriculum, metrics: Mapping[str, float]) -> float | None:
+        """The validation result that decides about the stage of a curriculum; None if it was not measured.
+
+        Args:
+            metrics: those of `validate`.
+        """

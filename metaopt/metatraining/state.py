@@ -20,6 +20,7 @@ from ..trajectories.ledger_entry import TrainingFacts
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
+from .curriculum import Curriculum
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class MetaTrainingState:
         lr, weight_decay: of AdamW.
         ema_decay: decay of the EMA of the weights.
         device: device to train on. The initial weights are drawn on the CPU.
+        curriculum: stages of the training data; None for all of it.
     Raises:
         UnknownName, InvalidConfig: the name is unknown, or an option is invalid or too large for this machine.
     """
@@ -82,6 +84,7 @@ class MetaTrainingState:
         weight_decay: float,
         ema_decay: float,
         device: torch.device = CPU,
+        curriculum: Curriculum | None = None,
     ) -> None:
         check_memory(lambda: get_optimizer_model(name, **options), options, _COPIES)
         seed_all(seed)
@@ -96,6 +99,7 @@ class MetaTrainingState:
         self.epoch_updates = 0
         self.epoch_values: dict[str, list[float]] = {}
         self.step = 0
+        self.curriculum = curriculum
 
     def end_epoch(self) -> None:
         """Count an epoch as finished."""
@@ -168,6 +172,7 @@ class MetaTrainingState:
             "epoch_values": self.epoch_values,
             "step": self.step,
             "skipped": self._skipped,
+            **({} if self.curriculum is None else {"curriculum": self.curriculum.state_dict()}),
         }
         own = {"optimizer": optimizer_facts(self.model), "settings": dict(settings)}
         save_checkpoint(path, state, {**(facts or {}), **own}, about)
@@ -199,6 +204,8 @@ class MetaTrainingState:
             self._ema.updates = int(state["averaged_count"])
             if self._adamw:
                 self._adamw.load_state_dict(state["base_optimizer"])
+            if self.curriculum is not None:
+                self.curriculum.load_state_dict(state["curriculum"])
             restore_random_states(state["random"])
             self.epoch, self.step, self._skipped = state["epoch"], state["step"], state["skipped"]
             self.epoch_updates, self.epoch_values = state.get("epoch_updates", 0), state.get("epoch_values", {})

@@ -27,6 +27,7 @@ from ..trajectories.origin import Generator, Origin
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from .config import TrainOptimizerConfig
+from .curriculum import read_curriculum
 from .offline import OfflineSource, recorded_averaging
 from .online import OnlineSource
 from .source import MetaTrainingSource
@@ -82,6 +83,7 @@ def prepared_training(
     """
     device = find_device(config.device)
     start = load_optimizer(config.start_from) if config.start_from else None
+    curriculum = read_curriculum(config.curriculum) if config.curriculum else None
     state = MetaTrainingState(
         config.optimizer_model,
         _optimizer_options(config) if start is None else start.config.to_mapping(),
@@ -90,6 +92,7 @@ def prepared_training(
         weight_decay=config.weight_decay,
         ema_decay=config.average,
         device=device,
+        curriculum=curriculum,
     )
     if start is not None:
         state.start_from(start)
@@ -99,6 +102,9 @@ def prepared_training(
         source = OnlineSource(config, history, averaging, device)
     else:
         source = OfflineSource(config, history, averaging, device, trusted_names)
+    if curriculum is not None:
+        source.check_curriculum(curriculum)
+    source.settings["curriculum"] = None if curriculum is None else curriculum.settings()
     if not (config.rounds or source.held_out_names) and config.held_out is None:
         _warn_without_held_out(len(source.training_names))
     if resume is not None:
@@ -251,6 +257,9 @@ class MetaTraining:
             self._save(earlier)
             self._stop()
         metrics = trained | self.source.validate(self.state)
+        if (curriculum := self.state.curriculum) is not None:
+            metrics["curriculum_stage"] = float(curriculum.number)
+            curriculum.observe(self.state.step, self.source.result(curriculum, metrics))
         metrics |= {"seconds": time.monotonic() - started, "epoch": float(self.state.epoch)}
         self.tracker.metrics(metrics, self.state.step)
         self.state.end_epoch()

@@ -20,7 +20,9 @@ class TrainTargetConfig(FineTuningConfig, ComputeConfig):
 
     run_name: str = option(default="target", help="Name of the trajectory folder; must be new.")
     task: str = option(default="digits", help="Task to train on.")
-    data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
+    data_dir: Path | None = option(
+        default=None, help="Folder of the task's data, for tasks that read files.", changes_result=False
+    )
     task_options: Options = option(default={}, help="Further parameters of the task.")
     target_model: str = option(default="TargetCNN", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Parameters of the network.")
@@ -42,11 +44,19 @@ class TrainTargetConfig(FineTuningConfig, ComputeConfig):
     keep_last: int = option(default=0, help="Newest snapshots to keep of a trajectory [count]; 0 for all.", at_least=0)
     seed: int = option(default=0, help="Random seed of the first run; each further run adds 1.", at_least=0)
     runs: int = option(default=1, help="Trajectories to record [count].", at_least=1, at_most=10_000)
-    workers: int = option(default=1, help="Processes that record trajectories in parallel.", at_least=1, at_most=1_000)
+    workers: int = option(
+        default=1,
+        help="Processes that record trajectories in parallel.",
+        at_least=1,
+        at_most=1_000,
+        changes_result=False,
+    )
     vectorize: int = option(
         default=1, help="Small networks that each process trains as one batched network [count].", at_least=1
     )
-    engine: str = option(default="local", help="Where workers run: this machine or a Ray cluster.", choices=ENGINES)
+    engine: str = option(
+        default="local", help="Where workers run: this machine or a Ray cluster.", choices=ENGINES, changes_result=False
+    )
     controller: str | None = option(
         default=None,
         help="What decides how the network grows: wait, random, heuristic, schedule:<blueprint>@<share>, a policy "
@@ -70,13 +80,15 @@ class TrainTargetConfig(FineTuningConfig, ComputeConfig):
     space: str | None = option(
         default=None, help="Regular expression: only weights whose names match it are trained and recorded."
     )
-    resume: bool = option(default=False, help="Resume a run that was stopped.")
-    overwrite: bool = option(default=False, help="Replace a run of the same name.")
+    resume: bool = option(default=False, help="Resume a run that was stopped.", changes_result=False)
+    overwrite: bool = option(default=False, help="Replace a run of the same name.", changes_result=False)
     checkpoint_every: int = option(
         default=1, help="Epochs between checkpoints; a stopped run resumes from the last one.", at_least=1
     )
-    trajectory_dir: Path = option(default=Path("trajectories"), help="Folder of all trajectories.")
-    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
+    trajectory_dir: Path = option(
+        default=Path("trajectories"), help="Folder of all trajectories.", changes_result=False
+    )
+    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.", changes_result=False)
     trust_config: bool = trust_option()
 
     def __post_init__(self) -> None:

@@ -27,7 +27,9 @@ class EpisodeConfig(Config):
     """What an episode is: a training of one network, which a controller lets grow, and how it is rewarded."""
 
     task: str = option(default="digits", help="Task to train on.")
-    data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
+    data_dir: Path | None = option(
+        default=None, help="Folder of the task's data, for tasks that read files.", changes_result=False
+    )
     task_options: Options = option(default={}, help="Further parameters of the task.")
     target_model: str = option(default="HostCNN", help="Network that can grow.", runs_code=names_code)
     target_options: Options = option(default={}, help="Parameters of the network.")
@@ -184,14 +186,18 @@ class TrainControllerConfig(EpisodeConfig, ComputeConfig):
     )
     seed: int = option(default=0, help="Random seed of the policy and of the order of episodes.", at_least=0)
     trust_config: bool = trust_option()
-    resume_from: str | None = option(default=None, help="Checkpoint to resume from: a run ID, a runs:/ URI or a file.")
-    overwrite: bool = option(default=False, help="Replace checkpoints of the same name.")
+    resume_from: str | None = option(
+        default=None, help="Checkpoint to resume from: a run ID, a runs:/ URI or a file.", changes_result=False
+    )
+    overwrite: bool = option(default=False, help="Replace checkpoints of the same name.", changes_result=False)
     checkpoint_every: int = option(
         default=5, help="Rollouts between checkpoints; the last rollout always has one.", at_least=1
     )
-    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.")
+    checkpoint_dir: Path = option(default=Path("checkpoints"), help="Folder of all checkpoints.", changes_result=False)
     twin_dir: Path | None = option(
-        default=None, help="Folder that keeps the losses of runs without growth, for later trainings."
+        default=None,
+        help="Folder that keeps the losses of runs without growth, for later trainings.",
+        changes_result=False,
     )
     model_name: str | None = option(
         default="auto",

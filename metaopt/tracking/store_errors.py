@@ -1,6 +1,5 @@
 """Errors of the tracking store: `TrackingError` with the cause and a remedy, without user names and passwords."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +8,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 from urllib3.exceptions import HTTPError
 
+from ..core.addresses import without_password as without_password
 from ..core.errors import MetaoptError, TrackingError
 from ..core.text import shortened
 
@@ -27,19 +27,6 @@ _STORE_ERRORS = (MlflowException, SQLAlchemyError, HTTPError)
 """What MLflow raises for a store that fails, besides `OSError`."""
 
 _LONGEST_REASON = 600  # [characters]
-
-_USER = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^\s'\"<>]*@")
-_SECRET = re.compile(r"(?P<name>(?:password|passwd|pwd|token|secret)=)[^&\s'\"]+", re.IGNORECASE)
-
-
-def without_password(text: str) -> str:
-    """A text, such as an address or an error message, without user names and passwords of addresses.
-
-    from metaopt.tracking.store_errors import without_password
-
-    print(without_password("no answer from https://ada:battery@host/x"))  # no answer from https://host/x
-    """
-    return _SECRET.sub(r"\g<name>***", _USER.sub(r"\g<scheme>", text))
 
 
 @contextmanager

@@ -21,6 +21,9 @@ NAME_TAG = "metaopt.name"
 ERROR_TAG = "metaopt.error"
 """The error of a failed run."""
 
+CONFIG_DIGEST_TAG = "metaopt.config_digest"
+"""Digest of the configuration of a run, without what does not change its result."""
+
 JOB_TAG = "metaopt.job"
 """In a run of a queue: the ID of its job."""
 

@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "DiagnoseConfig": "diagnose_change",
-    "EvaluateConfig": "evaluate_optimizer",
+    "EvaluateConfig": ".evaluation.config",
     "EvaluateControllerConfig": "evaluate_controller",
     "ExportAdapterConfig": "adapter_files",
     "GenerateConfig": "generate_weights",
     "InspectConfig": "inspect_weights",
     "MainConfig": "main_job",
     "RegisterConfig": "register_optimizer",
-    "TrainControllerConfig": "train_controller",
-    "TrainOptimizerConfig": "train_optimizer",
-    "TrainTargetConfig": "record_trajectories",
+    "TrainControllerConfig": ".reinforcement.config",
+    "TrainOptimizerConfig": ".metatraining.config",
+    "TrainTargetConfig": ".recording.config",
     "diagnose": "diagnose_change",
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",
@@ -62,5 +62,6 @@ _MODULES = {
     "train_policy": "train_controller",
 }
 
+# The configurations that are not in a workflow's own module need no MLflow, which takes seconds to import.
 __all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -17,8 +17,8 @@ class ExportAdapterConfig(Config):
     module: str | None = option(
         default=None, help="The files are for this module of the network, such as transformer; none: all of it."
     )
-    output: Path = option(default=Path("adapter"), help="Folder of the files.")
-    overwrite: bool = option(default=False, help="Replace files in an existing folder.")
+    output: Path = option(default=Path("adapter"), help="Folder of the files.", changes_result=False)
+    overwrite: bool = option(default=False, help="Replace files in an existing folder.", changes_result=False)
 
 
 def export_adapter(config: ExportAdapterConfig) -> ExportedAdapter:

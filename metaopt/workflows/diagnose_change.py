@@ -61,8 +61,10 @@ class DiagnoseConfig(ComputeConfig):
         choices=("train", "meta", "guard", "validation"),
     )
     examples: int = option(default=256, help="Examples to measure on, always the same ones [count].", at_least=1)
-    data_dir: Path | None = option(default=None, help="Folder of the task's data, if it has moved.")
-    report_dir: Path = option(default=REPORTS, help="Folder of the report.")
+    data_dir: Path | None = option(
+        default=None, help="Folder of the task's data, if it has moved.", changes_result=False
+    )
+    report_dir: Path = option(default=REPORTS, help="Folder of the report.", changes_result=False)
     trust_config: bool = trust_option()
 
     def __post_init__(self) -> None:

@@ -51,9 +51,13 @@ class EvaluateControllerConfig(ComputeConfig):
     promote: bool = option(
         default=False, help="Assign the alias champion to the evaluated version if it beats the present champion."
     )
-    data_dir: Path | None = option(default=None, help="Folder of the task's data; by default that of the training.")
+    data_dir: Path | None = option(
+        default=None, help="Folder of the task's data; by default that of the training.", changes_result=False
+    )
     twin_dir: Path | None = option(
-        default=None, help="Folder that keeps the losses of runs without growth, for later comparisons."
+        default=None,
+        help="Folder that keeps the losses of runs without growth, for later comparisons.",
+        changes_result=False,
     )
     trust_config: bool = trust_option()
 

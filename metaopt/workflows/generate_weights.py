@@ -41,8 +41,8 @@ class GenerateConfig(ComputeConfig):
         help="Time of the generated weights [steps]; the time of the next snapshot by default.",
         at_least=0.0,
     )
-    output: Path = option(default=Path("next.safetensors"), help="File of the generated weights.")
-    overwrite: bool = option(default=False, help="Replace an existing file.")
+    output: Path = option(default=Path("next.safetensors"), help="File of the generated weights.", changes_result=False)
+    overwrite: bool = option(default=False, help="Replace an existing file.", changes_result=False)
 
 
 class GeneratedFile(NamedTuple):

@@ -32,7 +32,9 @@ class InspectConfig(Config):
     )
     exclude: str | None = option(default=None, help="Leave out matrices whose names this regular expression matches.")
     layers: str | None = option(default=None, help="Only matrices in these layers, such as 20-29 or 0,4,8-11.")
-    report_dir: Path | None = option(default=REPORTS, help="Folder of the report; none writes no report.")
+    report_dir: Path | None = option(
+        default=REPORTS, help="Folder of the report; none writes no report.", changes_result=False
+    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ class MainConfig(ComputeConfig):
 
     run_name: str = option(default="digits", help="Name of the trajectories and checkpoints.")
     task: str = option(default="digits", help="Task to train on.")
-    data_dir: Path | None = option(default=None, help="Folder of the task's data, for tasks that read files.")
+    data_dir: Path | None = option(
+        default=None, help="Folder of the task's data, for tasks that read files.", changes_result=False
+    )
     task_options: Options = option(default={}, help="Further parameters of the task.")
     target_model: str = option(default="MLP", help="Network to train.", runs_code=names_code)
     target_options: Options = option(default={}, help="Parameters of the network.")
@@ -59,7 +61,9 @@ class MainConfig(ComputeConfig):
     )
     seed: int = option(default=0, help="Random seed.", at_least=0)
     model_name: str = option(default=AUTO, help="Name in the model registry; auto is metaopt-<task>-<network>.")
-    overwrite: bool = option(default=True, help="Replace trajectories and checkpoints of the same name.")
+    overwrite: bool = option(
+        default=True, help="Replace trajectories and checkpoints of the same name.", changes_result=False
+    )
     trust_config: bool = trust_option()
 
     def target(self) -> TrainTargetConfig:
