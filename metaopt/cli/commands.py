@@ -4,12 +4,14 @@ A builder imports its workflow when it is called, because MLflow and torch take 
 """
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..core.text import counted
+from . import operations
 from .next_commands import evaluate_words
 from .options import config_command
 from .output import Result, plain
@@ -256,107 +258,18 @@ def diagnose_command(summary: str) -> click.Command:
     return config_command("diagnose", summary, DiagnoseConfig, diagnose, to_result, argument="probes")
 
 
-def validate_command(summary: str) -> click.Command:
-    """`metaopt validate`."""
-    from ..operations.validation.records import write_records
-    from ..operations.validation.running import Report, ValidateConfig, validate
-
-    def run(config: ValidateConfig) -> tuple[Report, list[Path]]:
-        report = validate(config.paths, config.level, config.against, config, config.most)
-        return report, write_records(report) if config.record else []
-
-    def to_result(found: tuple[Report, list[Path]], config: ValidateConfig) -> Result:
-        report, records = found
-        failed = len([subject for subject in report.subjects if any(each.count for each in report.of(subject))])
-        number = counted(len(report.subjects), "subject")
-        result = f"{failed:,} of {number} failed" if failed else f"{number} passed"
-        lines = {"result": f"{result} at the level {report.level}"}
-        lines |= {"records": counted(len(records), "file")} if records else {}
-        return Result({**report.facts(), "records": records}, lines, table=report.table(), failed=report.failed)
-
-    return config_command("validate", summary, ValidateConfig, run, to_result, argument="paths")
+_MODULES = ("campaign", "config", "hosts", "queue", "reports", "ledger", "list", "upload")
+"""Commands that have a module of their own in this room."""
 
 
-def campaign_command(summary: str) -> click.Command:
-    """`metaopt campaign`."""
-    from .campaign import command
+def _of_module(name: str) -> Callable[[str], click.Command]:
+    """The builder of a command that a module of this room defines; its summary is its docstring."""
 
-    return command
+    def build(summary: str) -> click.Command:
+        command: click.Command = import_module(f".{name}", __package__).command
+        return command
 
-
-def config_explain_command(summary: str) -> click.Command:
-    """`metaopt config`."""
-    from .config import command
-
-    return command
-
-
-def hosts_command(summary: str) -> click.Command:
-    """`metaopt hosts`."""
-    from .hosts import command
-
-    return command
-
-
-def queue_command(summary: str) -> click.Command:
-    """`metaopt queue`."""
-    from .queue import command
-
-    return command
-
-
-def worker_command(summary: str) -> click.Command:
-    """`metaopt worker`."""
-    from ..operations.worker import WorkerConfig, work
-
-    def to_result(attempts: int, config: WorkerConfig) -> Result:
-        return Result({"attempts": attempts}, {"worker ended": f"after {counted(attempts, 'attempt')}"})
-
-    return config_command("worker", summary, WorkerConfig, work, to_result)
-
-
-def reports_command(summary: str) -> click.Command:
-    """`metaopt reports`."""
-    from .reports import command
-
-    return command
-
-
-def ledger_command(summary: str) -> click.Command:
-    """`metaopt ledger`."""
-    from .ledger import command
-
-    return command
-
-
-def lineage_command(summary: str) -> click.Command:
-    """`metaopt lineage`."""
-    from ..operations.lineage_files import LineageConfig, show_lineage
-    from .ledger import lineage_result
-
-    return config_command("lineage", summary, LineageConfig, show_lineage, lineage_result, argument="model")
-
-
-def prune_command(summary: str) -> click.Command:
-    """`metaopt prune`."""
-    from ..operations.pruning import PruneConfig, prune
-    from .ledger import pruned_result
-
-    return config_command("prune", summary, PruneConfig, prune, pruned_result)
-
-
-def upload_command(summary: str) -> click.Command:
-    """`metaopt upload`."""
-    from .upload import command
-
-    return command
-
-
-def list_command(summary: str) -> click.Command:
-    """`metaopt list`."""
-    from .list import command
-
-    return command
+    return build
 
 
 BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
@@ -371,18 +284,14 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "export-adapter": export_adapter_command,
     "inspect": inspect_command,
     "diagnose": diagnose_command,
-    "validate": validate_command,
-    "campaign": campaign_command,
-    "config": config_explain_command,
-    "hosts": hosts_command,
-    "queue": queue_command,
-    "worker": worker_command,
-    "reports": reports_command,
-    "ledger": ledger_command,
-    "lineage": lineage_command,
-    "prune": prune_command,
-    "list": list_command,
-    "upload": upload_command,
+    "validate": operations.validate_command,
+    "worker": operations.worker_command,
+    "lineage": operations.lineage_command,
+    "prune": operations.prune_command,
+    **{
+        name: _of_module(name)
+        for name in ("campaign", "config", "hosts", "queue", "reports", "ledger", "list", "upload")
+    },
 }
 """Builder of each command; its argument is the summary of the command."""
 
