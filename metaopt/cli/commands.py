@@ -288,10 +288,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "worker": operations.worker_command,
     "lineage": operations.lineage_command,
     "prune": operations.prune_command,
-    **{
-        name: _of_module(name)
-        for name in ("campaign", "config", "hosts", "queue", "reports", "ledger", "list", "upload")
-    },
+    **{name: _of_module(name) for name in _MODULES},
 }
 """Builder of each command; its argument is the summary of the command."""
 
