@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "Show what safetensors files contain, from their headers.",
     "diagnose": "Compare a network before and after a change by probes.",
     "reports": "List the reports of inspections and probes.",
+    "dashboard": "Serve a page that shows a queue, its workers and losses, and steers its jobs.",
     "list": "Every task, target, optimizer and probe by name, and its options.",
     "upload": "Send what a tracking store did not accept during a run.",
 }

@@ -270,6 +270,13 @@ def upload_command(summary: str) -> click.Command:
     return command
 
 
+def dashboard_command(summary: str) -> click.Command:
+    """`metaopt dashboard`."""
+    from .dashboard import command
+
+    return command(summary)
+
+
 def list_command(summary: str) -> click.Command:
     """`metaopt list`."""
     from .list import command
@@ -290,6 +297,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "inspect": inspect_command,
     "diagnose": diagnose_command,
     "reports": reports_command,
+    "dashboard": dashboard_command,
     "list": list_command,
     "upload": upload_command,
 }

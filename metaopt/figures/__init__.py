@@ -8,19 +8,36 @@ This room contains no machine learning. The rooms above choose what to draw:
     svg = rendered(figure)["svg"]
 """
 
-from .canvas import canvas, legend, limits_of, line_chart, note, plain_log, rendered, row_labels, spread, styled
-from .event_chart import event_chart
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "canvas",
-    "event_chart",
-    "legend",
-    "limits_of",
-    "line_chart",
-    "note",
-    "plain_log",
-    "rendered",
-    "row_labels",
-    "spread",
-    "styled",
-]
+from ..core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .canvas import canvas as canvas
+    from .canvas import legend as legend
+    from .canvas import limits_of as limits_of
+    from .canvas import line_chart as line_chart
+    from .canvas import note as note
+    from .canvas import plain_log as plain_log
+    from .canvas import rendered as rendered
+    from .canvas import row_labels as row_labels
+    from .canvas import spread as spread
+    from .canvas import styled as styled
+    from .event_chart import event_chart as event_chart
+
+_MODULES = {
+    "canvas": "canvas",
+    "event_chart": "event_chart",
+    "legend": "canvas",
+    "limits_of": "canvas",
+    "line_chart": "canvas",
+    "note": "canvas",
+    "plain_log": "canvas",
+    "rendered": "canvas",
+    "row_labels": "canvas",
+    "spread": "canvas",
+    "styled": "canvas",
+}
+
+__all__ = [*_MODULES]
+__getattr__ = lazy_names(__name__, _MODULES)  # Matplotlib takes a second to import
