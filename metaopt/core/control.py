@@ -4,6 +4,8 @@ A training counts its steps here and asks after each whether to stop. A worker o
 the training goes on, and requests the stop. Both are plain attributes, so a step costs next to nothing.
 """
 
+from collections.abc import Callable
+
 from .signals import TERMINATED
 
 
@@ -18,16 +20,32 @@ class StopRequested(SystemExit):
 
 
 class Control:
-    """The count of steps of this process, and the request to stop.
+    """The count of steps of this process, the request to stop, and what a queue must know of its runs.
 
     Attributes:
         steps: steps that trainings of this process have finished, of any kind [count].
         stop_requested: whether a training should stop after its step. Any thread may set it.
+        run_id: the MLflow run that this process started last.
+        job: name of the job of a queue that this process runs; a tag of its MLflow runs.
+        on_run: called with the ID of each MLflow run that this process starts, before the run writes a file.
     """
 
     def __init__(self) -> None:
         self.steps = 0
         self.stop_requested = False
+        self.run_id: str | None = None
+        self.job: str | None = None
+        self.on_run: Callable[[str], None] | None = None
+
+    def run_started(self, run_id: str) -> None:
+        """Note that an MLflow run has started.
+
+        Args:
+            run_id: its ID.
+        """
+        self.run_id = run_id
+        if self.on_run is not None:
+            self.on_run(run_id)
 
 
 control = Control()

@@ -9,8 +9,13 @@ def this_process() -> str | None:
 
     Returns: a text for `is_gone`; None on systems without /proc.
     """
-    start, machine = _start_time(os.getpid()), _machine()
-    return None if start is None or machine is None else f"{os.getpid()} {start} {machine}"
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> str | None:
+    """Identify a process of this machine by its number; None if it has ended."""
+    start, machine = _start_time(pid), _machine()
+    return None if start is None or machine is None else f"{pid} {start} {machine}"
 
 
 def is_gone(identity: str) -> bool:

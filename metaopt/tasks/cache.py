@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..core.errors import FileFormatError, StorageError
+from ..core.folders import cache_dir as cache_dir
 from ..core.moved import moved_names
 from ..weights.files import read_tensors, write_tensors
 
@@ -54,11 +55,6 @@ def cached(name: str, key: str, make: Callable[[], CacheEntry], folder: Path | N
     except (FileFormatError, StorageError) as error:
         log.warning("%s. This run continues without the cache; the next run computes it again", error)
         return entry
-
-
-def cache_dir() -> Path:
-    """The folder for files that can be deleted at any time: metaopt/ in `XDG_CACHE_HOME`, else in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "metaopt").expanduser()
 
 
 def cache_key(*parts: object) -> str:

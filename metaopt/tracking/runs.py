@@ -12,6 +12,7 @@ from mlflow.entities import LifecycleStage, Run
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
 from ..core.config import Config
+from ..core.control import control
 from ..core.errors import TrackingError
 from ..core.signals import terminable
 from ..core.text import shown
@@ -21,7 +22,7 @@ from .outbox import Outbox
 from .run_list import save_view
 from .stale_runs import close_stale_runs, process_tags
 from .store_errors import translate_errors, translate_store_errors, without_password
-from .tags import ERROR_TAG, LONGEST_TAG, NAME_TAG
+from .tags import ERROR_TAG, JOB_TAG, LONGEST_TAG, NAME_TAG
 from .tracker import MlflowTracker, ending
 
 _UNFINISHED = ("RUNNING", "SCHEDULED")
@@ -77,6 +78,7 @@ def start_run(
             return MlflowTracker(outbox, run.info.run_id, is_last=True)
 
         with translate_store_errors(client), ending(create) as tracker:
+            control.run_started(tracker.run_id)
             _begin(tracker, config, tags or {}, description)
             yield tracker
 
@@ -102,7 +104,7 @@ def _begin(tracker: MlflowTracker, config: Config, tags: Mapping[str, Any], desc
     close_stale_runs(tracker.client, experiment, tracker.run_id)
     if description:
         tracker.describe(purpose=description)
-    tracker.tags(tags)
+    tracker.tags({**tags, JOB_TAG: control.job} if control.job else tags)
     tracker.params(config.to_mapping())
     tracker.text(config.to_json(), "config.json")
     tracker.check()

@@ -21,6 +21,9 @@ NAME_TAG = "metaopt.name"
 ERROR_TAG = "metaopt.error"
 """The error of a failed run."""
 
+JOB_TAG = "metaopt.job"
+"""In a run of a queue: the ID of its job."""
+
 TRAJECTORY_RUNS_TAG = "metaopt.trajectory_runs"
 """In a phase-2 run: the phase-1 runs whose trajectories it used."""
 

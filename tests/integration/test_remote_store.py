@@ -4,18 +4,10 @@ import base64
 import importlib.util
 import json
 import os
-import pwd
 import re
 import shlex
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -24,13 +16,14 @@ from urllib.request import Request, urlopen
 import pytest
 from mlflow import MlflowClient
 
+from ..postgres import free_port, postgres, running
+
 pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tracking_server.md").read_text(encoding="utf-8")
 ADMIN = ("admin", "battery staple 42")
 ADA = ("ada", "correct horse 17")
 BOB = ("bob", "another horse 18")
-START_WITHIN = 180  # [seconds]; a busy machine takes most of a minute
 TARGET = ["--target-model", "MLP", "--target-options", "widths=[8]"]
 TRIAL = ["--steps", 40, "--every", 20, "--seeds", 1]
 MAIN = ["main", "--runs", 4, "--target-epochs", 2, "--optimizer-epochs", 1, "--pairs-per-epoch", 16, *TARGET, *TRIAL]
@@ -63,78 +56,14 @@ def replace_all(text: str, replacements: dict[str, str]) -> str:
     return text
 
 
-def programs() -> Path:
-    """The folder of PostgreSQL's programs; Debian has one per version outside the PATH."""
-    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-    if not found:
-        pytest.skip("PostgreSQL is missing; install Debian's package postgresql")
-    return found[0]
-
-
-def unprivileged() -> str | None:
-    """A user for PostgreSQL, which does not run as root; None for the user of this process."""
-    if os.geteuid() != 0:
-        return None
-    names = {user.pw_name for user in pwd.getpwall()}
-    for name in ("postgres", "nobody"):
-        if name in names:
-            return name
-    pytest.skip("PostgreSQL does not run as root, and neither user postgres nor user nobody exists")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_WITHIN
-    while time.monotonic() < end and process.poll() is None:
-        if ready():
-            return
-        time.sleep(0.2)
-    pytest.fail(f"the program is not ready: {log.read_text(encoding='utf-8', errors='replace')}")
-
-
-@contextmanager
-def running(command: list, log: Path, ready: Callable[[], bool], **options: Any) -> Iterator[None]:
-    """Run a program and its child processes during the block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=output, stderr=output, start_new_session=True, **options
-        )
-    try:
-        wait_until(ready, process, log)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-
-
 @pytest.fixture(scope="module")
 def database():
     """The URI of a PostgreSQL server with two empty databases, for runs and for users."""
     for package in ("psycopg2", "flask_wtf"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is missing; install psycopg2-binary and mlflow[auth]")
-    tools, user, port = programs(), unprivileged(), free_port()
-    with tempfile.TemporaryDirectory() as temporary:  # other users cannot read pytest's folders
-        folder = Path(temporary)
-        options: dict[str, Any] = {"cwd": folder}
-        if user:
-            shutil.chown(folder, user)
-            options |= {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
-        data, where = folder / "data", ["-h", "127.0.0.1", "-p", str(port), "-U", "metaopt"]
-        make = [tools / "initdb", "-D", data, "-U", "metaopt", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]
-        subprocess.run(make, check=True, stdout=subprocess.DEVNULL, **options)
-        serve = [tools / "postgres", "-D", data, "-h", "127.0.0.1", "-p", port, "-k", folder, "-F"]
-        probe = [tools / "pg_isready", "-q", *where]
-        with running(serve, folder / "log", lambda: subprocess.run(probe).returncode == 0, **options):
-            for name in ("runs", "users"):
-                subprocess.run([tools / "createdb", *where, name], check=True)
-            yield f"postgresql+psycopg2://metaopt@127.0.0.1:{port}"
+    with postgres("runs", "users") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
