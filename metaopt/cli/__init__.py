@@ -25,6 +25,8 @@ COMMANDS = {
     "export-adapter": "Write adapters as files that PEFT and diffusers load.",
     "inspect": "Show what safetensors files contain, from their headers.",
     "diagnose": "Compare a network before and after a change by probes.",
+    "queue": "Add jobs to a queue, look at them, and steer them.",
+    "worker": "Run the jobs of a queue, one after the other.",
     "reports": "List the reports of inspections and probes.",
     "dashboard": "Serve a page that shows a queue, its workers and losses, and steers its jobs.",
     "list": "Every task, target, optimizer and probe by name, and its options.",

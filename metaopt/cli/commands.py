@@ -256,6 +256,23 @@ def diagnose_command(summary: str) -> click.Command:
     return config_command("diagnose", summary, DiagnoseConfig, diagnose, to_result, argument="probes")
 
 
+def queue_command(summary: str) -> click.Command:
+    """`metaopt queue`."""
+    from .queue import command
+
+    return command
+
+
+def worker_command(summary: str) -> click.Command:
+    """`metaopt worker`."""
+    from ..operations.worker import WorkerConfig, work
+
+    def to_result(attempts: int, config: WorkerConfig) -> Result:
+        return Result({"attempts": attempts}, {"worker ended": f"after {counted(attempts, 'attempt')}"})
+
+    return config_command("worker", summary, WorkerConfig, work, to_result)
+
+
 def reports_command(summary: str) -> click.Command:
     """`metaopt reports`."""
     from .reports import command
@@ -296,6 +313,8 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "export-adapter": export_adapter_command,
     "inspect": inspect_command,
     "diagnose": diagnose_command,
+    "queue": queue_command,
+    "worker": worker_command,
     "reports": reports_command,
     "dashboard": dashboard_command,
     "list": list_command,

@@ -17,10 +17,10 @@ from click.shell_completion import CompletionItem
 TABLE = Path(__file__).with_name("completion.json")
 """Flags of each command, and valid names and entry-point groups of some flags."""
 
-_FOLDERS = ("data-dir", "trajectory-dir", "checkpoint-dir", "cache-dir", "seen", "trajectory", "report-dir")
+_FOLDERS = ("data-dir", "trajectory-dir", "checkpoint-dir", "cache-dir", "seen", "trajectory", "report-dir", "log-dir")
 _FILES = (
     *("config", "mixture", "promote-on", "output", "resume-from", "start-from", "optimizer", "checkpoint"),
-    *("path", "against"),
+    *("path", "against", "queue"),
 )
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -31,6 +31,8 @@ def outline(name: str, global_flags: Sequence[click.Option]) -> click.Command:
     params: list[click.Parameter] = [_option(flag) for flag in _table()["flags"][name]]
     if name == "list":
         params.append(click.Argument(["kind"], required=False, type=click.Choice(_table()["kinds"])))
+    if name == "queue":
+        params.append(click.Argument(["action"], required=False, type=click.Choice(_table()["queue"])))
     if name == "diagnose":
         params.append(click.Argument(["probe"], nargs=-1, shell_complete=_names("probes")))
     if name in ("export-adapter", "inspect", "upload"):

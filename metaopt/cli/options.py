@@ -50,21 +50,51 @@ def config_command(
     """
 
     def callback(config: str | None, **flags: Any) -> None:
-        context = click.get_current_context()
-        given = {
-            flag: value
-            for flag, value in flags.items()
-            if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
-        }
-        words = list(context.args)
-        if argument:
-            given |= _leading(kind, argument, words)
         with _described_refusals(), redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
-            values = {**_file_values(kind, coerce("config", config, Path | None), given, words), **given}
-            settings = kind.from_mapping(with_plugin_flags(kind, values, words))
+            settings = _settings(kind, argument, config, flags)
             returned = workflow(settings)
         show(to_result(returned, settings), name)
 
+    return _command(name, summary, kind, argument, callback)
+
+
+def parsed_config(name: str, kind: type[C], words: Sequence[str], argument: str | None = None) -> C:
+    """The configuration that the flags of a command give, as the command itself would understand them.
+
+    Args:
+        name: of the command, for messages.
+        words: its command line.
+        argument: as for `config_command`.
+    Raises:
+        click.UsageError: the flags are not understood.
+        InvalidConfig: an invalid value.
+    """
+
+    def callback(config: str | None, **flags: Any) -> C:
+        return _settings(kind, argument, config, flags)
+
+    settings: C = _command(name, "", kind, argument, callback).main([*words], name, standalone_mode=False)
+    return settings
+
+
+def _settings(kind: type[C], argument: str | None, file: str | None, flags: Mapping[str, Any]) -> C:
+    """The configuration of the command that click is calling."""
+    context = click.get_current_context()
+    given = {
+        flag: value
+        for flag, value in flags.items()
+        if context.get_parameter_source(flag) is not ParameterSource.DEFAULT
+    }
+    words = list(context.args)
+    if argument:
+        given |= _leading(kind, argument, words)
+    values = {**_file_values(kind, coerce("config", file, Path | None), given, words), **given}
+    return kind.from_mapping(with_plugin_flags(kind, values, words))
+
+
+def _command(
+    name: str, summary: str, kind: type[Config], argument: str | None, callback: Callable[..., Any]
+) -> click.Command:
     return click.Command(
         name,
         callback=callback,

@@ -15,6 +15,7 @@ from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
+from ..operations.worker import WorkerConfig
 from ..probes import PROBES
 from ..recording.config import TrainTargetConfig
 from ..reinforcement.config import TrainControllerConfig
@@ -27,8 +28,10 @@ from ..workflows.generate_weights import GenerateConfig
 from ..workflows.inspect_weights import InspectConfig
 from ..workflows.main_job import MainConfig
 from ..workflows.register_optimizer import RegisterConfig
+from . import COMMANDS
 from .completion import TABLE
 from .list import KINDS
+from .queue import command as queue
 
 CONFIGS: Mapping[str, type[Config]] = {
     "main": MainConfig,
@@ -68,9 +71,12 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "export-adapter": ExportAdapterConfig,
         "inspect": InspectConfig,
         "diagnose": DiagnoseConfig,
+        "worker": WorkerConfig,
     }
-    flags = {name: [field.name.replace("_", "-") for field in _fields(kind)] for name, kind in kinds.items()}
-    others: dict[str, list[str]] = {"reports": ["report-dir"], "list": [], "upload": []}
+    flags = {
+        name: [*(field.name.replace("_", "-") for field in _fields(kind)), "config"] for name, kind in kinds.items()
+    }
+    others: dict[str, list[str]] = {"queue": [], "reports": ["report-dir"], "list": [], "upload": []}
     registries = {
         "task": TASKS,
         "target-model": TARGETS,
@@ -78,10 +84,11 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "probes": PROBES,
     }
     table = {
-        "flags": {**{name: [*names, "config"] for name, names in flags.items()}, **others},
+        "flags": {name: {**flags, **others}[name] for name in COMMANDS},
         "names": {flag: registry.table for flag, registry in registries.items()},
         "groups": {flag: list(registry.groups) for flag, registry in registries.items()},
         "kinds": list(KINDS),
+        "queue": list(queue.commands),
     }
     return json.dumps(table, indent=1) + "\n"
 

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from ..core.control import control
 from ..core.errors import MetaoptError, QueueError, RunNameError, StorageError, TrackingError, WorkerDied
+from ..core.folders import cache_dir
 from ..core.process_identity import this_process
 from ..core.signals import ended_by_signal, terminable
 from ..core.text import reason_of, shortened
@@ -122,8 +124,19 @@ def _run(attempt: Attempt, claims: Claims) -> None:
     config = kind.from_file_values(values, f"job {job.id}", trusted=attempt.trusted)
     control.job = str(job.id)
     control.on_run = lambda run_id: _add_run(claims, job, run_id)
+    _make_store()
     log.info("job %d, %s, attempt %d: %s", job.id, job.name, job.attempt, job.workflow)
     workflow.run(resumed(job.workflow, config) if job.run_ids else config)
+
+
+def _make_store() -> None:
+    """Let one process at a time make the tracking store: several at once would break a new file of SQLite."""
+    from ..tracking import connect, silence_mlflow  # imports MLflow
+
+    silence_mlflow()
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir() / "stores.lock"):
+        connect()
 
 
 def _add_run(claims: Claims, job: Job, run_id: str) -> None:
@@ -196,7 +209,7 @@ class Heartbeat:
         """Wait for the next report, or for the worker or the end of the block."""
         parent = parent_process()
         assert parent is not None
-        worker = [] if self._told else [parent.sentinel, self._connection]
+        worker: list[Any] = [] if self._told else [parent.sentinel, self._connection]
         ready = wait([self._own_end, *worker], self._attempt.beat_every)
         if self._own_end in ready:
             return True

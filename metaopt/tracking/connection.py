@@ -2,8 +2,10 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -49,6 +51,18 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
         with _few_retries():
             client.search_experiments(max_results=1)
     return client
+
+
+def import_stores() -> None:
+    """Import what MLflow imports at the first use of a database, for a process that is forked later."""
+    for name in (
+        "alembic.command",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.model_registry.sqlalchemy_store",
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about themselves, or about the version of SQLAlchemy
+            import_module(name)
 
 
 def _check_database(uri: str) -> None:
