@@ -1,9 +1,13 @@
 """What tests of the dashboard share: a queue with a job in each state, and a worker that only counts steps."""
 
 import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from metaopt.operations.claims import Claims
 from metaopt.operations.jobs import JobOptions, Owner, Request, State
@@ -12,6 +16,9 @@ from metaopt.operations.rows import WorkerRow
 
 TOKEN = "correct-horse-battery-staple"
 SCRIPT = "<script>alert('x')</script>"
+ROOT = Path(__file__).parents[1]
+ADDRESS = re.compile(r"http://\S+#token=\S+")
+START = 60.0  # for the server to listen [s]; it takes 2 on an idle machine
 TRAINING = {"run_name": "mlp", "target_model": "MLP", "runs": 1, "epochs": 1}
 
 
@@ -84,3 +91,23 @@ def counting_worker(url, log):
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def served(folder, *flags):
+    """Run `metaopt dashboard` in a folder; yields its process and its address with the token."""
+    command = [sys.executable, "-m", "metaopt.cli", "dashboard", "--port", "0", *flags]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "METAOPT_"))}
+    environment = {**kept, "PYTHONPATH": str(ROOT), "METAOPT_DASHBOARD_TOKEN": TOKEN}
+    with (folder / "dashboard.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START
+        while (found := ADDRESS.search((folder / "dashboard.log").read_text())) is None:
+            assert process.poll() is None, (folder / "dashboard.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.wait()

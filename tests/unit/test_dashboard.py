@@ -25,6 +25,7 @@ from metaopt.operations.dashboard.snapshot import read_snapshot
 from metaopt.operations.dashboard.views import CurveView, JobView, LossesView, actions_of
 from metaopt.operations.jobs import State
 from metaopt.operations.queue import JobQueue
+
 from ..dashboards import SCRIPT, TOKEN, job_in_each_state
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

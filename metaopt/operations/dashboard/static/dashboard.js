@@ -36,7 +36,7 @@ function keepingFocus(part, change) {
   if (!wanted) return;
   const same = [...changed.querySelectorAll("button")].find((each) =>
     Object.entries(wanted).every(([name, value]) => each.dataset[name] === value));
-  (same ?? changed.querySelector("button"))?.focus();
+  (same ?? changed.querySelector(".actions button") ?? changed.querySelector("button"))?.focus();
 }
 
 function showRow(id, html) {
