@@ -95,6 +95,7 @@ async def ask(port: int, path: str, method: str = "GET") -> tuple[int, float]:
 
 async def browse(port: int, jobs: int, end: float, measured: Measured, dice: random.Random) -> None:
     """Ask for one thing after the other, with pauses."""
+    await asyncio.sleep(dice.uniform(0, THINKING[1]))  # clients do not begin at the same moment
     while time.monotonic() < end:
         kind, method = dice.choice(PATHS), "GET"
         if dice.random() < 0.05:

@@ -29,6 +29,7 @@ ASIDE = ("workers", "disk")
 """Panels beside the jobs, in their order."""
 
 _INTEREST = 30.0  # after the last request, while no stream is open [s]
+_AGE = 3.0  # of what a client is shown, at most [`refresh`]
 _LOSSES_EVERY = 10.0  # [s]
 _DISK_EVERY = 60.0  # [s]
 _MOST_CURVES = 12  # running jobs whose losses are read [count]
@@ -51,6 +52,7 @@ class Live:
         self.disk: DiskView | None = None
         self.rows: dict[int, str] = {}
         self.panels: dict[str, str] = {}
+        self._views: dict[int, JobView] = {}
         self._drawn: dict[int, tuple[Job, LossesView | None]] = {}
         self._reads: dict[int, asyncio.Task[None]] = {}
         self._read_at = self._asked_at = -float("inf")
@@ -58,9 +60,9 @@ class Live:
         self._cache: dict[str, bytes] = {}
 
     async def fresh(self) -> "Live":
-        """Look at the queue again, unless that was a moment ago."""
+        """The state of a moment ago: it is kept up to date while somebody asks, and read now if nobody did."""
         self._asked_at = time.monotonic()
-        await self._look(self.config.refresh)
+        await self._look(_AGE * self.config.refresh)
         return self
 
     async def changed(self) -> None:
@@ -85,8 +87,8 @@ class Live:
 
     def view(self) -> QueueView:
         """The queue for the JSON API."""
-        jobs = [JobView.of(job) for job in self.snapshot.jobs]
-        return QueueView(version=self.version, counts=dict(self.snapshot.counts), jobs=jobs)
+        jobs = [self._views[job.id] for job in self.snapshot.jobs]
+        return QueueView.model_construct(version=self.version, counts=dict(self.snapshot.counts), jobs=jobs)
 
     def workers(self) -> list[WorkerView]:
         """The workers for the JSON API."""
@@ -137,11 +139,10 @@ class Live:
         moved = order != [job.id for job in self.snapshot.jobs]
         self.snapshot = snapshot
         drawn = {job.id: (job, self.losses.get(job.id)) for job in snapshot.jobs}
-        rows = {
-            number: rendering.part("row", JobView.of(job), losses)
-            for number, (job, losses) in drawn.items()
-            if self._drawn.get(number) != (job, losses)
-        }
+        changed = {number: facts for number, facts in drawn.items() if self._drawn.get(number) != facts}
+        views = {number: JobView.of(job) for number, (job, _) in changed.items()}
+        rows = {number: rendering.part("row", views[number], losses) for number, (_, losses) in changed.items()}
+        self._views = {number: views.get(number) or self._views[number] for number in drawn}
         self._drawn, self.rows = drawn, {number: rows.get(number) or self.rows[number] for number in drawn}
         panels = {name: html for name, html in self._panels().items() if self.panels.get(name) != html}
         self.panels |= panels

@@ -62,15 +62,12 @@ def serve(config: DashboardConfig, announce: Callable[[str], None] = log.info) -
 
 
 def _listening(config: DashboardConfig) -> socket.socket:
-    host = config.host.strip("[]")
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, config.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
+        found = socket.getaddrinfo(config.host.strip("[]"), config.port, type=socket.SOCK_STREAM)
+        family, _, _, _, place = found[0]
+        return socket.create_server(place[:2], family=family)
     except OSError as error:
         raise StorageError(
             f"cannot listen at {config.host}, port {config.port} ({error.strerror or error}); expected a free port and "
             "an address of this machine, such as --host 127.0.0.1 --port 8601"
         ) from error
-    return listener
