@@ -1,113 +1,20 @@
-"""A PostgreSQL server for the tests that need one, from the programs of Debian's package."""
+"""A PostgreSQL server for the tests that need one; they are skipped where it is missing."""
 
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-START_WITHIN = 180  # [seconds]; a busy machine takes most of a minute
-
-
-def programs() -> Path:
-    """The folder of PostgreSQL's programs; Debian has one per version outside the PATH."""
-    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-    if not found:
-        pytest.skip("PostgreSQL is missing; install Debian's package postgresql")
-    return found[0]
-
-
-def unprivileged() -> str | None:
-    """A user for PostgreSQL, which does not run as root; None for the user of this process."""
-    if os.geteuid() != 0:
-        return None
-    names = {user.pw_name for user in pwd.getpwall()}
-    for name in ("postgres", "nobody"):
-        if name in names:
-            return name
-    pytest.skip("PostgreSQL does not run as root, and neither user postgres nor user nobody exists")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_WITHIN
-    while time.monotonic() < end and process.poll() is None:
-        if ready():
-            return
-        time.sleep(0.2)
-    pytest.fail(f"the program is not ready: {log.read_text(encoding='utf-8', errors='replace')}")
-
-
-@contextmanager
-def running(command: list, log: Path, ready: Callable[[], bool], **options: Any) -> Iterator[None]:
-    """Run a program and its child processes during the block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=output, stderr=output, start_new_session=True, **options
-        )
-    try:
-        wait_until(ready, process, log)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-
-
-class PostgresServer:
-    """A server of its own, whose URL stays the same when it is restarted.
-
-    Args:
-        folder: empty, and readable for other users.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.tools, self.folder, self.port = programs(), folder, free_port()
-        self.url = f"postgresql+psycopg2://metaopt@127.0.0.1:{self.port}"
-        self.options: dict[str, Any] = {"cwd": folder}
-        self._where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "metaopt"]
-        if user := unprivileged():
-            shutil.chown(folder, user)
-            self.options |= {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
-        make = [self.tools / "initdb", "-D", folder / "data", "-U", "metaopt", "-A", "trust", "-E", "UTF8", "-N"]
-        subprocess.run([*make, "--no-locale"], check=True, stdout=subprocess.DEVNULL, **self.options)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run the server during the block."""
-        data, probe = self.folder / "data", [self.tools / "pg_isready", "-q", *self._where]
-        serve = [self.tools / "postgres", "-D", data, "-h", "127.0.0.1", "-p", self.port, "-k", self.folder, "-F"]
-        with running(serve, self.folder / "log", lambda: subprocess.run(probe).returncode == 0, **self.options):
-            yield
-
-    def make_databases(self, names: Sequence[str]) -> None:
-        """Make empty databases on the running server."""
-        for name in names:
-            subprocess.run([self.tools / "createdb", *self._where, name], check=True)
+from benchmarks.operations import postgres as server
 
 
 @contextmanager
 def postgres(*databases: str) -> Iterator[str]:
-    """Run a server with empty databases during the block.
-
-    Yields: its URL, to which `/` and the name of a database is added.
-    """
-    with tempfile.TemporaryDirectory() as folder:  # other users cannot read pytest's folders
-        server = PostgresServer(Path(folder))
-        with server.running():
-            server.make_databases(databases)
-            yield server.url
+    """Run a server with empty databases during the block; yields its URL."""
+    pytest.importorskip("psycopg2")
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(server.postgres(*databases))
+        except server.PostgresMissing as error:
+            pytest.skip(str(error))
+        yield url

@@ -1,1 +1,1 @@
-"""Measurements of the queue and of what steers it."""
+"""Measurements of the queue and its workers."""

@@ -20,6 +20,7 @@ from .options import EPILOG, parsed_config
 from .output import Result, show
 
 _ARGUMENTS = {"register": "checkpoint", "evaluate-controller": "controller"}
+_STATES = [each.value for each in State]
 _LONGEST = 60  # of a reason in a table [characters]
 
 _HELP = "Queue: a file of SQLite or postgresql://…; by default METAOPT_QUEUE, else queue.db."
@@ -65,7 +66,12 @@ command.add_command(_Add())
 
 
 @command.command("list", epilog=EPILOG)
-@click.option("--state", multiple=True, type=click.Choice([*State]), help="Only jobs in this state; repeatable.")
+@click.option(
+    "--state",
+    multiple=True,
+    type=click.Choice([each.value for each in State]),
+    help="Only jobs in this state; repeatable.",
+)
 @_QUEUE
 def list_command(state: Sequence[str], queue: str | None) -> None:
     """List jobs in the order in which they are claimed."""
@@ -108,8 +114,11 @@ def logs_command(job: int, attempt: int | None, queue: str | None) -> None:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise JobError(f"{file} cannot be read ({error.strerror}); it is on {found.owner.host}") from error
-    facts = {"job": job, "log": file, "text": text}
-    show(Result(facts, {}, table="\n".join(map(printable, text.splitlines()))), "queue")
+    lines = {"messages": "none yet"} if not text else {}
+    show(
+        Result({"job": job, "log": file, "text": text}, lines, table="\n".join(map(printable, text.splitlines()))),
+        "queue",
+    )
 
 
 @command.command("move", epilog=EPILOG)

@@ -127,7 +127,8 @@ def _parsed(url: str) -> URL:
         raise QueueError(f"a queue cannot be kept in {shown(backend)}; expected sqlite:///queue.db or postgresql://…")
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise QueueError("a queue in memory is seen by one process only; expected a file, such as sqlite:///queue.db")
-    return parsed
+    # The driver of `postgresql://` differs between versions of SQLAlchemy.
+    return parsed.set(drivername="postgresql+psycopg2") if parsed.drivername == "postgresql" else parsed
 
 
 def _engine(url: URL, create: bool) -> Engine:

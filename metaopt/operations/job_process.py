@@ -21,7 +21,6 @@ from filelock import FileLock
 
 from ..core.control import control
 from ..core.errors import MetaoptError, QueueError, RunNameError, StorageError, TrackingError, WorkerDied
-from ..core.folders import cache_dir
 from ..core.process_identity import this_process
 from ..core.signals import ended_by_signal, terminable
 from ..core.text import reason_of, shortened
@@ -107,13 +106,17 @@ def _record(attempt: Attempt, claims: Claims, heartbeat: "Heartbeat") -> None:
             log.exception("job %d crashed", job.id)
             is_own = claims.crashed(job, reason_of(error))
     else:
-        log.info("job %d is done", job.id)
         is_own = claims.done(job)
+        if is_own:
+            log.info("job %d is done", job.id)
     if not is_own:
         log.warning("job %d was given to another process in the meantime; its state is not changed", job.id)
 
 
 def _run(attempt: Attempt, claims: Claims) -> None:
+    from ..tracking import silence_mlflow  # imports MLflow
+
+    silence_mlflow()
     job = attempt.job
     check_version(job)
     os.chdir(job.folder)
@@ -124,19 +127,8 @@ def _run(attempt: Attempt, claims: Claims) -> None:
     config = kind.from_file_values(values, f"job {job.id}", trusted=attempt.trusted)
     control.job = str(job.id)
     control.on_run = lambda run_id: _add_run(claims, job, run_id)
-    _make_store()
     log.info("job %d, %s, attempt %d: %s", job.id, job.name, job.attempt, job.workflow)
     workflow.run(resumed(job.workflow, config) if job.run_ids else config)
-
-
-def _make_store() -> None:
-    """Let one process at a time make the tracking store: several at once would break a new file of SQLite."""
-    from ..tracking import connect, silence_mlflow  # imports MLflow
-
-    silence_mlflow()
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir() / "stores.lock"):
-        connect()
 
 
 def _add_run(claims: Claims, job: Job, run_id: str) -> None:

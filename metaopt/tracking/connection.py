@@ -2,9 +2,10 @@
 
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
@@ -32,7 +33,8 @@ _usable: set[str] = set()  # databases that this process has connected to
 def connect(tracking_uri: str | None = None) -> MlflowClient:
     """Connect to the tracking store, which is created if it does not exist.
 
-    Several processes that create one SQLite file at the same time break it: connect before starting workers.
+    A new file of SQLite gets its name when it is complete, so a process that is killed leaves no part of a store, and
+    several processes can connect at the same time.
 
     Args:
         tracking_uri: the store, used by this process from then on. None selects the current store, then
@@ -84,11 +86,23 @@ def _check_database(uri: str) -> None:
         return
     url = sqlalchemy.make_url(uri)
     if url.database and url.get_backend_name() == "sqlite":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_sqlite(Path(url.database))
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         sqlalchemy.inspect(connection).get_table_names()
     _usable.add(uri)
+
+
+def _make_sqlite(file: Path) -> None:
+    """Make a store in a file that does not exist: MLflow's own way leaves a part of one if the process is killed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder, _few_retries():
+        complete = Path(folder, "new.db")
+        MlflowClient(f"sqlite:///{complete.absolute()}").search_experiments(max_results=1)
+        with suppress(OSError):  # another process was faster, or links are unknown here, and MLflow makes the file
+            os.link(complete, file)
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from urllib.request import Request, urlopen
 import pytest
 from mlflow import MlflowClient
 
-from ..postgres import free_port, postgres, running
+from benchmarks.operations.postgres import free_port, running
+
+from ..postgres import postgres
 
 pytestmark = pytest.mark.slow
 

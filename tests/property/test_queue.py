@@ -247,6 +247,5 @@ def test_histories_on_sqlite():
 
 
 def test_histories_on_postgresql():
-    pytest.importorskip("psycopg2")
     with postgres("queue") as url:
         histories(5, 30, lambda: f"{url}/queue")

@@ -1,0 +1,72 @@
+"""What an earlier attempt changes in the parameters of a job."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metaopt.metatraining.config import TrainOptimizerConfig
+from metaopt.operations.resuming import resumed
+from metaopt.recording.config import TrainTargetConfig
+from metaopt.reinforcement.config import TrainControllerConfig
+from metaopt.trajectories.checkpoint import save_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def checkpoint(path, epoch):
+    save_checkpoint(path, {"model": {"w": torch.ones(1)}, "epoch": epoch}, {})
+
+
+def test_phase_1_resumes_its_folder_if_it_has_begun(tmp_path):
+    config = TrainTargetConfig(run_name="job", overwrite=True)
+    assert resumed("train-target", config) == config
+    snapshot = tmp_path / "trajectories" / "job" / "seed_0" / "step_00000000.safetensors"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.touch()
+    assert resumed("train-target", config) == replace(config, resume=True, overwrite=False)
+
+
+def test_phase_2_trains_the_epochs_that_its_last_complete_checkpoint_lacks():
+    config = TrainOptimizerConfig(run_name="job", epochs=8, optimizer_model="Line")
+    assert resumed("train-optimizer", config) == replace(config, overwrite=True)
+    folder = config.checkpoint_folder
+    checkpoint(folder / "Line_epoch_1.safetensors", 2)
+    checkpoint(folder / "Line_epoch_4.safetensors", 5)
+    found = resumed("train-optimizer", config)
+    assert (found.resume_from, found.epochs) == (str(folder / "Line_epoch_4.safetensors"), 3)
+    checkpoint(folder / "Line_epoch_5_stopped.safetensors", 5)
+    found = resumed("train-optimizer", config)
+    assert (found.resume_from, found.epochs) == (str(folder / "Line_epoch_5_stopped.safetensors"), 3)
+    (folder / "Line_epoch_10.safetensors").write_bytes(b"half of a file")
+    assert resumed("train-optimizer", config) == found
+    checkpoint(folder / "Line_epoch_7.safetensors", 8)
+    assert resumed("train-optimizer", config).epochs == 0
+
+
+def test_phase_2_counts_from_the_checkpoint_that_the_user_gave(tmp_path):
+    checkpoint(tmp_path / "given.safetensors", 5)
+    config = TrainOptimizerConfig(run_name="job", epochs=4, optimizer_model="Line", resume_from="given.safetensors")
+    checkpoint(config.checkpoint_folder / "Line_epoch_6.safetensors", 7)
+    assert resumed("train-optimizer", config).epochs == 2
+
+
+def test_phase_2_online_keeps_a_round_to_train(tmp_path):
+    config = TrainOptimizerConfig(rounds=4, mixture=tmp_path / "m.yaml", checkpoint_name="job", optimizer_model="Line")
+    checkpoint(config.checkpoint_folder / "Line_epoch_1.safetensors", 2)
+    checkpoint(config.checkpoint_folder / "Line_epoch_3.safetensors", 4)
+    found = resumed("train-optimizer", config)
+    assert (found.resume_from, found.rounds) == (str(config.checkpoint_folder / "Line_epoch_1.safetensors"), 2)
+
+
+def test_phase_3_counts_all_episodes():
+    config = TrainControllerConfig(run_name="job")
+    assert resumed("train-controller", config) == replace(config, overwrite=True)
+    for number in (5, 10):
+        checkpoint(config.checkpoint_folder / f"controller_rollout_{number}.safetensors", 0)
+    found = resumed("train-controller", config)
+    assert found.resume_from == str(config.checkpoint_folder / "controller_rollout_10.safetensors")
+    assert found.episodes == config.episodes
