@@ -86,7 +86,7 @@ def test_a_new_field_is_a_flag_a_parameter_and_a_completion():
 
 
 def test_commands_configurations_and_entry_points_are_the_same():
-    others = ["export-adapter", "inspect", "diagnose", "queue", "worker", "reports", "list", "upload"]
+    others = ["export-adapter", "inspect", "diagnose", "queue", "worker", "dashboard", "reports", "list", "upload"]
     assert list(COMMANDS) == [*CONFIGS, *others]
     assert [name.replace("_", "-") for name in PROJECT["entry_points"]] == list(CONFIGS)
     assert {path.stem for path in (ROOT / "entrypoints").glob("[!_]*.py")} == set(PROJECT["entry_points"])

@@ -27,8 +27,8 @@ COMMANDS = {
     "diagnose": "Compare a network before and after a change by probes.",
     "queue": "Add jobs to a queue, look at them, and steer them.",
     "worker": "Run the jobs of a queue, one after the other.",
-    "reports": "List the reports of inspections and probes.",
     "dashboard": "Serve a page that shows a queue, its workers and losses, and steers its jobs.",
+    "reports": "List the reports of inspections and probes.",
     "list": "Every task, target, optimizer and probe by name, and its options.",
     "upload": "Send what a tracking store did not accept during a run.",
 }

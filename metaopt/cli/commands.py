@@ -315,8 +315,8 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "diagnose": diagnose_command,
     "queue": queue_command,
     "worker": worker_command,
-    "reports": reports_command,
     "dashboard": dashboard_command,
+    "reports": reports_command,
     "list": list_command,
     "upload": upload_command,
 }

@@ -15,6 +15,7 @@ from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
+from ..operations.dashboard import DashboardConfig
 from ..operations.worker import WorkerConfig
 from ..probes import PROBES
 from ..recording.config import TrainTargetConfig
@@ -72,6 +73,7 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "inspect": InspectConfig,
         "diagnose": DiagnoseConfig,
         "worker": WorkerConfig,
+        "dashboard": DashboardConfig,
     }
     flags = {
         name: [*(field.name.replace("_", "-") for field in _fields(kind)), "config"] for name, kind in kinds.items()
