@@ -8,9 +8,8 @@ This room contains no machine learning. The rooms above choose what to draw:
     svg = rendered(figure)["svg"]
 """
 
-from typing import TYPE_CHECKING
-
-from ..core.lazy import lazy_names
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .canvas import canvas as canvas
@@ -40,4 +39,10 @@ _MODULES = {
 }
 
 __all__ = [*_MODULES]
-__getattr__ = lazy_names(__name__, _MODULES)  # Matplotlib takes a second to import
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name at first use (PEP 562): Matplotlib takes a second, and colours do not need it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

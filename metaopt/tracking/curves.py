@@ -61,12 +61,13 @@ def loss_curves(run_id: str, tracking_uri: str | None = None) -> RunCurves:
 
 
 def _curves(client: MlflowClient, run: Run, depth: int) -> Iterator[Curve]:
-    names = next((found for group in LOSSES if (found := [each for each in group if each in run.data.metrics])), [])
+    logged = ([name for name in group if name in run.data.metrics] for group in LOSSES)
+    names = next(filter(None, logged), [])
     own = [curve for name in names if (curve := _curve(client, run, name)).values]
     has_curve = any(len(curve.values) > 1 for curve in own)
     children = [] if has_curve or not depth else _children(client, run)
-    below = next((found for each in children if (found := [*_curves(client, each, depth - 1)])), [])
-    yield from below or own
+    below = ([*_curves(client, each, depth - 1)] for each in children)
+    yield from next(filter(None, below), own)
 
 
 def _children(client: MlflowClient, run: Run) -> list[Run]:
