@@ -43,6 +43,8 @@ def test_a_change_by_one_client_reaches_another_and_sigterm_ends_both(tmp_path, 
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 128 + signal.SIGTERM
         assert stream.read().strip() == b""
+        for each in (stream, reader, writer):
+            each.close()
         assert "Traceback" not in (tmp_path / "dashboard.log").read_text()
 
 
