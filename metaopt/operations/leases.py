@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from ..core.process_identity import is_gone
 from .jobs import Job
 
+_GAP = 60.0  # without a look, after which the watch begins anew: the jobs could not report either, or nobody saw it [s]
+
 
 class LeaseWatch:
     """Looks at running jobs again and again, and finds the abandoned ones.
@@ -21,6 +23,7 @@ class LeaseWatch:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[int, tuple[tuple[int, int], float]] = {}
+        self._looked = clock()
 
     def abandoned(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, str]]:
         """Yield each abandoned job, and the reason.
@@ -29,7 +32,9 @@ class LeaseWatch:
             jobs: all running ones.
         """
         now, before = self._clock(), self._seen
-        self._seen = {}
+        if now - self._looked > _GAP:  # the queue did not respond
+            before = {}
+        self._looked, self._seen = now, {}
         for job in jobs:
             mark = (job.attempt, job.beat)
             known, since = before.get(job.id, (None, now))

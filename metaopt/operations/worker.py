@@ -57,7 +57,7 @@ class WorkerConfig(Config):
     log_dir: Path | None = option(
         default=None, help="Folder of the log files; by default operations/logs beside the queue."
     )
-    poll: float = option(default=1.0, help="Time between looks at the queue [s].", above=0.0, at_most=60.0)
+    poll: float = option(default=1.0, help="Time between looks at the queue [s].", above=0.0, at_most=30.0)
     beat: float = option(default=1.0, help="Time between reports of a job [s].", above=0.0, at_most=60.0)
     grace: float = option(
         default=120.0, help="Time for a job to stop by itself before it is interrupted [s].", above=0.0, at_most=86400.0

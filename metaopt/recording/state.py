@@ -55,7 +55,7 @@ _STATE = {
 class TargetTrainingState:
     """A network in training. The facts, the data and the number of steps determine its weights.
 
-    `epoch` counts the finished epochs, `step` the steps, `epoch_losses` are those of the steps of the present epoch, and
+    `epoch` counts finished epochs, `step` the steps, `epoch_losses` are those of the steps of the present epoch, and
     `last_snapshot` is the step of the latest snapshot.
 
     The constructor seeds all random generators of the process, and draws the initial weights on the CPU.

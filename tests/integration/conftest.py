@@ -27,6 +27,7 @@ SMALLER = {
     "export-adapter": "",
     "inspect": "",
     "diagnose": "--examples 32",
+    "queue": "",
     "reports": "",
     "list": "",
     "upload": "",

@@ -174,6 +174,18 @@ def test_a_job_that_reports_nothing_loses_its_lease_by_the_clock_of_who_watches(
     assert not claims.beat(job, 6).owned
 
 
+def test_leases_do_not_end_while_the_queue_is_away(queue, claims):
+    now = [0.0]
+    watch = LeaseWatch(clock=lambda: now[0])
+    queue.add(*TRAIN, JobOptions(lease=100.0))
+    claims.claim(OWNER)
+    assert not list(watch.abandoned(claims.running()))
+    for now[0] in (500.0, 550.0, 599.0):
+        assert not list(watch.abandoned(claims.running())), "nobody looked before 500 s, so the lease begins there"
+    now[0] = 600.0
+    assert len(list(watch.abandoned(claims.running()))) == 1
+
+
 def test_a_job_that_reports_in_the_last_moment_keeps_its_lease(queue, claims):
     queue.add(*TRAIN)
     job = claims.claim(OWNER)
