@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from metaopt.operations.jobs import State
+from metaopt.operations.jobs import JobOptions, State
 from metaopt.operations.queue import JobQueue
 
 from ..dashboards import SCRIPT, add, counting_worker, served
@@ -110,7 +110,11 @@ def test_a_phone_shows_everything_in_its_width_and_asks_for_the_token(open_page,
 @pytest.mark.slow
 def test_a_training_of_a_real_worker_is_paused_by_a_click(open_page, chromium, tmp_path):
     with JobQueue(str(tmp_path / "queue.db")) as queue:
-        queue.add("train-target", {"run_name": "mlp", "target_model": "MLP", "runs": 1, "epochs": 5000}, None)
+        queue.add(
+            "train-target",
+            {"run_name": "mlp", "target_model": "MLP", "runs": 1, "epochs": 5000},
+            JobOptions(folder=tmp_path),
+        )
     command = [sys.executable, "-m", "metaopt.cli", "worker", "--queue", "queue.db"]
     log = (tmp_path / "worker.log").open("w")
     worker = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
