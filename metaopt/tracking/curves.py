@@ -60,6 +60,15 @@ def loss_curves(run_id: str, tracking_uri: str | None = None) -> RunCurves:
         return RunCurves([*curves], run_page(run.info.experiment_id, run_id))
 
 
+def page_of_run(run_id: str, tracking_uri: str | None = None) -> str:
+    """The address of the page of a run, after that of the MLflow UI.
+
+    Raises:
+        TrackingError: the store has no such run, or does not respond.
+    """
+    return run_page(get_run(connect(tracking_uri), run_id).info.experiment_id, run_id)
+
+
 def _curves(client: MlflowClient, run: Run, depth: int) -> Iterator[Curve]:
     logged = ([name for name in group if name in run.data.metrics] for group in LOSSES)
     names = next(filter(None, logged), [])

@@ -12,7 +12,7 @@ from ..dashboards import TOKEN, job_in_each_state
 
 HEADERS = {"Host": "127.0.0.1", "Authorization": f"Bearer {TOKEN}"}
 OPERATIONS = {
-    *(("GET", f"/api/{path}") for path in ("health", "queue", "workers", "disk")),
+    *(("GET", f"/api/{path}") for path in ("health", "queue", "workers", "disk", "retention", "lineage")),
     *(("GET", f"/api/{path}") for path in ("queue/{id}", "queue/{id}/log", "losses/{id}")),
     *(("POST", f"/api/queue/{{id}}/{action}") for action in ("pause", "resume", "stop", "skip", "retry", "move")),
 }

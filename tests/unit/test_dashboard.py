@@ -22,7 +22,17 @@ from metaopt.operations.dashboard.helper import Helper, HelperFailed
 from metaopt.operations.dashboard.log_tail import log_tail
 from metaopt.operations.dashboard.rendering import GROUPS, part, sparkline
 from metaopt.operations.dashboard.snapshot import read_snapshot
-from metaopt.operations.dashboard.views import CurveView, JobView, LossesView, actions_of
+from metaopt.operations.dashboard.views import (
+    CurveView,
+    DecisionView,
+    JobView,
+    LineageOf,
+    LineageView,
+    LossesView,
+    NodeView,
+    RetentionView,
+    actions_of,
+)
 from metaopt.operations.jobs import State
 from metaopt.operations.queue import JobQueue
 
@@ -365,6 +375,17 @@ def test_losses_are_drawn_in_the_row_of_a_job(queue, ids):
     row = part("row", JobView.of(queue.get(ids[State.RUNNING])), losses)
     assert "<polyline" in row
     assert "val_loss <b>0.25</b>" in row
+
+
+def test_plans_and_lineages_are_shown_with_their_reasons_and_links():
+    decision = DecisionView(path=SCRIPT, keep=False, reason="30 days old", size=10**6, is_protected=False)
+    plan = RetentionView(decisions=[decision], kept=0, kept_size=0, deleted=1, deleted_size=10**6, problem="", read=1.0)
+    assert "30 days old · 1 MB" in part("retention", plan)
+    node = NodeView(kind="trajectory", name=SCRIPT, digest="ab" * 16, place="", page="http://box/#/x", problem="gone")
+    found = part("lineage", LineageView(checkpoints=[LineageOf(path="a", nodes=[node])], problem="", read=1.0))
+    assert 'href="http://box/#/x"' in found
+    assert "missing link" in found
+    assert "<script>" not in found + part("retention", plan)
 
 
 def test_every_state_has_a_button_that_shows_it():

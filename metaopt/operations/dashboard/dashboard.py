@@ -22,6 +22,8 @@ from .routes import FILES, api_routes, page_routes
 DESCRIPTION = "/api/openapi.json"
 """Path of the OpenAPI description."""
 
+_LONG = 180.0  # for lineage and retention of all checkpoints [s]
+
 
 class Dashboard:
     """A dashboard of one queue. As a context it closes the queue at its end.
@@ -41,8 +43,8 @@ class Dashboard:
         self.token = find_token(config.token_file)
         self.queue = JobQueue(config.queue, create=False)
         self.broadcast = Broadcast()
-        self._helper = Helper()
-        self.live = Live(config, self.queue, self.broadcast, self._helper)
+        self._helpers = Helper(), Helper(limit=_LONG)  # the long answers of the second do not delay losses
+        self.live = Live(config, self.queue, self.broadcast, *self._helpers)
         self.app: ASGIApp = Access(
             self._application(),
             token=self.token,
@@ -58,18 +60,21 @@ class Dashboard:
         self.close()
 
     def close(self) -> None:
-        """End the streams, the process beside it, and the connections to the queue."""
-        self.broadcast.close()
-        self._helper.close()
+        """End the streams, the processes beside it, and the connections to the queue."""
+        self._stop()
         self.queue.close()
+
+    def _stop(self) -> None:
+        self.broadcast.close()
+        for each in self._helpers:
+            each.close()
 
     def _application(self) -> FastAPI:
         @contextlib.asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             running = asyncio.create_task(self.live.run())
             yield
-            self.broadcast.close()
-            self._helper.close()
+            self._stop()
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running

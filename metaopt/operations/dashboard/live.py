@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from ...core.errors import MetaoptError, QueueError
@@ -18,20 +19,21 @@ from .config import DashboardConfig
 from .disk import folders_to_measure, measure
 from .events import Broadcast
 from .helper import Helper
-from .readings import read_losses
+from .readings import read_lineages, read_losses, read_retention
 from .snapshot import Snapshot, read_snapshot
-from .views import DiskView, JobView, LossesView, QueueView, WorkerView
+from .views import DiskView, JobView, LineageView, LossesView, QueueView, RetentionView, WorkerView
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-ASIDE = ("workers", "disk")
+ASIDE = ("workers", "disk", "retention", "lineage")
 """Panels beside the jobs, in their order."""
 
 _INTEREST = 30.0  # after the last request, while no stream is open [s]
 _AGE = 3.0  # of what a client is shown, at most [`refresh`]
 _LOSSES_EVERY = 10.0  # [s]
 _DISK_EVERY = 60.0  # [s]
+_CHECKPOINTS_EVERY = 300.0  # [s]
 _MOST_CURVES = 12  # running jobs whose losses are read [count]
 _MOMENT = 3.0  # that a client waits for losses [s]
 
@@ -44,12 +46,15 @@ class Live:
         problem: why the queue cannot be read, in words; empty if it can.
     """
 
-    def __init__(self, config: DashboardConfig, queue: JobQueue, broadcast: Broadcast, helper: Helper) -> None:
-        self.config, self._queue, self._broadcast, self._helper = config, queue, broadcast, helper
+    def __init__(
+        self, config: DashboardConfig, queue: JobQueue, broadcast: Broadcast, helper: Helper, files: Helper
+    ) -> None:
+        self.config, self._queue, self._broadcast, self._helper, self._files = config, queue, broadcast, helper, files
         self.version, self.problem = 0, ""
         self.snapshot = Snapshot()
         self.losses: dict[int, LossesView] = {}
         self.disk: DiskView | None = None
+        self.retention, self.lineage = _no_plan("being read …"), _no_lineage("being read …")
         self.rows: dict[int, str] = {}
         self.panels: dict[str, str] = {}
         self._views: dict[int, JobView] = {}
@@ -76,6 +81,7 @@ class Live:
                 (self._look_again, self.config.refresh),
                 (self._read_losses, _LOSSES_EVERY),
                 (self._measure_disk, _DISK_EVERY),
+                (self._read_checkpoints, _CHECKPOINTS_EVERY),
             ):
                 tasks.create_task(self._repeat(work, every))
 
@@ -160,6 +166,8 @@ class Live:
             "summary": rendering.part("summary", self.snapshot.counts, rendering.GROUPS),
             "workers": rendering.part("workers", self.workers(), names),
             "disk": rendering.part("disk", self.disk),
+            "retention": rendering.part("retention", self.retention),
+            "lineage": rendering.part("lineage", self.lineage),
         }
 
     async def losses_of(self, job: Job) -> LossesView:
@@ -225,6 +233,27 @@ class Live:
             return
         self._show(self.snapshot)
 
+    async def _read_checkpoints(self) -> None:
+        """Plan the retention, and read the lineage, of the checkpoints in the folder of the dashboard."""
+        config = self.config
+        places = config.checkpoint_dir, config.trajectory_dir
+        if not await asyncio.to_thread(self.config.checkpoint_dir.is_dir):
+            missing = f"there is no folder {self.config.checkpoint_dir} here"
+            self.retention, self.lineage = _no_plan(missing), _no_lineage(missing)
+            self._show(self.snapshot)
+            return
+        try:
+            self.retention = await asyncio.to_thread(self._files.call, read_retention, *places)
+        except MetaoptError as error:
+            self.retention = _no_plan(str(error))
+        self._show(self.snapshot)
+        try:
+            read = partial(self._files.call, read_lineages, *places, config.store_of("."), config.ui)
+            self.lineage = await asyncio.to_thread(read)
+        except MetaoptError as error:
+            self.lineage = _no_lineage(str(error))
+        self._show(self.snapshot)
+
     @property
     def _is_watched(self) -> bool:
         return bool(len(self._broadcast)) or time.monotonic() - self._asked_at < _INTEREST
@@ -241,3 +270,13 @@ class Live:
 
 def _no_losses(problem: str) -> LossesView:
     return LossesView(curves=[], pages={}, problem=problem, read=time.time())
+
+
+def _no_plan(problem: str) -> RetentionView:
+    return RetentionView(
+        decisions=[], kept=0, kept_size=0, deleted=0, deleted_size=0, problem=problem, read=time.time()
+    )
+
+
+def _no_lineage(problem: str) -> LineageView:
+    return LineageView(checkpoints=[], problem=problem, read=time.time())

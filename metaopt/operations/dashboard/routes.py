@@ -23,11 +23,13 @@ from .views import (
     HealthView,
     JobDetail,
     JobId,
+    LineageView,
     LogView,
     LossesView,
     Move,
     Problem,
     QueueView,
+    RetentionView,
     WorkerView,
 )
 
@@ -119,6 +121,16 @@ def api_routes(live: Live, queue: JobQueue, broadcast: Broadcast) -> APIRouter:
     async def show_disk() -> DiskView:
         """What trainings take on the disk of the dashboard's machine, as it was measured last."""
         return (await live.fresh()).disk_view()
+
+    @routes.get("/retention")
+    async def show_retention() -> RetentionView:
+        """Which checkpoints `metaopt prune` would delete, and why; read every five minutes."""
+        return (await live.fresh()).retention
+
+    @routes.get("/lineage")
+    async def show_lineage() -> LineageView:
+        """What the latest checkpoints were made from; read every five minutes."""
+        return (await live.fresh()).lineage
 
     @routes.get("/events", response_class=Response, responses=_problems(503) | {200: _EVENTS})
     async def follow(version: Annotated[int, Query(ge=0)] = 0) -> Response:

@@ -155,6 +155,54 @@ class DiskView(View):
     measured: float | None
 
 
+class DecisionView(View):
+    """What the default policy would do with a checkpoint."""
+
+    path: str
+    keep: bool
+    reason: str
+    size: int = Field(description="In bytes.")
+    is_protected: bool
+
+
+class RetentionView(View):
+    """What `metaopt prune` would do with the checkpoints of the dashboard's folder. Nothing is deleted here."""
+
+    decisions: list[DecisionView] = Field(description="Those that would be deleted first; at most 500.")
+    kept: int = Field(description="Checkpoints that stay.")
+    kept_size: int = Field(description="In bytes.")
+    deleted: int = Field(description="Checkpoints that would be deleted.")
+    deleted_size: int = Field(description="In bytes.")
+    problem: str = Field(description="Why there is no plan, or why a limit is not reached; empty if all is well.")
+    read: float | None
+
+
+class NodeView(View):
+    """A data set, a trajectory, a checkpoint or a registered version."""
+
+    kind: str
+    name: str
+    digest: str
+    place: str
+    page: str | None = Field(description="Address of its run in the MLflow UI.")
+    problem: str = Field(description="The missing link, in words; empty if none is missing.")
+
+
+class LineageOf(View):
+    """A checkpoint, and all that it was made from."""
+
+    path: str
+    nodes: list[NodeView] = Field(description="Each before what it was made from.")
+
+
+class LineageView(View):
+    """The lineage of the latest checkpoints of the dashboard's folder."""
+
+    checkpoints: list[LineageOf]
+    problem: str
+    read: float | None
+
+
 class HealthView(View):
     """Whether the dashboard and its queue work."""
 

@@ -55,13 +55,22 @@ function showOrder(order) {
   });
 }
 
+/** Shows a panel again, with the same parts unfolded. */
+function showPanel(panel, html) {
+  const parts = () => [...panel.querySelectorAll("details")];
+  const unfolded = new Set(parts().filter((each) => each.open).map((each) => each.dataset.openPart));
+  panel.innerHTML = html;
+  for (const each of parts()) each.open = unfolded.has(each.dataset.openPart);
+  return panel;
+}
+
 function apply(change) {
   ahead = change.now - Date.now() / 1000;
   for (const [id, html] of Object.entries(change.rows ?? {})) showRow(id, html);
   if (change.order) showOrder(change.order);
   for (const [name, html] of Object.entries(change.panels ?? {})) {
     const panel = byId(`panel-${name}`);
-    if (panel) keepingFocus(panel, () => ((panel.innerHTML = html), panel));
+    if (panel) keepingFocus(panel, () => showPanel(panel, html));
   }
   byId("main").dataset.version = change.version;
   showFilter();
