@@ -16,9 +16,10 @@ train-optimizer: {epochs: 1, optimizer_model: Line, model_name: none}
 @pytest.fixture(scope="module")
 def metaopt(command_line, module_store):
     """Runs a command in a folder with heroes, and returns its output."""
-    (module_store / "heroes").mkdir()
-    for path in (ROOT / "heroes").glob("*.yaml"):
-        (module_store / "heroes" / path.name).write_text(path.read_text())
+    heroes = module_store / "configs" / "heroes"
+    heroes.mkdir(parents=True)
+    for path in (ROOT / "configs" / "heroes").glob("*.yaml"):
+        (heroes / path.name).write_text(path.read_text())
     (module_store / "small.yaml").write_text(HERO)
 
     def run(*arguments, code=0):
