@@ -12,34 +12,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .canvas import canvas as canvas
-    from .canvas import legend as legend
-    from .canvas import limits_of as limits_of
-    from .canvas import line_chart as line_chart
-    from .canvas import note as note
-    from .canvas import plain_log as plain_log
-    from .canvas import rendered as rendered
-    from .canvas import row_labels as row_labels
-    from .canvas import spread as spread
-    from .canvas import styled as styled
-    from .event_chart import event_chart as event_chart
-    from .flow_chart import Box as Box
-    from .flow_chart import flow_chart as flow_chart
+    from .axes import canvas as canvas
+    from .axes import legend as legend
+    from .axes import limits_of as limits_of
+    from .axes import line_chart as line_chart
+    from .axes import note as note
+    from .axes import plain_log as plain_log
+    from .axes import rendered as rendered
+    from .axes import row_labels as row_labels
+    from .axes import spread as spread
+    from .axes import styled as styled
+    from .events import event_chart as event_chart
+    from .flows import Box as Box
+    from .flows import flow_chart as flow_chart
 
 _MODULES = {
-    "Box": "flow_chart",
-    "canvas": "canvas",
-    "event_chart": "event_chart",
-    "flow_chart": "flow_chart",
-    "legend": "canvas",
-    "limits_of": "canvas",
-    "line_chart": "canvas",
-    "note": "canvas",
-    "plain_log": "canvas",
-    "rendered": "canvas",
-    "row_labels": "canvas",
-    "spread": "canvas",
-    "styled": "canvas",
+    "Box": "flows",
+    "canvas": "axes",
+    "event_chart": "events",
+    "flow_chart": "flows",
+    "legend": "axes",
+    "limits_of": "axes",
+    "line_chart": "axes",
+    "note": "axes",
+    "plain_log": "axes",
+    "rendered": "axes",
+    "row_labels": "axes",
+    "spread": "axes",
+    "styled": "axes",
 }
 
 __all__ = [*_MODULES]
