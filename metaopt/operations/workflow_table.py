@@ -4,12 +4,13 @@
 """
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from .. import workflows
 from ..core.config import Config
 from ..core.errors import UnknownName
-from ..core.registry import suggest
+from ..core.registry import Registry, suggest
 from ..core.text import shown
 
 
@@ -43,6 +44,14 @@ WORKFLOWS: Mapping[str, Workflow] = {
 }
 """Workflow of each command."""
 
+_REGISTRIES: Mapping[str, tuple[str, str]] = {
+    "task": ("metaopt.tasks", "TASKS"),
+    "target_model": ("metaopt.targets", "TARGETS"),
+    "base_optimizer": ("metaopt.optimizers", "BASE_OPTIMIZERS"),
+    "optimizer_model": ("metaopt.generative", "GENERATIVE_OPTIMIZERS"),
+}
+"""Package and name of the registry in which the value of a parameter must be."""
+
 
 def find_workflow(name: str) -> Workflow:
     """The workflow of a command.
@@ -59,7 +68,13 @@ def checked_config(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """All parameters of a job, checked, as JSON values.
 
     Raises:
-        UnknownName: the workflow is unknown.
+        UnknownName: the workflow is unknown, or a task, a network or an optimizer is.
         InvalidConfig: a parameter is unknown, or a value is invalid.
     """
-    return find_workflow(name).config_class.from_mapping(values).to_mapping()
+    checked = find_workflow(name).config_class.from_mapping(values).to_mapping()
+    for field, (package, registry) in _REGISTRIES.items():
+        value = checked.get(field)
+        if isinstance(value, str) and ":" not in value:  # with a colon it is a network of a library, or code
+            found: Registry = getattr(import_module(package), registry)
+            found.origin(value)
+    return checked

@@ -49,6 +49,10 @@ def test_a_job_keeps_all_parameters_of_its_workflow(queue, tmp_path, monkeypatch
     ("workflow", "config", "options", "error", "message"),
     [
         ("train-tarket", {}, {}, UnknownName, "did you mean train-target"),
+        ("train-target", {"target_model": "MLPP"}, {}, UnknownName, "did you mean MLP"),
+        ("train-target", {"task": "digit"}, {}, UnknownName, "did you mean digits"),
+        ("train-target", {"base_optimizer": "Adan"}, {}, UnknownName, "did you mean Adam"),
+        ("train-optimizer", {"optimizer_model": "Perceiver"}, {}, UnknownName, "PerceiverOptimizer"),
         ("train-target", {"epoch": 1}, {}, InvalidConfig, "did you mean epochs"),
         ("train-target", {"epochs": 0}, {}, InvalidConfig, "epochs is 0"),
         ("train-target", {}, {"after": (7,)}, JobError, "there is no job 7 to wait for"),
