@@ -17,6 +17,7 @@ from ..core.dependencies import import_extra
 from ..core.errors import InvalidConfig, JobError
 from ..core.signals import terminable
 from ..core.text import counted, reason_of, shortened
+from .back_off import BackOff
 from .claims import Claims
 from .database import queue_url
 from .job_process import PATIENCE
@@ -124,6 +125,7 @@ class _Crew:
     def __init__(self, config: WorkersConfig, start: Start, claims: Claims) -> None:
         self.config, self.start, self.claims = config, start, claims
         self.working: list[Started] = []
+        self.back_off = BackOff(config.first_pause, config.longest_pause)
         self.failures = 0  # in a row [count]
         self.attempts = 0
 
@@ -131,8 +133,7 @@ class _Crew:
         """Work until no job is left that could run; returns the number of attempts."""
         try:
             while not self.claims.is_empty(self.config.device):
-                while len(self.working) < self.config.workers:
-                    self.working.append(self.start(self.config.one()))
+                while len(self.working) < self.config.workers and self._start_one():
                     log.info("started worker %s (%s)", self.working[-1].name, self.config.executor)
                 self._collect()
                 time.sleep(self.config.poll)
@@ -145,6 +146,14 @@ class _Crew:
                 each.cancel()
         return self.attempts
 
+    def _start_one(self) -> bool:
+        try:
+            self.working.append(self.start(self.config.one()))
+        except (RuntimeError, OSError) as error:  # of submitit, when Slurm does not respond
+            self._failed("a new worker", error)
+            return False
+        return True
+
     def _collect(self) -> None:
         """Count what ended workers did."""
         for each in [each for each in self.working if each.has_ended()]:
@@ -152,17 +161,19 @@ class _Crew:
             try:
                 attempts = each.attempts()
             except Exception as error:
-                self._failed(each, error)
+                self._failed(f"worker {each.name}", error)
             else:
                 self.attempts, self.failures = self.attempts + attempts, 0
                 log.info("worker %s ended after %s", each.name, counted(attempts, "attempt"))
 
-    def _failed(self, worker: Started, error: Exception) -> None:
+    def _failed(self, worker: str, error: Exception) -> None:
+        """Pause after a failure, or give up after too many."""
         self.failures += 1
         reason = shortened(reason_of(error), _LONGEST)
-        log.warning("worker %s failed: %s", worker.name, reason)
+        log.warning("%s failed: %s", worker, reason)
         if self.failures > 2 * self.config.workers:
             raise JobError(f"{counted(self.failures, 'worker')} failed in a row, the last one by: {reason}") from error
+        time.sleep(self.back_off.delay(self.failures))
 
 
 def _starter(config: WorkersConfig, folder: Path) -> Start:
@@ -188,7 +199,7 @@ class _Submitted:
         return bool(self.job.done())
 
     def attempts(self) -> int:
-        return int(self.job.result())
+        return sum(self.job.results())
 
     def cancel(self) -> None:
         self.job.cancel(check=False)
@@ -208,7 +219,8 @@ def _submitit_starter(config: WorkersConfig, folder: Path) -> Start:
 def _work_for_submitit(config: WorkerConfig, folder: Path) -> int:
     import submitit
 
-    return _work_in(folder, config, f"job {submitit.JobEnvironment().job_id}")
+    here = submitit.JobEnvironment()
+    return _work_in(folder, config, f"job {here.job_id}" + (f" {here.global_rank}" if here.num_tasks > 1 else ""))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The workers of an executor: kept at work until the queue is empty, given up when they fail, ended with the command."""
+"""The workers of an executor: kept at work until the queue is empty, and given up when they fail."""
 
 import pytest
 
@@ -43,10 +43,13 @@ def crew(queue, started, kinds, **config):
 
     def start(config):
         assert config.until_empty
-        started.append(Limited(claims, kinds[min(len(started), len(kinds) - 1)]))
+        kind = kinds[min(len(started), len(kinds) - 1)]
+        started.append(Limited(claims, kind))
+        if kind == "is refused":
+            raise RuntimeError("the scheduler is away")
         return started[-1]
 
-    return _Crew(WorkersConfig(executor="slurm", poll=0.001, **config), start, claims)
+    return _Crew(WorkersConfig(executor="slurm", poll=0.001, first_pause=0.0, **config), start, claims)
 
 
 def test_workers_that_end_early_are_started_again_until_no_job_is_left(queue):
@@ -69,7 +72,7 @@ def test_workers_that_fail_now_and_then_are_started_again(queue):
     for _ in range(3):
         queue.add("train-target", {})
     started = []
-    assert crew(queue, started, ["fails", "fails", "works", "fails", "fails", "works", "works"]).run() == 3
+    assert crew(queue, started, ["is refused", "fails", "works", "fails", "is refused", "works", "works"]).run() == 3
     assert len(started) == 7
 
 
