@@ -229,6 +229,7 @@ class _Task:
 
     ray: Any
     reference: Any
+    grace: float
 
     @property
     def name(self) -> str:
@@ -242,6 +243,7 @@ class _Task:
 
     def cancel(self) -> None:
         self.ray.cancel(self.reference)
+        self.ray.wait([self.reference], timeout=self.grace)  # a local Ray ends with this process
 
 
 def _ray_starter(config: WorkersConfig) -> Start:
@@ -259,7 +261,7 @@ def _ray_starter(config: WorkersConfig) -> Start:
 
     def start(worker: WorkerConfig) -> Started:
         named = replace(worker, queue=queue_url(worker.queue))
-        return _Task(ray, remote.remote(named, Path.cwd(), variables))
+        return _Task(ray, remote.remote(named, Path.cwd(), variables), worker.grace)
 
     return start
 
