@@ -31,6 +31,7 @@ COMMANDS = {
     "hosts": "List machines, and check that they can be used.",
     "queue": "Add jobs to a queue, look at them, and steer them.",
     "worker": "Run the jobs of a queue, one after the other.",
+    "dashboard": "Serve a page that shows a queue, its workers and losses, and steers its jobs.",
     "reports": "List the reports of inspections and probes.",
     "ledger": "List the checkpoints and what wrote them, or check every bit.",
     "lineage": "Show what a model, a checkpoint or a trajectory was made from.",

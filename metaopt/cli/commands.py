@@ -286,6 +286,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "diagnose": diagnose_command,
     "validate": operations.validate_command,
     "worker": operations.worker_command,
+    "dashboard": operations.dashboard_command,
     "lineage": operations.lineage_command,
     "prune": operations.prune_command,
     **{name: _of_module(name) for name in _MODULES},

@@ -54,3 +54,10 @@ def prune_command(summary: str) -> click.Command:
     from .ledger import pruned_result
 
     return config_command("prune", summary, PruneConfig, prune, pruned_result)
+
+
+def dashboard_command(summary: str) -> click.Command:
+    """`metaopt dashboard`."""
+    from .dashboard import command
+
+    return command(summary)

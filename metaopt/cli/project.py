@@ -17,6 +17,7 @@ from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
+from ..operations.dashboard import DashboardConfig
 from ..operations.executors import WorkersConfig
 from ..operations.lineage_files import LineageConfig
 from ..operations.pruning import PruneConfig
@@ -83,6 +84,7 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "diagnose": DiagnoseConfig,
         "validate": ValidateConfig,
         "worker": WorkersConfig,
+        "dashboard": DashboardConfig,
         "lineage": LineageConfig,
         "prune": PruneConfig,
     }

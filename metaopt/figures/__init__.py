@@ -8,22 +8,45 @@ This room contains no machine learning. The rooms above choose what to draw:
     svg = rendered(figure)["svg"]
 """
 
-from .canvas import canvas, legend, limits_of, line_chart, note, plain_log, rendered, row_labels, spread, styled
-from .event_chart import event_chart
-from .flow_chart import Box, flow_chart
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Box",
-    "canvas",
-    "event_chart",
-    "flow_chart",
-    "legend",
-    "limits_of",
-    "line_chart",
-    "note",
-    "plain_log",
-    "rendered",
-    "row_labels",
-    "spread",
-    "styled",
-]
+if TYPE_CHECKING:
+    from .axes import canvas as canvas
+    from .axes import legend as legend
+    from .axes import limits_of as limits_of
+    from .axes import line_chart as line_chart
+    from .axes import note as note
+    from .axes import plain_log as plain_log
+    from .axes import rendered as rendered
+    from .axes import row_labels as row_labels
+    from .axes import spread as spread
+    from .axes import styled as styled
+    from .events import event_chart as event_chart
+    from .flows import Box as Box
+    from .flows import flow_chart as flow_chart
+
+_MODULES = {
+    "Box": "flows",
+    "canvas": "axes",
+    "event_chart": "events",
+    "flow_chart": "flows",
+    "legend": "axes",
+    "limits_of": "axes",
+    "line_chart": "axes",
+    "note": "axes",
+    "plain_log": "axes",
+    "rendered": "axes",
+    "row_labels": "axes",
+    "spread": "axes",
+    "styled": "axes",
+}
+
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name at first use (PEP 562): Matplotlib takes a second, and colours do not need it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

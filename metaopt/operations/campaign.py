@@ -1,6 +1,6 @@
 """Campaigns: files that name a hero, and an ordered list of jobs with what each changes of it.
 
-    hero: heroes/digits-mlp.yaml
+    hero: configs/heroes/digits-mlp.yaml
     locked: [task, target_model]
     jobs:
     - {name: record, workflow: train-target}

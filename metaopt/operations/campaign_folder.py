@@ -22,7 +22,7 @@ class CampaignFolder:
         from metaopt.operations.campaign_folder import CampaignFolder
 
         folder = CampaignFolder()
-        campaign = folder.new("first", Path("heroes/digits-mlp.yaml"))
+        campaign = folder.new("first", Path("configs/heroes/digits-mlp.yaml"))
         [job.title for job in campaign.jobs], folder.current  # a job for each section, 'first'
 
     Args:

@@ -15,7 +15,7 @@ from ..trajectories.origin import DATA, KINDS, MODEL, TRAJECTORY, Generator
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..figures.flow_chart import Box
+    from ..figures import Box
 
 _DIGEST = 12  # characters of a digest that are shown [count]
 _MOST_BOXES = 5  # boxes of one kind in a figure; more are joined if they are alike [count]
@@ -102,7 +102,7 @@ class Lineage:
 
     def figure(self) -> "Figure":
         """The lineage as a drawing, from the data on the left to the root on the right."""
-        from ..figures.flow_chart import flow_chart  # Matplotlib takes seconds to import
+        from ..figures import flow_chart  # Matplotlib takes seconds to import
 
         root, problems = self.nodes[self.root], self.problems()
         numbers = {kind: sum(each.kind == kind for each in self) for kind in KINDS}
@@ -141,7 +141,7 @@ class Lineage:
 
     def _boxes(self) -> "tuple[list[list[Box]], list[tuple[str, str]]]":
         """Boxes in a column for each kind, where many that are alike are one box, and the arrows between them."""
-        from ..figures.flow_chart import Box
+        from ..figures import Box
 
         groups: dict[Any, list[Node]] = defaultdict(list)
         children = self.children()

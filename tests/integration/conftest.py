@@ -31,6 +31,7 @@ SMALLER = {
     "campaign": "",
     "config": "",
     "hosts": "",
+    "queue": "",
     "reports": "",
     "ledger": "",
     "lineage": "",

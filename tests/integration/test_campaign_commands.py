@@ -16,9 +16,10 @@ train-optimizer: {epochs: 1, optimizer_model: Line, model_name: none}
 @pytest.fixture(scope="module")
 def metaopt(command_line, module_store):
     """Runs a command in a folder with heroes, and returns its output."""
-    (module_store / "heroes").mkdir()
-    for path in (ROOT / "heroes").glob("*.yaml"):
-        (module_store / "heroes" / path.name).write_text(path.read_text())
+    heroes = module_store / "configs" / "heroes"
+    heroes.mkdir(parents=True)
+    for path in (ROOT / "configs" / "heroes").glob("*.yaml"):
+        (heroes / path.name).write_text(path.read_text())
     (module_store / "small.yaml").write_text(HERO)
 
     def run(*arguments, code=0):
@@ -38,7 +39,7 @@ def explained(metaopt, *arguments):
 @pytest.mark.parametrize("name", ["digits-mlp", "mnist-cnn"])
 @pytest.mark.parametrize("workflow", ["train-target", "train-optimizer", "evaluate"])
 def test_the_shipped_heroes_are_explained(metaopt, name, workflow):
-    facts, parameters = explained(metaopt, workflow, "--config", f"heroes/{name}.yaml")
+    facts, parameters = explained(metaopt, workflow, "--config", f"configs/heroes/{name}.yaml")
     assert (facts["workflow"], len(facts["digest"])) == (workflow, 64)
     assert {each["layer"] for each in parameters.values()} == {"default", "hero"}
     assert all(each["line"] for each in parameters.values() if each["layer"] == "hero")
@@ -46,7 +47,7 @@ def test_the_shipped_heroes_are_explained(metaopt, name, workflow):
 
 def test_flags_also_those_of_plug_ins_are_the_last_layer(metaopt):
     flags = ["--epochs", "7", "--widths", "8,8"]
-    _, parameters = explained(metaopt, "train-target", "--config", "heroes/digits-mlp.yaml", *flags)
+    _, parameters = explained(metaopt, "train-target", "--config", "configs/heroes/digits-mlp.yaml", *flags)
     assert parameters["epochs"] == {"value": 7, "layer": "flag", "file": None, "line": None}
     assert parameters["target_options"] == {"value": {"widths": "8,8"}, "layer": "flag", "file": None, "line": None}
     assert "unknown flag --epoch: did you mean" in metaopt("config", "explain", "train-target", "--epoch", "1", code=2)

@@ -12,7 +12,7 @@ from metaopt.operations.workflow_table import WORKFLOWS
 from metaopt.recording.config import TrainTargetConfig
 
 ROOT = Path(__file__).parents[2]
-HEROES = sorted(path for path in (ROOT / "heroes").glob("*.yaml") if "curriculum" not in path.name)
+HEROES = sorted(path for path in (ROOT / "configs" / "heroes").glob("*.yaml") if "curriculum" not in path.name)
 
 HERO = """\
 common:
@@ -81,7 +81,7 @@ def test_the_shipped_heroes_are_valid(path, monkeypatch):
     for workflow in hero_workflows(path):
         resolved = resolve(workflow, [read_hero(path, workflow)])
         assert resolved.origins["run_name" if workflow != "evaluate" else "optimizer"].file == path
-    assert f"`{path.name}`" in (ROOT / "heroes" / "README.md").read_text(encoding="utf-8")
+    assert f"`{path.name}`" in (ROOT / "configs" / "heroes" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .canvas import canvas, plain_log, row_labels, styled
+from .axes import canvas, plain_log, row_labels, styled
 from .colours import in_order
 
 _ROW = 0.3  # height of a row of the raster [inches]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from .canvas import WIDTH, canvas, styled
+from .axes import WIDTH, canvas, styled
 from .colours import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, VERMILION
 
 _COLOURS = (ORANGE, GREEN, BLUE, PURPLE)

@@ -1,0 +1,135 @@
+"""The dashboard in a browser: a job that a worker runs is paused and resumed by clicks, on a desktop and on a phone."""
+
+import re
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+
+from metaopt.operations.jobs import JobOptions, State
+from metaopt.operations.queue import JobQueue
+
+from ..dashboards import SCRIPT, add, counting_worker, served
+from .conftest import environment
+
+PATIENCE = 30_000.0  # for a text to appear [ms]
+
+
+@pytest.fixture
+def folder(chromium, tmp_path):
+    """A folder with a queue of one job to run, one that waits for it, and one with a name that is a script."""
+    with JobQueue(str(tmp_path / "queue.db")) as queue:
+        first = add(queue, "digits-mlp", priority=2)
+        add(queue, "digits-optimizer", after=(first.id,))
+        queue.skip(add(queue, SCRIPT).id)
+    return tmp_path
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens an address at a size of the window; fails if the page has errors, or asks another host."""
+    contexts, failures = [], []
+
+    def opened(address, width, height, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.on("console", lambda message: failures.append(message.text) if is_failure(message) else None)
+        page.on("dialog", lambda dialog: failures.append(dialog.message))
+        page.on("request", lambda request: failures.append(request.url) if not is_own(request.url, address) else None)
+        page.goto(address)
+        return page
+
+    yield opened
+    for each in contexts:
+        each.close()
+    assert failures == []
+
+
+def is_failure(message):
+    return message.type == "error" and "401" not in message.text  # the token that is asked for
+
+
+def is_own(url, address):
+    return urlsplit(url).netloc == urlsplit(address).netloc
+
+
+def row(page, name):
+    return page.locator(".job", has_text=name)
+
+
+def test_a_running_job_is_paused_and_resumed_by_clicks(open_page, folder, screenshots):
+    with served(folder, "--refresh", "0.2") as (_, address), counting_worker(str(folder / "queue.db"), folder / "log"):
+        page = open_page(address, 1440, 900)
+        assert "token" not in page.url
+        job = row(page, "digits-mlp")
+        job.get_by_text("running").wait_for()
+        job.get_by_text(re.compile(r"[1-9]\d* steps")).wait_for()
+        job.get_by_role("button", name="pause job").click()
+        job.locator(".state", has_text="paused").wait_for()
+        assert page.evaluate("document.activeElement.dataset.action") == "resume"  # the focus stays in the row
+        page.screenshot(path=screenshots / "dashboard_paused.png")
+        with JobQueue(str(folder / "queue.db")) as queue:
+            assert queue.get(1).state is State.PAUSED
+        page.keyboard.press("Enter")
+        job.locator(".state", has_text="running").wait_for()
+
+        job.get_by_role("button", name="digits-mlp").click()
+        page.get_by_role("dialog").get_by_text("MLP on digits, 1 run").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="left out").click()
+        assert row(page, SCRIPT).is_visible()
+        assert not job.is_visible()
+        page.get_by_role("button", name=re.compile("^all")).click()
+        page.get_by_label("Find jobs").fill("optimizer")
+        assert not job.is_visible()
+        assert row(page, "digits-optimizer").get_by_text("after 1").is_visible()
+        page.context.close()  # before the server, whose end would be an error of the page
+
+
+def test_a_phone_shows_everything_in_its_width_and_asks_for_the_token(open_page, folder, screenshots):
+    with served(folder, "--refresh", "0.2") as (_, address):
+        page = open_page(address.partition("#")[0], 390, 844, has_touch=True, is_mobile=True, color_scheme="dark")
+        page.locator(".live.on").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        row(page, "digits-mlp").get_by_role("button", name="raise the priority").tap()
+        page.locator("#token").fill(address.partition("token=")[2])
+        page.get_by_role("button", name="Use it").tap()
+        row(page, "digits-mlp").get_by_text("priority 3").wait_for()
+        sizes = page.locator(".job button:visible:not(.name)").evaluate_all(
+            "found => found.map(each => each.getBoundingClientRect().height)"
+        )
+        assert min(sizes) >= 40  # wide enough for a finger
+        page.screenshot(path=screenshots / "dashboard_phone.png", full_page=True)
+        page.context.close()
+
+
+@pytest.mark.slow
+def test_a_training_of_a_real_worker_is_paused_by_a_click(open_page, chromium, tmp_path):
+    with JobQueue(str(tmp_path / "queue.db")) as queue:
+        queue.add(
+            "train-target",
+            {"run_name": "mlp", "target_model": "MLP", "runs": 1, "epochs": 5000},
+            JobOptions(folder=tmp_path),
+        )
+    command = [sys.executable, "-m", "metaopt.cli", "worker", "--queue", "queue.db"]
+    log = (tmp_path / "worker.log").open("w")
+    worker = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+    try:
+        with served(tmp_path) as (_, address):
+            page = open_page(address, 1200, 800)
+            page.set_default_timeout(180_000)
+            job = row(page, "mlp")
+            job.get_by_text(re.compile(r"[1-9][\d,]* steps")).wait_for()
+            job.locator("polyline").first.wait_for()
+            job.get_by_role("button", name="pause job").click()
+            job.locator(".state", has_text="paused").wait_for()
+            page.context.close()
+    finally:
+        worker.terminate()
+        worker.wait()
+        log.close()
+    assert [*tmp_path.glob("checkpoints/mlp/**/*.safetensors")]
