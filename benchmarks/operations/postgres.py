@@ -58,8 +58,14 @@ def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log
 
 
 @contextmanager
-def running(command: Sequence[object], log: Path, ready: Callable[[], bool], **options: Any) -> Iterator[None]:
-    """Run a program and its child processes during the block."""
+def running(
+    command: Sequence[object], log: Path, ready: Callable[[], bool], end: int = signal.SIGTERM, **options: Any
+) -> Iterator[None]:
+    """Run a program and its child processes during the block.
+
+    Args:
+        end: signal that ends them.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(map(str, command)), stdout=output, stderr=output, start_new_session=True, **options
@@ -68,7 +74,7 @@ def running(command: Sequence[object], log: Path, ready: Callable[[], bool], **o
         _wait_until(ready, process, log)
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, end)
         process.wait(timeout=60)
 
 
@@ -107,7 +113,8 @@ class PostgresServer:
         data = self.folder / "data"
         probe: list[str | Path] = [self.tools / "pg_isready", "-q", *self._where]
         serve = [self.tools / "postgres", "-D", data, "-h", "127.0.0.1", "-p", self.port, "-k", self.folder, "-F"]
-        with running(serve, self.folder / "log", lambda: subprocess.run(probe).returncode == 0, **self.options):
+        log, fast = self.folder / "log", signal.SIGINT  # which does not wait for clients
+        with running(serve, log, lambda: subprocess.run(probe).returncode == 0, fast, **self.options):
             yield
 
     def make_databases(self, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from metaopt.core.tracker import SilentTracker
-from metaopt.operations.jobs import JobOptions, State
+from metaopt.operations.jobs import Job, JobOptions, State
 from metaopt.operations.queue import JobQueue
 from metaopt.recording.record import TrainTargetConfig, train_targets
 
@@ -46,23 +46,28 @@ class Storm:
     Attributes:
         folder: working folder of workers and jobs.
         url: of the queue.
+        flags: of the workers, beside those of all storms.
+        environment: variables of the workers.
         kills: number of killed processes by kind.
     """
 
     folder: Path
     url: str
+    flags: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     workers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=lambda: {"worker": 0, "job": 0})
 
     def start(self, slot: int) -> None:
         """Start the worker of a slot."""
         words = ["worker", "--queue", self.url, "--slot", f"slot {slot}", "--log-dir", self.folder / "logs"]
-        words += ["--poll", "0.2", "--beat", "0.2", "--first-pause", "0.1", "--longest-pause", "1"]
+        words += ["--poll", "0.2", "--beat", "0.2", "--first-pause", "0.1", "--longest-pause", "1", *self.flags]
+        cache = self.folder / "cache"
         with (self.folder / f"worker_{slot}.log").open("ab") as log:
             self.workers[slot] = subprocess.Popen(
                 [sys.executable, "-m", "metaopt.cli", *map(str, words)],
                 cwd=self.folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder / "cache")},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache), **self.environment},
                 stdout=log,
                 stderr=log,
             )
@@ -111,9 +116,7 @@ def run_storm(
     draw, started = random.Random(seed), time.monotonic()
     storm = Storm(folder, url)
     with JobQueue(url, patience=60.0) as queue:
-        for number in range(jobs):
-            config = {**TRAINING, "run_name": f"job_{number}", "seed": number}
-            queue.add("train-target", config, JobOptions(max_attempts=1000, folder=folder, lease=60.0))
+        add_jobs(queue, folder, jobs)
         for slot in range(workers):
             storm.start(slot)
         next_kill = time.monotonic() + draw.expovariate(1 / kill_every)
@@ -128,14 +131,40 @@ def run_storm(
         seconds = time.monotonic() - started
         found = queue.jobs()
     return {
-        "jobs": jobs,
-        "done": sum(job.state is State.DONE for job in found),
-        "done twice": sum(_times_done(folder, job.id) > 1 for job in found),
-        "equal weights": sum(_is_equal(folder, number) for number in range(jobs)),
-        "attempts": sum(job.attempt for job in found),
+        **ends_of(folder, found),
         **{f"killed {kind}s": count for kind, count in storm.kills.items()},
         "seconds": round(seconds, 1),
     }
+
+
+def add_jobs(queue: JobQueue, folder: Path, jobs: int) -> None:
+    """Add trainings, each with a random seed of its own."""
+    for number in range(jobs):
+        config = {**TRAINING, "run_name": f"job_{number}", "seed": number}
+        queue.add("train-target", config, JobOptions(max_attempts=1000, folder=folder, lease=60.0))
+
+
+def ends_of(folder: Path, found: Sequence[Job]) -> dict[str, int]:
+    """Count jobs of `add_jobs` by how they ended, beside the trainings of `record_undisturbed`."""
+    return {
+        "jobs": len(found),
+        "done": sum(job.state is State.DONE for job in found),
+        "done twice": sum(_times_done(folder, job.id) > 1 for job in found),
+        "equal weights": sum(_is_equal(folder, number) for number in range(len(found))),
+        "attempts": sum(job.attempt for job in found),
+    }
+
+
+def check_ends(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Fail unless each job is done once with the right weights.
+
+    Args:
+        rows: counts of `ends_of`.
+    """
+    if any(each[name] != each["jobs"] for each in rows for name in ("done", "equal weights")):
+        raise click.ClickException("not every job is done with the weights of an undisturbed training")
+    if any(each["done twice"] for each in rows):
+        raise click.ClickException("a job is done twice")
 
 
 def record_undisturbed(folder: Path, jobs: int) -> None:
@@ -201,10 +230,7 @@ def main(
             measured = run_storm(folder, url, jobs, workers, kill_every, worker_share, limit, seed)
             rows.append({"database": kind, **measured})
     publish(f"jobs on {workers} workers under random kills", rows, output)
-    if any(each[name] != each["jobs"] for each in rows for name in ("done", "equal weights")):
-        raise click.ClickException("not every job is done with the weights of an undisturbed training")
-    if any(each["done twice"] for each in rows):
-        raise click.ClickException("a job is done twice")
+    check_ends(rows)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,12 @@ def validate_command(summary: str) -> click.Command:
 
 def worker_command(summary: str) -> click.Command:
     """`metaopt worker`."""
-    from ..operations.worker import WorkerConfig, work
+    from ..operations.executors import WorkersConfig, run_workers
 
-    def to_result(attempts: int, config: WorkerConfig) -> Result:
+    def to_result(attempts: int, config: WorkersConfig) -> Result:
         return Result({"attempts": attempts}, {"worker ended": f"after {counted(attempts, 'attempt')}"})
 
-    return config_command("worker", summary, WorkerConfig, work, to_result)
+    return config_command("worker", summary, WorkersConfig, run_workers, to_result)
 
 
 def lineage_command(summary: str) -> click.Command:

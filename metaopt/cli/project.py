@@ -18,10 +18,10 @@ from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..metatraining.config import TrainOptimizerConfig
 from ..operations.dashboard import DashboardConfig
+from ..operations.executors import WorkersConfig
 from ..operations.lineage_files import LineageConfig
 from ..operations.pruning import PruneConfig
 from ..operations.validation.running import ValidateConfig
-from ..operations.worker import WorkerConfig
 from ..probes import PROBES
 from ..recording.config import TrainTargetConfig
 from ..reinforcement.config import TrainControllerConfig
@@ -83,7 +83,7 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
         "inspect": InspectConfig,
         "diagnose": DiagnoseConfig,
         "validate": ValidateConfig,
-        "worker": WorkerConfig,
+        "worker": WorkersConfig,
         "dashboard": DashboardConfig,
         "lineage": LineageConfig,
         "prune": PruneConfig,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import click
@@ -108,12 +109,14 @@ def logs_command(job: int, attempt: int | None, queue: str | None) -> None:
         found = jobs.get(job)
     if found.log is None or found.owner is None:
         raise JobError(f"job {job} has no messages: it has not begun")
-    file = Path(found.log)
-    file = file if attempt is None else file.with_name(f"{attempt}.log")
+    file, host = Path(found.log), found.owner.host
+    if attempt not in (None, found.attempt):  # of earlier ones only the file is known
+        file, host = file.with_name(f"{attempt}.log"), f"the machine of attempt {attempt}"
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise JobError(f"{file} cannot be read ({error.strerror}); it is on {found.owner.host}") from error
+        where = "it was written on this machine" if host == gethostname() else f"it is on {host}; read it there"
+        raise JobError(f"{file} cannot be read ({error.strerror}): {where}") from error
     lines = {"messages": "none yet"} if not text else {}
     show(
         Result({"job": job, "log": file, "text": text}, lines, table="\n".join(map(printable, text.splitlines()))),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchModuleError, OperationalError
 
+from ..core.addresses import without_password
 from ..core.dependencies import import_extra
 from ..core.errors import QueueError
 from ..core.text import reason_of, shown
@@ -122,7 +123,10 @@ def _parsed(url: str) -> URL:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
     except (ArgumentError, ValueError) as error:
-        raise QueueError(f"the queue {shown(url)} is no URL; expected sqlite:///queue.db or postgresql://…") from error
+        given = shown(without_password(url))
+        raise QueueError(f"the queue {given} is no URL; expected sqlite:///queue.db or postgresql://…") from error
+    if "@" in (parsed.host or ""):  # not shown, because a part of the password is taken for the host
+        raise QueueError("the URL of the queue has several @; write those of a password as %40, and its / as %2F")
     if backend not in ("sqlite", "postgresql"):
         raise QueueError(f"a queue cannot be kept in {shown(backend)}; expected sqlite:///queue.db or postgresql://…")
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):

@@ -4,6 +4,8 @@ Some of it is imported by libraries at first use only. Nothing here may start a 
 process has neither.
 """
 
+import signal
+
 import sklearn.datasets as datasets
 import torch._dynamo as dynamo
 
@@ -14,5 +16,6 @@ from ..workflows import train_optimizer as train_optimizer
 from . import job_process as job_process
 
 import_stores()
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of Slurm to all processes before a time limit: the worker stops the job
 
 __all__ = ["datasets", "dynamo", "evaluate_optimizer", "job_process", "record_trajectories", "train_optimizer"]

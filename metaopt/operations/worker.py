@@ -271,8 +271,9 @@ def _claimed_slot(lock: Path, slot: str) -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: object) -> Iterator[None]:
-    """Handle the signals that end a process, during the block."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    """Handle the signals that end a process, during the block; SIGUSR2 is that of Slurm before a time limit."""
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+    before = {each: signal.getsignal(each) for each in ending}
     for each in before:
         signal.signal(each, handler)  # type: ignore[arg-type]
     try:

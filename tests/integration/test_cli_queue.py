@@ -1,6 +1,7 @@
 """`metaopt queue`: adds, lists and steers jobs, as text and as JSON, and starts without torch and MLflow."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -93,7 +94,13 @@ def test_messages_of_a_job_are_printed_without_control_characters(folder):
         assert "it has not begun" in metaopt("queue", "logs", 1).output
         log = folder / "1.log"
         claims.begin(claims.claim(owner), owner, str(log))
-        assert "it is on elsewhere" in metaopt("queue", "logs", 1).output
+        assert "1.log cannot be read (No such file or directory): it is on elsewhere; read it there" in (
+            metaopt("queue", "logs", 1).output
+        )
+        assert "it is on the machine of attempt 2" in metaopt("queue", "logs", 1, "--attempt", 2).output
+        here = Owner(socket.gethostname(), 1, "slot", None)
+        claims.begin(queue.get(1), here, str(log))
+        assert "it was written on this machine" in metaopt("queue", "logs", 1).output
         log.write_text("loss 0.3\n\x1b[2Jgone\n", encoding="utf-8")
         assert metaopt("queue", "logs", 1).output.splitlines()[:2] == ["loss 0.3", "\\x1b[2Jgone"]
 

@@ -15,6 +15,7 @@ from metaopt.operations.jobs import JobOptions, Owner, Request, State
 from metaopt.operations.leases import LeaseWatch
 from metaopt.operations.queue import JobQueue
 from metaopt.operations.schema import JOBS
+from metaopt.operations.worker import Worker, WorkerConfig
 
 OWNER = Owner("host", 1, "slot", None)
 TRAIN = ("train-target", {"run_name": "mlp", "epochs": 2})
@@ -150,6 +151,44 @@ def test_a_clock_that_is_set_back_delays_a_job_by_the_longest_pause_at_most(url,
         assert claims.claim(OWNER) is not None
 
 
+def test_a_clock_that_is_set_back_while_a_job_runs_changes_nothing(url, monkeypatch):
+    with JobQueue(url, back_off=BackOff(first=0.0, longest=60.0)) as queue:
+        claims, watch = Claims(queue), LeaseWatch()
+        first, second = (queue.add(*TRAIN).id for _ in range(2))
+        job = claims.claim(OWNER)
+        assert not list(watch.abandoned(claims.running()))
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() - 3600.0)
+        assert not list(watch.abandoned(claims.running()))
+        assert claims.beat(job, 1).owned
+        assert queue.pause(job.id).request is Request.PAUSE
+        assert claims.beat(job, 2).request is Request.PAUSE
+        assert claims.give_back(job)
+        queue.resume(job.id)
+        again = claims.claim(OWNER)
+        assert (again.id, again.attempt) == (first, 2), "the order is that of the numbers"
+        assert claims.crashed(again, "crash"), "with a pause by the new clock"
+        third = claims.claim(OWNER)
+        assert (third.id, third.attempt, third.failures) == (first, 3, 1)
+        assert claims.done(third)
+        assert not claims.done(job)
+        assert claims.claim(OWNER).id == second
+        ended = queue.get(first)
+        assert (ended.state, ended.ended < ended.created) == (State.DONE, True)
+
+
+def test_a_worker_reports_by_a_clock_that_is_never_set_back(url, tmp_path, monkeypatch):
+    with JobQueue(url) as queue:
+        worker = Worker(WorkerConfig(queue=url), queue, tmp_path / "lock")
+        worker._look_after_jobs()
+        real, monotonic = time.time, time.monotonic
+        monkeypatch.setattr(time, "time", lambda: real() - 3600.0)
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 10.0)
+        worker._look_after_jobs()
+        (row,) = queue.workers()
+        assert (row.beat, row.seen < row.started) == (2, True)
+
+
 def test_not_before_holds_however_far_it_is(queue, claims, monkeypatch):
     job = queue.add(*TRAIN, JobOptions(not_before="2999-01-01T00:00"))
     assert claims.claim(OWNER) is None
@@ -260,6 +299,9 @@ def test_tables_of_an_older_version_are_upgraded_once(url, queue, monkeypatch):
     [
         ("mysql://host/queue", "cannot be kept in 'mysql'"),
         ("no url://", "is no URL"),
+        ("postgresql://someone:secret@host:port/queue", "the queue 'postgresql://host:port/queue' is no URL"),
+        ("postgresql://someone:some@secret@host/queue", "has several @; write those of a password as %40"),
+        ("postgresql://host:port/queue?user=someone&password=secret", r"password=\*\*\*' is no URL"),
         ("sqlite:///:memory:", "seen by one process only"),
         ("sqlite:///nowhere/at/all/queue.db", "folder nowhere/at/all of the queue does not exist"),
         ("postgresql://someone:secret@127.0.0.1:1/queue", r"someone:\*\*\*@127.0.0.1:1/queue does not respond"),
