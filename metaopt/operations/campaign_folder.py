@@ -19,10 +19,13 @@ _CURRENT = ".current"
 class CampaignFolder:
     """Campaigns by their names.
 
+        from pathlib import Path
         from metaopt.operations.campaign_folder import CampaignFolder
 
+        hero = Path("hero.yaml")
+        hero.write_text("train-target: {task: digits, target_model: MLP, epochs: 2}")
         folder = CampaignFolder()
-        campaign = folder.new("first", Path("configs/heroes/digits-mlp.yaml"))
+        campaign = folder.new("first", hero)
         [job.title for job in campaign.jobs], folder.current  # a job for each section, 'first'
 
     Args:

@@ -62,7 +62,8 @@ def steps(queue, number, attempt):
 def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, store):
     (undisturbed,) = train_targets(TrainTargetConfig(run_name="undisturbed", **TRAINING), SilentTracker())
     urgent = JobOptions(priority=1)
-    queue.add("train-target", {"run_name": "bad", "target_model": "MLP", "task": "no such task"}, urgent)
+    bad_task = {"task": "text", "data_dir": "missing.txt", "target_model": "GPT"}
+    queue.add("train-target", {"run_name": "bad", **bad_task}, urgent)
     queue.add("train-target", {"run_name": "code", "target_model": "somebody.elses:network"}, urgent)
     number = queue.add("train-target", {"run_name": "job", **TRAINING}, JobOptions(max_attempts=2)).id
     with worker(store) as first:
@@ -71,7 +72,7 @@ def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, sto
         wait_for(lambda: queue.get(number).state is State.PAUSED, first)
         bad, code = queue.jobs([State.FAILED])
         assert (bad.attempt, code.attempt) == (1, 1), "errors of the user fail at once"
-        assert "no such task" in bad.error
+        assert "missing.txt" in bad.error
         assert "sets target_model to 'somebody.elses:network', and a file must not run code" in code.error
         with worker(store) as second:
             assert second.wait(WITHIN) == 1

@@ -1,7 +1,9 @@
 """The dashboard: one page and a JSON API that show a queue with all that belongs to it, and steer its jobs.
 
     from metaopt.operations.dashboard import Dashboard, DashboardConfig
+    from metaopt.operations.queue import JobQueue
 
+    JobQueue("queue.db").close()  # makes it
     with Dashboard(DashboardConfig(queue="queue.db")) as dashboard:
         app = dashboard.app  # an ASGI application; `metaopt dashboard` serves it
 
