@@ -13,6 +13,8 @@ import pytest
 from metaopt.operations.jobs import State
 from metaopt.operations.queue import JobQueue
 
+pytestmark = pytest.mark.slow  # each starts several processes that import torch and MLflow
+
 TRAINING = {"target_model": "MLP", "target_options": {"widths": [8]}, "epochs": 10, "batch_size": 16,
             "snapshot_every": 20, "checkpoint_every": 3}  # fmt: skip
 WITHIN = 300.0  # a busy machine imports torch and MLflow for minutes [s]
@@ -86,8 +88,8 @@ def family(pid):
     ("executor", "sent"),
     [
         ("local", signal.SIGUSR2),
-        pytest.param("local", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("slurm", signal.SIGUSR2, marks=pytest.mark.slow),
+        ("local", signal.SIGTERM),
+        ("slurm", signal.SIGUSR2),
     ],
 )
 def test_a_job_goes_on_in_another_worker_after_a_signal_of_the_scheduler(queue, store, slurm, executor, sent):
@@ -113,7 +115,6 @@ def test_a_job_goes_on_in_another_worker_after_a_signal_of_the_scheduler(queue, 
     assert expected in Path(job.log).with_name("1.log").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow  # a local Ray takes half a minute to start and to end
 def test_jobs_run_on_workers_of_ray(queue, store):
     pytest.importorskip("ray")
     queue.add("train-target", {"run_name": "job", **TRAINING})
