@@ -5,7 +5,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def register_policy(
         TrackingError: the store raised an error.
     """
     tracker.flush()
-    with translate_errors(f"cannot register {name}", "check the store and the name"):
+    quiet = redirect_stderr(StringIO())  # MLflow prints a message that is logged below; errors are raised
+    with translate_errors(f"cannot register {name}", "check the store and the name"), quiet:
         info = Model.log(
             artifact_path=None,
             name=name,
