@@ -6,7 +6,6 @@ its own sidecar. After a kill in between, the older checkpoint stands beside the
 say so. A sidecar is never changed after it was written.
 """
 
-import hashlib
 import logging
 import math
 import os
@@ -23,7 +22,7 @@ from ..core.text import shown
 from ..weights.facts import COUNT, LOSSES, MAPPING, TEXT, Rule, check_fields
 from ..weights.header import SCHEMA as FILE_SCHEMA
 from ..weights.header import Header, read_header
-from ..weights.regular import opened
+from ..weights.regular import sha256_of_file
 from ..weights.shards import are_digests, shard_paths, shards_beside
 from .origin import CHECKPOINT, SCHEMA, Origin, Parent, check_schema, metaopt_version
 from .sealed_json import read_sealed, write_sealed
@@ -32,7 +31,6 @@ _ENDING = ".json"
 _PINNED = ".pinned"
 _VALIDATED = ".validated.json"
 _KIND = "checkpoint"
-_READ_AT_ONCE = 2**20  # [bytes]
 
 _DIGEST = Rule("a sha256", lambda value: are_digests([value]))
 _RUN_ID = Rule("the ID of a run, or null", lambda value: value is None or isinstance(value, str))
@@ -104,7 +102,7 @@ class DescribedFile:
         """
         header = read_header(path, _KIND)
         shards = sum(each.stat().st_size for each in shard_paths(path.with_name(name), header.shards))
-        return cls(name, path.stat().st_size, _sha256(path), header.sha256, shards)
+        return cls(name, path.stat().st_size, sha256_of_file(path, "a checkpoint"), header.sha256, shards)
 
 
 @dataclass(frozen=True)
@@ -218,7 +216,7 @@ def check_entry(path: Path) -> LedgerEntry:
         FileFormatError: as for `entry_of`; or the file was changed.
     """
     entry = entry_of(path)
-    found = _sha256(path)
+    found = sha256_of_file(path, "a checkpoint")
     if found != entry.file.sha256:
         raise FileFormatError(
             f"{path} is damaged: its sha256 is {found[:12]}…, its sidecar states {entry.file.sha256[:12]}…; copy the "
@@ -300,11 +298,3 @@ class SidecarWriter:
 
 def _versions() -> dict[str, str]:
     return {"metaopt": metaopt_version(), "torch": version("torch"), "schema": str(FILE_SCHEMA)}
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with opened(path, "a checkpoint") as (file, _):
-        while part := file.read(_READ_AT_ONCE):
-            sha.update(part)
-    return sha.hexdigest()

@@ -1,5 +1,6 @@
 """Opens files that somebody else may have prepared: regular files only, and texts of limited size."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from ..core.errors import FileFormatError
 
 MAX_TEXT = 32 * 2**20
 """Largest JSON text or header that is read [bytes]."""
+
+_AT_ONCE = 2**20  # of a file in memory [bytes]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -43,6 +46,21 @@ def opened(path: Path, expected: str) -> Iterator[tuple[BinaryIO, int]]:
         status = os.fstat(descriptor)
         _check_regular(path, status, expected)  # it may have been exchanged in between
         yield file, status.st_size
+
+
+def sha256_of_file(path: Path, expected: str) -> str:
+    """The sha256 of a regular file, in hexadecimal digits.
+
+    Args:
+        expected: what the file should be, for messages.
+    Raises:
+        FileFormatError: it is missing or no regular file.
+    """
+    sha = hashlib.sha256()
+    with opened(path, expected) as (file, _):
+        while part := file.read(_AT_ONCE):
+            sha.update(part)
+    return sha.hexdigest()
 
 
 def read_text(path: Path, expected: str, limit: int = MAX_TEXT) -> str:

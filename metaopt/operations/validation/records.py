@@ -15,7 +15,7 @@ from ...core.errors import FileFormatError, InvalidConfig
 from ...trajectories.ledger_entry import validation_path
 from ...weights.atomic import write_text
 from ...weights.facts import MAPPING, TEXT, Rule, check_fields
-from ...weights.regular import opened
+from ...weights.regular import opened, sha256_of_file
 from .running import Report
 from .subjects import Subject
 
@@ -24,7 +24,7 @@ RECORD = "validated.json"
 
 _SCHEMA = 1
 _SIDECARS = ("task.json", "growth.json")
-_AT_ONCE = 2**20  # bytes of a file in memory
+_EXPECTED = "a regular file"
 _LONGEST = 2**20  # of a record [bytes]
 _RULES = {
     "schema": Rule(f"{_SCHEMA}", lambda value: value == _SCHEMA),
@@ -101,16 +101,8 @@ def sha256_of(subject: Subject) -> str:
         FileFormatError: a file cannot be read.
     """
     if subject.kind != "trajectory":
-        return _sha256(subject.path)
+        return sha256_of_file(subject.path, _EXPECTED)
     beside = [place for name in _SIDECARS if (place := subject.path / name).exists()]
     files = {path.name: path for path in [*subject.path.glob("[!.]*.safetensors"), *beside]}
-    lines = [f"{_sha256(files[name])}  {name}\n" for name in sorted(files)]
+    lines = [f"{sha256_of_file(files[name], _EXPECTED)}  {name}\n" for name in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with opened(path, "a regular file") as (file, _):
-        while part := file.read(_AT_ONCE):
-            digest.update(part)
-    return digest.hexdigest()
