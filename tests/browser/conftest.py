@@ -86,7 +86,7 @@ def wait_until_ready(address: str, server: subprocess.Popen, log: Path) -> None:
             time.sleep(0.5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, an event loop runs in this thread: other files must not meet it
 def browser(chromium):
     from playwright.sync_api import sync_playwright
 
