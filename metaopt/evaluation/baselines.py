@@ -1,140 +1,41 @@
 """Baselines: what an optimizer is compared with, beside the base optimizer alone.
 
-Three kinds: weights that are derived from the hold run without changing it (EMA, LAWA, RNA), runs with another training
-rule (cosine, schedule-free), and nowcasts by optimizers without learned parameters (line, average, slopes).
+Four kinds: read-outs of the hold run, such as averages of its weights; other training rules, some of them around the
+base optimizer; schedules of the learning rate, each for its own budget; and nowcasts without learned parameters.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from functools import partial
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch import nn, optim
 
 from ..generative.base import GenerativeOptimizer
 from ..generative.extrapolation import Average, Line, Slopes, SlopesConfig
 from ..optimizers import optimizer_for
-from ..weights.averaging import ExponentialMovingAverage
 from .paired_runs import OptimizerFactory, RunSetup
-
-Weights = Float[Tensor, " weights"]
-
-_LAWA_SNAPSHOTS = 5
-_RNA_SNAPSHOTS = 10
-_REGULARISATION = 1e-2  # relative to the largest eigenvalue of the Gram matrix of the residuals
+from .read_outs import EMA, DerivedWeights, GrowingAverage, LatestWeightAverage, NonlinearAcceleration
 
 
-class DerivedWeights(Protocol):
-    """Weights that are computed from those of a run, and do not change the run."""
-
-    def update(self, weights: Weights, snapshot: bool) -> None:
-        """Include the weights after a step; `snapshot`: whether the step is a multiple of the stride."""
-
-    def weights(self) -> Weights:
-        """The derived weights after the last update [raw units]."""
+def _around_base(name: str, setup: RunSetup, model: nn.Module) -> optim.Optimizer:
+    """An optimizer that adds momentum or averaging to the base optimizer, with its default options."""
+    config = setup.config
+    options = {"base": config.base_optimizer, "base_options": config.base_optimizer_options}
+    return optimizer_for(model, name, setup.lr, options)
 
 
-class EMA:
-    """The exponential moving average of the weights after each step, without the initial weights."""
-
-    def __init__(self, decay: float) -> None:
-        self._average, self._latest, self._started = ExponentialMovingAverage(decay), torch.zeros(0), False
-
-    def update(self, weights: Weights, snapshot: bool) -> None:
-        """Update the average with the weights after a step."""
-        self._latest = weights
-        if self._started:
-            self._average.update([weights])
-        self._started = True
-
-    def weights(self) -> Weights:
-        """The average; the initial weights before the first step."""
-        return self._average.tensors[0].clone() if self._average.updates else self._latest
-
-
-class LatestWeightAverage:
-    """Latest weight averaging (LAWA): the mean of the last snapshots, without the initial weights.
-
-    References: Kaddour 2022, arXiv:2209.14981. Departs: snapshots are a stride apart, not an epoch.
-
-    Args:
-        snapshots: length of the window [count].
-    """
-
-    def __init__(self, snapshots: int = _LAWA_SNAPSHOTS) -> None:
-        self._window: deque[Weights] = deque(maxlen=snapshots)
-        self._latest, self._started = torch.zeros(0), False
-
-    def update(self, weights: Weights, snapshot: bool) -> None:
-        """Keep the weights if they are a snapshot."""
-        self._latest = weights
-        if snapshot and self._started:
-            self._window.append(weights)
-        self._started = True
-
-    def weights(self) -> Weights:
-        """The mean; the latest weights before the first snapshot."""
-        return torch.stack(list(self._window)).mean(0) if self._window else self._latest
-
-
-class NonlinearAcceleration:
-    """Regularised nonlinear acceleration (RNA): the combination of snapshots with the smallest residual.
-
-    References: Scieur et al. 2016, arXiv:1606.04133, algorithm 1. Departs: a step of the method is a stride of the
-        base optimizer, the regularisation is fixed, and the result is not fed back.
-
-    Args:
-        snapshots: how many are combined [count].
-    """
-
-    def __init__(self, snapshots: int = _RNA_SNAPSHOTS) -> None:
-        self._window: deque[Weights] = deque(maxlen=snapshots + 1)
-        self._latest = torch.zeros(0)
-
-    def update(self, weights: Weights, snapshot: bool) -> None:
-        """Keep the weights if they are a snapshot."""
-        self._latest = weights
-        if snapshot:
-            self._window.append(weights)
-
-    def weights(self) -> Weights:
-        """The combination; the latest weights while there are fewer than three snapshots."""
-        if len(self._window) < 3:
-            return self._latest
-        snapshots = torch.stack(list(self._window))
-        return rna_coefficients(snapshots.diff(dim=0)) @ snapshots[1:]
-
-
-def rna_coefficients(
-    residuals: Float[Tensor, "count weights"], regularisation: float = _REGULARISATION
-) -> Float[Tensor, " count"]:
-    """The coefficients c of RNA: argmin ‖Rᵀc‖² + λ‖R Rᵀ‖ ‖c‖² subject to Σc = 1.
-
-    Args:
-        residuals: R, the differences of successive snapshots.
-        regularisation: λ; the larger it is, the closer the coefficients are to equal.
-    """
-    products = (residuals @ residuals.T).cpu().double()  # some accelerators have no float64
-    system = products / torch.linalg.matrix_norm(products, 2).clamp(min=torch.finfo(torch.float64).tiny)
-    solution = torch.linalg.solve(
-        system + regularisation * torch.eye(len(system), dtype=torch.float64), torch.ones(len(system)).double()
-    )
-    return (solution / solution.sum()).to(residuals)
-
-
-def cosine(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
-    """The base optimizer with cosine annealing of the learning rate to zero over the budget (arXiv:1608.03983)."""
-    optimizer = setup.base_optimizer(model)
-    schedule = CosineAnnealingLR(optimizer, setup.config.steps)
-    optimizer.register_step_post_hook(lambda *_: schedule.step())
-    return optimizer
-
-
-def schedule_free(setup: RunSetup, model: nn.Module) -> torch.optim.Optimizer:
-    """Schedule-Free AdamW (Defazio et al. 2024, arXiv:2405.15682) at the same learning rate, without weight decay."""
+def _schedule_free(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
+    """Schedule-Free AdamW (arXiv:2405.15682) at the same learning rate, without weight decay."""
     return optimizer_for(model, "AdamWScheduleFree", setup.lr, {})
+
+
+def _muon(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
+    """Muon for matrices and Adam for other weights, both at a learning rate of Adam (arXiv:2502.16982)."""
+    return optimizer_for(model, "MuonMemory", setup.lr, {"adjust_lr_fn": "match_rms_adamw", "others": "adam"})
+
+
+def _soap(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
+    """SOAP (arXiv:2409.11321) without weight decay."""
+    return optimizer_for(model, "SOAP", setup.lr, {"weight_decay": 0.0})
 
 
 def nowcast_baselines(averaging: float) -> dict[str, GenerativeOptimizer]:
@@ -150,10 +51,21 @@ def nowcast_baselines(averaging: float) -> dict[str, GenerativeOptimizer]:
 DERIVED_BASELINES: Mapping[str, Callable[[], DerivedWeights]] = {
     "EMA 0.98": lambda: EMA(0.98),
     "EMA 0.99": lambda: EMA(0.99),
+    "growing average": GrowingAverage,
     "LAWA": LatestWeightAverage,
     "RNA": NonlinearAcceleration,
 }
 """Baselines that are derived from the hold run, without a training of their own."""
 
-TRAINED_BASELINES: Mapping[str, OptimizerFactory] = {"cosine": cosine, "schedule-free": schedule_free}
+TRAINED_BASELINES: Mapping[str, OptimizerFactory] = {
+    "schedule-free": _schedule_free,
+    "outer Nesterov": partial(_around_base, "OuterNesterov"),
+    "EMA-Nesterov": partial(_around_base, "EMANesterov"),
+    "primal averaging": partial(_around_base, "PrimalAveraging"),
+    "Muon": _muon,
+    "SOAP": _soap,
+}
 """Baselines with another training rule, each trained separately."""
+
+AVERAGED_BASELINES = ("outer Nesterov", "EMA-Nesterov", "Muon", "SOAP")
+"""Trained baselines that are also read out through a growing average; the others are averages themselves."""

@@ -11,6 +11,9 @@ from ..core.errors import InvalidConfig
 from ..nowcast.policy import NowcastPolicy, PolicyConfig
 from ..targets import names_code
 
+BUDGETS = (0.25, 0.5, 0.75, 1.0)
+"""Parts of the budget at whose end losses are compared, each schedule with a length of its own."""
+
 DELAYS = (0, 50, 200)
 """Delays after a nowcast at which the loss is compared with hold's [steps]."""
 
@@ -18,6 +21,11 @@ _NO_GROWTH = (
     "the runs of an evaluation are paired, and networks that grow would grow differently in each. Leave it out, to "
     "evaluate on the network as it is without growth"
 )
+
+
+def budgets_of(steps: int) -> tuple[int, ...]:
+    """The ends of the parts of a budget, the whole budget last [steps]."""
+    return tuple(dict.fromkeys(max(round(part * steps), 1) for part in BUDGETS))
 
 
 class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
@@ -76,7 +84,7 @@ class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
     baselines: str = option(
         default="quick",
         help="Baselines beside the base optimizer alone and averages of its weights: none; quick, nowcasts without "
-        "learned parameters; all, also cosine and schedule-free.",
+        "learned parameters; all, also schedules, momentum of displacements, Muon, SOAP, and no guard.",
         choices=("none", "quick", "all"),
     )
     controls: bool = option(default=True, help="Whether to run the controls that must fail.")
@@ -129,6 +137,11 @@ class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
         return horizons[(len(horizons) - 1) // 2]
 
     @property
+    def budgets(self) -> tuple[int, ...]:
+        """The ends of the parts of the budget [steps]."""
+        return budgets_of(self.steps)
+
+    @property
     def measured_steps(self) -> list[int]:
         """All steps after which the validation loss is measured."""
         return [step for step in range(self.steps + 1) if self.measured_at(step)]
@@ -136,8 +149,9 @@ class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
     def measured_at(self, step: int) -> bool:
         """Whether the validation loss is measured after a step.
 
-        It is measured every `evaluate_every` steps, at the end, and after nowcasts if these are at least as far apart.
+        It is measured every `evaluate_every` steps, at the ends of the parts of the budget, and after nowcasts if these
+        are at least as far apart.
         """
         regular = fires(step, self.evaluate_every)
         after_nowcast = self.every >= self.evaluate_every and step >= self.every and step % self.every in DELAYS
-        return step == self.steps or regular or after_nowcast
+        return step in self.budgets or regular or after_nowcast

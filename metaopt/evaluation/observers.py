@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..nowcast.optimizer import Nowcast
 from ..weights.averaging import ExponentialMovingAverage
-from .baselines import DerivedWeights
 from .paired_runs import RunSetup
+from .read_outs import DerivedWeights
 from .results import NOWCAST_EMA, Curve
 
 
@@ -54,6 +54,28 @@ class HoldObserver:
             hold: the curve of the observed run.
         """
         return [_derived_curve(hold, name, losses) for name, losses in self._losses.items()]
+
+
+class ReadOutObserver:
+    """Measures one read-out of a run.
+
+    Args:
+        derived: makes the weights to measure.
+    """
+
+    def __init__(self, setup: RunSetup, derived: DerivedWeights) -> None:
+        self._setup, self._derived = setup, derived
+        self._losses: list[float] = []
+
+    def __call__(self, step: int, weights: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Process the weights after a step."""
+        self._derived.update(weights, self._setup.config.policy.snapshot_due(step))
+        if self._setup.config.measured_at(step):
+            self._losses.append(self._setup.validation_loss(self._derived.weights()))
+
+    def curve(self, observed: Curve, contender: str) -> Curve:
+        """The curve of the read-out; the seconds are those of the observed run."""
+        return _derived_curve(observed, contender, self._losses)
 
 
 class AverageObserver:

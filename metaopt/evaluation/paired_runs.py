@@ -118,15 +118,19 @@ class RunSetup:
         optimizer = self.base_optimizer(self._model)
         return code_digest(*built_by, type(self.task), type(optimizer), *map(type, self._model.modules()))
 
-    def nowcast_optimizer(self, model: nn.Module, optimizer: GenerativeOptimizer) -> Nowcast:
-        """Wrap the base optimizer in `Nowcast`, with a guard and an EMA of the weights."""
+    def nowcast_optimizer(self, model: nn.Module, optimizer: GenerativeOptimizer, *, guarded: bool = True) -> Nowcast:
+        """Wrap the base optimizer in `Nowcast`, with an EMA of the weights.
+
+        Args:
+            guarded: whether a guard accepts or rejects the forecasts.
+        """
         nowcast = Nowcast(
             self.base_optimizer(model),
             model,
             optimizer,
             policy=self.config.policy,
             ema=None if optimizer.averaging else NOWCAST_EMA_DECAY,
-            guard=lambda: example_losses(model, self.task, self.guard_batches(nowcast.steps)),
+            guard=(lambda: example_losses(model, self.task, self.guard_batches(nowcast.steps))) if guarded else None,
             reestimate=lambda: reestimate_batchnorm(model, self.batchnorm_batches),
         )
         return nowcast

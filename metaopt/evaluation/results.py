@@ -23,6 +23,12 @@ CHAMPION = "champion"
 NOWCAST_EMA = "EMA"
 """Suffix of a contender: the exponential moving average of its weights, which moves with each nowcast."""
 
+AVERAGE = "+ average"
+"""Suffix of a trained baseline: the growing average of its weights."""
+
+NO_GUARD = "without guard"
+"""Suffix of the candidate: every finite forecast is accepted."""
+
 SCHEMA = 3
 """Version of the keys in `evaluation.json`."""
 

@@ -7,23 +7,28 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
+from torch import nn
+
 from ..core.config import Range
 from ..core.devices import CPU, device_name, find_device
 from ..core.errors import Diverged
 from ..core.progress import NO_PROGRESS, Progress, announced, progress, sub_progress
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import optimizer_facts
+from ..nowcast.optimizer import Nowcast
 from ..tasks import Task
 from ..weights.files import digest_of
-from .baselines import DERIVED_BASELINES, TRAINED_BASELINES, nowcast_baselines
+from .baselines import AVERAGED_BASELINES, DERIVED_BASELINES, TRAINED_BASELINES, nowcast_baselines
 from .cache import PairedRun, RunCache
 from .code_digest import code_digest
 from .config import EvaluateConfig
 from .novelty import SeenWeights
-from .observers import AverageObserver, HoldObserver
+from .observers import AverageObserver, HoldObserver, ReadOutObserver
 from .paired_runs import OptimizerFactory, RunSetup, train_contender
 from .predictions import CONTROLS, SinglePredictions
-from .results import CHAMPION, HOLD, NOWCAST_EMA, Comparison, Curve, Novelty, Prediction, label
+from .read_outs import GrowingAverage
+from .results import AVERAGE, CHAMPION, HOLD, NO_GUARD, NOWCAST_EMA, Comparison, Curve, Novelty, Prediction, label
+from .schedules import SCHEDULES, STEPS, schedule_curve
 
 _SHARED = (
     "task",
@@ -63,7 +68,8 @@ class PairedEvaluation:
         self._averaging = learned[self._candidate].averaging
         baselines = {} if config.baselines == "none" else nowcast_baselines(self._averaging)
         self._predictors = {**baselines, **learned}
-        self._trained = TRAINED_BASELINES if config.baselines == "all" else {}
+        self._all = config.baselines == "all"
+        self._trained = TRAINED_BASELINES if self._all else {}
         settings = config.to_mapping()
         device = find_device(config.device)
         for optimizer in learned.values():
@@ -142,10 +148,13 @@ class PairedEvaluation:
     def _pieces_per_rate(self) -> int:
         """Steps of all runs and single predictions at one learning rate [count]."""
         config = self.config
-        runs = 1 + len(self._predictors) + len(self._trained)
+        runs: float = 1 + len(self._predictors) + len(self._trained)
+        if self._all:
+            runs += 1 + sum(STEPS.values())  # the candidate without a guard
         predictions = len(self._predictors) + (len(CONTROLS) if config.controls else 0)
         control_run = config.steps if config.controls else 0
-        return control_run + config.seeds * (runs * config.steps + predictions * (config.steps // config.every))
+        pieces = round(runs * config.steps) + predictions * (config.steps // config.every)
+        return control_run + config.seeds * pieces
 
     @contextmanager
     def _share_of_bar(self, pieces: int) -> Iterator[None]:
@@ -191,27 +200,52 @@ class PairedEvaluation:
 
     def _other_curves(self, setup: RunSetup) -> list[Curve]:
         """The curves of all contenders that are not derived from the hold run."""
-        curves = [self._trained_curve(setup, name, method) for name, method in self._trained.items()]
+        curves = [
+            curve for name, method in self._trained.items() for curve in self._trained_curves(setup, name, method)
+        ]
+        if self._all:
+            curves += [self._schedule_curve(setup, name) for name in SCHEDULES]
         for name, optimizer in self._predictors.items():
+            if self._all and name == self._candidate:
+                unguarded = self._nowcasting_curves(setup, name, optimizer, guarded=False)[-1]
+                curves.append(replace(unguarded, contender=f"{name} {NO_GUARD}"))
             curves += self._nowcasting_curves(setup, name, optimizer)
         return curves
 
-    def _trained_curve(self, setup: RunSetup, name: str, method: OptimizerFactory) -> Curve:
+    def _trained_curves(self, setup: RunSetup, name: str, method: OptimizerFactory) -> tuple[Curve, ...]:
+        """The curve of another training rule, and that of its growing average."""
+
         def train(bar: Progress) -> PairedRun:
-            return PairedRun((train_contender(setup, name, method, bar=bar),), {})
+            if name not in AVERAGED_BASELINES:
+                return PairedRun((train_contender(setup, name, method, bar=bar),), {})
+            observer = ReadOutObserver(setup, GrowingAverage())
+            curve = train_contender(setup, name, method, observer, bar)
+            return PairedRun((curve, observer.curve(curve, f"{name} {AVERAGE}")), {})
 
-        return self._cached({**_setup_facts(setup), "contender": name}, train).curves[0]
+        return self._cached({**_setup_facts(setup), "contender": name}, train).curves
 
-    def _nowcasting_curves(self, setup: RunSetup, name: str, optimizer: GenerativeOptimizer) -> list[Curve]:
+    def _schedule_curve(self, setup: RunSetup, name: str) -> Curve:
+        def train(bar: Progress) -> PairedRun:
+            return PairedRun((schedule_curve(setup, name, bar),), {})
+
+        facts = {**_setup_facts(setup), "contender": name, "budgets": list(self.config.budgets)}
+        return self._cached(facts, train, STEPS[name]).curves[0]
+
+    def _nowcasting_curves(
+        self, setup: RunSetup, name: str, optimizer: GenerativeOptimizer, *, guarded: bool = True
+    ) -> list[Curve]:
         """The curve of a nowcasting run; for the candidate, also that of its average, or of its weights.
 
         The contender is the average if its optimizer predicts averages, else the weights. The cache identifies the run
         by the weights of its optimizer, not by the contender name, since a candidate becomes the champion.
         """
 
+        def nowcasting(setup: RunSetup, model: nn.Module) -> Nowcast:
+            return setup.nowcast_optimizer(model, optimizer, guarded=guarded)
+
         def train(bar: Progress) -> PairedRun:
             observer = AverageObserver(setup)
-            curve = train_contender(setup, name, optimizer, observer, bar)
+            curve = train_contender(setup, name, nowcasting, observer, bar)
             return PairedRun((observer.curve(curve), curve), {})
 
         facts = {
@@ -219,7 +253,7 @@ class PairedEvaluation:
             "optimizer code": code_digest(*map(type, optimizer.modules())),
             "nowcasts": _NOWCASTS,
             "policy": asdict(self.config.policy),
-            "guard_batch": self.config.guard_batch,
+            "guard_batch": self.config.guard_batch if guarded else None,
         }
         average, weights = self._cached({**_setup_facts(setup), **facts}, train).curves
         if optimizer.averaging:
@@ -230,8 +264,11 @@ class PairedEvaluation:
         others = [replace(other, contender=f"{name} {suffix}")] if name == self._candidate else []
         return [*others, replace(contender, contender=name)]
 
-    def _cached(self, facts: Mapping[str, Any], train: Callable[[Progress], PairedRun]) -> PairedRun:
-        with sub_progress(self._bar, self.config.steps) as bar:
+    def _cached(
+        self, facts: Mapping[str, Any], train: Callable[[Progress], PairedRun], budgets: float = 1.0
+    ) -> PairedRun:
+        """A run from the cache, or trained; `budgets`: its steps, relative to the budget."""
+        with sub_progress(self._bar, round(budgets * self.config.steps)) as bar:
             return self._cache.get_or_train(facts, lambda: train(bar))
 
 
@@ -245,7 +282,8 @@ def contender_name(optimizer: GenerativeOptimizer) -> str:
         optimizer: the candidate.
     """
     name = type(optimizer).__name__.removesuffix("Optimizer").lower() or "optimizer"
-    taken = {HOLD, CHAMPION, *DERIVED_BASELINES, *TRAINED_BASELINES, *nowcast_baselines(optimizer.averaging)}
+    baselines = (DERIVED_BASELINES, TRAINED_BASELINES, SCHEDULES, nowcast_baselines(optimizer.averaging))
+    taken = {HOLD, CHAMPION, *(name for names in baselines for name in names)}
     return f"judged {name}" if name in map(str.lower, taken) else name
 
 

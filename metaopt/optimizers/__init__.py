@@ -1,4 +1,4 @@
-"""Base optimizers by name: those of `torch.optim`, of `schedulefree`, deep optimizers, and those of installed plug-ins.
+"""Base optimizers by name: of `torch.optim`, `schedulefree` and `pytorch_optimizer`, of this package, and of plug-ins.
 
 A base optimizer updates the weights of a target at every step. A generative optimizer (`metaopt.generative`) forecasts
 them. Deep optimizers (Behrouz et al. 2025, arXiv:2512.24695) are memories of gradients.
@@ -9,6 +9,8 @@ from .associative_momentum import DeltaMomentum, PreconditionedMomentum
 from .deep_momentum import DMGD
 from .delta_descent import DeltaGradientDescent
 from .orthogonal import M3, MuonMemory
+from .outer_momentum import EMANesterov, OuterNesterov
+from .primal_averaging import PrimalAveraging
 from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_for, optimizer_step
 
 __getattr__ = moved_names(
@@ -27,8 +29,11 @@ __all__ = [
     "M3",
     "DeltaGradientDescent",
     "DeltaMomentum",
+    "EMANesterov",
     "MuonMemory",
+    "OuterNesterov",
     "PreconditionedMomentum",
+    "PrimalAveraging",
     "build_optimizer",
     "evaluation_mode",
     "optimizer_for",

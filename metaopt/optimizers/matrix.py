@@ -107,6 +107,16 @@ def momentum(gradient: Tensor, state: State, group: Group) -> Tensor:
     return memory.mul_(group["momentum"]).sub_(group["lr"] * gradient)
 
 
+def adam(gradient: Tensor, state: State, group: Group) -> Tensor:
+    """The change by Adam with its default decays (arXiv:1412.6980)."""
+    if "first" not in state:
+        state.update(first=torch.zeros_like(gradient), second=torch.zeros_like(gradient), updates=0)
+    state["updates"] += 1
+    first = state["first"].lerp_(gradient, 0.1) / (1 - 0.9 ** state["updates"])
+    second = state["second"].lerp_(gradient.square(), 0.001) / (1 - 0.999 ** state["updates"])
+    return first.div_(second.sqrt_().add_(1e-8)).mul_(-group["lr"])
+
+
 def unit(gradient: Tensor) -> Tensor:
     """A gradient divided by its Frobenius norm; zero remains zero."""
     return gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)

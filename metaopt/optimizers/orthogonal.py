@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .matrix import Group, Matrix, MatrixOptimizer, State
+from ..core.errors import InvalidConfig
+from ..core.text import shown
+from .matrix import Group, Matrix, MatrixOptimizer, State, adam, momentum
 
 _COEFFICIENTS = (3.4445, -4.775, 2.0315)  # Jordan et al. 2024: the largest slope at zero
 _EPSILON = 1e-7
@@ -46,6 +48,9 @@ class MuonMemory(MatrixOptimizer):
         nesterov: whether the output is that of the memory after one more update with the gradient.
         weight_decay: λ of W ← (1 − η λ) W before the change.
         iterations: iterations of Newton–Schulz [count].
+        adjust_lr_fn: as in `torch.optim.Muon`: `original`, or `match_rms_adamw` for the change −0.2 η √max(rows,
+            columns) σ(m), whose size suits learning rates of Adam (arXiv:2502.16982).
+        others: the rule for parameters that are not matrices, `momentum` or `adam`.
     """
 
     def __init__(
@@ -56,18 +61,26 @@ class MuonMemory(MatrixOptimizer):
         nesterov: bool = True,
         weight_decay: float = 0.0,
         iterations: int = 5,
+        adjust_lr_fn: str = "original",
+        others: str = "momentum",
     ) -> None:
+        for name, value, choices in (("adjust_lr_fn", adjust_lr_fn, _RATES), ("others", others, _OTHERS)):
+            if value not in choices:
+                raise InvalidConfig(f"{name} is {shown(value)}; expected {' or '.join(choices)}")
         numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations}
-        super().__init__(
-            params, {**numbers, "nesterov": nesterov}, {"weight_decay": (0.0, float("inf")), "iterations": (1, 100)}
-        )
+        rules = {"nesterov": nesterov, "adjust_lr_fn": adjust_lr_fn, "others": others}
+        super().__init__(params, {**numbers, **rules}, {"weight_decay": (0.0, float("inf")), "iterations": (1, 100)})
 
     def change_of(self, gradient: Matrix, weights: Matrix, state: State, group: Group) -> Matrix:
-        """−η √max(1, rows / columns) σ(m) − η λ W."""
+        """−η √max(1, rows / columns) σ(m) − η λ W, or with the other factor of σ."""
         memory = average(gradient, state, "memory", group["momentum"])
         output = gradient.lerp(memory, group["momentum"]) if group["nesterov"] else memory
-        change = -_rate(gradient, group) * orthogonalised(output, group["iterations"])
+        change = -_RATES[group["adjust_lr_fn"]](gradient, group) * orthogonalised(output, group["iterations"])
         return change - group["lr"] * group["weight_decay"] * weights
+
+    def change_of_other(self, gradient: Tensor, state: State, group: Group) -> Tensor:
+        """The change by momentum or Adam."""
+        return _OTHERS[group["others"]](gradient, state, group)
 
 
 class M3(MatrixOptimizer):
@@ -169,3 +182,13 @@ def _rate(gradient: Matrix, group: Group) -> float:
     rows, columns = gradient.shape
     rate: float = group["lr"] * max(1, rows / columns) ** 0.5
     return rate
+
+
+def _rate_of_adam(gradient: Matrix, group: Group) -> float:
+    """The learning rate of changes about as large as those of Adam: 0.2 η √max(rows, columns)."""
+    rate: float = 0.2 * group["lr"] * max(gradient.shape) ** 0.5
+    return rate
+
+
+_RATES = {"original": _rate, "match_rms_adamw": _rate_of_adam}
+_OTHERS = {"momentum": momentum, "adam": adam}

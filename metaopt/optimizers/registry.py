@@ -1,4 +1,4 @@
-"""Registry of base optimizers: those of `torch.optim`, Schedule-Free and deep optimizers, and plug-ins."""
+"""Registry of base optimizers: of `torch.optim`, of other packages, around a base optimizer, deep, and plug-ins."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +17,8 @@ from ..nested.levels import attach_levels
 from ..weights.selection import trainable
 
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")  # Defazio et al. 2024, arXiv:2405.15682
+_SOAP = ("SOAP",)  # Vyas et al. 2024, arXiv:2409.11321
+_AROUND_BASE = ("EMANesterov", "OuterNesterov", "PrimalAveraging")
 _DEEP = ("DMGD", "DeltaGradientDescent", "DeltaMomentum", "M3", "MuonMemory", "PreconditionedMomentum")
 
 L = TypeVar("L")
@@ -34,17 +36,16 @@ def _table() -> dict[str, str]:
     return {
         **{name: f"torch.optim:{name}" for name in of_torch},
         **{name: f"schedulefree:{name}" for name in _SCHEDULE_FREE},
-        **{name: f"metaopt.optimizers:{name}" for name in _DEEP},
+        **{name: f"pytorch_optimizer:{name}" for name in _SOAP},
+        **{name: f"metaopt.optimizers:{name}" for name in (*_AROUND_BASE, *_DEEP)},
     }
 
 
 class _BaseOptimizers(Registry):
     def origin(self, name: str) -> str:
         """The package that provides an optimizer, with its version."""
-        if name not in self.table or name in _DEEP:
-            return super().origin(name)
-        package = "schedulefree" if name in _SCHEDULE_FREE else "torch"
-        return f"{package} {version(package)}"
+        package = self._table.get(name, "metaopt").partition(":")[0].partition(".")[0]
+        return super().origin(name) if package == "metaopt" else f"{package.replace('_', '-')} {version(package)}"
 
 
 BASE_OPTIMIZERS = _BaseOptimizers("base optimizer", "metaopt.base_optimizers", _table())
@@ -76,6 +77,7 @@ def build_optimizer(
         raise InvalidConfig(f"{name} is {shown(kind)}; expected a subclass of torch.optim.Optimizer")
     parameters = list(parameters)
     try:
+        _check_options(kind, options)
         _try_a_step(kind, parameters[0] if parameters else torch.empty(0), lr, options)
         optimizer: torch.optim.Optimizer = kind(parameters, lr=lr, **options)
     except Exception as error:  # the exception types differ between optimizers
@@ -122,6 +124,18 @@ def optimizer_step(optimizer: torch.optim.Optimizer, closure: Callable[[], L]) -
             f"{type(optimizer).__name__} cannot take a step ({shortened(str(error))}); choose another base optimizer, "
             "or other options"
         ) from error
+
+
+def _check_options(kind: _Class, options: Mapping[str, Any]) -> None:
+    """Check that a class of `pytorch_optimizer` has these options: it would silently ignore others.
+
+    Raises:
+        TypeError: it does not.
+    """
+    known = inspect.signature(kind).parameters
+    unknown = [name for name in options if name not in known]
+    if unknown and kind.__module__.startswith("pytorch_optimizer."):
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
 
 
 def _try_a_step(kind: _Class, like: torch.Tensor, lr: float, options: Mapping[str, Any]) -> None:

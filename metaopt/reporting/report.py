@@ -9,7 +9,16 @@ from ..evaluation.results import HOLD, NOWCAST_EMA, Comparison, Novelty
 from ..evaluation.summary import Summary, at_best_rates, best_rate
 from .findings import describe_result, notes
 from .formatting import interval, label, legend, verdict
-from .tables import FORECAST, after_nowcasts, controls, nowcasts, overview, same_rates, steps_to_target
+from .tables import (
+    FORECAST,
+    after_nowcasts,
+    controls,
+    losses_at_parts,
+    nowcasts,
+    overview,
+    same_rates,
+    steps_to_target,
+)
 
 _NOWCASTS = """*Before* and *after*: validation loss before and after a single unguarded prediction from a state of
 the base optimizer alone (geometric means). *Squared error*: relative to copying W_t; below 1 the prediction is closer
@@ -20,6 +29,10 @@ and that of the base optimizer alone at the same step and learning rate (geometr
 
 _SAME_RATE = """All contenders at one learning rate: speed-up to the best loss of the base optimizer alone at that rate,
 and final loss. If that rate is not its best one, tuning could give part of the speed-up."""
+
+_AT_PARTS = """Validation loss at the ends of the parts of the budget, each contender at its best learning rate there
+(*lr*: that of the whole budget). A decayed schedule is at its best at its end, so each part has its own. *Best
+baseline*: the lowest mean loss of the contenders without nowcasts; ratio of losses with the same random seed."""
 
 _CONTROLS = """Each control corrupts the input of the optimizer and evaluates the prediction that follows. *Zero
 history*: all snapshots are zero. *Shuffled history*: the snapshots before W_t in reverse order. *Another run's
@@ -63,6 +76,7 @@ def sections(comparison: Comparison) -> list[Section]:
     found = [Section("Steps to target", (steps_to_target(summary), footnotes))]
     if len(comparison.rates) > 1:
         found.append(Section("At the same learning rate", (same_rates(comparison), _SAME_RATE), level=3))
+    found.append(Section("Loss at parts of the budget", (losses_at_parts(comparison), _AT_PARTS)))
     found += [
         Section("Nowcasts", (nowcasts(summary), _NOWCASTS)),
         Section("Loss after nowcasts", (after_nowcasts(comparison), _AFTER_NOWCASTS), level=3),
@@ -96,7 +110,9 @@ same steps of measurement.
 - *EMA*, *LAWA* and *RNA* are computed from its weights: exponential moving averages (decay 0.98 and 0.99), the
   mean of the latest snapshots, and their regularised nonlinear acceleration.
 - {_weights_of_candidate(comparison)}
-- *cosine* and *schedule-free*, if they ran, are separate trainings.
+- With `baselines: all`, *schedule-free*, *outer Nesterov*, *EMA-Nesterov*, *primal averaging*, *Muon* and *SOAP* are
+  other training rules; *+ average* is the growing average of their weights. *cosine* and *linear decay* are trainings
+  with a learning rate that ends at zero, one for each part of the budget. *without guard* accepts every forecast.
 - All others replace the weights by a prediction every {config["every"]} steps, from snapshots {config["stride"]} steps
   apart, and keep it only if the loss on held-out examples does not rise. These examples are not those of the
   validation loss.

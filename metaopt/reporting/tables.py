@@ -1,8 +1,11 @@
 """Tables of a report: column names, then rows of text."""
 
+import math
 from typing import Any
 
 from ..core.documents import Table, csv_text
+from ..evaluation.budgets import losses_at_budgets
+from ..evaluation.config import budgets_of
 from ..evaluation.results import HOLD, Comparison
 from ..evaluation.summary import Summary, at_rate, best_rate, losses_after_nowcasts
 from .formatting import NONE, before_and_after, fewer_steps, interval, kept, label, number, percent, steps, verdict
@@ -55,6 +58,22 @@ def steps_to_target(summary: Summary) -> Table:
         ]
         for each in summary.contenders
     ]
+    return heads, rows
+
+
+def losses_at_parts(comparison: Comparison) -> Table:
+    """The loss of each contender at the ends of the parts of the budget, at its best learning rate there."""
+    measured = comparison.curves[0].steps
+    ends = [step for step in budgets_of(comparison.config["steps"]) if step in measured]
+    results = losses_at_budgets(comparison, ends)
+    heads = ["contender", *(f"{step} steps" for step in ends), "lr", "at the end / best baseline"]
+    rows = []
+    for name in comparison.contenders:
+        of_contender = [each for each in results if each.contender == name]
+        last = of_contender[-1]
+        losses = [f"{each.loss:.4f}" if math.isfinite(each.loss) else NONE for each in of_contender]
+        ratio = interval(last.ratio) if last.ratio else "1"
+        rows.append([label(name, comparison.config), *losses, last.rate, ratio])
     return heads, rows
 
 

@@ -102,7 +102,7 @@ def test_all_contenders_are_measured_at_the_same_steps(evaluated_line):
         "judged line + EMA",
         "judged line",
     ]
-    assert {tuple(curve.steps) for curve in comparison.curves} == {(4, 8, 12, 16, 20, 24)}
+    assert {tuple(curve.steps) for curve in comparison.curves} == {(4, 6, 8, 12, 16, 18, 20, 24)}
     assert [curve.seed for curve in comparison.curves_of("hold")] == [1000, 1001]
 
 
@@ -129,7 +129,7 @@ def test_the_result_is_written_to_the_file_and_to_the_tracker(evaluated_line):
     result = json.loads(output.read_text())
     assert (result["schema"], result["judged"]) == (3, comparison.candidate)
     assert "guard_calls" in result["curves"][-1]["events"][0]
-    assert len(result["summary"]["standings"]) == 10
+    assert len(result["summary"]["standings"]) == 11
     assert set(tracker.texts) == {"evaluation.json", "contenders.csv", "report.md", "report.html"}
     assert tracker.figures == ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "horizons"]
     assert set(tracker.children) == {f"{label(name, 'Adam')}: MLP on digits" for name in comparison.contenders}
@@ -263,7 +263,7 @@ def test_a_base_optimizer_that_diverges_alone_is_an_error():
 def test_a_contender_that_diverges_leaves_an_empty_curve_and_a_warning(task, caplog):
     setup = RunSetup(small(base_optimizer="SGD", lr=1e30), task, 0)
     curve = train_contender(setup, "learned", get_optimizer_model("Hold"))
-    assert curve.steps == [4, 8, 12, 16, 20, 24]
+    assert curve.steps == [4, 6, 8, 12, 16, 18, 20, 24]
     assert all(map(math.isnan, curve.losses))
     assert "learned, random seed 0: the training loss is" in caplog.text
 

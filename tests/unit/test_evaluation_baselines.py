@@ -3,19 +3,18 @@
 import pytest
 import torch
 
-from metaopt.evaluation.baselines import (
-    DERIVED_BASELINES,
+from metaopt.evaluation.baselines import AVERAGED_BASELINES, DERIVED_BASELINES, TRAINED_BASELINES
+from metaopt.evaluation.config import EvaluateConfig
+from metaopt.evaluation.observers import AverageObserver, HoldObserver, ReadOutObserver
+from metaopt.evaluation.paired_runs import RunSetup, train_contender
+from metaopt.evaluation.read_outs import (
     EMA,
-    TRAINED_BASELINES,
+    GrowingAverage,
     LatestWeightAverage,
     NonlinearAcceleration,
-    cosine,
     rna_coefficients,
-    schedule_free,
 )
-from metaopt.evaluation.config import EvaluateConfig
-from metaopt.evaluation.observers import AverageObserver, HoldObserver
-from metaopt.evaluation.paired_runs import RunSetup, train_contender
+from metaopt.evaluation.schedules import SCHEDULES
 from metaopt.generative.extrapolation import Hold
 from metaopt.tasks import load_task
 
@@ -46,6 +45,21 @@ def test_the_running_average_ignores_the_initial_weights():
     assert derived_from([100, 1, 4], EMA(0.5)) == pytest.approx((1 * 0.25 + 4 * 0.5) / 0.75)
 
 
+def test_the_growing_average_is_a_weighted_mean_of_all_weights():
+    assert derived_from([7], GrowingAverage()) == 7
+    assert derived_from([100, 3], GrowingAverage()) == 3
+    assert derived_from([100, 1, 2, 6], GrowingAverage(0)) == pytest.approx(3)  # the mean of all steps
+    third = 1 + 3 / 4 * (2 - 1)  # γ = 2: the shares of the second and third weights are 3/4 and 3/5
+    assert derived_from([100, 1, 2, 6], GrowingAverage(2)) == pytest.approx(third + 3 / 5 * (6 - third))
+
+
+def test_the_growing_average_covers_a_share_of_the_steps():
+    average = GrowingAverage(8)
+    for step in range(1001):
+        average.update(torch.tensor([float(step)]), snapshot=False)
+    assert average.weights().item() == pytest.approx(1000 * 9 / 10, rel=0.01)
+
+
 def test_acceleration_finds_the_fixed_point_of_a_linear_iteration():
     shrink, fixed = torch.diag(torch.tensor([0.9, 0.5])), torch.tensor([3.0, -2.0])
     path = [torch.zeros(2)]
@@ -66,25 +80,12 @@ def test_strong_regularisation_gives_equal_coefficients():
     assert rna_coefficients(torch.zeros(3, 9)).tolist() == pytest.approx([1 / 3] * 3)
 
 
-def test_the_learning_rate_of_cosine_ends_at_zero(setup):
-    model = setup.build()
-    optimizer = cosine(setup, model)
-    rates = []
-    for _ in range(setup.config.steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-    assert rates[0] == pytest.approx(0.01)
-    assert rates[12] == pytest.approx(0.005)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
-
-
 def test_schedule_free_is_measured_at_its_evaluation_weights(setup):
     seen = []
-    curve = train_contender(
-        setup, "schedule-free", schedule_free, lambda step, weights, optimizer: seen.append(weights)
-    )
+    build = TRAINED_BASELINES["schedule-free"]
+    curve = train_contender(setup, "schedule-free", build, lambda step, weights, optimizer: seen.append(weights))
     model = setup.build()
-    optimizer = schedule_free(setup, model)
+    optimizer = build(setup, model)
     for batch, _ in zip(setup.batches(), range(setup.config.steps), strict=False):
         optimizer.zero_grad()
         setup.task.loss(model(batch.inputs), batch.labels).backward()
@@ -100,7 +101,7 @@ def test_schedule_free_is_measured_at_its_evaluation_weights(setup):
 @pytest.mark.parametrize("name", TRAINED_BASELINES)
 def test_each_trained_baseline_learns(setup, name):
     curve = train_contender(setup, name, TRAINED_BASELINES[name])
-    assert curve.steps == [4, 8, 12, 16, 20, 24]
+    assert curve.steps == [4, 6, 8, 12, 16, 18, 20, 24]
     assert curve.losses[-1] < curve.losses[0]
 
 
@@ -130,12 +131,28 @@ def test_snapshots_contain_the_requested_average(setup):
     assert not torch.equal(plain.snapshots[4], averaged.snapshots[4])
 
 
+def test_a_read_out_is_measured_beside_its_run(setup):
+    observer = ReadOutObserver(setup, EMA(0.0))
+    curve = train_contender(setup, "Muon", TRAINED_BASELINES["Muon"], observer)
+    read_out = observer.curve(curve, "Muon + average")
+    assert read_out.contender == "Muon + average"
+    assert read_out.losses == pytest.approx(curve.losses)
+
+
 def test_every_baseline_of_the_protocol_exists():
-    assert {*DERIVED_BASELINES, *TRAINED_BASELINES} == {
+    assert set(AVERAGED_BASELINES) < set(TRAINED_BASELINES)
+    assert {*DERIVED_BASELINES, *TRAINED_BASELINES, *SCHEDULES} == {
         "EMA 0.98",
         "EMA 0.99",
+        "EMA-Nesterov",
         "LAWA",
+        "Muon",
         "RNA",
+        "SOAP",
         "cosine",
+        "growing average",
+        "linear decay",
+        "outer Nesterov",
+        "primal averaging",
         "schedule-free",
     }
