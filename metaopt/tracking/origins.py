@@ -14,13 +14,13 @@ from mlflow.utils.uri import get_uri_scheme
 
 from ..core.errors import FileFormatError, MetaoptError
 from ..trajectories.ledger_entry import LedgerEntry, read_entry, sidecar_path
-from ..trajectories.origin import CHECKPOINT, ORIGIN_FILE, Origin, read_origin
+from ..trajectories.origin import CHECKPOINT, MODEL, ORIGIN_FILE, Origin, Parent, read_origin
 from ..trajectories.recording_file import UPLOAD_FOLDER
 from .artifacts import CHECKPOINTS
 from .connection import connect
-from .model_registry import registered_version
 from .store_errors import translate_errors
 from .tags import ORIGIN_TAG, PHASE_TAG
+from .versions import is_registered, registered_version
 
 _PAGE = 1000  # versions of one answer [count]
 _FIND = "find it in `mlflow ui`"
@@ -63,6 +63,18 @@ def version_origin(source: str) -> tuple[str, str | None, Origin | None]:
     with translate_errors(f"cannot find {source}", _FIND):
         version = connect().get_model_version(name, str(number))
     return f"models:/{name}/{number}", version.run_id, _origin(version)
+
+
+def registered_parent(source: str) -> Parent | None:
+    """A registered version, by its number, as the parent of what is made with it; None for other sources.
+
+    Raises:
+        TrackingError: the version does not exist.
+    """
+    if not is_registered(source):
+        return None
+    address, run_id, _ = version_origin(source)
+    return Parent(MODEL, address, "", run_id)
 
 
 def run_phase(run_id: str) -> str:

@@ -10,10 +10,8 @@ from ..reinforcement.comparison import CHAMPION, compare_with_champion, resolved
 from ..reinforcement.config import TrainControllerConfig
 from ..reinforcement.training import ControllerTraining, TrainedController, describe_training, prepared_controller
 from ..tracking import MlflowTracker, origin_tag, register_policy, resolve_checkpoint, start_run, version_link
-from ..trajectories.checkpoint import KIND
-from ..trajectories.ledger_entry import checkpoint_parent
 from ..trajectories.origin import Generator, Origin
-from ..weights.files import read_digest
+from ..trajectories.parents import file_parents
 from .evaluate_controller import compare_tracked
 from .model_names import AUTO, check_given_name, controller_name
 from .promotion import Candidate, Made
@@ -90,8 +88,7 @@ def _register(
         f"{config.lr:g}; {config.episodes} episodes.\n**Return in training:** {describe_training(trained)}"
     )
     tags = {"trained_on": config.title, "reward": config.reward, "data": Path(config.data_dir or config.task).name}
-    parent = checkpoint_parent(trained.checkpoint, read_digest(trained.checkpoint, KIND))
-    tags |= origin_tag(Origin(Generator.of("train-controller", config), (parent,)))
+    tags |= origin_tag(Origin(Generator.of("train-controller", config), file_parents(trained.checkpoint)))
     version = register_policy(tracker, trained.policy, trained.file, name=name, description=about, tags=tags)
     tracker.describe(links=f"Registered as {version_link(name, version)}")
     return Candidate.of(name, version)
