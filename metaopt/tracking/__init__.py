@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .artifacts import ResumePoint as ResumePoint
     from .artifacts import download_artifact as download_artifact
     from .artifacts import download_files as download_files
+    from .artifacts import has_checkpoint as has_checkpoint
     from .artifacts import resolve_checkpoint as resolve_checkpoint
     from .attached import attach_files as attach_files
     from .connection import connect as connect
@@ -84,6 +85,7 @@ _MODULES = {
     "download_files": "artifacts",
     "fetch_trajectories": "recordings",
     "find_recordings": "recordings",
+    "has_checkpoint": "artifacts",
     "import_stores": "connection",
     "is_registered": "versions",
     "link_evaluation": "lineage",
@@ -138,6 +140,7 @@ __all__ = [
     "download_files",
     "fetch_trajectories",
     "find_recordings",
+    "has_checkpoint",
     "import_stores",
     "is_registered",
     "link_evaluation",

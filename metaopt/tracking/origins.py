@@ -5,19 +5,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import mlflow
-import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.utils.uri import get_uri_scheme
 
 from ..core.errors import FileFormatError, MetaoptError
 from ..trajectories.ledger_entry import LedgerEntry, read_entry, sidecar_path
 from ..trajectories.origin import CHECKPOINT, MODEL, ORIGIN_FILE, Origin, Parent, read_origin
 from ..trajectories.recording_file import UPLOAD_FOLDER
 from .artifacts import CHECKPOINTS
-from .connection import connect
+from .connection import connect, store_exists
 from .store_errors import translate_errors
 from .tags import ORIGIN_TAG, PHASE_TAG
 from .versions import is_registered, registered_version
@@ -121,7 +117,7 @@ def _downloaded(client: MlflowClient, run_id: str, name: str, folder: Path) -> L
 
 
 def _all_versions() -> Iterator[ModelVersion]:
-    if not _store_exists():
+    if not store_exists():
         return
     token: str | None = ""
     with translate_errors("cannot list the registered versions", "nothing is deleted until the store responds"):
@@ -130,15 +126,6 @@ def _all_versions() -> Iterator[ModelVersion]:
             page: Sequence[ModelVersion] = client.search_model_versions(max_results=_PAGE, page_token=token or None)
             yield from page
             token = getattr(page, "token", None) or None
-
-
-def _store_exists() -> bool:
-    """Whether there is a store, which connecting would create."""
-    uri = mlflow.get_tracking_uri()
-    if get_uri_scheme(uri) not in DATABASE_ENGINES:
-        return True
-    url = sqlalchemy.make_url(uri)
-    return url.get_backend_name() != "sqlite" or not url.database or Path(url.database).exists()
 
 
 def _origin(version: ModelVersion) -> Origin | None:

@@ -12,6 +12,7 @@ from ..reinforcement.training import ControllerTraining, TrainedController, desc
 from ..tracking import MlflowTracker, origin_tag, register_policy, resolve_checkpoint, start_run, version_link
 from ..trajectories.origin import Generator, Origin
 from ..trajectories.parents import file_parents
+from ..trajectories.run_folder import DOWNLOADS
 from .evaluate_controller import compare_tracked
 from .model_names import AUTO, check_given_name, controller_name
 from .promotion import Candidate, Made
@@ -48,7 +49,7 @@ def train_policy(config: TrainControllerConfig) -> ControllerVersion:
     check_given_name(config.model_name)
     resume, tags = None, {}
     if config.resume_from is not None:
-        point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / ".downloads")
+        point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / DOWNLOADS)
         resume = point.path
         tags = {"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"}
     with (

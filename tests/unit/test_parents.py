@@ -90,9 +90,7 @@ def test_a_trajectory_that_a_fine_tuning_starts_from_is_its_parent(files):
     folder = record(run_name="tuned", initial_weights=BASE)
     assert chain(folder) == (["trajectory tuned/seed_0", DIGITS, "trajectory base/seed_0"], [])
     shutil.rmtree(BASE)
-    with pytest.raises(
-        LineageError, match=r"trajectory base/seed_0 .*parent of trajectory tuned/seed_0: there is no"
-    ):
+    with pytest.raises(LineageError, match=r"trajectory base/seed_0 .*parent of trajectory tuned/seed_0: there is no"):
         show_lineage(LineageConfig(model=str(folder), check=True))
 
 
