@@ -39,22 +39,19 @@ def styled() -> Iterator[None]:
         yield
 
 
-def canvas(
-    title: str, subtitle: str, height: float, entries: int = 0, width: float = WIDTH, **subplots: Any
-) -> tuple[Figure, np.ndarray]:
+def canvas(title: str, subtitle: str, height: float, entries: int = 0, **subplots: Any) -> tuple[Figure, np.ndarray]:
     """Create an empty figure with a heading. Call it under `styled`.
 
     Args:
         height: height below the heading [inches].
         entries: number of entries of the legend in the heading [count], see `legend`.
-        width: width of the figure [inches].
         subplots: keyword arguments of `Figure.subplots`.
     Returns: the figure, and its axes in a two-dimensional array.
     """
     lines = textwrap.wrap(subtitle, _CHARACTERS)
     texts = _TITLE + _LINE * len(lines)
     head = texts + (_LEGEND_GAP + _LEGEND_LINE * -(-entries // _COLUMNS) if entries else 0.0)
-    figure = Figure(figsize=(width, height + head), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height + head), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(head, height), squeeze=False).flat
     above.text(_LEFT, 1 - _EDGE / head, title, va="top", fontsize=12, fontweight="bold")
     for number, line in enumerate(lines):

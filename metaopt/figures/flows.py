@@ -58,7 +58,8 @@ def flow_chart(title: str, subtitle: str, columns: Sequence[Sequence[Box]], link
     heights = {key: len(lines) * _LINE + 2 * _PADDING for key, lines in texts.items()}
     totals = [sum(heights[box.key] for box in column) + _GAP * (len(column) - 1) for column in columns]
     height = max(totals) + 0.2
-    figure, axes = canvas(title, subtitle, height, width=whole)
+    figure, axes = canvas(title, subtitle, height)
+    figure.set_figwidth(whole)
     (only,) = axes.flat
     only.set(xlim=(0, whole), ylim=(-height / 2, height / 2))
     only.axis("off")
