@@ -24,11 +24,11 @@ _FILES = (".json", ".yaml", ".yml")
 def config_digest(config: Config | Mapping[str, Any]) -> str:
     """The sha256 of the canonical JSON of a configuration, in hexadecimal digits.
 
-    from metaopt.core.config_digest import config_digest
-    from metaopt.recording.config import TrainTargetConfig
+        from metaopt.core.config_digest import config_digest
+        from metaopt.recording.config import TrainTargetConfig
 
-    first, second = TrainTargetConfig(epochs=3), TrainTargetConfig(epochs=3, workers=2)
-    print(config_digest(first) == config_digest(second))  # True: more workers give the same trajectories
+        first, second = TrainTargetConfig(epochs=3), TrainTargetConfig(epochs=3, workers=2)
+        print(config_digest(first) == config_digest(second))  # True: more workers give the same trajectories
 
     Args:
         config: a configuration; or JSON values by name, which all count.

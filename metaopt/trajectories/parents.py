@@ -37,7 +37,7 @@ def file_parents(path: Path) -> tuple[Parent, ...]:
         from pathlib import Path
         from metaopt.trajectories.parents import file_parents
 
-        file_parents(Path("checkpoints/digits/PerceiverOptimizer_epoch_19.safetensors"))
+        file_parents(Path("trajectories/digits/seed_0/step_00000000.safetensors"))
 
     Returns: a checkpoint; the trajectory of a snapshot; or what a smaller file states about itself. A file that states
         nothing is a parent with its own name: weights begin a lineage, and an optimizer or a policy is a missing link.

@@ -126,7 +126,7 @@ def test_a_phone_shows_everything_in_its_width_and_asks_for_the_token(open_page,
 def busy(results, tmp_path):
     """The folder of a main job with a queue of many jobs, two of which run and have losses, and old checkpoints."""
     folder = shutil.copytree(results, tmp_path / "busy")
-    runs = losses_in(f"sqlite:///{results / 'mlflow.db'}", ("text-gpt", "table-mlp"))
+    runs = losses_in(f"sqlite:///{folder / 'mlflow.db'}", ("text-gpt", "table-mlp"))
     old_checkpoints(folder / "checkpoints" / "mnist")
     with JobQueue(str(folder / "queue.db")) as queue:
         claims, options = Claims(queue), {"folder": folder}
