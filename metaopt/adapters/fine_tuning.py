@@ -9,6 +9,7 @@ from torch import nn
 
 from ..core.errors import InvalidConfig
 from ..core.text import counted
+from ..trajectories.origin import Parent
 from ..weights.building import skeleton_of
 from ..weights.folded_names import fold
 from ..weights.selection import train_only, trainable
@@ -46,6 +47,7 @@ class FineTuning:
     Attributes:
         facts: JSON values that tell the same network again: "space", and "adapter", "initial_weights" and
             "delta_budget" where they are given.
+        parents: the initial weights, for the origin of what is trained.
     Raises:
         InvalidConfig: the configuration does not fit the network; the message says why.
         FileFormatError, LayoutMismatch: the initial weights cannot be used.
@@ -53,6 +55,7 @@ class FineTuning:
 
     def __init__(self, config: FineTuningConfig, build: Callable[[], nn.Module]) -> None:
         self.facts: dict[str, Any] = {"space": config.trained_space}
+        self.parents: tuple[Parent, ...] = ()
         self._mode = config.mode
         self._initial: InitialWeights | None = None
         if not config.is_given:
@@ -62,6 +65,7 @@ class FineTuning:
         if config.initial_weights is not None:
             self._initial = read_initial_weights(config.initial_weights, network, expert=config.expert)
             self.facts["initial_weights"] = self._initial.facts
+            self.parents = self._initial.parents
             _warn_of_unused(self._initial, network)
         if adapters := chosen_adapters(network, config):
             self.facts["adapter"] = adapters._asdict()

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from ..core.errors import FileFormatError, InvalidConfig, LayoutMismatch
 from ..core.text import counted, shown
+from ..trajectories import Trajectory
+from ..trajectories.origin import WEIGHTS, Parent
+from ..trajectories.parents import file_parents
 from ..trajectories.whole_network import is_trajectory, read_whole_network
 from ..weights.building import check_finite, check_state
 from ..weights.files import digest_of
@@ -56,10 +59,12 @@ class InitialWeights:
     Attributes:
         parts: at least one.
         unused: names of networks in the folder that are no part of the network.
+        parents: the files, for the origin of what is trained from them.
     """
 
     parts: tuple[Part, ...]
     unused: tuple[str, ...] = ()
+    parents: tuple[Parent, ...] = ()
 
     @property
     def facts(self) -> dict[str, str]:
@@ -105,6 +110,7 @@ def read_initial_weights(
     modules = [("", model), *model.named_children()]
     found: dict[str, Part] = {}
     unused: dict[str, str] = {}
+    used: dict[str, _Source] = {}
     for source in sources:
         fits = {name: _Names(module, source.names, aliases) for name, module in modules}
         module = next((name for name, names in fits.items() if names.fit), None)
@@ -115,10 +121,19 @@ def read_initial_weights(
             raise InvalidConfig(f"{path} has several networks that fit {fitting}; name the file of one, or an expert")
         else:
             found[module] = _part(source, module, model, fits[module].pairs, path)
+            used[module] = source
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in [*unused.items()][:_SHOWN])
         raise InvalidConfig(f"no weights in {path} fit {type(model).__name__} or a module directly below it. {why}")
-    return InitialWeights(tuple(found.values()), tuple(unused))
+    return InitialWeights(tuple(found.values()), tuple(unused), _parents(path, found, used))
+
+
+def _parents(path: Path, found: Mapping[str, Part], used: Mapping[str, "_Source"]) -> tuple[Parent, ...]:
+    """The files of metaopt, and all others together."""
+    own = [parent for source in used.values() if source.recorded for parent in file_parents(source.recorded)]
+    foreign = {name: part.digest for name, part in found.items() if used[name].recorded is None}
+    others = [Parent(WEIGHTS, path.absolute().name, digest_of({}, foreign))] if foreign else []
+    return tuple(dict.fromkeys([*own, *others]))
 
 
 def _part(source: "_Source", module: str, model: nn.Module, pairs: Mapping[str, str], path: Path) -> Part:
@@ -188,6 +203,7 @@ class _Source(NamedTuple):
     names: list[str]
     read: Callable[[], dict[str, Tensor]]
     expert: str | None = None
+    recorded: Path | None = None  # the file, if metaopt wrote it
 
 
 def _of_expert(sources: list[_Source], expert: str, path: Path) -> list[_Source]:
@@ -220,7 +236,8 @@ def _recorded(path: Path) -> _Source:
     tensors, facts = read_whole_network(path)
     adapter = facts.get("run", {}).get("adapter")
     weights = tensors if adapter is None else merged(tensors, adapter)
-    return _Source(path.name, [*weights], lambda: weights)
+    file = Trajectory.open(path).snapshots[-1].path if path.is_dir() else path
+    return _Source(path.name, [*weights], lambda: weights, recorded=file)
 
 
 def _foreign(network: Network, root: Path) -> _Source:

@@ -16,6 +16,7 @@ _LINE = 0.155  # height of a line of text [inches]
 _PADDING = 0.1  # inside a box [inches]
 _GAP = 0.22  # between two boxes of a column [inches]
 _ARROW = 0.38  # width between two columns [inches]
+_NARROWEST, _WIDEST = 1.25, 3.0  # widths of a box [inches]
 _CHARACTER = 0.064  # width of a character [inches]
 _BOLD = 1.08  # width of bold type over that
 _MOST_LINES = 4  # of one text in a box
@@ -42,23 +43,27 @@ class Box:
 
 @styled()
 def flow_chart(title: str, subtitle: str, columns: Sequence[Sequence[Box]], links: Sequence[tuple[str, str]]) -> Figure:
-    """Draw columns of boxes, from left to right, each centred, and an arrow for each link.
+    """Draw columns of boxes, from left to right, each centred, and an arrow for each link, which passes behind boxes.
+
+    A figure of many columns is wider than others, so that texts in it can be read.
 
     Args:
         columns: at least one, none of them empty.
         links: keys of the boxes at the beginning and at the end of each arrow.
     """
     count = len(columns)
-    width = min((WIDTH - 0.1 - _ARROW * (count - 1)) / count, 3.0)
+    whole = max(WIDTH, count * (_NARROWEST + _ARROW))
+    width = min((whole - 0.1 - _ARROW * (count - 1)) / count, _WIDEST)
     texts = {box.key: _wrapped(box, int((width - 2 * _PADDING) / _CHARACTER)) for column in columns for box in column}
     heights = {key: len(lines) * _LINE + 2 * _PADDING for key, lines in texts.items()}
     totals = [sum(heights[box.key] for box in column) + _GAP * (len(column) - 1) for column in columns]
     height = max(totals) + 0.2
     figure, axes = canvas(title, subtitle, height)
+    figure.set_figwidth(whole)
     (only,) = axes.flat
-    only.set(xlim=(0, WIDTH), ylim=(-height / 2, height / 2))
+    only.set(xlim=(0, whole), ylim=(-height / 2, height / 2))
     only.axis("off")
-    left = (WIDTH - count * width - (count - 1) * _ARROW) / 2
+    left = (whole - count * width - (count - 1) * _ARROW) / 2
     places: dict[str, tuple[float, float]] = {}
     for number, (column, total) in enumerate(zip(columns, totals, strict=True)):
         top, x = total / 2, left + number * (width + _ARROW)
@@ -115,4 +120,9 @@ def _link(
 ) -> None:
     arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.0, "shrinkA": 1, "shrinkB": 1,
              "linestyle": "--" if is_dashed else "-", "mutation_scale": 9}  # fmt: skip
-    axes.annotate("", xy=end, xytext=(start[0] + width, start[1]), arrowprops=arrow)
+    if start[0] == end[0]:  # in one column: on its right side
+        side, bend = start[0] + width, 0.35 if start[1] < end[1] else -0.35
+        arrow["connectionstyle"] = f"arc3,rad={bend}"
+        axes.annotate("", xy=(side, end[1]), xytext=(side, start[1]), arrowprops=arrow, zorder=0)
+        return
+    axes.annotate("", xy=end, xytext=(start[0] + width, start[1]), arrowprops=arrow, zorder=0)

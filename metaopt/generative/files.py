@@ -5,6 +5,7 @@ The file contains no code and no pickled objects.
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import resources
 from importlib.metadata import version
@@ -16,8 +17,10 @@ from torch import Tensor
 from ..core.errors import FileFormatError, MetaoptError, UnknownName
 from ..core.registry import load_path
 from ..core.rng import isolated
+from ..trajectories.origin import WEIGHTS, Parent
+from ..trajectories.parents import file_parents
 from ..weights.building import build_as_listed, check_finite
-from ..weights.files import kind_of, read_tensors, write_tensors
+from ..weights.files import kind_of, read_digest, read_tensors, write_tensors
 from . import get_optimizer_model
 from .base import GenerativeOptimizer
 
@@ -30,8 +33,11 @@ Predictions use the EMA weights.
 BUILTIN: Mapping[str, str] = {"builtin": "optimizer.safetensors", "builtin-fast": "fast.safetensors"}
 """File of each built-in optimizer. `builtin-fast` extrapolates further; it is for large data sets."""
 
+_KIND = "optimizer"
 _LOAD_FROM_MLFLOW = "metaopt.tracking:load_optimizer"
-# Imported lazily: importing MLflow takes seconds, and only MLflow sources need it. This is the only dependency of
+_FILE_FROM_MLFLOW = "metaopt.tracking:optimizer_file"
+_REGISTERED_PARENT = "metaopt.tracking:registered_parent"
+# Imported lazily: importing MLflow takes seconds, and only MLflow sources need it. These are the only dependencies of
 # `generative` on `tracking`.
 
 log = logging.getLogger(__name__)
@@ -64,6 +70,26 @@ def load_optimizer(source: str | Path) -> GenerativeOptimizer:
     return cast(GenerativeOptimizer, load_path(_LOAD_FROM_MLFLOW)(source))
 
 
+def source_with_parents(source: str) -> tuple[str, tuple[Parent, ...]]:
+    """A source for `load_optimizer` that does not change, and the parents of what is made with that optimizer.
+
+    Returns: for an alias the version that has it now, else the source; and a registered version, a checkpoint, or the
+        file that comes with metaopt.
+    Raises:
+        UnknownName, TrackingError, CheckpointError, FileFormatError: as for `load_optimizer`.
+    """
+    if source in BUILTIN:
+        with _builtin_file(BUILTIN[source]) as path:
+            return source, (Parent(WEIGHTS, source, read_digest(path, _KIND)),)
+    if Path(source).is_file():
+        return source, file_parents(Path(source))
+    registered = cast(Parent | None, load_path(_REGISTERED_PARENT)(source))
+    if registered is not None:
+        return registered.name, (registered,)
+    with load_path(_FILE_FROM_MLFLOW)(source) as path:
+        return source, file_parents(path)
+
+
 def optimizer_facts(optimizer: GenerativeOptimizer) -> dict[str, Any]:
     """The class name, the configuration and the versions of packages, as stored with the weights."""
     facts = {"name": type(optimizer).__name__, "config": optimizer.config.to_mapping()}
@@ -78,7 +104,7 @@ def save_optimizer(optimizer: GenerativeOptimizer, path: Path, facts: Mapping[st
     Raises:
         StorageError: the file cannot be written; an existing file is unchanged.
     """
-    write_tensors(path, optimizer.state_dict(), "optimizer", {**(facts or {}), "optimizer": optimizer_facts(optimizer)})
+    write_tensors(path, optimizer.state_dict(), _KIND, {**(facts or {}), "optimizer": optimizer_facts(optimizer)})
 
 
 def load_optimizer_file(path: Path) -> GenerativeOptimizer:
@@ -89,7 +115,7 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
         FileFormatError: the file is damaged, or is neither an optimizer file nor a checkpoint of phase 2.
     """
     kind = kind_of(path)
-    if kind not in ("optimizer", "checkpoint"):
+    if kind not in (_KIND, "checkpoint"):
         raise FileFormatError(f"{path} is a {kind} file; expected an optimizer or a checkpoint of phase 2")
     tensors, facts = read_tensors(path, kind)
     if kind == "checkpoint":
@@ -122,11 +148,15 @@ def _key(package: str) -> str:
 
 
 def _load_builtin(file: str) -> GenerativeOptimizer:
+    with _builtin_file(file) as path:
+        return load_optimizer_file(path)
+
+
+def _builtin_file(file: str) -> AbstractContextManager[Path]:
     resource = resources.files("metaopt") / "builtin" / file
     if not resource.is_file():
         raise UnknownName(
             "this installation of metaopt has no built-in optimizer. Pass a file or models:/<name>@<alias>, or train "
             "an optimizer with `metaopt train-optimizer`"
         )
-    with resources.as_file(resource) as path:
-        return load_optimizer_file(path)
+    return resources.as_file(resource)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..core.clock import fires
 from ..core.errors import CheckpointError
+from ..trajectories.origin import Parent
 from .actions import Action, mask, perform
 from .controllers import Controller
 from .growth import Growth
@@ -23,9 +24,18 @@ class Driver:
         controller: what decides.
         actions: all actions, as the controller knows them.
         total_steps: steps of the whole training [steps].
+        parents: the policy and the generative optimizer that are used, for the origin of the result.
     """
 
-    def __init__(self, growth: Growth, controller: Controller, actions: Sequence[Action], total_steps: int) -> None:
+    def __init__(
+        self,
+        growth: Growth,
+        controller: Controller,
+        actions: Sequence[Action],
+        total_steps: int,
+        parents: Sequence[Parent] = (),
+    ) -> None:
+        self.parents = tuple(parents)
         self.growth, self.controller, self.actions, self.total_steps = growth, controller, list(actions), total_steps
         self.decisions: list[tuple[int, str]] = []
         """Step and name of each action that was no WAIT."""

@@ -19,8 +19,8 @@ from ..core.tracker import Tracker
 from ..generative import GenerativeOptimizer
 from ..trajectories import Trajectory, WeightTrajectoryDataset, find_trajectories, split_by_run
 from ..trajectories.dataset import WeightPair
-from ..trajectories.origin import TRAJECTORY, Parent
-from ..trajectories.recording_file import read_run_id
+from ..trajectories.origin import Parent
+from ..trajectories.parents import trajectory_parent
 from .config import TrainOptimizerConfig
 from .curriculum import OFFLINE_METRICS, Curriculum, StageConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
@@ -88,7 +88,7 @@ class OfflineSource:
     @property
     def parents(self) -> tuple[Parent, ...]:
         """The trajectories, those that are held out included."""
-        return tuple(Parent(TRAJECTORY, each.name, each.digest, read_run_id(each.folder)) for each in self._recorded)
+        return tuple(map(trajectory_parent, self._recorded))
 
     def log_data(self, tracker: Tracker) -> None:
         """Log the trajectories as data sets."""

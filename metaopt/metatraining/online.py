@@ -15,7 +15,7 @@ from ..core.registry import suggest
 from ..core.rng import generator
 from ..core.text import shown
 from ..core.tracker import Tracker
-from ..tasks import task_config
+from ..tasks import TASKS
 from ..trajectories.origin import Parent, data_set
 from .cohort import WARM_UP_COHORTS, Cohort, OnlineSettings, WarmUpTrainings, seed_from
 from .config import TrainOptimizerConfig
@@ -67,7 +67,8 @@ class OnlineSource:
         """Each data set of the mixture once."""
         configs = {(each.config.task, self._digests[each.name]): each.config for each in self.components}
         return tuple(
-            data_set(task, task_config(task, config.task_options), digest) for (task, digest), config in configs.items()
+            data_set(task, TASKS.get(task).Config.from_mapping(config.task_options), digest)
+            for (task, digest), config in configs.items()
         )
 
     def log_data(self, tracker: Tracker) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -20,10 +20,11 @@ from ..core.tracker import SPEEDUP, Tracker
 from ..figures import line_chart
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..generative.base import SnapshotConfig
-from ..generative.files import load_optimizer
+from ..generative.files import load_optimizer, source_with_parents
 from ..trajectories import claim_run_folder
 from ..trajectories.ledger_entry import TrainingFacts, files_beside
-from ..trajectories.origin import Generator, Origin
+from ..trajectories.origin import Generator, Origin, Parent
+from ..trajectories.parents import file_parents
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from .config import TrainOptimizerConfig
@@ -82,7 +83,10 @@ def prepared_training(
         MetaoptError: the training is refused, as in `train_optimizer`; nothing was changed.
     """
     device = find_device(config.device)
-    start = load_optimizer(config.start_from) if config.start_from else None
+    start, parents = None, tuple[Parent, ...]()
+    if config.start_from:
+        start_from, parents = source_with_parents(config.start_from)
+        start = load_optimizer(start_from)
     curriculum = read_curriculum(config.curriculum) if config.curriculum else None
     state = MetaTrainingState(
         config.optimizer_model,
@@ -110,8 +114,9 @@ def prepared_training(
     if resume is not None:
         deepcopy(state).load(resume, source.settings)
         stored_metrics(resume)
+        parents += file_parents(resume)
     with claim_checkpoints(config, resumed=resume is not None) as folder:
-        yield MetaTraining(config, state, source, resume, folder)
+        yield MetaTraining(config, state, source, resume, folder, parents)
 
 
 def claim_checkpoints(config: TrainOptimizerConfig, *, resumed: bool) -> AbstractContextManager[ClaimedFolder]:
@@ -155,6 +160,7 @@ class MetaTraining:
     Args:
         resume: checkpoint to resume from.
         folder: folder of the checkpoints.
+        parents: the optimizer to start from and the checkpoint to resume from, for the origin of the result.
     """
 
     tracker: Tracker
@@ -166,6 +172,7 @@ class MetaTraining:
         source: MetaTrainingSource,
         resume: Path | None,
         folder: ClaimedFolder,
+        parents: Sequence[Parent] = (),
     ) -> None:
         self.config = config
         self.state = state
@@ -173,6 +180,7 @@ class MetaTraining:
         self.untrained: dict[str, float] = {}
         self._resume = resume
         self._folder = folder
+        self._origin = Origin(Generator.of("train-optimizer", config), (*source.parents, *parents))
         self._minutes = 0.0
         self._speedups: dict[float, dict[str, float]] = {}
 
@@ -304,7 +312,7 @@ class MetaTraining:
             run_id=self.tracker.run_id,
             step=self.state.step,
             metrics=metrics,
-            origin=Origin(Generator.of("train-optimizer", self.config), self.source.parents),
+            origin=self._origin,
         )
 
     def _describe_result(self, trained: TrainedOptimizer) -> None:

@@ -1,4 +1,4 @@
-"""Lineage: the chain from data sets over trajectories and checkpoints to a registered version, as a graph.
+"""Lineage: the chain from data sets and weight files over trajectories and checkpoints to a registered version.
 
 Pure: `metaopt.operations.lineage_files` finds the nodes. A parent that cannot be found is a node too, with the reason,
 so that neither the tree nor the figure has a silent gap.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.text import counted
-from ..trajectories.origin import DATA, KINDS, MODEL, TRAJECTORY, Generator
+from ..trajectories.origin import FIRST, KINDS, MODEL, TRAJECTORY, WEIGHTS, Generator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ _MOST_BOXES = 5  # boxes of one kind in a figure; more are joined if they are al
 
 @dataclass(frozen=True)
 class Node:
-    """A data set, a trajectory, a checkpoint or a registered version.
+    """A data set, a weight file, a trajectory, a checkpoint or a registered version.
 
     Attributes:
         kind: one of `KINDS`.
@@ -56,9 +56,9 @@ class Node:
         """What the check finds wrong, in words; empty if nothing."""
         if self.missing:
             return self.missing
-        if self.generator is None:
+        if self.generator is None and self.kind != WEIGHTS:
             return "it does not say what made it"
-        if self.kind != DATA and not self.parents:
+        if self.kind not in FIRST and not self.parents:
             return "it names no parents"
         return ""
 
@@ -140,21 +140,37 @@ class Lineage:
             yield from self._lines(parent, rest + branch, rest + below, told)
 
     def _boxes(self) -> "tuple[list[list[Box]], list[tuple[str, str]]]":
-        """Boxes in a column for each kind, where many that are alike are one box, and the arrows between them."""
+        """Boxes in columns, where many that are alike are one box, and the arrows between them."""
         from ..figures import Box
 
         groups: dict[Any, list[Node]] = defaultdict(list)
         children = self.children()
         for node in self:
-            alike = (node.kind, node.parents, tuple(children[node.key]), str(node.generator))
+            made = node.generator and (node.generator.command, node.generator.version)  # random seeds differ
+            alike = (node.kind, node.parents, tuple(children[node.key]), made)
             is_many = sum(each.kind == node.kind for each in self) > _MOST_BOXES
             groups[alike if is_many and not node.problem else node.key].append(node)
         box_of = {node.key: number for number, members in enumerate(groups.values()) for node in members}
-        columns: dict[str, list[Box]] = defaultdict(list)
+        columns: dict[int, list[Box]] = defaultdict(list)
+        distances = self._distances()
         for number, members in enumerate(groups.values()):
-            columns[members[0].kind].append(Box(str(number), *_box(members), is_missing=bool(members[0].problem)))
+            box = Box(str(number), *_box(members), is_missing=bool(members[0].problem))
+            columns[distances[members[0].key]].append(box)
         pairs = {(str(box_of[parent]), str(box_of[node.key])): None for node in self for parent in node.parents}
-        return [columns[kind] for kind in KINDS if kind in columns], [*pairs]
+        return [columns[distance] for distance in sorted(columns, reverse=True)], [*pairs]
+
+    def _distances(self) -> dict[str, int]:
+        """How many columns each node is before the root: before all that was made from it, but beside its own kind."""
+        found = dict.fromkeys(self.nodes, 0)
+        for _ in self.nodes:  # a circle, which only a forged origin has, ends with it
+            before = dict(found)
+            for node in self:
+                for parent in node.parents:
+                    further = found[node.key] + (self.nodes[parent].kind != node.kind)
+                    found[parent] = max(found[parent], further)
+            if found == before:
+                break
+        return found
 
 
 def _counted(number: int, kind: str) -> str:

@@ -10,7 +10,7 @@ from ..core.config import Config, option
 from ..core.errors import FileFormatError, InvalidConfig, LineageError, MetaoptError
 from ..core.text import counted, shown
 from ..trajectories.ledger_entry import LedgerEntry, entry_of, read_entry
-from ..trajectories.origin import CHECKPOINT, DATA, MODEL, TRAJECTORY, Origin, Parent, read_origin
+from ..trajectories.origin import CHECKPOINT, DATA, MODEL, TRAJECTORY, WEIGHTS, Origin, Parent, read_origin
 from ..trajectories.recording_file import read_run_id
 from ..weights.atomic import replacing
 from ..weights.header import read_header
@@ -133,7 +133,8 @@ class _Reader:
     def find(self, parent: Parent) -> _Found:
         """The node of a parent; with the reason, if it cannot be found."""
         finders: dict[str, Callable[[Parent], _Found | str]] = {
-            DATA: _data_set,
+            DATA: _beginning,
+            WEIGHTS: _beginning,
             TRAJECTORY: self._find_trajectory,
             CHECKPOINT: self._find_checkpoint,
             MODEL: lambda each: _version(each.name),
@@ -220,10 +221,11 @@ def _trajectory(parent: Parent, folder: Path) -> _Found:
     return _node(parent, origin, folder)
 
 
-def _data_set(parent: Parent) -> _Found | str:
+def _beginning(parent: Parent) -> _Found | str:
+    """A data set or a weight file, with which a lineage begins: its digest identifies it."""
     if not parent.digest:
         return "its digest is not recorded"
-    return Node(DATA, parent.name, parent.digest, parent.generator), ()
+    return Node(parent.kind, parent.name, parent.digest, parent.generator), ()
 
 
 def _node(parent: Parent, origin: Origin, place: str | Path) -> _Found:

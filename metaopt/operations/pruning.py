@@ -18,8 +18,9 @@ from ..core.errors import CheckpointError, RunNameError
 from ..core.registry import suggest
 from ..core.text import shown
 from ..trajectories.ledger_entry import pin_path, remove_checkpoint
-from ..trajectories.run_folder import LOCK, locked
+from ..trajectories.run_folder import DOWNLOADS, LOCK, locked
 from ..weights.atomic import write_text
+from .downloads import downloads, not_stored, remove_download
 from .ledger import Found, Ledger, scan
 from .retention import Decision, Record, RetentionPolicy, limit_problem, plan
 
@@ -43,7 +44,7 @@ class Pruned:
     """A plan, and what was done.
 
     Attributes:
-        decisions: about each checkpoint, by path.
+        decisions: about each checkpoint, by path; then about those that were fetched from the tracking store.
         limit_problem: why the limit of the size is not reached, in a sentence; empty if it is.
         deleted: paths of what was deleted; empty unless `apply` was given.
         freed: their size [bytes].
@@ -97,10 +98,13 @@ def prune(config: PruneConfig) -> Pruned:
     _change_pins(config)
     ledger = Ledger(config.checkpoint_dir)
     found = ledger.sync()
-    decisions = plan(_records(found, config, None), config, datetime.now(UTC))
+    copies, now = [*downloads(config.checkpoint_dir)], datetime.now(UTC)
+    fetched = [each.record(now, ()) for each in copies]
+    decisions = plan([*_records(found, config, None), *fetched], config, now)
     if not all(each.keep for each in decisions):
-        elsewhere = Elsewhere.read()
-        decisions = plan(_records(found, config, elsewhere), config, datetime.now(UTC))
+        elsewhere, missing = Elsewhere.read(), not_stored(copies)
+        fetched = [each.record(now, missing) for each in copies]
+        decisions = plan([*_records(found, config, elsewhere), *fetched], config, now)
     deleted = delete(ledger, decisions, config.trajectory_dir) if config.apply else []
     freed = sum(each.size for each in deleted)
     return Pruned(decisions, limit_problem(decisions, config), tuple(each.path for each in deleted), freed)
@@ -115,7 +119,7 @@ def delete(ledger: Ledger, decisions: Sequence[Decision], trajectory_dir: Path) 
     """
     by_folder: dict[Path, list[Decision]] = defaultdict(list)
     for decision in decisions:
-        if not decision.keep:
+        if not decision.keep and not _is_download(decision.path):
             by_folder[Path(decision.path).parent].append(decision)
     deleted: list[Decision] = []
     for folder, chosen in by_folder.items():
@@ -127,7 +131,12 @@ def delete(ledger: Ledger, decisions: Sequence[Decision], trajectory_dir: Path) 
                 for each in going:
                     remove_checkpoint(ledger.folder / each.path)
                 deleted += going
-    return deleted
+    copies = [each for each in decisions if not each.keep and _is_download(each.path)]
+    return deleted + [each for each in copies if remove_download(ledger.folder, each.path)]
+
+
+def _is_download(path: str) -> bool:
+    return Path(path).parts[0] == DOWNLOADS
 
 
 def _is_pinned(path: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.config import Config
 from ..core.errors import FileFormatError
+from ..trajectories.run_folder import DOWNLOADS
 
 if TYPE_CHECKING:
     from ..metatraining.config import TrainOptimizerConfig
@@ -95,4 +96,4 @@ def _epochs_of(path: Path) -> int:
 def _own_start(config: "TrainOptimizerConfig") -> Path:
     from ..tracking import resolve_checkpoint  # imports MLflow
 
-    return resolve_checkpoint(str(config.resume_from), config.checkpoint_dir / ".downloads").path
+    return resolve_checkpoint(str(config.resume_from), config.checkpoint_dir / DOWNLOADS).path

@@ -2,7 +2,7 @@
 
 Some checkpoints are never deleted: the latest and the best of each series, those that are pinned or registered, those
 of a run that is in use, and those that the ledger does not know. The rest is kept by number and age, and may go if the
-files take more than `max_gigabytes`.
+files take more than `max_gigabytes`. Copies of checkpoints in the tracking store are kept by age.
 """
 
 import math
@@ -62,9 +62,10 @@ class Record:
         metrics: by name.
         is_pinned: whether a person pinned it.
         registered: the registered version that it became, such as `models:/digits/3`; empty for none.
-        in_use: what uses it, in words; empty for nothing.
+        in_use: what uses or needs it, in words; empty for nothing.
         problem: why the ledger does not know it, in words; empty if it does.
         is_leftover: whether the checkpoint itself is gone: only its shards, sidecar or pin are there.
+        copy_of: address in the tracking store of what was fetched; empty for what was written here.
     """
 
     path: str
@@ -78,6 +79,7 @@ class Record:
     in_use: str = ""
     problem: str = ""
     is_leftover: bool = False
+    copy_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def plan(records: Sequence[Record], policy: RetentionPolicy, now: datetime) -> l
     """
     series: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        if not (record.problem or record.is_leftover):
+        if not (record.problem or record.is_leftover or record.copy_of):
             series[record.series].append(record)
     ranks = {path: rank for members in series.values() for path, rank in _ranked(members, policy).items()}
     decided = [_decision(record, ranks.get(record.path), policy, now) for record in records]
@@ -184,6 +186,8 @@ def _value(record: Record, metric: str) -> float | None:
 def _decision(record: Record, rank: _Rank | None, policy: RetentionPolicy, now: datetime) -> Decision:
     if reason := _protection(record, rank, policy):
         return Decision(record.path, True, reason, record.size, is_protected=True)
+    if record.copy_of:
+        return _decision_about_copy(record, policy, now)
     if rank is None:
         return Decision(record.path, False, "the rest of a checkpoint that was deleted or not completed", record.size)
     by_metric = f" by {rank.metric}" if rank.metric else ""
@@ -199,6 +203,14 @@ def _decision(record: Record, rank: _Rank | None, policy: RetentionPolicy, now: 
     return Decision(
         record.path, False, f"{neither}{among}the latest {policy.keep_latest} of its run, and {_age(days)}", record.size
     )
+
+
+def _decision_about_copy(record: Record, policy: RetentionPolicy, now: datetime) -> Decision:
+    """A copy has no place in a run: only its age counts, from its last use."""
+    days = (now - record.created).total_seconds() / 86_400
+    if days < policy.keep_days:
+        return Decision(record.path, True, f"{_age(days)}; younger than {policy.keep_days:g} days", record.size)
+    return Decision(record.path, False, f"a copy of {record.copy_of}, not used for {days:.3g} days", record.size)
 
 
 def _protection(record: Record, rank: _Rank | None, policy: RetentionPolicy) -> str:

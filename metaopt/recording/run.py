@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
@@ -23,7 +24,7 @@ from ..core.text import counted
 from ..core.tracker import FINAL_VAL_LOSS, Parent, SilentTracker, Tracker
 from ..figures import line_chart
 from ..optimizers import evaluation_mode
-from ..tasks import Task
+from ..tasks import TASKS, Task
 from ..tasks.measure import batches_of, measure
 from ..trajectories import Recorder, Trajectory, write_task
 from ..trajectories.ledger_entry import TrainingFacts, remove_checkpoint
@@ -183,7 +184,7 @@ class _TargetRun:
             growth=state.growth_seeds,
         )
         bar.skip(state.step)
-        write_origin(self.folder, self._origin())
+        write_origin(self.folder, self.origin)
         with recorder:
             if state.step == 0:
                 if state.driver is not None:
@@ -198,11 +199,12 @@ class _TargetRun:
                     self._save(recorder, train_loss)
         write_task(self.folder, self._task_facts(), last_step=state.step)
 
-    def _origin(self) -> Origin:
-        """Command, configuration and data of this run."""
-        data = data_set(self.config.task, self.state.facts["task_config"], self.data_digest)
-        settings = {name: value for name, value in self.config.to_mapping().items() if name != "run_name"}
-        return Origin(Maker.of("train-target", settings), (data,))
+    @cached_property
+    def origin(self) -> Origin:
+        """Command, configuration, data, and what the network starts from and is controlled by."""
+        options = TASKS.get(self.config.task).Config.from_mapping(self.state.facts["task_config"])
+        data = data_set(self.config.task, options, self.data_digest)
+        return Origin(Maker.of("train-target", self.config), (data, *self.state.parents))
 
     def _about(self, train_loss: float) -> TrainingFacts:
         """What the sidecar of a checkpoint states."""
@@ -212,7 +214,7 @@ class _TargetRun:
             run_id=self.tracker.run_id,
             step=self.state.step,
             metrics={"train_loss": train_loss, **self.validation},
-            origin=self._origin(),
+            origin=self.origin,
         )
 
     def _train_epoch(self, recorder: Recorder, bar: Progress) -> Generator[Step, float, float]:

@@ -1,7 +1,7 @@
 """Training state of one target: its network, its base optimizer, and its counters of epochs and steps."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,8 +22,11 @@ from ..optimizers import optimizer_for
 from ..optimizers.state import check_optimizer_state
 from ..targets import get_target_model, target_config
 from ..tasks import Batch, Task, task_config
+from ..trajectories import Trajectory
 from ..trajectories.checkpoint import expect_same, load_checkpoint, save_checkpoint
 from ..trajectories.ledger_entry import TrainingFacts
+from ..trajectories.origin import Parent
+from ..trajectories.parents import trajectory_parent
 from ..weights.averaging import ExponentialMovingAverage
 from ..weights.building import check_finite, check_memory, check_state
 from ..weights.facts import COUNT, MAPPING, Rule, check_fields, is_number
@@ -67,6 +70,8 @@ class TargetTrainingState:
             "base_optimizer_options", "lr", "batch_size", "seed", "space", "averaging"), as every snapshot states them.
         task: the task that the facts name.
         device: the device to train on.
+        total_steps: steps of the whole training, for a network that grows [steps].
+        parents: what the network is made from, apart from a controller and what it uses.
     Raises:
         UnknownName, InvalidConfig: the facts contain an unknown name or an invalid value.
     """
@@ -78,6 +83,7 @@ class TargetTrainingState:
         device: torch.device,
         total_steps: int = 0,
         tuning: FineTuning | None = None,
+        parents: Sequence[Parent] = (),
     ) -> None:
         self.facts = facts
         self.task = task
@@ -92,6 +98,7 @@ class TargetTrainingState:
         self.budget = None if tuning is None else tuning.limit(self.model, self.optimizer)
         self.update_norms = observe_levels(self.optimizer)
         self.driver = self._driver(total_steps)
+        self.parents = (*parents, *(() if self.driver is None else self.driver.parents))
         self.segment = 0
         self.loss_changes = LossChanges()
         self.epoch_losses: list[float] = []
@@ -145,11 +152,15 @@ class TargetTrainingState:
         }
         if config.controller is not None:
             facts["growth"] = {"controller": config.controller, "options": dict(config.growth_options)}
+        parents: list[Parent] = []
         if config.grown_as is not None:
             own = config.grown_as / f"seed_{config.seed}"
-            facts["grown_as"] = last_growth_seeds(own if own.is_dir() else config.grown_as)
+            grown = Trajectory.open(own if own.is_dir() else config.grown_as)
+            facts["grown_as"] = last_growth_seeds(grown.folder)
+            parents.append(trajectory_parent(grown))
         tuning = FineTuning(config, partial(_network, facts))
-        return cls({**facts, **tuning.facts}, task, device, config.step_count(task), tuning)
+        parents += tuning.parents
+        return cls({**facts, **tuning.facts}, task, device, config.step_count(task), tuning, parents)
 
     @property
     def title(self) -> str:

@@ -32,6 +32,7 @@ class Problem:
         actions: what a controller can do.
         weights: weights of the network before it grows [count].
         facts: all that determines an episode apart from its random seed and its actions, as JSON values.
+        parents: the generative optimizer that a controller may call, for the origin of what is trained here.
     Raises:
         UnknownName, InvalidConfig: the configuration has an unknown name, or a network that cannot grow.
         TaskDataError: the data of the task is missing.
@@ -44,6 +45,7 @@ class Problem:
         driver = self.start(random_seed=0)
         check_network(driver.growth.model, self.task)
         self.actions, self.weights = driver.actions, driver.growth.host_weights
+        self.parents = driver.parents
         self.facts: dict[str, Any] = {
             "task": config.task,
             "task_config": config.task_settings,

@@ -16,9 +16,11 @@ from ..core.text import counted
 from ..core.tracker import Tracker
 from ..figures import line_chart
 from ..growth.policy import Policy, save_policy
+from ..tasks import TASKS
 from ..trajectories import claim_run_folder
 from ..trajectories.ledger_entry import TrainingFacts, files_beside
 from ..trajectories.origin import Generator, Origin, data_set
+from ..trajectories.parents import file_parents, made_from
 from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from .config import FACTS, TrainControllerConfig
@@ -95,7 +97,7 @@ def prepared_controller(config: TrainControllerConfig, resume: Path | None = Non
             overwrite=config.overwrite and not keep,
             resume_flag="--resume-from and its last checkpoint",
         ) as folder:
-            yield ControllerTraining(config, problem, twins, state, folder)
+            yield ControllerTraining(config, problem, twins, state, folder, resume)
 
 
 class ControllerTraining:
@@ -106,6 +108,7 @@ class ControllerTraining:
         twins: losses of runs without growth.
         state: the policy, new or resumed.
         folder: folder of the checkpoints.
+        resume: checkpoint that the state was loaded from.
     """
 
     def __init__(
@@ -115,9 +118,14 @@ class ControllerTraining:
         twins: Twins,
         state: ControllerTrainingState,
         folder: ClaimedFolder,
+        resume: Path | None = None,
     ) -> None:
         self.config, self.problem, self.twins = config, problem, twins
         self._state, self._folder = state, folder
+        options = TASKS.get(config.task).Config.from_mapping(problem.facts["task_config"])
+        data = data_set(config.task, options, problem.facts["data"])
+        parents = (data, *problem.parents, *(() if resume is None else file_parents(resume)))
+        self._origin = Origin(Generator.of("train-controller", config), parents)
 
     def run(self, tracker: Tracker) -> TrainedController:
         """Train up to the last rollout, as `train_controller` does."""
@@ -137,7 +145,8 @@ class ControllerTraining:
                     log.info("the training stops after rollout %d, as requested", state.rollout)
                     raise StopRequested
         checkpoint = self._save(tracker)
-        trained = TrainedController(state.policy, self._save_policy(tracker), checkpoint, state.metrics, state.curve)
+        file = self._save_policy(tracker, checkpoint)
+        trained = TrainedController(state.policy, file, checkpoint, state.metrics, state.curve)
         tracker.describe(result=describe_training(trained))
         return trained
 
@@ -196,19 +205,20 @@ class ControllerTraining:
     def _about(self, run_id: str | None) -> TrainingFacts:
         """What the sidecar of a checkpoint states."""
         config, state = self.config, self._state
-        data = data_set(config.task, self.problem.facts["task_config"], self.problem.facts["data"])
         return TrainingFacts(
             training="controller",
             run_name=config.run_name,
             run_id=run_id,
             step=state.decisions,
             metrics=state.metrics,
-            origin=Origin(Generator.of("train-controller", config), (data,)),
+            origin=self._origin,
         )
 
-    def _save_policy(self, tracker: Tracker) -> Path:
+    def _save_policy(self, tracker: Tracker, checkpoint: Path) -> Path:
         path = self.config.checkpoint_folder / "controller_policy.safetensors"
-        save_policy(self._state.policy, path, self._facts())
+        # Without the run, so that a resumed training gives the same bytes as an uninterrupted one.
+        parents = [replace(each, name=checkpoint.name, run_id=None) for each in file_parents(checkpoint)]
+        save_policy(self._state.policy, path, {**self._facts(), **made_from(parents)})
         tracker.files([path], "policy")
         return path
 

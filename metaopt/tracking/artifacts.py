@@ -5,6 +5,7 @@ artifact folder is complete when it has a manifest, and every downloaded file is
 """
 
 import logging
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import NamedTuple
 
 import mlflow.artifacts
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
 
 from ..core.errors import CheckpointError, TrackingError
 from ..core.text import shown
 from ..weights.shards import is_shard
-from .connection import connect, get_run
+from .connection import connect, get_run, store_exists
 from .manifests import MANIFEST, ManifestEntry, from_json
-from .store_errors import translate_errors
+from .store_errors import MISSING, translate_errors
 
 CHECKPOINTS = "checkpoints"
 """Artifact folder with one folder per checkpoint."""
@@ -64,7 +67,29 @@ def resolve_checkpoint(resume_from: str, cache: Path) -> ResumePoint:
             f"{CHECKPOINTS}/{name} of run {run_id} has {len(checkpoints)} safetensors files; expected one. Choose "
             "another folder of that run with runs:/<run ID>/checkpoints/<folder>"
         )
+    os.utime(checkpoints[0])  # says when it was used: `metaopt prune` removes old downloads
     return ResumePoint(checkpoints[0], run_id)
+
+
+def has_checkpoint(run_id: str, name: str) -> bool:
+    """Whether the store has a complete checkpoint of a run that is not deleted.
+
+    Args:
+        name: name of its artifact folder, such as `epoch_0019`.
+    Raises:
+        TrackingError: the store does not respond.
+    """
+    if not store_exists():
+        return False
+    with translate_errors(f"cannot read run {run_id}", "nothing is deleted until the store responds"):
+        client = connect()
+        try:
+            is_deleted = client.get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED
+        except MlflowException as error:
+            if error.error_code == MISSING:
+                return False
+            raise
+    return not is_deleted and is_complete(client, run_id, f"{CHECKPOINTS}/{name}")
 
 
 def download_files(run_id: str, folder: str, destination: Path) -> list[Path]:

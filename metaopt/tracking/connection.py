@@ -183,3 +183,12 @@ def _named_experiment(client: MlflowClient, name: str) -> Experiment:
             if found is None:
                 raise
     return found
+
+
+def store_exists() -> bool:
+    """Whether there is a store, which connecting would create."""
+    uri = mlflow.get_tracking_uri()
+    if get_uri_scheme(uri) not in DATABASE_ENGINES:
+        return True
+    url = sqlalchemy.make_url(uri)
+    return url.get_backend_name() != "sqlite" or not url.database or Path(url.database).exists()

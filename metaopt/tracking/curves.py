@@ -1,6 +1,6 @@
 """Losses of runs over their steps, thinned out, for a page that shows what is going on."""
 
-import math
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -22,6 +22,7 @@ LOSSES = (
 )
 """Metrics that a training logs while it runs: of phase 1, of phase 2 offline and online, and of phase 3."""
 
+_INFINITE = sys.float_info.max  # what databases of MLflow store for an infinite value
 _POINTS = 80  # of a curve [count]
 _CHILDREN = 5  # of a run, the latest ones [count]
 _DEPTH = 3  # of children: main job, phase, run [count]
@@ -88,7 +89,7 @@ def _children(client: MlflowClient, run: Run) -> list[Run]:
 
 def _curve(client: MlflowClient, run: Run, name: str) -> Curve:
     history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda each: (each.step, each.timestamp))
-    kept = _thinned([each for each in history if math.isfinite(each.value)])
+    kept = _thinned([each for each in history if abs(each.value) < _INFINITE])
     return Curve(
         run.info.run_id, run.info.run_name or "", name, [each.step for each in kept], [each.value for each in kept]
     )

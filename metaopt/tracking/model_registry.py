@@ -5,14 +5,13 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from ..core.errors import TrackingError
@@ -26,21 +25,15 @@ from .connection import connect
 from .lineage import run_link
 from .shipping import copy_package, requirements
 from .signature import example, metadata, signature
-from .store_errors import MISSING, translate_errors
+from .store_errors import translate_errors
 from .tracker import MlflowTracker
-
-OLD_MODEL_NAME = "metaopt-perceiver"
-"""Name of the registered model of metaopt 0.1, for all tasks and networks."""
+from .versions import CHAMPION, champion_version
 
 CANDIDATE = "candidate"
 """Alias of the newest version."""
 
-CHAMPION = "champion"
-"""Alias of the version that users load by default."""
-
 _OPTIMIZER = "artifacts/optimizer.safetensors"  # path inside a logged model
 _PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
-_REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@(.+))")
 _FROM_A_RUN = re.compile(rf"(runs:/)?[0-9a-f]{{32}}(/{CHECKPOINTS}(/.*)?)?")
 
 log = logging.getLogger(__name__)
@@ -117,49 +110,6 @@ def add_evaluation(name: str, version: int, evaluation: str) -> None:
             describe_champion(client, name, version, CHAMPION)
 
 
-def is_registered(source: str) -> bool:
-    """Whether a source is a URI of a registered version, by number or alias."""
-    return _REGISTERED.fullmatch(source) is not None
-
-
-def registered_version(source: str) -> tuple[str, int]:
-    """The name and the version of a model URI.
-
-    Args:
-        source: `models:/<name>/<version>` or `models:/<name>@<alias>`.
-    Raises:
-        TrackingError: the source is not such a URI, or the version or alias does not exist.
-    """
-    found = _REGISTERED.fullmatch(source)
-    if found is None:
-        raise TrackingError(
-            f"{shown(source)} is not a registered version; expected models:/<name>/<version> or "
-            "models:/<name>@<alias>: register it first, as train-optimizer and train-controller do"
-        )
-    name, version, alias = found.groups()
-    with translate_errors(f"cannot find {source}", "find versions and aliases in `mlflow ui`"):
-        client = connect()
-        if version is None:
-            return name, int(client.get_model_version_by_alias(name, alias).version)
-        return name, int(client.get_model_version(name, version).version)
-
-
-def champion_version(name: str, alias: str = CHAMPION) -> int | None:
-    """The version of an alias; None if the alias is not set, or there is no registered model of this name.
-
-    Raises:
-        TrackingError: the store cannot be read.
-    """
-    with translate_errors(f"cannot read the aliases of {name}", "find the name in `mlflow ui`"):
-        try:
-            version = connect().get_registered_model(name).aliases.get(alias)
-        except MlflowException as error:
-            if error.error_code != MISSING:
-                raise
-            return None
-    return None if version is None else int(version)
-
-
 def load_optimizer(source: str | Path) -> GenerativeOptimizer:
     """Load an optimizer as a PyTorch module. Only safetensors and JSON are read; no code of the model runs.
 
@@ -171,12 +121,27 @@ def load_optimizer(source: str | Path) -> GenerativeOptimizer:
         CheckpointError: the run has no complete checkpoint.
         FileFormatError: the file is damaged or of another kind.
     """
+    with optimizer_file(source) as path:
+        return load_optimizer_file(path)
+
+
+@contextmanager
+def optimizer_file(source: str | Path) -> Iterator[Path]:
+    """The file of an optimizer. What is in the store is downloaded for the time of the block.
+
+    Args:
+        source: as for `load_optimizer`.
+    Raises:
+        TrackingError, CheckpointError: as for `load_optimizer`.
+    """
     address = str(source)
     if isinstance(source, Path) or Path(address).is_file():
-        return load_optimizer_file(Path(source))
+        yield Path(source)
+        return
     with tempfile.TemporaryDirectory() as folder:
         if _FROM_A_RUN.fullmatch(address):
-            return load_optimizer_file(resolve_checkpoint(address, Path(folder)).path)
+            yield resolve_checkpoint(address, Path(folder)).path
+            return
         if not address.startswith(("models:/", "runs:/")):
             raise TrackingError(
                 f"no optimizer at {shown(address)}; expected an existing file, models:/<name>@<alias>, "
@@ -186,7 +151,7 @@ def load_optimizer(source: str | Path) -> GenerativeOptimizer:
         with translate_errors(f"cannot load an optimizer from {address}: it has no {_OPTIMIZER}", remedy):
             connect()
             path = mlflow.artifacts.download_artifacts(f"{address.rstrip('/')}/{_OPTIMIZER}", dst_path=folder)
-        return load_optimizer_file(Path(path))
+        yield Path(path)
 
 
 def _log_model(

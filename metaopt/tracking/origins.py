@@ -5,22 +5,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import mlflow
-import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.utils.uri import get_uri_scheme
 
 from ..core.errors import FileFormatError, MetaoptError
 from ..trajectories.ledger_entry import LedgerEntry, read_entry, sidecar_path
-from ..trajectories.origin import CHECKPOINT, ORIGIN_FILE, Origin, read_origin
+from ..trajectories.origin import CHECKPOINT, MODEL, ORIGIN_FILE, Origin, Parent, read_origin
 from ..trajectories.recording_file import UPLOAD_FOLDER
 from .artifacts import CHECKPOINTS
-from .connection import connect
-from .model_registry import registered_version
+from .connection import connect, store_exists
 from .store_errors import translate_errors
 from .tags import ORIGIN_TAG, PHASE_TAG
+from .versions import is_registered, registered_version
 
 _PAGE = 1000  # versions of one answer [count]
 _FIND = "find it in `mlflow ui`"
@@ -63,6 +59,18 @@ def version_origin(source: str) -> tuple[str, str | None, Origin | None]:
     with translate_errors(f"cannot find {source}", _FIND):
         version = connect().get_model_version(name, str(number))
     return f"models:/{name}/{number}", version.run_id, _origin(version)
+
+
+def registered_parent(source: str) -> Parent | None:
+    """A registered version, by its number, as the parent of what is made with it; None for other sources.
+
+    Raises:
+        TrackingError: the version does not exist.
+    """
+    if not is_registered(source):
+        return None
+    address, run_id, _ = version_origin(source)
+    return Parent(MODEL, address, "", run_id)
 
 
 def run_phase(run_id: str) -> str:
@@ -109,7 +117,7 @@ def _downloaded(client: MlflowClient, run_id: str, name: str, folder: Path) -> L
 
 
 def _all_versions() -> Iterator[ModelVersion]:
-    if not _store_exists():
+    if not store_exists():
         return
     token: str | None = ""
     with translate_errors("cannot list the registered versions", "nothing is deleted until the store responds"):
@@ -118,15 +126,6 @@ def _all_versions() -> Iterator[ModelVersion]:
             page: Sequence[ModelVersion] = client.search_model_versions(max_results=_PAGE, page_token=token or None)
             yield from page
             token = getattr(page, "token", None) or None
-
-
-def _store_exists() -> bool:
-    """Whether there is a store, which connecting would create."""
-    uri = mlflow.get_tracking_uri()
-    if get_uri_scheme(uri) not in DATABASE_ENGINES:
-        return True
-    url = sqlalchemy.make_url(uri)
-    return url.get_backend_name() != "sqlite" or not url.database or Path(url.database).exists()
 
 
 def _origin(version: ModelVersion) -> Origin | None:

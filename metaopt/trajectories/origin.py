@@ -4,35 +4,35 @@ Each checkpoint states its origin in its sidecar, each trajectory in `origin.jso
 `metaopt lineage` follows them from a version back to its data.
 """
 
-import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
 from ..core.config import Config
+from ..core.config_digest import config_digest
 from ..core.errors import FileFormatError, StorageError
 from ..weights.facts import MAPPING, TEXT, Rule, check_fields
-from ..weights.header import canonical
 from .sealed_json import read_sealed, write_sealed
 
 ORIGIN_FILE = "origin.json"
 """Name of the file in the folder of a trajectory that states its origin."""
 
 DATA = "data set"
+WEIGHTS = "weight file"
 TRAJECTORY = "trajectory"
 CHECKPOINT = "checkpoint"
 MODEL = "model"
-KINDS = (DATA, TRAJECTORY, CHECKPOINT, MODEL)
+KINDS = (DATA, WEIGHTS, TRAJECTORY, CHECKPOINT, MODEL)
 """Kinds of what has an origin, in the order in which they are made."""
 
+FIRST = (DATA, WEIGHTS)
+"""Kinds with which a lineage begins: data, and weights of other programs or those that come with metaopt."""
+
 SCHEMA = 1
-_DIGITS = 32
-_PLACES = ("trajectory_dir", "checkpoint_dir", "twin_dir", "resume", "overwrite", "resume_from")
-"""Parameters that say where files are, and not what is made."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Generator:
     Attributes:
         command: the command of metaopt, or "task <name>" for a data set.
         version: version of metaopt.
-        config: digest of the configuration [32 hexadecimal characters].
+        config: digest of the configuration, as `config_digest` computes it.
     """
 
     command: str
@@ -68,13 +68,8 @@ class Generator:
 
     @classmethod
     def of(cls, command: str, config: Config | Mapping[str, Any]) -> Self:
-        """The generator with this version of metaopt and a configuration.
-
-        Equal configurations have equal digests, whatever the names of the folders are in which they write.
-        """
-        values = config.to_mapping() if isinstance(config, Config) else config
-        values = {name: value for name, value in values.items() if name not in _PLACES}
-        return cls(command, metaopt_version(), hashlib.sha256(canonical(values).encode()).hexdigest()[:_DIGITS])
+        """The generator with this version of metaopt and a configuration."""
+        return cls(command, metaopt_version(), config_digest(config))
 
     def __str__(self) -> str:
         return f"{self.command}, metaopt {self.version}, configuration {self.config[:8]}"
@@ -115,7 +110,7 @@ class Origin:
         """The origin as JSON values."""
         return {
             "generator": _generator_values(self.generator),
-            "parents": [_parent_values(parent) for parent in self.parents],
+            "parents": parent_values(self.parents),
         }
 
     @classmethod
@@ -129,8 +124,6 @@ class Origin:
         """
         try:
             check_fields(values if isinstance(values, dict) else {}, _ORIGIN)
-            for parent in values["parents"]:
-                check_fields(parent, _PARENT)
             return cls(_generator(values["generator"]), tuple(map(_parent, values["parents"])))
         except (FileFormatError, KeyError) as error:
             raise FileFormatError(
@@ -182,14 +175,37 @@ def metaopt_version() -> str:
         return "unreleased"
 
 
-def data_set(task: str, options: Mapping[str, Any], digest: str) -> Parent:
+def data_set(task: str, config: Config | Mapping[str, Any], digest: str) -> Parent:
     """The data of a task as a parent.
 
     Args:
-        options: of the task.
+        config: of the task.
         digest: `Task.digest()`.
     """
-    return Parent(DATA, task, digest, generator=Generator.of(f"task {task}", options))
+    return Parent(DATA, task, digest, generator=Generator.of(f"task {task}", config))
+
+
+def parent_values(parents: Sequence[Parent]) -> list[dict[str, Any]]:
+    """Parents as JSON values."""
+    return [_parent_values(parent) for parent in parents]
+
+
+def parents_from(values: Any, source: object) -> tuple[Parent, ...]:
+    """Read untrusted parents.
+
+    Args:
+        source: the file, for messages.
+    Raises:
+        FileFormatError: the values are no parents.
+    """
+    try:
+        check_fields({"parents": values}, {"parents": _PARENTS})
+        return tuple(map(_parent, values))
+    except FileFormatError as error:
+        raise FileFormatError(
+            f"{source} states nothing that this metaopt can read about what it was made from: {error}; copy it again, "
+            "or use the version that wrote it"
+        ) from error
 
 
 def _generator_values(generator: Generator) -> dict[str, str]:
@@ -208,5 +224,6 @@ def _generator(values: Mapping[str, Any]) -> Generator:
 
 
 def _parent(values: Mapping[str, Any]) -> Parent:
+    check_fields(values, _PARENT)
     generator = None if values["generator"] is None else _generator(values["generator"])
     return Parent(values["kind"], values["name"], values["digest"], values["run_id"], generator)

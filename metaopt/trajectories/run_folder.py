@@ -13,6 +13,9 @@ from ..core.text import shown
 from .ledger_entry import described_by, remove_checkpoint
 
 LOCK = ".lock"
+DOWNLOADS = ".downloads"
+"""Folder in that of all checkpoints, with those that were fetched from the tracking store to resume from."""
+
 _LONGEST = 100
 
 

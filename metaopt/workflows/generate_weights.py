@@ -1,6 +1,7 @@
 """Generation: predicts future weights from a recorded trajectory and writes them to a file."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +13,12 @@ from ..core.config import option
 from ..core.devices import ComputeConfig, find_device, move, threads_for
 from ..core.errors import InvalidConfig
 from ..generative import GenerativeOptimizer
-from ..generative.files import load_optimizer
+from ..generative.files import load_optimizer, source_with_parents
 from ..metatraining.trained import recorded_network
 from ..tracking import RunReference, start_run
 from ..trajectories import Trajectory
+from ..trajectories.origin import Parent
+from ..trajectories.parents import made_from, trajectory_parent
 from ..weights.files import files_of, write_tensors
 from ..weights.layout import is_finite
 from .model_names import CHAMPION_OF_CASE, champion_uri
@@ -78,10 +81,11 @@ def generate(config: GenerateConfig) -> GeneratedWeights:
         MetaoptError: as for `load_optimizer` and `generate_file`; or the tracking store cannot be used.
     """
     config = replace(config, optimizer=optimizer_of_case(config.optimizer, config.trajectory))
-    optimizer = load_optimizer(config.optimizer)
+    source, parents = source_with_parents(config.optimizer)
+    optimizer = load_optimizer(source)
     purpose = f"Generates future weights from {config.trajectory} with {config.optimizer}."
     tags = {"metaopt.phase": "generation"}
-    predicted = predict_weights(config, optimizer)
+    predicted = predict_weights(config, optimizer, parents)
     with start_run(f"generate {config.output.name}", config, tags=tags, description=purpose) as tracker:
         generated = GeneratedWeights(tracker.reference, predicted.write())
         tracker.files(files_of(generated.file.path), "weights")
@@ -133,8 +137,14 @@ class PredictedWeights(NamedTuple):
         return self.file
 
 
-def predict_weights(config: GenerateConfig, optimizer: GenerativeOptimizer) -> PredictedWeights:
-    """Predict the weights of `generate_file`, which raises the same errors, before anything is written."""
+def predict_weights(
+    config: GenerateConfig, optimizer: GenerativeOptimizer, parents: Sequence[Parent] = ()
+) -> PredictedWeights:
+    """Predict the weights of `generate_file`, which raises the same errors, before anything is written.
+
+    Args:
+        parents: the optimizer as a parent, for the origin of what is trained from the weights.
+    """
     device = find_device(config.device)
     trajectory = Trajectory.open(config.trajectory)
     index = snapshot_at(trajectory, config.t_start)
@@ -149,6 +159,7 @@ def predict_weights(config: GenerateConfig, optimizer: GenerativeOptimizer) -> P
     facts = {"generated_by": type(optimizer).__name__, "t_start": t_start, "t_end": t_end, "run": trajectory.run}
     if growth := trajectory.segment(index).growth:
         facts["growth"] = growth
+    facts |= made_from([trajectory_parent(trajectory), *parents])
     whole = {**trajectory.frozen(), **trajectory.buffers(index), **tensors}
     return PredictedWeights(whole, facts, GeneratedFile(config.output, t_start, t_end))
 

@@ -20,10 +20,8 @@ from ..tracking import (
     start_run,
     version_link,
 )
-from ..trajectories.checkpoint import KIND
-from ..trajectories.ledger_entry import checkpoint_parent
 from ..trajectories.origin import Generator, Origin
-from ..weights.files import read_digest
+from ..trajectories.parents import file_parents, made_from
 from .model_names import AUTO, check_given_name, chosen_name
 from .promotion import Candidate, Made, Promotion
 
@@ -100,6 +98,7 @@ def register_version(trained: TrainedOptimizer, name: str, tracker: MlflowTracke
         name: name in the registry, or `auto`.
     """
     name = chosen_name(name, trained.problem_names, trained.data_name)
+    origin = _origin(trained)
     version = register_optimizer(
         tracker,
         trained.optimizer,
@@ -110,10 +109,15 @@ def register_version(trained: TrainedOptimizer, name: str, tracker: MlflowTracke
             "trained_on": ", ".join(trained.problem_names),
             "averaging": trained.optimizer.averaging,
             **trained.data,
-            **origin_tag(_origin(trained)),
+            **origin_tag(origin),
         },
         stride=trained.stride,
-        facts={"learned_from": trained.training_names, "held_out": trained.held_out_names, "figures": trained.metrics},
+        facts={
+            "learned_from": trained.training_names,
+            "held_out": trained.held_out_names,
+            "figures": trained.metrics,
+            **made_from(origin.parents),
+        },
     )
     tracker.describe(links=f"Registered as {version_link(name, version)}")
     return Candidate.of(name, version)
@@ -121,9 +125,8 @@ def register_version(trained: TrainedOptimizer, name: str, tracker: MlflowTracke
 
 def _origin(trained: TrainedOptimizer) -> Origin:
     """The checkpoint of a version; the sidecar says more, if there is one."""
-    path = trained.checkpoint
-    parent = checkpoint_parent(path, read_digest(path, KIND))
-    return Origin(Generator.of("register", {"checkpoint": parent.digest}), (parent,))
+    parents = file_parents(trained.checkpoint)
+    return Origin(Generator.of("register", {"checkpoint": parents[0].digest}), parents)
 
 
 def _description(trained: TrainedOptimizer) -> str:

@@ -10,10 +10,9 @@ from ..reinforcement.comparison import CHAMPION, compare_with_champion, resolved
 from ..reinforcement.config import TrainControllerConfig
 from ..reinforcement.training import ControllerTraining, TrainedController, describe_training, prepared_controller
 from ..tracking import MlflowTracker, origin_tag, register_policy, resolve_checkpoint, start_run, version_link
-from ..trajectories.checkpoint import KIND
-from ..trajectories.ledger_entry import checkpoint_parent
 from ..trajectories.origin import Generator, Origin
-from ..weights.files import read_digest
+from ..trajectories.parents import file_parents
+from ..trajectories.run_folder import DOWNLOADS
 from .evaluate_controller import compare_tracked
 from .model_names import AUTO, check_given_name, controller_name
 from .promotion import Candidate, Made
@@ -50,7 +49,7 @@ def train_policy(config: TrainControllerConfig) -> ControllerVersion:
     check_given_name(config.model_name)
     resume, tags = None, {}
     if config.resume_from is not None:
-        point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / ".downloads")
+        point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / DOWNLOADS)
         resume = point.path
         tags = {"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"}
     with (
@@ -90,8 +89,7 @@ def _register(
         f"{config.lr:g}; {config.episodes} episodes.\n**Return in training:** {describe_training(trained)}"
     )
     tags = {"trained_on": config.title, "reward": config.reward, "data": Path(config.data_dir or config.task).name}
-    parent = checkpoint_parent(trained.checkpoint, read_digest(trained.checkpoint, KIND))
-    tags |= origin_tag(Origin(Generator.of("train-controller", config), (parent,)))
+    tags |= origin_tag(Origin(Generator.of("train-controller", config), file_parents(trained.checkpoint)))
     version = register_policy(tracker, trained.policy, trained.file, name=name, description=about, tags=tags)
     tracker.describe(links=f"Registered as {version_link(name, version)}")
     return Candidate.of(name, version)

@@ -19,6 +19,7 @@ from ..tracking import (
     start_run,
 )
 from ..trajectories.recording_file import read_run_id
+from ..trajectories.run_folder import DOWNLOADS
 from .evaluate_optimizer import Evaluation, check_case, evaluate
 from .model_names import check_given_name
 from .output_file import check_output
@@ -131,7 +132,7 @@ def tracked_training(
         fetch_trajectories(name, config.trajectory_dir, experiment)
     resume, tags = None, {}
     if config.resume_from is not None:
-        point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / ".downloads")
+        point = resolve_checkpoint(config.resume_from, config.checkpoint_dir / DOWNLOADS)
         resume = point.path
         tags = {"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"}
     with prepared_training(config, resume, trusted_names) as training:

@@ -14,6 +14,7 @@ from metaopt.core.errors import TrackingError
 from metaopt.growth.actions import actions_of
 from metaopt.growth.policy import Policy, save_policy
 from metaopt.growth.policy import load_policy as load_policy_file
+from metaopt.operations.lineage_files import read_lineage
 from metaopt.reinforcement.config import FACTS, EpisodeConfig
 from metaopt.tracking import CHAMPION, champion_version, connect, load_policy, promote, register_policy, start_run
 
@@ -102,6 +103,20 @@ def test_phase_1_grows_by_the_champion(command_line, learned):
     grow = ["train-target", "--target-model", "HostCNN", *SMALL, "--epochs", 1, "--run-name", "grown"]
     result = command_line("--json", *grow, "--controller", f"models:/{NAME}@champion")
     assert result.exit_code == 0, result.output
+    lineage = read_lineage("trajectories/grown/seed_0", Path("checkpoints"), Path("trajectories"))
+    assert lineage.problems() == []
+    kinds = ["trajectory", "data set", "model", "checkpoint"]
+    assert [node.kind for node in lineage] == kinds
+    assert f"models:/{NAME}/1" in [node.name for node in lineage]
+
+
+def test_a_policy_of_a_run_leads_to_its_checkpoint_in_the_store(learned, command_line, tmp_path):
+    whole, *_ = learned
+    grow = ["train-target", "--target-model", "HostCNN", *SMALL, "--epochs", 1, "--run-name", "by_run"]
+    _result(command_line("--json", *grow, "--controller", f"runs:/{whole['run_id']}"))
+    lineage = read_lineage("trajectories/by_run/seed_0", tmp_path, Path("trajectories"))
+    assert lineage.problems() == []
+    assert f"run {whole['run_id']}" in [node.place for node in lineage]
 
 
 def test_another_network_than_that_of_the_policy_names_the_actions(command_line, learned):

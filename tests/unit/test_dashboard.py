@@ -352,6 +352,9 @@ def test_folders_are_measured(tmp_path):
     (tmp_path / "trajectories" / "mlp" / "a").write_bytes(b"x" * 1000)
     (tmp_path / "trajectories" / "linked").symlink_to(tmp_path)  # not followed: it would have no end
     folders = folders_to_measure([str(tmp_path), "/none"], Path("trajectories"), Path("checkpoints"))
+    linked = tmp_path / "same"
+    linked.symlink_to(tmp_path)
+    assert folders_to_measure([str(tmp_path), str(linked)], Path("trajectories"), Path("none")) == folders
     (found,) = measure(folders, tmp_path).folders
     assert (found.name, found.files, found.is_whole) == ("trajectories", 1, True)
     assert found.size == 1000

@@ -58,7 +58,9 @@ def test_the_file_loads_into_the_network_with_frozen_weights_and_buffers(config,
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {
         name: tensor.dtype for name, tensor in model.state_dict().items()
     }
-    assert facts == {"generated_by": "Line", "t_start": 50, "t_end": 80.0, "run": RUN}
+    made_from = [{"kind": "trajectory", "name": trajectory.name, "digest": trajectory.digest, "run_id": None,
+                  "generator": None}]  # fmt: skip
+    assert facts == {"generated_by": "Line", "t_start": 50, "t_end": 80.0, "run": RUN, "made_from": made_from}
 
 
 @pytest.mark.parametrize("t_start", [0, 10, 30])

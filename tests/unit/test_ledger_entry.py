@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from metaopt.core.config_digest import config_digest
 from metaopt.core.errors import FileFormatError, StorageError
+from metaopt.recording.config import TrainTargetConfig
 from metaopt.trajectories import claim_run_folder
 from metaopt.trajectories.checkpoint import load_checkpoint, save_checkpoint
 from metaopt.trajectories.ledger_entry import (
@@ -219,10 +221,12 @@ def test_an_invalid_origin_is_refused(change):
         Origin.from_mapping({**ORIGIN.to_mapping(), **change}, "the file")
 
 
-def test_equal_configurations_have_equal_digests_in_any_folder():
-    one, two = ({"lr": 0.1, "checkpoint_dir": folder, "resume": bool(folder)} for folder in ("a", ""))
-    assert Generator.of("train-target", one) == Generator.of("train-target", two)
-    assert Generator.of("train-target", one) != Generator.of("train-target", {**one, "lr": 0.2})
+def test_an_origin_has_the_digest_of_the_configuration_that_runs_and_jobs_have():
+    config = TrainTargetConfig(lr="0.1", checkpoint_dir="a")
+    made = Generator.of("train-target", config)
+    assert made.config == config_digest(config)
+    assert Generator.of("train-target", replace(config, checkpoint_dir="b", resume=True, device="cpu")) == made
+    assert Generator.of("train-target", replace(config, lr="0.2")) != made
 
 
 def test_a_checkpoint_that_cannot_be_removed_is_an_error(path):

@@ -86,6 +86,49 @@ def test_the_figure_shows_each_kind_and_what_is_missing(count):
     assert (">11 trajectories" in svg) == (count == 12)
 
 
+def with_controller() -> Lineage:
+    """A version from a checkpoint that was continued; of trajectories with random seeds, a policy and weights."""
+    weights = Node("weight file", "base", "e" * 64)
+    first = Node("checkpoint", "controller, step 9", "1" * 64, MADE, (DATA.key,))
+    policy = Node("model", "models:/controller/1", "", MADE, (first.key,))
+    used = (DATA.key, weights.key, policy.key)
+    made = [replace(MADE, config=f"{n}" * 64) for n in range(8)]
+    trajectories = [Node("trajectory", f"run/seed_{n}", f"{n}" * 32, each, used) for n, each in enumerate(made)]
+    keys = tuple(each.key for each in trajectories)
+    old = Node("checkpoint", "run, step 4", "c" * 64, MADE, keys)
+    new = Node("checkpoint", "run, step 8", "d" * 64, MADE, (*keys, old.key))
+    model = Node("model", "models:/digits/3", "", MADE, (new.key,))
+    nodes = (model, new, old, *trajectories, policy, first, weights, DATA)
+    return Lineage(model.key, {each.key: each for each in nodes})
+
+
+def test_weight_files_begin_a_lineage_and_trajectories_of_random_seeds_are_one_box():
+    lineage = with_controller()
+    assert lineage.problems() == []
+    columns, links = lineage._boxes()
+    assert [[box.label for box in column] for column in columns] == [
+        ["data set"],
+        ["checkpoint"],
+        ["weight file", "model"],
+        ["8 trajectories"],
+        ["checkpoint", "checkpoint"],
+        ["model"],
+    ]
+    assert len(links) == 9
+    figure = lineage.figure()
+    assert figure.get_figwidth() > 9  # so that texts of six columns can be read
+    assert ">8 trajectories" in rendered(figure)["svg"].decode()
+
+
+def test_a_circle_of_forged_origins_ends():
+    nodes = [Node("checkpoint", name, name * 64, MADE, (f"{kind} {other} {other * 64}",))
+             for name, kind, other in (("a", "model", "b"), ("c", "checkpoint", "a"))]  # fmt: skip
+    nodes.append(Node("model", "b", "b" * 64, MADE, (nodes[0].key,)))
+    lineage = Lineage(nodes[1].key, {each.key: each for each in nodes})
+    assert "as above" in lineage.tree()
+    assert rendered(lineage.figure())["png"]
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A trajectory with an origin, and a checkpoint that was made from it."""

@@ -13,7 +13,7 @@ _MOST = 24  # folders [count]
 
 
 def folders_to_measure(working: Iterable[str], trajectories: Path, checkpoints: Path) -> list[Path]:
-    """The folders of trainings, in all working folders of jobs that this machine has.
+    """The folders of trainings, in all working folders of jobs that this machine has, each once.
 
     Args:
         working: working folders.
@@ -21,7 +21,11 @@ def folders_to_measure(working: Iterable[str], trajectories: Path, checkpoints: 
         checkpoints: folder in each.
     """
     wanted = (Path(folder, part) for folder in working for part in (trajectories, checkpoints, "mlruns"))
-    return [path for path in dict.fromkeys(wanted) if path.is_dir()][:_MOST]
+    found: dict[Path, Path] = {}
+    for path in dict.fromkeys(wanted):
+        if path.is_dir():
+            found.setdefault(path.resolve(), path)  # jobs name the folder of the dashboard by its whole path
+    return [*found.values()][:_MOST]
 
 
 def measure(folders: Iterable[Path], own: Path) -> DiskView:
