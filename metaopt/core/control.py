@@ -27,7 +27,8 @@ class Control:
         stop_requested: whether a training should stop after its step. Any thread may set it.
         run_id: the MLflow run that this process started last.
         job: name of the job of a queue that this process runs; a tag of its MLflow runs.
-        on_run: called with the ID of each MLflow run that this process starts, before the run writes a file.
+        on_run: called with the ID of each MLflow run that this process starts, when the files that it replaces are
+            removed, and before it writes one.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class Control:
         self.on_run: Callable[[str], None] | None = None
 
     def run_started(self, run_id: str) -> None:
-        """Note that an MLflow run has started.
+        """Note that an MLflow run has started, and from now on may write files.
 
         Args:
             run_id: its ID.

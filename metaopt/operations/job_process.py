@@ -132,7 +132,10 @@ def _run(attempt: Attempt, claims: Claims) -> None:
 
 
 def _add_run(claims: Claims, job: Job, run_id: str) -> None:
-    """Note a run before it writes a file: the next attempt resumes what a noted run has written, and nothing else."""
+    """Note a run that is about to write files: the next attempt resumes what is in its folder.
+
+    What the run replaces is removed by then. Otherwise the next attempt would take it for its own.
+    """
     if not claims.add_run(job, run_id):
         os._exit(_LOST)
 

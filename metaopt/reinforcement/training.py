@@ -117,12 +117,13 @@ class ControllerTraining:
         folder: ClaimedFolder,
     ) -> None:
         self.config, self.problem, self.twins = config, problem, twins
-        self._state, self._folder = state, folder
+        self.folder = folder
+        self._state = state
 
     def run(self, tracker: Tracker) -> TrainedController:
         """Train up to the last rollout, as `train_controller` does."""
         config, state = self.config, self._state
-        self._folder.clear()
+        self.folder.clear()
         self._describe(tracker)
         if config.imitate is not None and not state.rollout:
             self._imitate(tracker)

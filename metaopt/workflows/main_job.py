@@ -167,7 +167,7 @@ def main(config: MainConfig) -> MainResult:
         pass
     with (
         prepared_recording(config.target()) as recording,
-        start_run(name, config, tags=tags, description=_description(config)) as tracker,
+        start_run(name, config, tags=tags, description=_description(config), folder=recording.folder) as tracker,
     ):
         with tracker.child("phase 1: record trajectories") as phase:
             folders = recording.run(phase)

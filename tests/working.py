@@ -1,0 +1,77 @@
+"""What tests of jobs share: a real worker in a process of its own, and waiting for what it does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from metaopt.operations.jobs import State
+
+WITHIN = 300.0
+"""A busy machine imports torch and MLflow for minutes [s]."""
+
+QUICK = ["--poll", "0.05", "--beat", "0.05", "--first-pause", "0", "--longest-pause", "0"]
+
+
+class WorkerProcess:
+    """A worker that is started when it is needed: its start takes longer than a small job.
+
+    Args:
+        folder: working folder, with the queue.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self.process = None
+
+    def start(self, *flags):
+        """Start it unless it runs; returns its process."""
+        if self.process is None or self.process.poll() is not None:
+            self.process = started(self._folder, *flags)
+        return self.process
+
+    def wait_for(self, condition):
+        """Return what a function finds, when it finds something; the worker must run meanwhile."""
+
+        def found():
+            assert self.process.poll() is None, self.process.stderr.read()
+            return condition()
+
+        return wait_for(found)
+
+    def kill(self):
+        """Kill it as the system does when memory is short; its job goes on for a step."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process.stderr.close()
+            self.process = None
+
+
+def started(folder, *flags):
+    """Start a worker."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    command = [sys.executable, "-m", "metaopt.cli", "worker", "--quiet", *QUICK, *flags]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition):
+    """Return what a function finds, when it finds something."""
+    end = time.monotonic() + WITHIN
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.005)
+    raise AssertionError("it did not happen in time")
+
+
+def steps(queue, number, attempt):
+    """The steps of an attempt, once it has finished some."""
+    job = queue.get(number)
+    return job.state is State.RUNNING and job.attempt == attempt and job.steps
+
+
+def kill_job(queue, number):
+    """Kill the process of a running job."""
+    os.kill(queue.get(number).owner.pid, signal.SIGKILL)
