@@ -48,7 +48,7 @@ def _optimizer(config: "TrainOptimizerConfig") -> Config:
         if left < 0 or (left == 0 and config.rounds):  # a training online cannot end without a round
             continue
         log.info("resumes from %s; %d of %d left", path, left, wanted)
-        going_on = replace(config, resume_from=str(path), start_from=None, overwrite=False)
+        going_on = replace(config, resume_from=str(path), overwrite=False)
         return replace(going_on, rounds=left) if config.rounds else replace(going_on, epochs=left)
     return replace(config, overwrite=True)
 
