@@ -125,7 +125,7 @@ def _run(attempt: Attempt, claims: Claims) -> None:
     if attempt.device is not None and values.get("device") == "auto":
         values["device"] = attempt.device
     config = kind.from_file_values(values, f"job {job.id}", trusted=attempt.trusted)
-    control.job = str(job.id)
+    control.job, control.earlier_runs = str(job.id), job.run_ids
     control.on_run = lambda run_id: _add_run(claims, job, run_id)
     log.info("job %d, %s, attempt %d: %s", job.id, job.name, job.attempt, job.workflow)
     workflow.run(resumed(job.workflow, config) if job.run_ids else config)

@@ -1,7 +1,8 @@
 """What changes in the parameters of a job when an earlier attempt of it has begun.
 
-Phase 1 resumes its run folder. Phases 2 and 3 resume from the last complete checkpoint of their folder. Other workflows
-begin again; an evaluation finds its finished trainings in its cache.
+Phase 1 resumes its run folder. Phases 2 and 3 resume from the last complete checkpoint of their folder. The main job
+keeps the trajectories that it has recorded. Other workflows begin again; an evaluation finds its finished trainings in
+its cache.
 """
 
 import logging
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..metatraining.config import TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig
     from ..reinforcement.config import TrainControllerConfig
+    from ..workflows.main_job import MainConfig
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,11 @@ def resumed(workflow: str, config: Config) -> Config:
 
 def _target(config: "TrainTargetConfig") -> Config:
     """Phase 1 keeps all snapshots; runs that have none start."""
-    folder = config.trajectory_dir / config.run_name
-    begun = any(folder.glob("seed_*/*"))
-    return replace(config, resume=True, overwrite=False) if begun else config
+    return replace(config, resume=True, overwrite=False) if _has_begun(config) else config
+
+
+def _has_begun(config: "TrainTargetConfig") -> bool:
+    return any((config.trajectory_dir / config.run_name).glob("seed_*/*"))
 
 
 def _optimizer(config: "TrainOptimizerConfig") -> Config:
@@ -61,7 +65,13 @@ def _controller(config: "TrainControllerConfig") -> Config:
     return replace(config, overwrite=True)
 
 
+def _main(config: "MainConfig") -> Config:
+    """The main job goes on with phase 1, and does all that follows again."""
+    return replace(config, resume=True) if _has_begun(config.target()) else config
+
+
 _RULES: Mapping[str, Callable[[Any], Config]] = {
+    "main": _main,
     "train-target": _target,
     "train-optimizer": _optimizer,
     "train-controller": _controller,

@@ -16,6 +16,7 @@ from metaopt.operations.resuming import resumed
 from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.reinforcement.config import TrainControllerConfig
 from metaopt.trajectories.checkpoint import save_checkpoint
+from metaopt.workflows.main_job import MainConfig
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,17 @@ def test_phase_1_resumes_its_folder_if_it_has_begun(tmp_path):
     snapshot.parent.mkdir(parents=True)
     snapshot.touch()
     assert resumed("train-target", config) == replace(config, resume=True, overwrite=False)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_main_job_resumes_phase_1_and_does_the_rest_again(overwrite, tmp_path):
+    config = MainConfig(run_name="job", overwrite=overwrite)
+    assert resumed("main", config) == config
+    (tmp_path / "trajectories" / "job" / "seed_0").mkdir(parents=True)
+    (tmp_path / "trajectories" / "job" / "seed_0" / "step_00000000.safetensors").touch()
+    found = resumed("main", config)
+    assert (found.target().resume, found.target().overwrite) == (True, False)
+    assert found.optimizer().overwrite, "its checkpoints are of an earlier attempt"
 
 
 def test_phase_2_trains_the_epochs_that_its_last_complete_checkpoint_lacks():
