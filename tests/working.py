@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 from metaopt.operations.jobs import State
 
@@ -40,6 +41,15 @@ class WorkerProcess:
 
         return wait_for(found)
 
+    def kill_job(self, queue, number):
+        """Kill the process of a job; returns whether it has one."""
+        job = queue.get(number)
+        if job.state is not State.RUNNING or job.owner.pid == self.process.pid:  # claimed, and not begun
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(job.owner.pid, signal.SIGKILL)
+        return True
+
     def kill(self):
         """Kill it as the system does when memory is short; its job goes on for a step."""
         if self.process is not None:
@@ -70,8 +80,3 @@ def steps(queue, number, attempt):
     """The steps of an attempt, once it has finished some."""
     job = queue.get(number)
     return job.state is State.RUNNING and job.attempt == attempt and job.steps
-
-
-def kill_job(queue, number):
-    """Kill the process of a running job."""
-    os.kill(queue.get(number).owner.pid, signal.SIGKILL)

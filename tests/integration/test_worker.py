@@ -1,5 +1,7 @@
 """Real workers with real trainings: paused, killed and resumed to the bytes of an undisturbed training."""
 
+import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from metaopt.reinforcement.config import TrainControllerConfig
 from metaopt.reinforcement.training import train_controller
 
 from ..growing import EPISODE
-from ..working import WITHIN, WorkerProcess, kill_job, started, steps, wait_for
+from ..working import WITHIN, WorkerProcess, started, steps, wait_for
 
 TRAINING = {"target_model": "MLP", "target_options": {"widths": [8]}, "epochs": 10, "batch_size": 16,
             "snapshot_every": 20, "checkpoint_every": 3}  # fmt: skip
@@ -40,6 +42,108 @@ def same_bytes(expected, found, names):
     return all((expected / name).read_bytes() == (found / name).read_bytes() for name in names)
 
 
+SMALL = {"dim": 16, "num_latents": 2, "latent_dim": 16, "heads": 2, "depth": 1}
+MIXTURE = """\
+mlp: {task: digits, target_model: MLP, target_options: {widths: [8]}, lr: "1e-3:1e-2", rows: 2}
+"""
+ONCE_PER_EPOCH = {"checkpoint_every": 1, "model_name": None, "optimizer_options": SMALL, "task_batch": 32}
+PHASES = {
+    "offline": (
+        "train-optimizer",
+        TrainOptimizerConfig(run_name="recorded", checkpoint_name="offline", epochs=6, **ONCE_PER_EPOCH),
+        train_optimizer,
+    ),
+    "online": (
+        "train-optimizer",
+        TrainOptimizerConfig(
+            rounds=6, mixture=Path("mixture.yaml"), checkpoint_name="online", inner_steps=60, every=20, stride=10,
+            warm_up=4, **ONCE_PER_EPOCH,
+        ),
+        train_optimizer,
+    ),
+    "controller": (
+        "train-controller",
+        TrainControllerConfig(
+            **EPISODE, run_name="controller", episodes=12, n_envs=2, minibatch=6, ppo_epochs=2, imitate="heuristic",
+            imitate_episodes=1, selection_episodes=1, checkpoint_every=1, model_name=None,
+        ),
+        train_controller,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorded(module_store):
+    """What phase 2 learns from."""
+    (module_store / "mixture.yaml").write_text(MIXTURE, encoding="utf-8")
+    train_targets(TrainTargetConfig(run_name="recorded", runs=4, lr="1e-3:3e-3", **{**TRAINING, "epochs": 1}),
+                  SilentTracker())  # fmt: skip
+
+
+@pytest.fixture
+def disturbed(queue, worker, recorded):
+    """Runs a job of a phase and disturbs it; checks that its checkpoints are those of an undisturbed training."""
+
+    def run(phase, disturb):
+        workflow, config, train = PHASES[phase]
+        config = replace(config, checkpoint_dir=Path("jobs"), overwrite=True)
+        number = queue.add(workflow, config.to_mapping(), JobOptions(max_attempts=100)).id
+        worker.start()
+        disturb(number, config.checkpoint_folder)
+        worker.wait_for(lambda: queue.get(number).state in (State.DONE, State.FAILED))
+        job = queue.get(number)
+        assert job.state is State.DONE, job.error
+
+        whole = replace(config, checkpoint_dir=Path("whole"))
+        train(whole, SilentTracker())
+        names = {path.name for path in whole.checkpoint_folder.glob("*.safetensors")}
+        found = {path.name for path in config.checkpoint_folder.glob("*.safetensors")}
+        assert names == {name for name in found if not name.endswith("_stopped.safetensors")}
+        assert same_bytes(whole.checkpoint_folder, config.checkpoint_folder, names)
+        return job
+
+    return run
+
+
+def checkpoints(folder):
+    """Number of checkpoints of phase 2 or 3 [count]."""
+    return len([*folder.glob("*_[0-9]*.safetensors")])
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_phases_2_and_3_survive_a_kill_and_a_pause(phase, queue, worker, disturbed):
+    def disturb(number, folder):
+        worker.wait_for(lambda: checkpoints(folder))
+        assert worker.kill_job(queue, number)
+        worker.wait_for(lambda: checkpoints(folder) > 2)
+        queue.pause(number)
+        worker.wait_for(lambda: queue.get(number).state is State.PAUSED)
+        queue.resume(number)
+
+    job = disturbed(phase, disturb)
+    assert (job.attempt, job.failures) == (3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_phases_2_and_3_survive_many_kills_of_the_job_and_of_its_worker(phase, queue, worker, disturbed):
+    draw = random.Random(phase)
+
+    def disturb(number, folder):
+        for attempt in range(1, 7):
+            worker.wait_for(lambda now=attempt: steps(queue, number, now) or queue.get(number).state is State.DONE)
+            time.sleep(draw.uniform(0, 0.5))
+            if attempt % 3:
+                worker.kill_job(queue, number)
+            else:
+                worker.kill()
+                wait_for(lambda: queue.get(number).state is not State.RUNNING)
+                worker.start()
+
+    job = disturbed(phase, disturb)
+    assert job.attempt > 3
+
+
 def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, worker, module_store):
     (undisturbed,) = train_targets(TrainTargetConfig(run_name="undisturbed", **TRAINING), SilentTracker())
     urgent = JobOptions(priority=1)
@@ -62,7 +166,7 @@ def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, wor
 
     queue.resume(number)
     worker.wait_for(lambda: steps(queue, number, 2))
-    kill_job(queue, number)
+    assert worker.kill_job(queue, number)
     worker.wait_for(lambda: steps(queue, number, 3))
     assert queue.get(number).failures == 1
     worker.kill()
@@ -83,75 +187,6 @@ def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, wor
     names = {path.name for path in undisturbed.glob("step_*")}
     assert names == {path.name for path in folder.glob("step_*")}
     assert same_bytes(undisturbed, folder, names)
-
-
-SMALL = {"dim": 16, "num_latents": 4, "latent_dim": 16, "heads": 2, "depth": 1}
-MIXTURE = """\
-mlp: {task: digits, target_model: MLP, target_options: {widths: [8]}, lr: "1e-3:1e-2", rows: 2}
-cnn: {task: digits, target_model: ConvNet, target_options: {widths: [4]}, lr: 1e-3, rows: 2}
-"""
-PHASES = {
-    "offline": (
-        "train-optimizer",
-        {"run_name": "recorded", "optimizer_options": SMALL, "epochs": 8, "task_batch": 64},
-        lambda config: train_optimizer(config, SilentTracker()),
-        "PerceiverOptimizer_epoch_*.safetensors",
-    ),
-    "online": (
-        "train-optimizer",
-        {"rounds": 6, "mixture": "mixture.yaml", "inner_steps": 60, "every": 20, "stride": 10, "task_batch": 32,
-         "optimizer_options": SMALL, "warm_up": 4},
-        lambda config: train_optimizer(config, SilentTracker()),
-        "PerceiverOptimizer_epoch_*.safetensors",
-    ),
-    "controller": (
-        "train-controller",
-        {**EPISODE, "episodes": 16, "n_envs": 2, "minibatch": 6, "ppo_epochs": 2, "imitate": "heuristic",
-         "imitate_episodes": 2, "selection_episodes": 2},
-        lambda config: train_controller(config, SilentTracker()),
-        "controller_*.safetensors",
-    ),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def recorded(module_store):
-    (module_store / "mixture.yaml").write_text(MIXTURE, encoding="utf-8")
-    config = TrainTargetConfig(run_name="recorded", target_model="MLP", target_options={"widths": [8]}, runs=4,
-                               lr="1e-3:3e-3", epochs=2, snapshot_every=20)  # fmt: skip
-    train_targets(config, SilentTracker())
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_phases_2_and_3_survive_kills_and_a_pause(phase, queue, worker, recorded):
-    workflow, values, train, _ = PHASES[phase]
-    name = "run_name" if phase == "controller" else "checkpoint_name"
-    config = queue_config = {**values, name: phase, "checkpoint_every": 1, "model_name": None}
-    kind = TrainControllerConfig if phase == "controller" else TrainOptimizerConfig
-    number = queue.add(workflow, queue_config).id
-    config = kind.from_mapping(queue.get(number).config)
-    folder = config.checkpoint_folder
-    worker.start()
-
-    def written(count):
-        assert queue.get(number).state is not State.FAILED, queue.get(number).error
-        return len(list(folder.glob("*_[0-9]*.safetensors"))) >= count
-
-    worker.wait_for(lambda: written(1))
-    kill_job(queue, number)
-    worker.wait_for(lambda: written(3))
-    queue.pause(number)
-    worker.wait_for(lambda: queue.get(number).state is State.PAUSED)
-    queue.resume(number)
-    worker.wait_for(lambda: queue.get(number).state is State.DONE)
-    job = queue.get(number)
-    assert (job.attempt, job.failures) == (3, 1)
-
-    whole = replace(config, checkpoint_dir=Path("whole"))
-    train(whole)
-    names = {path.name for path in whole.checkpoint_folder.glob("*.safetensors")}
-    assert names == {path.name for path in folder.glob("*.safetensors") if not path.stem.endswith("stopped")}
-    assert same_bytes(whole.checkpoint_folder, folder, names)
 
 
 def test_a_worker_ends_when_nothing_is_left(tmp_path):
