@@ -26,10 +26,14 @@ class WorkerProcess:
         self._folder = folder
         self.process = None
 
-    def start(self, *flags):
+    def start(self):
         """Start it unless it runs; returns its process."""
         if self.process is None or self.process.poll() is not None:
-            self.process = started(self._folder, *flags)
+            command = [sys.executable, "-m", "metaopt.cli", "worker", "--quiet", *QUICK]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            self.process = subprocess.Popen(
+                command, cwd=self._folder, env=environment, stderr=subprocess.PIPE, text=True
+            )
         return self.process
 
     def wait_for(self, condition):
@@ -57,13 +61,6 @@ class WorkerProcess:
             self.process.wait()
             self.process.stderr.close()
             self.process = None
-
-
-def started(folder, *flags):
-    """Start a worker."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    command = [sys.executable, "-m", "metaopt.cli", "worker", "--quiet", *QUICK, *flags]
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition):

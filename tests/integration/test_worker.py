@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from metaopt.core.errors import JobError
 from metaopt.core.tracker import SilentTracker
 from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
 from metaopt.operations.jobs import JobOptions, State
 from metaopt.operations.queue import JobQueue
 from metaopt.operations.resuming import resumed
+from metaopt.operations.worker import WorkerConfig, work
 from metaopt.recording.record import TrainTargetConfig, train_targets
 from metaopt.reinforcement.config import TrainControllerConfig
 from metaopt.reinforcement.training import train_controller
 
 from ..growing import EPISODE
-from ..working import WITHIN, WorkerProcess, started, steps, wait_for
+from ..working import WITHIN, WorkerProcess, steps, wait_for
 
 TRAINING = {"target_model": "MLP", "target_options": {"widths": [8]}, "epochs": 10, "batch_size": 16,
             "snapshot_every": 20, "checkpoint_every": 3}  # fmt: skip
@@ -30,7 +32,8 @@ def queue(module_store):
 
 
 @pytest.fixture(scope="module")
-def worker(module_store):
+def worker(module_store, cache_home):
+    """One worker for all tests, because its start takes longer than their jobs."""
     started_when_needed = WorkerProcess(module_store)
     yield started_when_needed
     started_when_needed.kill()
@@ -159,9 +162,8 @@ def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, wor
     assert (bad.attempt, code.attempt) == (1, 1), "errors of the user fail at once"
     assert "missing.txt" in bad.error
     assert "sets target_model to 'somebody.elses:network', and a file must not run code" in code.error
-    with started(module_store) as second:
-        assert second.wait(WITHIN) == 1
-        assert "slot 'default' of this machine has a worker" in second.stderr.read()
+    with pytest.raises(JobError, match="slot 'default' of this machine has a worker"):
+        work(WorkerConfig())
     assert queue.get(number).attempt == 1, "a paused job stays paused"
 
     queue.resume(number)
@@ -189,8 +191,8 @@ def test_a_job_survives_a_pause_and_kills_of_itself_and_of_its_worker(queue, wor
     assert same_bytes(undisturbed, folder, names)
 
 
-def test_a_worker_ends_when_nothing_is_left(tmp_path):
-    with JobQueue(tmp_path / "queue.db") as queue:
+def test_a_worker_ends_when_nothing_is_left(tmp_path, cache_home):
+    url = f"sqlite:///{tmp_path / 'queue.db'}"
+    with JobQueue(url) as queue:
         queue.pause(queue.add("train-target", {"run_name": "job"}).id)
-    with started(tmp_path, "--until-empty", "true") as process:
-        assert process.wait(WITHIN) == 0, process.stderr.read()
+    assert work(WorkerConfig(queue=url, until_empty=True)) == 0
