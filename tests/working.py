@@ -69,7 +69,7 @@ def wait_for(condition):
     while time.monotonic() < end:
         if found := condition():
             return found
-        time.sleep(0.005)
+        time.sleep(0.03)  # more often would take the core from the worker
     raise AssertionError("it did not happen in time")
 
 
