@@ -4,7 +4,7 @@ A training counts its steps here and asks after each whether to stop. A worker o
 the training goes on, and requests the stop. Both are plain attributes, so a step costs next to nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .signals import TERMINATED
 
@@ -27,7 +27,9 @@ class Control:
         stop_requested: whether a training should stop after its step. Any thread may set it.
         run_id: the MLflow run that this process started last.
         job: name of the job of a queue that this process runs; a tag of its MLflow runs.
-        on_run: called with the ID of each MLflow run that this process starts, before the run writes a file.
+        earlier_runs: IDs of the MLflow runs of earlier attempts of that job.
+        on_run: called with the ID of each MLflow run that this process starts, when the files that it replaces are
+            removed, and before it writes one.
     """
 
     def __init__(self) -> None:
@@ -35,10 +37,11 @@ class Control:
         self.stop_requested = False
         self.run_id: str | None = None
         self.job: str | None = None
+        self.earlier_runs: Sequence[str] = ()
         self.on_run: Callable[[str], None] | None = None
 
     def run_started(self, run_id: str) -> None:
-        """Note that an MLflow run has started.
+        """Note that an MLflow run has started, and from now on may write files.
 
         Args:
             run_id: its ID.

@@ -179,7 +179,7 @@ class MetaTraining:
         self.source = source
         self.untrained: dict[str, float] = {}
         self._resume = resume
-        self._folder = folder
+        self.folder = folder
         self._origin = Origin(Generator.of("train-optimizer", config), (*source.parents, *parents))
         self._minutes = 0.0
         self._speedups: dict[float, dict[str, float]] = {}
@@ -189,7 +189,7 @@ class MetaTraining:
         self.tracker = tracker
         tracker.describe(purpose=self.config.purpose)
         tracker.tags({"metaopt.device": device_name(find_device(self.config.device))})
-        self._folder.clear()
+        self.folder.clear()
         batch_weights = self.config.batch_size * max(layout.size for layout in self.source.layouts)
         with threads_for(batch_weights, self.config.threads):
             self.untrained = self.source.validate(self.state) if self.source.held_out_names else {}

@@ -125,14 +125,17 @@ def _run(attempt: Attempt, claims: Claims) -> None:
     if attempt.device is not None and values.get("device") == "auto":
         values["device"] = attempt.device
     config = kind.from_file_values(values, f"job {job.id}", trusted=attempt.trusted)
-    control.job = str(job.id)
+    control.job, control.earlier_runs = str(job.id), job.run_ids
     control.on_run = lambda run_id: _add_run(claims, job, run_id)
     log.info("job %d, %s, attempt %d: %s", job.id, job.name, job.attempt, job.workflow)
     workflow.run(resumed(job.workflow, config) if job.run_ids else config)
 
 
 def _add_run(claims: Claims, job: Job, run_id: str) -> None:
-    """Note a run before it writes a file: the next attempt resumes what a noted run has written, and nothing else."""
+    """Note a run that is about to write files: the next attempt resumes what is in its folder.
+
+    What the run replaces is removed by then. Otherwise the next attempt would take it for its own.
+    """
     if not claims.add_run(job, run_id):
         os._exit(_LOST)
 

@@ -1,7 +1,8 @@
 """What changes in the parameters of a job when an earlier attempt of it has begun.
 
-Phase 1 resumes its run folder. Phases 2 and 3 resume from the last complete checkpoint of their folder. Other workflows
-begin again; an evaluation finds its finished trainings in its cache.
+Phase 1 resumes its run folder. Phases 2 and 3 resume from the last complete checkpoint of their folder. The main job
+keeps the trajectories that it has recorded. Other workflows begin again; an evaluation finds its finished trainings in
+its cache.
 """
 
 import logging
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..metatraining.config import TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig
     from ..reinforcement.config import TrainControllerConfig
+    from ..workflows.main_job import MainConfig
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,11 @@ def resumed(workflow: str, config: Config) -> Config:
 
 def _target(config: "TrainTargetConfig") -> Config:
     """Phase 1 keeps all snapshots; runs that have none start."""
-    folder = config.trajectory_dir / config.run_name
-    begun = any(folder.glob("seed_*/*"))
-    return replace(config, resume=True, overwrite=False) if begun else config
+    return replace(config, resume=True, overwrite=False) if _has_begun(config) else config
+
+
+def _has_begun(config: "TrainTargetConfig") -> bool:
+    return any((config.trajectory_dir / config.run_name).glob("seed_*/*"))
 
 
 def _optimizer(config: "TrainOptimizerConfig") -> Config:
@@ -49,7 +53,7 @@ def _optimizer(config: "TrainOptimizerConfig") -> Config:
         if left < 0 or (left == 0 and config.rounds):  # a training online cannot end without a round
             continue
         log.info("resumes from %s; %d of %d left", path, left, wanted)
-        going_on = replace(config, resume_from=str(path), start_from=None, overwrite=False)
+        going_on = replace(config, resume_from=str(path), overwrite=False)
         return replace(going_on, rounds=left) if config.rounds else replace(going_on, epochs=left)
     return replace(config, overwrite=True)
 
@@ -62,7 +66,13 @@ def _controller(config: "TrainControllerConfig") -> Config:
     return replace(config, overwrite=True)
 
 
+def _main(config: "MainConfig") -> Config:
+    """The main job goes on with phase 1, and does all that follows again."""
+    return replace(config, resume=True) if _has_begun(config.target()) else config
+
+
 _RULES: Mapping[str, Callable[[Any], Config]] = {
+    "main": _main,
     "train-target": _target,
     "train-optimizer": _optimizer,
     "train-controller": _controller,

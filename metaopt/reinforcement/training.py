@@ -121,7 +121,8 @@ class ControllerTraining:
         resume: Path | None = None,
     ) -> None:
         self.config, self.problem, self.twins = config, problem, twins
-        self._state, self._folder = state, folder
+        self.folder = folder
+        self._state = state
         options = TASKS.get(config.task).Config.from_mapping(problem.facts["task_config"])
         data = data_set(config.task, options, problem.facts["data"])
         parents = (data, *problem.parents, *(() if resume is None else file_parents(resume)))
@@ -130,7 +131,7 @@ class ControllerTraining:
     def run(self, tracker: Tracker) -> TrainedController:
         """Train up to the last rollout, as `train_controller` does."""
         config, state = self.config, self._state
-        self._folder.clear()
+        self.folder.clear()
         self._describe(tracker)
         if config.imitate is not None and not state.rollout:
             self._imitate(tracker)

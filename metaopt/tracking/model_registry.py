@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import mlflow
 from mlflow.models import Model
 
-from ..core.errors import TrackingError
+from ..core.errors import FileFormatError, TrackingError
 from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer_file, save_optimizer
@@ -22,6 +23,7 @@ from ..weights.layout import Layout
 from .artifacts import CHECKPOINTS, resolve_checkpoint
 from .cards import describe_champion, describe_version, version_card, with_evaluation
 from .connection import connect
+from .earlier_versions import earlier_version, same_weights
 from .lineage import run_link
 from .shipping import copy_package, requirements
 from .signature import example, metadata, signature
@@ -53,6 +55,8 @@ def register_optimizer(
 ) -> int:
     """Log an optimizer as a model of the run and register it as a new version.
 
+    In a job of a queue, a version that an earlier attempt has registered is completed instead.
+
     Args:
         layouts: layouts of the networks that it predicts by default.
         description: training data and held-out figures, in Markdown, for the version's card.
@@ -70,15 +74,17 @@ def register_optimizer(
         tempfile.TemporaryDirectory() as folder,
         translate_errors(f"cannot register {name}", "check the store and the name"),
     ):
-        version = _log_model(tracker, Path(folder), optimizer, layouts, name, stride, facts)
+        version = earlier_version(tracker.client, name, partial(_is_same, optimizer))
+        if version is None:
+            version = _log_model(tracker, Path(folder), optimizer, layouts, name, stride, facts)
         for key, value in tags.items():
-            tracker.client.set_model_version_tag(name, version, key, str(value))
+            tracker.client.set_model_version_tag(name, str(version), key, str(value))
         run = run_link(tracker.client, tracker.run_id)
-        card = version_card(description, optimizer, name, int(version), stride=stride, run=run)
-        describe_version(tracker.client, name, int(version), card)
+        card = version_card(description, optimizer, name, version, stride=stride, run=run)
+        describe_version(tracker.client, name, version, card)
     if alias is not None:
-        promote(name, int(version), alias)
-    return int(version)
+        promote_newest(name, version, alias)
+    return version
 
 
 def promote(name: str, version: int, alias: str = CHAMPION) -> None:
@@ -94,6 +100,16 @@ def promote(name: str, version: int, alias: str = CHAMPION) -> None:
         client.set_registered_model_alias(name, alias, str(version))
         if alias == CHAMPION:
             describe_champion(client, name, version, alias)
+
+
+def promote_newest(name: str, version: int, alias: str) -> None:
+    """Set an alias to a version unless a newer one has it, as when a killed registration is completed late.
+
+    Raises:
+        TrackingError: as for `promote`.
+    """
+    if (champion_version(name, alias) or 0) < version:
+        promote(name, version, alias)
 
 
 def add_evaluation(name: str, version: int, evaluation: str) -> None:
@@ -162,7 +178,7 @@ def _log_model(
     name: str,
     stride: float,
     facts: Mapping[str, Any],
-) -> str:
+) -> int:
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # else a uv.lock in the working directory is logged
     package = copy_package(folder)
     save_optimizer(optimizer, folder / "optimizer.safetensors", facts)
@@ -185,4 +201,14 @@ def _log_model(
             registered_model_name=name,
         )
     log.info("registered version %s of %s", info.registered_model_version, name)
-    return str(info.registered_model_version)
+    return int(info.registered_model_version)
+
+
+def _is_same(optimizer: GenerativeOptimizer, uri: str) -> bool:
+    """Whether a version is an optimizer of the same class, configuration and weights."""
+    try:
+        found = load_optimizer(uri)
+    except (TrackingError, FileFormatError):
+        return False
+    same_kind = (type(found), found.config) == (type(optimizer), optimizer.config)
+    return same_kind and same_weights(found, optimizer)

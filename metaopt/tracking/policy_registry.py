@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ import mlflow
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 
-from ..core.errors import TrackingError
+from ..core.errors import FileFormatError, TrackingError
 from ..core.text import shown
-from ..growth.policy import Policy
+from ..growth.policy import Policy, description_of
 from ..growth.policy import load_policy as load_policy_file
 from .cards import describe_version
 from .connection import connect
+from .earlier_versions import earlier_version, same_weights
 from .lineage import run_link
-from .model_registry import CANDIDATE, promote
+from .model_registry import CANDIDATE, promote_newest
 from .store_errors import translate_errors
 from .tracker import MlflowTracker
 
@@ -54,6 +56,8 @@ def register_policy(
 ) -> int:
     """Log the file of a policy as a model of the run and register it as a new version, with the alias `candidate`.
 
+    In a job of a queue, a version that an earlier attempt has registered is completed instead.
+
     Args:
         file: the file of the policy.
         description: training and returns, in Markdown, for the version's card.
@@ -64,24 +68,16 @@ def register_policy(
     tracker.flush()
     quiet = redirect_stderr(StringIO())  # MLflow prints a message that is logged below; errors are raised
     with translate_errors(f"cannot register {name}", "check the store and the name"), quiet:
-        info = Model.log(
-            artifact_path=None,
-            name=name,
-            flavor=_PolicyFlavor,
-            run_id=tracker.run_id,
-            file=file,
-            actions=policy.actions,
-            registered_model_name=name,
-        )
-        version = int(info.registered_model_version)
+        version = earlier_version(tracker.client, name, partial(_is_same, policy))
+        if version is None:
+            version = _log_model(tracker.run_id, policy, file, name)
         for key, value in tags.items():
             tracker.client.set_model_version_tag(name, str(version), key, str(value))
         run = run_link(tracker.client, tracker.run_id)
         actions = ", ".join(policy.actions)
         card = _CARD.format(about=description, actions=actions, name=name, version=version, run=run)
         describe_version(tracker.client, name, version, card)
-    log.info("registered version %s of %s", version, name)
-    promote(name, version, CANDIDATE)
+    promote_newest(name, version, CANDIDATE)
     return version
 
 
@@ -124,6 +120,29 @@ def policy_file(source: str | Path) -> Iterator[Path]:
             connect()
             file = Path(mlflow.artifacts.download_artifacts(path, dst_path=folder))
         yield file
+
+
+def _log_model(run_id: str, policy: Policy, file: Path, name: str) -> int:
+    info = Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=_PolicyFlavor,
+        run_id=run_id,
+        file=file,
+        actions=policy.actions,
+        registered_model_name=name,
+    )
+    log.info("registered version %s of %s", info.registered_model_version, name)
+    return int(info.registered_model_version)
+
+
+def _is_same(policy: Policy, uri: str) -> bool:
+    """Whether a version is a policy of the same description and weights."""
+    try:
+        found = load_policy(uri)
+    except (TrackingError, FileFormatError):
+        return False
+    return description_of(found) == description_of(policy) and same_weights(found, policy)
 
 
 class _PolicyFlavor:

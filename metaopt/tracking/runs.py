@@ -17,6 +17,7 @@ from ..core.control import control
 from ..core.errors import TrackingError
 from ..core.signals import terminable
 from ..core.text import shown
+from ..trajectories.run_folder import ClaimedFolder
 from .connection import connect, experiment_id, get_run
 from .descriptions import describe_experiment
 from .outbox import Outbox
@@ -39,6 +40,7 @@ def start_run(
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
     parent: str | None = None,
+    folder: ClaimedFolder | None = None,
 ) -> Iterator[MlflowTracker]:
     """Start an MLflow run. It ends when the block exits, with status FINISHED, FAILED or KILLED.
 
@@ -65,9 +67,12 @@ def start_run(
         tags: tags of the run.
         description: purpose of the run, in one line of Markdown.
         parent: ID of the parent run, for a child run in a separate process.
+        folder: folder of its files. What the run replaces there is removed once the store has accepted the run, and
+            before a queue notes the run: a killed job resumes what its noted runs have written.
     Raises:
         TrackingError: the store does not respond or cannot be written at the start, or the experiment or the run of
             MLFLOW_RUN_ID cannot be used. A store that fails later does not end the run.
+        StorageError: what the run replaces cannot be removed.
     """
     with terminable():
         client = connect(tracking_uri)
@@ -79,8 +84,10 @@ def start_run(
             return MlflowTracker(outbox, run.info.run_id, is_last=True)
 
         with translate_store_errors(client), ending(create) as tracker:
-            control.run_started(tracker.run_id)
             _begin(tracker, config, tags or {}, description)
+            if folder is not None:
+                folder.clear()
+            control.run_started(tracker.run_id)
             yield tracker
 
 

@@ -52,7 +52,7 @@ class ClaimedFolder:
     replaced: tuple[Path, ...]
 
     def clear(self) -> None:
-        """Remove what is overwritten: call it when nothing can refuse the run any more.
+        """Remove what is overwritten: call it when nothing can refuse the run any more, and before the run writes.
 
         Raises:
             StorageError: an entry cannot be removed.

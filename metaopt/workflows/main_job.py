@@ -64,6 +64,11 @@ class MainConfig(ComputeConfig):
     overwrite: bool = option(
         default=True, help="Replace trajectories and checkpoints of the same name.", changes_result=False
     )
+    resume: bool = option(
+        default=False,
+        help="Go on with the trajectories that an earlier main job of the same name has recorded.",
+        changes_result=False,
+    )
     trust_config: bool = trust_option()
 
     def target(self) -> TrainTargetConfig:
@@ -82,7 +87,8 @@ class MainConfig(ComputeConfig):
             averaging=self.averaging,
             checkpoint_every=self.target_epochs,
             seed=self.seed,
-            overwrite=self.overwrite,
+            resume=self.resume,
+            overwrite=self.overwrite and not self.resume,
             device=self.device,
             threads=self.threads,
         )
@@ -97,7 +103,7 @@ class MainConfig(ComputeConfig):
             seed=self.seed,
             model_name=self.model_name,
             trust_config=self.trust_config,
-            overwrite=self.overwrite,
+            overwrite=self.overwrite or self.resume,
             device=self.device,
             threads=self.threads,
         )
@@ -167,7 +173,7 @@ def main(config: MainConfig) -> MainResult:
         pass
     with (
         prepared_recording(config.target()) as recording,
-        start_run(name, config, tags=tags, description=_description(config)) as tracker,
+        start_run(name, config, tags=tags, description=_description(config), folder=recording.folder) as tracker,
     ):
         with tracker.child("phase 1: record trajectories") as phase:
             folders = recording.run(phase)

@@ -40,7 +40,7 @@ def record(config: TrainTargetConfig) -> RecordedTrajectories:
         MetaoptError: as for `train_targets`; or the tracking store cannot be used.
     """
     name = f"record {config.run_name}: {config.title}"
-    with prepared_recording(config) as recording, start_run(name, config) as tracker:
+    with prepared_recording(config) as recording, start_run(name, config, folder=recording.folder) as tracker:
         folders = recording.run(tracker)
         twins = train_twins(config, folders, tracker) if config.twins else {}
         if twins:

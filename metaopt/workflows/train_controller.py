@@ -54,7 +54,7 @@ def train_policy(config: TrainControllerConfig) -> ControllerVersion:
         tags = {"metaopt.resumed_from": config.resume_from, "resumed_from_run_id": point.run_id or "none"}
     with (
         prepared_controller(config, resume) as training,
-        start_run(f"train a controller for {config.title}", config, tags=tags) as tracker,
+        start_run(f"train a controller for {config.title}", config, tags=tags, folder=training.folder) as tracker,
     ):
         trained = training.run(tracker)
         if config.model_name is None:

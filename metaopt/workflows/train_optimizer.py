@@ -61,7 +61,9 @@ def train(config: TrainOptimizerConfig) -> TrainedVersion:
     case = _promotion_case(config)
     with (
         tracked_training(config) as training,
-        start_run(f"train on {config.title}: {config.optimizer_model}", config) as tracker,
+        start_run(
+            f"train on {config.title}: {config.optimizer_model}", config, folder=training.training.folder
+        ) as tracker,
     ):
         trained = training.run(tracker)
         if config.model_name is None:

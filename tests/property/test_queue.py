@@ -240,10 +240,11 @@ def histories(examples: int, steps: int, url: Callable[[], str]) -> None:
     run_state_machine_as_test(machine, settings=chosen)
 
 
-def test_histories_on_sqlite():
+@pytest.mark.parametrize("examples", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_histories_on_sqlite(examples):
     numbers, memory = itertools.count(), Path("/dev/shm")  # a disk would take most of the time
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        histories(25, 40, lambda: f"sqlite:///{folder}/{next(numbers)}.db")
+        histories(examples, 40, lambda: f"sqlite:///{folder}/{next(numbers)}.db")
 
 
 def test_histories_on_postgresql():

@@ -35,6 +35,7 @@ from metaopt.operations.dashboard.views import (
 )
 from metaopt.operations.jobs import State
 from metaopt.operations.queue import JobQueue
+from metaopt.operations.workflow_table import find_workflow
 
 from ..dashboards import SCRIPT, TOKEN, job_in_each_state
 
@@ -484,7 +485,7 @@ def test_the_process_beside_it_passes_errors_and_is_ended_if_it_hangs():
     helper = Helper(limit=0.5)
     try:
         with pytest.raises(UnknownName, match="no workflow"):
-            helper.call(_find_workflow, "x")
+            helper.call(find_workflow, "x")
         first = helper.call(os.getpid)
         assert first != os.getpid()
         with pytest.raises(HelperFailed, match="ZeroDivisionError"):
@@ -497,12 +498,6 @@ def test_the_process_beside_it_passes_errors_and_is_ended_if_it_hangs():
         helper.close()
     with pytest.raises(HelperFailed, match="ends"):
         helper.call(os.getpid)
-
-
-def _find_workflow(name):
-    from metaopt.operations.workflow_table import find_workflow
-
-    return find_workflow(name)
 
 
 def test_it_starts_without_torch_and_mlflow():
