@@ -203,7 +203,7 @@ def test_the_plan_of_retention_and_the_lineage_are_shown(open_page, busy, screen
         assert page.get_by_text("a copy of").count() == 0
         assert page.get_by_text("goes", exact=True).count() == 3
         page.get_by_text("the best of its run by val_objective").first.wait_for()
-        latest = page.locator("details", has_text="PerceiverOptimizer").last
+        latest = page.locator('details[data-open-part^="lineage"]', has_text="PerceiverOptimizer").last
         latest.locator("summary").click()
         latest.get_by_text("data set digits").wait_for()
         assert page.get_by_text("missing link").count() == 0
