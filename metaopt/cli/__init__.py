@@ -20,6 +20,7 @@ COMMANDS = {
     "train-controller": "Phase 3: train a controller that decides when a network grows.",
     "evaluate": "Compare a generative optimizer with its baselines.",
     "evaluate-controller": "Compare a controller of phase 3 with others.",
+    "compare": "Compare a training of your own with and without nowcasts.",
     "register": "Register a checkpoint of phase 2 as a version.",
     "generate": "Generate the weights of a later step into a file.",
     "export-adapter": "Write adapters as files that PEFT and diffusers load.",

@@ -19,7 +19,7 @@ def check_seeds_differ(name: str, results: Sequence[TrialResult]) -> None:
     """
     seen: dict[tuple[Arm, tuple[str, ...]], int] = {}
     for result in results:
-        digests = result.digests or {}
+        digests = result.digests
         if not any(step > 0 for step in digests):
             continue
         key = result.arm, tuple(digests[step] for step in sorted(digests))
@@ -39,7 +39,7 @@ def check_metrics_equal(name: str, results: Sequence[TrialResult]) -> None:
         InvalidConfig: two of them did not.
     """
     for result in results[1:]:
-        for metrics in filter(None, (result.metrics, result.averaged)):
+        for metrics in (result.metrics, *result.averaged.values()):
             if metrics.keys() != results[0].metrics.keys():
                 raise InvalidConfig(
                     f"{name} returned {', '.join(results[0].metrics)} for the {results[0].arm} training of random seed "
@@ -100,5 +100,7 @@ def doubts_about_twins(results: Sequence[TrialResult]) -> list[str]:
 def _first_difference(plain: TrialResult, nowcast: TrialResult) -> int | None:
     """The first step before any nowcast after which twins have different weights; None if there is none."""
     first = nowcast.events[0].step if nowcast.events else max(plain.steps, nowcast.steps)
-    ours, theirs = plain.digests or {}, nowcast.digests or {}
-    return next((step for step in sorted(ours) if step in theirs and step <= first and ours[step] != theirs[step]), None)
+    ours, theirs = plain.digests, nowcast.digests
+    return next(
+        (step for step in sorted(ours) if step in theirs and step <= first and ours[step] != theirs[step]), None
+    )

@@ -7,7 +7,6 @@ from ..core.config import Config, Options, option, trust_option
 from ..core.errors import InvalidConfig
 from ..core.registry import suggest
 from ..core.text import shown
-from ..weights.averaging import ExponentialMovingAverage
 
 _NOT_OPTIONS = ("self", "base", "model", "forecaster", "guard", "reestimate", "policy", "old_keywords")
 
@@ -47,8 +46,11 @@ class CompareConfig(Config):
     nowcast: Options = option(
         default={}, help="Arguments of Nowcast that replace those of the function, such as every=20 stride=10."
     )
-    ema: float = option(
-        default=0.99, help="Decay of the running average of the training without nowcasts.", at_least=0.0, below=1.0
+    ema: tuple[float, ...] = option(
+        default=(0.9, 0.98, 0.99),
+        help="Decays of the running averages of the training without nowcasts, which are free baselines.",
+        at_least=0.0,
+        below=1.0,
     )
     processes: bool = option(
         default=False,
@@ -72,7 +74,6 @@ class CompareConfig(Config):
             InvalidConfig: a value is out of range, or `Nowcast` has no such argument.
         """
         super().__post_init__()
-        ExponentialMovingAverage(self.ema)
         if self.nowcast:
             _check_arguments(self.nowcast)
 

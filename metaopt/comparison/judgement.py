@@ -53,7 +53,9 @@ class Judgement:
         """The verdict with its figures: `not shown to help: difference of loss +0.4 ± 1.1 %`."""
         new, old = self.not_finite
         if self.difference is None:
-            lost = f"{counted(new + old, 'pair')} without a finite {self.metric}" if new + old else "no pair is complete"
+            lost = (
+                f"{counted(new + old, 'pair')} without a finite {self.metric}" if new + old else "no pair is complete"
+            )
             return f"{self.word}: {lost}"
         if self.word is Word.HARMS and new:
             return f"{self.word}: {counted(new, 'training')} ended without a finite {self.metric}"

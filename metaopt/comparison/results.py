@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -49,8 +49,8 @@ class TrialResult:
         steps: steps of the optimizer [count].
         seconds: time from the call of `Trial.optimizer` to the end of the function.
         metrics: of the weights at the end of the training.
-        averaged: of a running average of the weights; None if it could not be evaluated.
-        reason: why it could not be evaluated.
+        averaged: of running averages of the weights, by name.
+        reason: why there are none.
         curve: the reported losses.
         events: the nowcasts.
         digests: of the weights after the first steps, by step; equal trainings have equal ones.
@@ -61,11 +61,11 @@ class TrialResult:
     steps: int
     seconds: float
     metrics: Metrics
-    averaged: Metrics | None = None
+    averaged: Mapping[str, Metrics] = field(default_factory=dict)
     reason: str | None = None
     curve: tuple[Point, ...] = ()
     events: tuple[Event, ...] = ()
-    digests: Mapping[int, str] | None = None
+    digests: Mapping[int, str] = field(default_factory=dict)
 
     def to_mapping(self) -> dict[str, Any]:
         """The result as JSON values; numbers that are not finite are texts."""
@@ -87,11 +87,11 @@ class TrialResult:
                 int(values["steps"]),
                 float(values["seconds"]),
                 _numbers(values["metrics"]),
-                None if averaged is None else _numbers(averaged),
+                {str(name): _numbers(metrics) for name, metrics in averaged.items()},
                 None if reason is None else str(reason),
                 tuple(Point(int(step), float(loss), float(seconds)) for step, loss, seconds in values["curve"]),
                 tuple(Event(int(step), bool(kept), bool(moved)) for step, kept, moved in values["events"]),
-                {int(step): str(digest) for step, digest in (values["digests"] or {}).items()},
+                {int(step): str(digest) for step, digest in values["digests"].items()},
             )
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise FileFormatError(f"it is not the result of a training ({reason_of(error)})") from error
@@ -100,8 +100,12 @@ class TrialResult:
         """The same result, in which a single metric has the name that the user gave it."""
         if name in self.metrics:
             return self
-        averaged = None if self.averaged is None else {name: only for only in self.averaged.values()}
-        return replace(self, metrics={name: only for only in self.metrics.values()}, averaged=averaged)
+
+        def named(metrics: Metrics) -> Metrics:
+            return dict.fromkeys([name], *metrics.values())
+
+        averaged = {average: named(metrics) for average, metrics in self.averaged.items()}
+        return replace(self, metrics=named(self.metrics), averaged=averaged)
 
 
 class Failure(NamedTuple):
@@ -120,7 +124,6 @@ class TrainingComparison:
         name: of the training function, as the user named it.
         metric: name of the metric that is compared.
         lower_is_better: whether lower values of it are better.
-        ema: decay of the running average of the plain trainings.
         seeds: random seeds, in order.
         results: of the trainings that ended.
         failures: the other trainings.
@@ -130,7 +133,6 @@ class TrainingComparison:
     name: str
     metric: str
     lower_is_better: bool
-    ema: float
     seeds: Sequence[int]
     results: Sequence[TrialResult]
     failures: Sequence[Failure] = ()

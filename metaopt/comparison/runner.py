@@ -70,7 +70,6 @@ class ComparisonRunner:
             self.training.name,
             metric,
             config.better == "lower",
-            config.ema,
             list(config.random_seeds),
             [result.with_metric(metric) for result in results],
             failures,

@@ -1,14 +1,15 @@
 """Runs one training of a comparison, in this process or in one of its own."""
 
 import gc
+import math
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,9 @@ from .trial import Trial, TrialRecord
 METRIC = "metric"
 """Name of the value of a training function that returns a single number."""
 
+NOWCAST_AVERAGE = "average of nowcast"
+"""Name of the running average that `Nowcast` keeps."""
+
 _EXPECTED = "expected a number, numbers by name, or a function without arguments that returns one of these"
 _NO_FUNCTION = "the training function returns numbers; return a function that evaluates the network to have this row"
 
@@ -36,14 +40,14 @@ class TrialSettings:
     Attributes:
         forecaster: replaces the forecaster of the function.
         arguments: replace the arguments of `Nowcast` that the function gives.
-        ema: decay of the running average of the plain training.
+        ema: decays of running averages of the plain training.
     """
 
     arm: Arm
     seed: int
     forecaster: str | None
     arguments: Mapping[str, Any]
-    ema: float
+    ema: Sequence[float]
 
     def trial(self) -> Trial:
         """A new trial."""
@@ -135,9 +139,7 @@ def _check_steps(name: str, record: TrialRecord) -> None:
         )
 
 
-def _measured(
-    name: str, settings: TrialSettings, trial: Trial, returned: Any, seconds: float
-) -> TrialResult:
+def _measured(name: str, settings: TrialSettings, trial: Trial, returned: Any, seconds: float) -> TrialResult:
     """The measurements of a training that has ended."""
     record = trial.record
     evaluate: Callable[[], Metrics] | None = None
@@ -163,19 +165,23 @@ def _measured(
     )
 
 
-def _averaged(record: TrialRecord, evaluate: Callable[[], Metrics] | None) -> tuple[Metrics | None, str | None]:
-    """The metrics of the running average of the weights; or None, and why."""
-    optimizer, average = record.optimizer, record.average
-    if average is None and (not isinstance(optimizer, Nowcast) or optimizer.average is None):
-        return None, "the forecaster predicts no running average"
+def _averaged(record: TrialRecord, evaluate: Callable[[], Metrics] | None) -> tuple[dict[str, Metrics], str | None]:
+    """The metrics of the running averages of the weights by name; without any, the reason."""
+    optimizer, averages = record.optimizer, record.averages
+    has_average = isinstance(optimizer, Nowcast) and optimizer.average is not None
+    if averages is None and not has_average:
+        return {}, "no running average was kept"
     if evaluate is None:
-        return None, _NO_FUNCTION
-    if average is None:
-        assert isinstance(optimizer, Nowcast)
+        return {}, _NO_FUNCTION
+    found = {}
+    for decay in averages.decays if averages else ():
+        assert averages is not None
+        with averages.in_model(decay):
+            found[f"EMA {decay:g}"] = evaluate()
+    if isinstance(optimizer, Nowcast) and has_average:
         with optimizer.averaged_weights():
-            return evaluate(), None
-    with average.in_model():
-        return evaluate(), None
+            found[NOWCAST_AVERAGE] = evaluate()
+    return found, None
 
 
 def as_metrics(name: str, returned: Any) -> dict[str, float]:
@@ -190,15 +196,12 @@ def as_metrics(name: str, returned: Any) -> dict[str, float]:
 
 
 def _number(name: str, which: str, value: Any) -> float:
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+    if isinstance(value, Tensor | np.generic | np.ndarray) and math.prod(value.shape) == 1:
+        value = value.item()
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
-    if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # NumPy
-        return _number(name, which, value.item())
-    if value is None:
-        raise InvalidConfig(f"{name} returned {which}None; {_EXPECTED}. Is a return missing at its end?")
-    raise InvalidConfig(f"{name} returned {which}{shown(value)}; {_EXPECTED}")
+    hint = ". Is a return missing at its end?" if value is None else ""
+    raise InvalidConfig(f"{name} returned {which}{shown(value)}; {_EXPECTED}{hint}")
 
 
 def _place(error: BaseException, training: Training) -> str:

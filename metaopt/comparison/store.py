@@ -6,7 +6,6 @@ the script and of the modules beside it, the forecaster, the arguments, and the 
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def trial_facts(training: Training, config: CompareConfig) -> dict[str, Any]:
         "function": training.name.rpartition(":")[2],
         "forecaster": forecaster,
         "nowcast": dict(config.nowcast),
-        "ema": config.ema,
+        "ema": list(config.ema),
         "metaopt": version("metaopt"),
         "torch": torch.__version__,
         "version": _VERSION,

@@ -1,7 +1,7 @@
 """What a comparison has found: a row for each kind of weights, verdicts, and what a reader should know."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..core.text import counted
 from ..evaluation.statistics import Interval, first_at_or_below, geometric_mean
 from .judgement import Judgement, Word, difference_text, judge
-from .results import Arm, Metrics, TrainingComparison, TrialResult
+from .results import Arm, TrainingComparison, TrialResult
 from .runner import describe_failure
 
 _SPEED = {Word.HELPS: "faster", Word.HARMS: "slower", Word.NOT_SHOWN: "not shown to differ"}
@@ -26,7 +26,6 @@ class Row:
         seconds: mean over random seeds; None for averages, which cost next to nothing.
         values: the metric by random seed.
         against_plain: the verdict against the plain training.
-        missing: why there are no values.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Row:
     seconds: float | None
     values: Mapping[int, float]
     against_plain: Judgement | None
-    missing: str | None = None
 
     @property
     def mean(self) -> float:
@@ -81,32 +79,40 @@ class ComparisonSummary:
         return judge("seconds", *_paired(plain, nowcast))
 
     @cached_property
+    def best_average(self) -> str | None:
+        """The running average of the plain trainings with the best mean; None if there is none.
+
+        It is chosen on the random seeds on which it is compared, which favours it slightly.
+        """
+        rows = [row for row in self._averages(Arm.PLAIN) if math.isfinite(row.mean)]
+        sign = 1 if self.comparison.lower_is_better else -1
+        return min(rows, key=lambda row: sign * row.mean).name if rows else None
+
+    @cached_property
     def against_average(self) -> Judgement | None:
-        """Nowcasts against the running average of their plain twins; None if there is none."""
-        average = self._values(Arm.PLAIN, averaged=True)
-        return self._judge(average, self._values(Arm.NOWCAST)) if average else None
+        """Nowcasts against the best running average of their plain twins; None if there is none."""
+        if self.best_average is None:
+            return None
+        return self._judge(self._values(Arm.PLAIN, self.best_average), self._values(Arm.NOWCAST))
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The plain training, its running average, the training with nowcasts, and its running average."""
-        names = {Arm.PLAIN: f"EMA {self.comparison.ema:g} of plain", Arm.NOWCAST: "average of nowcast"}
+        """The plain training, its running averages, the training with nowcasts, and its running average."""
         rows = []
         for arm in Arm:
             results = list(self.comparison.of(arm).values())
-            values = self._values(arm)
-            rows.append(
-                Row(
-                    str(arm),
-                    fmean(each.steps for each in results) if results else None,
-                    fmean(each.seconds for each in results) if results else None,
-                    values,
-                    None if arm is Arm.PLAIN else self.verdict,
-                )
-            )
-            averaged = self._values(arm, averaged=True)
-            judged = self._judge(self._values(Arm.PLAIN), averaged) if averaged else None
-            missing = next((each.reason for each in results if each.reason), None)
-            rows.append(Row(names[arm], None, None, averaged, judged, missing))
+            steps = fmean(each.steps for each in results) if results else None
+            seconds = fmean(each.seconds for each in results) if results else None
+            judged = None if arm is Arm.PLAIN else self.verdict
+            rows += [Row(str(arm), steps, seconds, self._values(arm), judged), *self._averages(arm)]
+        return rows
+
+    def _averages(self, arm: Arm) -> list[Row]:
+        names = dict.fromkeys(name for each in self.comparison.of(arm).values() for name in each.averaged)
+        rows = []
+        for name in names:
+            values = self._values(arm, name)
+            rows.append(Row(name, None, None, values, self._judge(self._values(Arm.PLAIN), values)))
         return rows
 
     @cached_property
@@ -126,8 +132,7 @@ class ComparisonSummary:
         """The verdicts in a sentence each, by label."""
         found = {"verdict": self.verdict.sentence, "seconds": self._seconds_sentence()}
         if self.against_average is not None:
-            judged = self.against_average
-            found[f"against EMA {self.comparison.ema:g}"] = judged.sentence
+            found[f"against {self.best_average}"] = self.against_average.sentence
         if (needed := self.to_equal_loss) is not None:
             some = "" if needed.reached == needed.pairs else f"; {needed.pairs - needed.reached} never reached it"
             found["to equal loss"] = (
@@ -139,12 +144,12 @@ class ComparisonSummary:
     @property
     def notes(self) -> list[str]:
         """What a reader should know: failures, doubts about the twins, the width of the interval."""
-        missing = {f"No {row.name}: {row.missing}." for row in self.rows if row.missing}
+        missing = next((each.reason for each in self.comparison.of(Arm.PLAIN).values() if each.reason), None)
         return [
             *(f"{describe_failure(failure)}." for failure in self.comparison.failures),
             *self.comparison.doubts,
             *self.verdict.hints,
-            *sorted(missing),
+            *([f"No row for an EMA of the plain weights: {missing}."] if missing else []),
         ]
 
     def to_mapping(self) -> dict[str, Any]:
@@ -165,7 +170,6 @@ class ComparisonSummary:
                     "seconds": row.seconds,
                     "mean": row.mean,
                     "values": {str(seed): value for seed, value in row.values.items()},
-                    "missing": row.missing,
                 }
                 for row in self.rows
             ],
@@ -178,12 +182,15 @@ class ComparisonSummary:
         lower_is_better = self.comparison.lower_is_better
         return judge(self.comparison.metric, *_paired(old, new), lower_is_better=lower_is_better)
 
-    def _values(self, arm: Arm, *, averaged: bool = False) -> dict[int, float]:
-        """The metric by random seed."""
-        of: Callable[[TrialResult], Metrics | None] = (lambda each: each.averaged) if averaged else lambda e: e.metrics
-        results = self.comparison.of(arm)
-        found = {seed: of(results[seed]) for seed in self.comparison.seeds if seed in results}
-        return {seed: metrics[self.comparison.metric] for seed, metrics in found.items() if metrics is not None}
+    def _values(self, arm: Arm, average: str | None = None) -> dict[int, float]:
+        """The metric by random seed, of the weights at the end or of an average of them."""
+        metric, results, found = self.comparison.metric, self.comparison.of(arm), {}
+        for seed in self.comparison.seeds:
+            if seed in results:
+                metrics = results[seed].metrics if average is None else results[seed].averaged.get(average, {})
+                if metric in metrics:
+                    found[seed] = metrics[metric]
+        return found
 
     def _seconds_sentence(self) -> str:
         judged = self.seconds

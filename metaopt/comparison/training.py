@@ -84,7 +84,7 @@ def training_of(function: Any, name: str | None = None, path: str | None = None)
     Raises:
         InvalidConfig: the function does not take a trial.
     """
-    name = name or getattr(function, "__qualname__", type(function).__name__)
+    name = name or str(getattr(function, "__qualname__", type(function).__name__))
     _check_callable(name, function)
     file = _source_file(function)
     qualified = getattr(function, "__qualname__", "<unnamed>")
@@ -133,7 +133,9 @@ def _check_callable(name: str, function: Any) -> None:
     if not callable(function):
         raise InvalidConfig(f"{shown(name)} is {type(function).__name__}; {_SIGNATURE}")
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
-        raise InvalidConfig(f"{shown(name)} is a generator or asynchronous; {_SIGNATURE}, that trains when it is called")
+        raise InvalidConfig(
+            f"{shown(name)} is a generator or asynchronous; {_SIGNATURE}, that trains when it is called"
+        )
     try:
         inspect.signature(function).bind(None)
     except TypeError as error:

@@ -1,7 +1,7 @@
 """`Trial`: what a training function receives, by which the same function trains with and without nowcasts."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..generative.base import GenerativeOptimizer
 from ..nowcast.model_state import ModelState
 from ..nowcast.optimizer import Nowcast
 from ..weights.files import digest_of
-from .average import AverageOfTraining
+from .average import AveragesOfTraining
 from .results import Arm, Event, Point
 
 _DIGEST_STEPS = (0, 1, 2, 4, 8, 16, 32)
@@ -49,7 +49,7 @@ class Trial:
         arm: `nowcast`, or `plain` for the twin without nowcasts.
         forecaster: replaces the forecaster of the function.
         arguments: replace the arguments of `Nowcast` that the function gives.
-        ema: decay of the running average of the twin without nowcasts; None for none.
+        ema: decays of running averages that the twin without nowcasts keeps.
     Raises:
         InvalidConfig: there is no such arm.
     """
@@ -61,14 +61,14 @@ class Trial:
         *,
         forecaster: GenerativeOptimizer | str | Path | None = None,
         arguments: Mapping[str, Any] | None = None,
-        ema: float | None = None,
+        ema: Sequence[float] = (),
     ) -> None:
         if arm not in list(Arm):
             raise InvalidConfig(f"arm is {shown(arm)}; expected one of {', '.join(Arm)}")
         self.seed = seed
         self.arm = Arm(arm)
         self.record = TrialRecord()
-        self._forecaster, self._arguments, self._ema = forecaster, dict(arguments or {}), ema
+        self._forecaster, self._arguments, self._ema = forecaster, dict(arguments or {}), tuple(ema)
 
     def __repr__(self) -> str:
         return f"Trial(seed={self.seed}, arm={str(self.arm)!r})"
@@ -109,8 +109,7 @@ class Trial:
                 used = Nowcast(base, model, chosen, **{**arguments, **self._arguments})
             except TypeError as error:
                 raise InvalidConfig(f"Nowcast refuses the arguments of trial.optimizer: {error}") from error
-        average = self._ema is not None and self.arm is Arm.PLAIN
-        record.watch(base, used, state, self._ema if average else None)
+        record.watch(base, used, state, self._ema if self.arm is Arm.PLAIN else ())
         return used
 
     def report(self, step: int, loss: float | Tensor) -> None:
@@ -144,7 +143,7 @@ class TrialRecord:
         used_steps: steps of `optimizer`, which a function could bypass [count].
         curve: the reported losses.
         digests: of the weights after the first steps, by step.
-        average: the running average of the weights, in a plain training.
+        averages: the running averages of the weights, in a plain training.
     """
 
     def __init__(self) -> None:
@@ -153,7 +152,7 @@ class TrialRecord:
         self.used_steps = 0
         self.curve: list[Point] = []
         self.digests: dict[int, str] = {}
-        self.average: AverageOfTraining | None = None
+        self.averages: AveragesOfTraining | None = None
         self._began: float | None = None
         self._excluded = 0.0
         self._device = torch.device("cpu")
@@ -195,7 +194,7 @@ class TrialRecord:
             self._excluded += time.perf_counter() - begin
 
     def watch(
-        self, base: torch.optim.Optimizer, used: torch.optim.Optimizer, state: ModelState, ema: float | None
+        self, base: torch.optim.Optimizer, used: torch.optim.Optimizer, state: ModelState, ema: Sequence[float]
     ) -> None:
         """Count the steps of an optimizer, and measure the weights after them.
 
@@ -203,11 +202,11 @@ class TrialRecord:
             base: updates the weights.
             used: the optimizer that the function receives, `base` or a wrapper.
             state: the weights.
-            ema: decay of the running average; None for none.
+            ema: decays of running averages to keep.
         """
         with self.paused():
             self.optimizer, self._device = used, state.device
-            self.average = None if ema is None else AverageOfTraining(state.model, state.weights, ema)
+            self.averages = AveragesOfTraining(state.model, state.weights, ema) if ema else None
             self._measure(state)
         self._handles = [
             base.register_step_post_hook(lambda *_: self._after_step(state)),
@@ -217,8 +216,8 @@ class TrialRecord:
     def _after_step(self, state: ModelState) -> None:
         self.steps += 1
         with self.paused():
-            if self.average is not None:
-                self.average.update()
+            if self.averages is not None:
+                self.averages.update()
             self._measure(state)
 
     def _after_used_step(self) -> None:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from ..core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..comparison.config import CompareConfig as CompareConfig
     from ..evaluation.config import EvaluateConfig as EvaluateConfig
     from ..metatraining.config import TrainOptimizerConfig as TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig as TrainTargetConfig
     from ..reinforcement.config import TrainControllerConfig as TrainControllerConfig
     from .adapter_files import ExportAdapterConfig as ExportAdapterConfig
     from .adapter_files import export_adapter as export_adapter
+    from .compare_training import compare as compare
+    from .compare_training import compare_training as compare_training
     from .diagnose_change import DiagnoseConfig as DiagnoseConfig
     from .diagnose_change import diagnose as diagnose
     from .evaluate_controller import EvaluateControllerConfig as EvaluateControllerConfig
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from .train_optimizer import train as train
 
 _MODULES = {
+    "CompareConfig": ".comparison.config",
     "DiagnoseConfig": "diagnose_change",
     "EvaluateConfig": ".evaluation.config",
     "EvaluateControllerConfig": "evaluate_controller",
@@ -49,6 +53,8 @@ _MODULES = {
     "TrainControllerConfig": ".reinforcement.config",
     "TrainOptimizerConfig": ".metatraining.config",
     "TrainTargetConfig": ".recording.config",
+    "compare": "compare_training",
+    "compare_training": "compare_training",
     "diagnose": "diagnose_change",
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",
