@@ -1,5 +1,6 @@
 """A user's training function: found in a script, checked before it is called, and identified by its source."""
 
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -20,7 +21,7 @@ TrainFunction = Callable[[Trial], Any]
 """Trains once with `trial.optimizer`, and returns a metric, metrics by name, or a function that evaluates."""
 
 _DEFAULT = "train"
-_SIGNATURE = "expected a function of one argument, def train(trial)"
+_EXPECTED = "expected a function of one argument, written in Python, as in def train(trial)"
 
 
 @dataclass(frozen=True)
@@ -130,23 +131,33 @@ def _import_script(file: Path) -> ModuleType:
 
 
 def _check_callable(name: str, function: Any) -> None:
-    if not callable(function):
-        raise InvalidConfig(f"{shown(name)} is {type(function).__name__}; {_SIGNATURE}")
-    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
-        raise InvalidConfig(
-            f"{shown(name)} is a generator or asynchronous; {_SIGNATURE}, that trains when it is called"
-        )
+    """Check a function before it is called: the call of another one could do anything.
+
+    Raises:
+        InvalidConfig: it is not written in Python, does not train when it is called, or does not take a trial.
+    """
+    called = _unwrapped(function)
+    if not (inspect.isfunction(called) or inspect.ismethod(called)):
+        raise InvalidConfig(f"{shown(name)} is {type(function).__name__}; {_EXPECTED}")
+    if inspect.isgeneratorfunction(called) or inspect.iscoroutinefunction(called):
+        raise InvalidConfig(f"{shown(name)} is a generator or asynchronous; {_EXPECTED}, which trains when it is called")
     try:
         inspect.signature(function).bind(None)
     except TypeError as error:
-        raise InvalidConfig(f"{shown(name)} cannot be called with a trial: {error}; {_SIGNATURE}") from error
-    except ValueError:  # a built-in function without a signature
-        return
+        raise InvalidConfig(f"{shown(name)} cannot be called with a trial: {error}; {_EXPECTED}") from error
+
+
+def _unwrapped(function: Any) -> Any:
+    """What partial functions, decorators and objects with `__call__` call in the end."""
+    while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
+        function = function.func if isinstance(function, functools.partial) else function.__wrapped__
+    is_object = not isinstance(function, type) and inspect.isfunction(getattr(type(function), "__call__", None))
+    return function.__call__ if is_object else function
 
 
 def _source_file(function: Any) -> Path | None:
     try:
-        file = inspect.getsourcefile(inspect.unwrap(function))
+        file = inspect.getsourcefile(_unwrapped(function))
     except TypeError:
         return None
     return Path(file).resolve() if file and Path(file).is_file() else None
@@ -156,7 +167,7 @@ def _digest(function: Any, file: Path | None) -> str | None:
     """The sha256 of a script with the modules beside it that it has imported; else of the function's own text."""
     if file is None:
         try:
-            return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+            return hashlib.sha256(inspect.getsource(_unwrapped(function)).encode()).hexdigest()
         except (OSError, TypeError):
             return None
     digest = hashlib.sha256()
