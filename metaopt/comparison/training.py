@@ -140,7 +140,7 @@ def _check_callable(name: str, function: Any) -> None:
     if not (inspect.isfunction(called) or inspect.ismethod(called)):
         raise InvalidConfig(f"{shown(name)} is {type(function).__name__}; {_EXPECTED}")
     if inspect.isgeneratorfunction(called) or inspect.iscoroutinefunction(called):
-        raise InvalidConfig(f"{shown(name)} is a generator or asynchronous; {_EXPECTED}, which trains when it is called")
+        raise InvalidConfig(f"{shown(name)} is a generator or asynchronous; {_EXPECTED}, which trains at once")
     try:
         inspect.signature(function).bind(None)
     except TypeError as error:
@@ -151,8 +151,8 @@ def _unwrapped(function: Any) -> Any:
     """What partial functions, decorators and objects with `__call__` call in the end."""
     while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
         function = function.func if isinstance(function, functools.partial) else function.__wrapped__
-    is_object = not isinstance(function, type) and inspect.isfunction(getattr(type(function), "__call__", None))
-    return function.__call__ if is_object else function
+    methods = {name: method for kind in reversed(type(function).__mro__) for name, method in vars(kind).items()}
+    return function.__call__ if inspect.isfunction(methods.get("__call__")) else function
 
 
 def _source_file(function: Any) -> Path | None:
