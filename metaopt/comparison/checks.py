@@ -83,7 +83,7 @@ def doubts_about_twins(results: Sequence[TrialResult]) -> list[str]:
         found.append(
             f"The training is not deterministic: in {len(differing)} of {counted(len(pairs), 'pair')} the twins have "
             f"different {where}, before any nowcast (random seed {seed}). The interval includes this noise, and more "
-            "random seeds make it narrower."
+            "random seeds make it narrower. If state stays in memory between trainings, --processes true removes it."
         )
     lengths = [one.seed for one, other in pairs if one.steps != other.steps]
     if lengths:

@@ -38,6 +38,12 @@ class CompareConfig(Config):
         choices=("lower", "higher"),
         changes_result=False,
     )
+    least: float = option(
+        default=0.5,
+        help="Size of a difference that counts; below it there is none [% of the metric without nowcasts].",
+        at_least=0.0,
+        changes_result=False,
+    )
     forecaster: str | None = option(
         default=None,
         help="Generative optimizer: builtin, builtin-fast, a model URI, a run ID or a file; by default the one that "

@@ -10,8 +10,8 @@ from ..core.text import counted
 from ..evaluation.statistics import Interval, mean_interval
 from .power import MOST_SEEDS, seeds_needed
 
-NEGLIGIBLE = 1.0
-"""Differences below this are none [% of the value without nowcasts]."""
+NEGLIGIBLE = 0.5
+"""Size of a difference that counts [% of the value without nowcasts]."""
 
 _FEW = 5  # random seeds below which a t interval is wide
 
@@ -106,8 +106,9 @@ def judge(
 
         judge("loss", [1.0, 1.1, 0.9], [0.9, 1.0, 0.8]).sentence  # helps: difference of loss −10 ± 0 %
 
-    It helps or harms if the 95 % interval of the paired differences excludes zero, and there is no difference if it
-    lies within ± `least`. It harms, too, if more of the new trainings than of the old ones end without a finite value.
+    There is no difference if the 95 % interval of the paired differences lies within ± `least`. Else it helps or harms
+    if the interval excludes zero. It harms, too, if more of the new trainings than of the old ones end without a finite
+    value.
 
     Args:
         metric: its name.
@@ -158,8 +159,8 @@ def _word(difference: Interval, unit: str, lower_is_better: bool, least: float) 
     mean, low, high = difference
     if low is None or high is None:
         return Word.NO_VERDICT
-    if low == high == 0:
+    if low == high == 0 or (unit and -least < low and high < least):
         return Word.NO_DIFFERENCE
     if low > 0 or high < 0:
         return Word.HELPS if (mean < 0) == lower_is_better else Word.HARMS
-    return Word.NO_DIFFERENCE if unit and -least < low and high < least else Word.NOT_SHOWN
+    return Word.NOT_SHOWN

@@ -124,6 +124,7 @@ class TrainingComparison:
         name: of the training function, as the user named it.
         metric: name of the metric that is compared.
         lower_is_better: whether lower values of it are better.
+        least: size of a difference that counts [%].
         seeds: random seeds, in order.
         results: of the trainings that ended.
         failures: the other trainings.
@@ -133,6 +134,7 @@ class TrainingComparison:
     name: str
     metric: str
     lower_is_better: bool
+    least: float
     seeds: Sequence[int]
     results: Sequence[TrialResult]
     failures: Sequence[Failure] = ()

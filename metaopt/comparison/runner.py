@@ -70,6 +70,7 @@ class ComparisonRunner:
             self.training.name,
             metric,
             config.better == "lower",
+            config.least,
             list(config.random_seeds),
             [result.with_metric(metric) for result in results],
             failures,

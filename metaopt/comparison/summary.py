@@ -139,6 +139,7 @@ class ComparisonSummary:
                 f"{_ratio_text(needed.steps)} of the steps and {_ratio_text(needed.seconds)} of the seconds to the "
                 f"best reported loss of plain ({needed.reached} of {counted(needed.pairs, 'random seed')}{some})"
             )
+        found["nowcasts"] = self._nowcasts_sentence()
         return found
 
     @property
@@ -179,8 +180,8 @@ class ComparisonSummary:
         }
 
     def _judge(self, old: Mapping[int, float], new: Mapping[int, float]) -> Judgement:
-        lower_is_better = self.comparison.lower_is_better
-        return judge(self.comparison.metric, *_paired(old, new), lower_is_better=lower_is_better)
+        asked = self.comparison
+        return judge(asked.metric, *_paired(old, new), lower_is_better=asked.lower_is_better, least=asked.least)
 
     def _values(self, arm: Arm, average: str | None = None) -> dict[int, float]:
         """The metric by random seed, of the weights at the end or of an average of them."""
@@ -191,6 +192,11 @@ class ComparisonSummary:
                 if metric in metrics:
                     found[seed] = metrics[metric]
         return found
+
+    def _nowcasts_sentence(self) -> str:
+        events = [event for result in self.comparison.of(Arm.NOWCAST).values() for event in result.events]
+        accepted, followed = sum(event.accepted for event in events), sum(event.followed for event in events)
+        return f"{len(events):,} took place, {accepted:,} were accepted, {followed:,} moved the weights"
 
     def _seconds_sentence(self) -> str:
         judged = self.seconds

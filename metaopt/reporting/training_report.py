@@ -19,8 +19,8 @@ _HOW_TO_READ = """\
 initial weights and the same batches. *EMA* rows are running averages of the weights of *plain*, which cost next to
 nothing; *average of nowcast* is the average that `Nowcast` keeps. *Seconds*: from the call of `trial.optimizer` to
 the end of the function, without the averages. *Difference*: paired by random seed, with a 95 % interval by Student's
-t, in % of the mean of *plain*. It *helps* or *harms* if the interval excludes zero; there is *no difference* if the
-interval lies within ±1 %."""
+t, in % of the mean of *plain*. There is *no difference* if the interval lies within ± `least`; else it *helps* or
+*harms* if the interval excludes zero."""
 
 _LIMITS = """\
 - One training, on one machine; other data, networks and learning rates need comparisons of their own.

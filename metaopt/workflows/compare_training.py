@@ -75,7 +75,7 @@ def compare(train: Callable[..., Any] | str, **settings: Any) -> ComparedTrainin
     if "train" in settings:
         raise InvalidConfig("train is given twice; give the function only")
     training = training_of(train)
-    return _compared(training, CompareConfig.from_mapping({**settings, "train": training.name}))
+    return _compared(training, CompareConfig.from_mapping({**settings, "train": training.path or training.name}))
 
 
 def compare_training(config: CompareConfig) -> ComparedTraining:

@@ -110,6 +110,7 @@ def test_the_unit_of_the_metric_does_not_matter(measured, factor):
         ([1.0, 2.0], [1.0, 2.0], "no difference: difference of loss 0 ± 0 %"),
         ([1.0, 1.1, 0.9], [1.02, 1.12, 0.88], "not shown to help: difference of loss +0.67 ± 5.7 %"),
         ([1.0, 1.1, 0.9], [1.001, 1.1, 0.899], "no difference: difference of loss 0 ± 0.25 %"),
+        ([100.0, 101.0], [100.1, 101.11], "no difference: difference of loss +0.1 ± 0.063 %"),
         ([1.0], [0.9], "no verdict: difference of loss −10 %"),
         ([-1.0, 1.0, 2.0], [0.0, 2.0, 3.5], "helps: difference of loss +1.2 ± 0.72"),
         ([1.0, math.nan], [math.inf, 2.0], "no verdict: 2 pairs without a finite loss"),

@@ -126,7 +126,8 @@ def test_rows_verdicts_and_reports_of_a_comparison(compared):
     assert heads[-3:] == ["seed 0", "seed 1", "seed 2"]
     assert all(len(row) == len(heads) for row in rows)
     assert comparison_table(summary, most=2)[0] == heads[:-3]
-    assert {"verdict", "seconds", f"against {summary.best_average}", "to equal loss"} >= {*summary.lines}
+    assert {"verdict", "seconds", f"against {summary.best_average}", "to equal loss", "nowcasts"} == {*summary.lines}
+    assert summary.lines["nowcasts"].startswith("9 took place")
     assert json.loads(json.dumps(summary.to_mapping()))["contenders"][0]["values"].keys() == {"0", "1", "2"}
     assert {"difference", "difference_low", "difference_seconds"} <= comparison_metrics(summary).keys()
     assert "plain" in training_table(summary)
@@ -517,7 +518,7 @@ def test_to_equal_loss_compares_with_the_best_reported_loss():
         trial_result(Arm.PLAIN, 1, curve=curve(3, 2, 1, 0.5)),
         trial_result(Arm.NOWCAST, 1, curve=curve(3, 2, 1, 1)),
     ]
-    summary = ComparisonSummary(TrainingComparison("x", "loss", True, [0, 1], results))
+    summary = ComparisonSummary(TrainingComparison("x", "loss", True, 0.5, [0, 1], results))
     found = summary.to_equal_loss
     assert found.steps.mean == found.seconds.mean == pytest.approx(2 / 3)
     assert (found.reached, found.pairs) == (1, 2)
