@@ -145,7 +145,9 @@ def signed(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value >= 0.01 or value == 0 else f"{value:.1g}"
+    if value < 1e-6:  # rounding errors
+        return "0"
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value >= 0.01 else f"{value:.1g}"
 
 
 def _scale(old: Sequence[float]) -> tuple[float, str]:

@@ -26,8 +26,9 @@ def power(difference: float, noise: float, seeds: int) -> float:
         return 0.0
     if not noise:
         return 1.0
-    critical = float(stdtrit(seeds - 1, 0.975))
-    return 1.0 - float(nctdtr(seeds - 1, abs(difference) / noise * math.sqrt(seeds), critical))
+    critical, centre = float(stdtrit(seeds - 1, 0.975)), abs(difference) / noise * math.sqrt(seeds)
+    missed = float(nctdtr(seeds - 1, centre, critical))
+    return 1.0 if math.isnan(missed) and centre > critical else 1.0 - missed  # SciPy gives NaN far from the centre
 
 
 def seeds_needed(difference: float, noise: float) -> int | None:

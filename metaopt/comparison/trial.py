@@ -125,7 +125,8 @@ class Trial:
         """
         with self.record.paused():
             try:
-                point = Point(int(step), float(loss), self.record.seconds)
+                value = loss.item() if isinstance(loss, Tensor) else float(loss)
+                point = Point(int(step), value, self.record.seconds)
             except (TypeError, ValueError, RuntimeError) as error:
                 raise InvalidConfig(
                     f"trial.report got step {shown(step)} and loss {shown(loss)}; expected two numbers"

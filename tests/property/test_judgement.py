@@ -68,7 +68,7 @@ def test_a_planted_gain_of_5_percent_is_found_with_the_stated_power(seeds, noise
 
 def test_the_power_of_the_documentation():
     table = [[round(power(5, noise, seeds), 2) for seeds in (3, 5, 10)] for noise in (1, 2.5, 5)]
-    assert table == [[0.98, 1.0, 1.0], [0.48, 0.91, 1.0], [0.18, 0.4, 0.8]]
+    assert table == [[0.98, 1.0, 1.0], [0.47, 0.91, 1.0], [0.18, 0.4, 0.8]]
 
 
 @given(st.floats(0.05, 20), st.floats(0.05, 20))

@@ -71,7 +71,7 @@ def compared():
 
 def test_twins_have_equal_weights_until_the_first_nowcast_and_other_ones_at_the_end(compared):
     plain, nowcast = compared.of(Arm.PLAIN), compared.of(Arm.NOWCAST)
-    assert [*plain] == [*nowcast] or {*plain} == {*nowcast} == {0, 1, 2}
+    assert {*plain} == {*nowcast} == {0, 1, 2}
     for seed in (0, 1, 2):
         assert [event.step for event in nowcast[seed].events] == [4, 8, 12]
         assert {step: plain[seed].digests[step] for step in (0, 1, 2, 4)} == {
@@ -432,9 +432,10 @@ def test_unknown_arguments_of_nowcast_are_refused_at_once(given):
 def test_seconds_leave_out_the_averages(monkeypatch):
     from time import sleep
 
-    monkeypatch.setattr(AveragesOfTraining, "update", lambda self: sleep(0.05))
+    update = AveragesOfTraining.update
+    monkeypatch.setattr(AveragesOfTraining, "update", lambda self: (sleep(0.2), update(self)))
     found = run_here(training_of(train), TrialSettings(Arm.PLAIN, 0, None, {}, (0.9,)))
-    assert found.seconds < 0.4
+    assert found.seconds < 12 * 0.2
 
 
 # The script of the function
