@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .weights.layout import Layout as Layout
     from .weights.model_files import load_model_weights as load_model_weights
     from .weights.model_files import save_model_weights as save_model_weights
-    from .workflows.compare_training import compare as compare
+    from .workflows.training_comparison import compare as compare
 
 _MODULES = {
     "GenerativeOptimizer": "generative",
@@ -45,7 +45,7 @@ _MODULES = {
     "Trajectory": "trajectories",
     "Trial": "comparison.trial",
     "WeightTrajectoryDataset": "trajectories",
-    "compare": "workflows.compare_training",
+    "compare": "workflows.training_comparison",
     "get_optimizer_model": "generative",
     "get_target_model": "targets",
     "load_model_weights": "weights.model_files",

@@ -9,13 +9,13 @@ from .output import Result
 
 if TYPE_CHECKING:
     from ..comparison.config import CompareConfig
-    from ..workflows.compare_training import ComparedTraining
+    from ..workflows.training_comparison import ComparedTraining
 
 
 def compare_command(summary: str) -> click.Command:
     """`metaopt compare`."""
     from ..comparison.config import CompareConfig
-    from ..workflows.compare_training import compare_training
+    from ..workflows.training_comparison import compare_training
 
     def to_result(compared: "ComparedTraining", config: "CompareConfig") -> Result:
         from ..reporting.training_report import training_table

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..reinforcement.config import TrainControllerConfig as TrainControllerConfig
     from .adapter_files import ExportAdapterConfig as ExportAdapterConfig
     from .adapter_files import export_adapter as export_adapter
-    from .compare_training import compare as compare
-    from .compare_training import compare_training as compare_training
     from .diagnose_change import DiagnoseConfig as DiagnoseConfig
     from .diagnose_change import diagnose as diagnose
     from .evaluate_controller import EvaluateControllerConfig as EvaluateControllerConfig
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from .register_optimizer import register as register
     from .train_controller import train_policy as train_policy
     from .train_optimizer import train as train
+    from .training_comparison import compare as compare
+    from .training_comparison import compare_training as compare_training
 
 _MODULES = {
     "CompareConfig": ".comparison.config",
@@ -53,8 +53,8 @@ _MODULES = {
     "TrainControllerConfig": ".reinforcement.config",
     "TrainOptimizerConfig": ".metatraining.config",
     "TrainTargetConfig": ".recording.config",
-    "compare": "compare_training",
-    "compare_training": "compare_training",
+    "compare": "training_comparison",
+    "compare_training": "training_comparison",
     "diagnose": "diagnose_change",
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",
