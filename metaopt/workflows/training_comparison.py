@@ -81,6 +81,24 @@ def compare(train: Callable[..., Any] | str, **settings: Any) -> ComparedTrainin
 def compare_training(config: CompareConfig) -> ComparedTraining:
     """Compare a training of a script with and without nowcasts, as `compare` does.
 
+        from pathlib import Path
+        from metaopt import workflows
+
+        lines = [
+            "import torch",
+            "def train(trial):",
+            "    model = torch.nn.Linear(4, 1)",
+            "    optimizer = trial.optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model)",
+            "    for step in range(80):",
+            "        optimizer.zero_grad()",
+            "        (model(torch.randn(16, 4)) - 1).square().mean().backward()",
+            "        optimizer.step()",
+            "    return model.bias.item()",
+        ]
+        Path("fit.py").write_text("\\n".join(lines))
+        config = workflows.CompareConfig(train="fit.py:train", seeds=2)
+        print(workflows.compare_training(config).verdict)
+
     Raises:
         InvalidConfig: no function is given.
         MetaoptError: as for `load_training` and `compare`.
