@@ -17,6 +17,7 @@ from .core.moved import install as _install_moved_modules
 from .core.moved import moved_names
 
 if TYPE_CHECKING:
+    from .comparison.trial import Trial as Trial
     from .core.errors import MetaoptError as MetaoptError
     from .generative import GenerativeOptimizer as GenerativeOptimizer
     from .generative import PerceiverOptimizer as PerceiverOptimizer
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .weights.layout import Layout as Layout
     from .weights.model_files import load_model_weights as load_model_weights
     from .weights.model_files import save_model_weights as save_model_weights
+    from .workflows.training_comparison import compare as compare
 
 _MODULES = {
     "GenerativeOptimizer": "generative",
@@ -41,7 +43,9 @@ _MODULES = {
     "PerceiverOptimizer": "generative",
     "TargetCNN": "targets",
     "Trajectory": "trajectories",
+    "Trial": "comparison.trial",
     "WeightTrajectoryDataset": "trajectories",
+    "compare": "workflows.training_comparison",
     "get_optimizer_model": "generative",
     "get_target_model": "targets",
     "load_model_weights": "weights.model_files",

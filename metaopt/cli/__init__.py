@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate-controller": "Compare a controller of phase 3 with others.",
     "register": "Register a checkpoint of phase 2 as a version.",
     "generate": "Generate the weights of a later step into a file.",
+    "compare": "Compare a training of your own with and without nowcasts.",
     "export-adapter": "Write adapters as files that PEFT and diffusers load.",
     "inspect": "Show what safetensors files contain, from their headers.",
     "diagnose": "Compare a network before and after a change by probes.",

@@ -12,6 +12,7 @@ import click
 
 from ..core.text import counted
 from . import operations
+from .compare import compare_command
 from .next_commands import evaluate_words
 from .options import config_command
 from .output import Result, plain
@@ -279,6 +280,7 @@ BUILDERS: Mapping[str, Callable[[str], click.Command]] = {
     "train-controller": train_controller_command,
     "evaluate": evaluate_command,
     "evaluate-controller": evaluate_controller_command,
+    "compare": compare_command,
     "register": register_command,
     "generate": generate_command,
     "export-adapter": export_adapter_command,

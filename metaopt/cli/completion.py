@@ -35,7 +35,7 @@ def outline(name: str, global_flags: Sequence[click.Option]) -> click.Command:
         params.append(click.Argument(["action"], required=False, type=click.Choice(_table()[name])))
     if name == "diagnose":
         params.append(click.Argument(["probe"], nargs=-1, shell_complete=_names("probes")))
-    if name in ("export-adapter", "inspect", "upload"):
+    if name in ("compare", "export-adapter", "inspect", "upload"):
         params.append(click.Argument(["paths"], nargs=-1, type=click.Path()))
     return click.Command(name, params=[*params, *global_flags], context_settings={"ignore_unknown_options": True})
 

@@ -18,6 +18,7 @@ _HOW_TO_RESUME = {
     "main": "trajectories and checkpoints exist, but the main job starts from the beginning",
     "train-target": "resume with the same command and `--resume true`",
     "train-optimizer": "resume with `--resume-from` and the last checkpoint",
+    "compare": "the same command resumes after the last finished training",
     "evaluate": "the same command resumes after the last finished training",
 }
 

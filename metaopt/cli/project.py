@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ..comparison.config import CompareConfig
 from ..core.config import Config, default_text
 from ..evaluation.config import EvaluateConfig
 from ..generative import GENERATIVE_OPTIMIZERS
@@ -79,6 +80,7 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
     """The flags of each command and the names that metaopt defines, as JSON."""
     kinds = {
         **configs,
+        "compare": CompareConfig,
         "export-adapter": ExportAdapterConfig,
         "inspect": InspectConfig,
         "diagnose": DiagnoseConfig,

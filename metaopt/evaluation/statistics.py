@@ -1,4 +1,4 @@
-"""Statistics of a comparison: geometric means with intervals."""
+"""Statistics of a comparison: means with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -15,6 +15,22 @@ class Interval(NamedTuple):
     high: float | None
 
 
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of values with its 95 % confidence interval by Student's t.
+
+        mean_interval([1.0, 3.0]).mean  # 2.0
+
+    Args:
+        values: one per random seed, at least one.
+    """
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n < 2:
+        return Interval(mean, None, None)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
+
+
 def geometric_mean(values: Sequence[float]) -> Interval:
     """The geometric mean of positive values, with Student's t-interval of the mean of their logarithms.
 
@@ -23,13 +39,8 @@ def geometric_mean(values: Sequence[float]) -> Interval:
     Args:
         values: one per random seed, at least one.
     """
-    logs = [math.log(value) for value in values]
-    n, mean = len(logs), math.fsum(logs) / len(logs)
-    if n < 2:
-        return Interval(math.exp(mean), None, None)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in logs) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
-    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    mean, low, high = mean_interval([math.log(value) for value in values])
+    return Interval(math.exp(mean), None if low is None else math.exp(low), None if high is None else math.exp(high))
 
 
 def first_at_or_below(target: float, losses: Sequence[float]) -> int | None:

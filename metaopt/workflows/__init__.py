@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ..comparison.config import CompareConfig as CompareConfig
     from ..evaluation.config import EvaluateConfig as EvaluateConfig
     from ..metatraining.config import TrainOptimizerConfig as TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig as TrainTargetConfig
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from .register_optimizer import register as register
     from .train_controller import train_policy as train_policy
     from .train_optimizer import train as train
+    from .training_comparison import compare as compare
+    from .training_comparison import compare_training as compare_training
 
 _MODULES = {
+    "CompareConfig": ".comparison.config",
     "DiagnoseConfig": "diagnose_change",
     "EvaluateConfig": ".evaluation.config",
     "EvaluateControllerConfig": "evaluate_controller",
@@ -49,6 +53,8 @@ _MODULES = {
     "TrainControllerConfig": ".reinforcement.config",
     "TrainOptimizerConfig": ".metatraining.config",
     "TrainTargetConfig": ".recording.config",
+    "compare": "training_comparison",
+    "compare_training": "training_comparison",
     "diagnose": "diagnose_change",
     "evaluate": "evaluate_optimizer",
     "evaluate_policy": "evaluate_controller",

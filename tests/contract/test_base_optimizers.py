@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from metaopt.comparison.checks import doubts_about_twins
+from metaopt.comparison.results import Arm
+from metaopt.comparison.running import TrialSettings, run_here
+from metaopt.comparison.training import training_of
 from metaopt.core.errors import InvalidConfig, UnknownName
+from metaopt.generative import get_optimizer_model
 from metaopt.optimizers import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_step
 from metaopt.trajectories.checkpoint import load_checkpoint, save_checkpoint
 
@@ -191,3 +196,21 @@ def test_an_unknown_name_lists_the_nearest(typed, nearest):
 def test_the_origin_of_an_optimizer_is_its_package():
     assert BASE_OPTIMIZERS.origin("Adam").startswith("torch ")
     assert BASE_OPTIMIZERS.origin("SGDScheduleFree").startswith("schedulefree ")
+
+
+@every
+def test_a_training_with_it_can_be_compared(name):
+    """Its steps are counted, its average is kept, and its twins are twins until the first nowcast."""
+
+    def train(trial):
+        network = network_for(name)
+        base = build_optimizer(name, network.parameters(), LR, {})
+        optimizer = trial.optimizer(base, network, get_optimizer_model("Line"), every=4, stride=2, horizons=2)
+        for _ in range(6):
+            step(network, optimizer)
+        return network.loss
+
+    results = [run_here(training_of(train), TrialSettings(arm, 0, None, {}, (0.9,))) for arm in Arm]
+    assert [result.steps for result in results] == [6, 6]
+    assert doubts_about_twins(results) == []
+    assert results[0].averaged.keys() == {"EMA 0.9"}

@@ -22,6 +22,7 @@ SMALLER = {
     "train-controller": "--steps 60 --episodes 2 --n-envs 2 --train-seeds 2",
     "evaluate": "--steps 40 --every 20 --seeds 1 --learning-rates 0.001 --controls false --baselines quick",
     "evaluate-controller": "--seeds 1",
+    "compare": "--seeds 2",
     "register": "",
     "generate": "",
     "export-adapter": "",
