@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from ..weights.averaging import ExponentialMovingAverage
 from .advice import warn_of_missing_functions
 from .averages import RunningAverages
 from .budget import TimeBudget
+from .data_guard import DataGuard
 from .distributed import verdict_of_rank_0
 from .forecasts import Forecasts
 from .guard import Guard, GuardFunction
@@ -29,6 +30,7 @@ from .movement import follow_weights
 from .policy import NowcastEvent, NowcastPolicy, make_policy
 from .proposals import Proposal, Proposals
 from .state import is_initialisation, split_state, with_nowcast_state
+from .training_passes import TrainingPasses
 from .wrapper import OptimizerWrapper
 
 log = logging.getLogger(__name__)
@@ -80,13 +82,14 @@ class Nowcast(OptimizerWrapper):
             Without a guard, only the first one is used; `every` by default [steps].
         min_cosine: minimum cosine similarity of the last two displacements of the running average. Below it, a
             forecast of the average does not move the weights. 0.7 by default; −1 accepts every direction.
-        guard: function that returns the loss of the model on held-out data, or, preferably, a tensor with one loss per
-            example. It is called several times per nowcast, without gradients. At each call, the model contains the
-            weights or the average to evaluate. A proposal is accepted if its mean loss is lower than that of the last
-            snapshot by at least one standard error of the differences; a single loss must not increase. Call
-            `model.eval()` in it: the mode is restored after each call, as are the global random numbers, and buffers
-            after the nowcast. All calls of one nowcast draw the same random numbers. Without a guard, every finite
-            forecast is accepted, even if it increases the loss.
+        guard: what `guard_from` makes of held-out data and a loss. Or a function that returns the loss of the model on
+            held-out data or, preferably, a tensor with one loss per example; it must measure the same examples in all
+            calls of one nowcast. It is called several times per nowcast, without gradients. At each call, the model
+            contains the weights or the average to evaluate. A proposal is accepted if its mean loss is lower than that
+            of the last snapshot by at least one standard error of the differences; a single loss must not increase.
+            Call `model.eval()` in a function: the mode is restored after each call, as are the global random numbers,
+            and buffers after the nowcast. All calls of one nowcast draw the same random numbers. Without a guard,
+            every finite forecast is accepted, even if it increases the loss.
         reestimate: function that updates buffers that depend on the weights, such as BatchNorm statistics (see
             `reestimate_batchnorm`). It is called after the weights are replaced and before the guard.
         ema: decay of the running average for `averaged_weights`; `forecaster.averaging` by default.
@@ -117,7 +120,7 @@ class Nowcast(OptimizerWrapper):
         stride: int | None = None,
         horizons: int | Sequence[int] | None = None,
         min_cosine: float | None = None,
-        guard: GuardFunction | None = None,
+        guard: GuardFunction | DataGuard | None = None,
         reestimate: Callable[[], None] | None = None,
         ema: float | None = None,
         moments: Literal["keep", "reset"] = "keep",
@@ -144,11 +147,13 @@ class Nowcast(OptimizerWrapper):
         self.moments = moments
         self.steps = 0
         self.events: list[NowcastEvent] = []
-        self._guard = Guard(guard, model, self._warn)
+        guard_function = guard.bound_to(model, self._autocast) if isinstance(guard, DataGuard) else guard
+        self._guard = Guard(guard_function, model, self._warn)
         self._reestimate = reestimate
         self._history_device, self._history_dtype = history_device, history_dtype
         self._warned = False
         self._start_history()
+        self._passes = TrainingPasses(model, self._model_state.device, 0) if isinstance(guard, DataGuard) else None
         warn_of_missing_functions(model, guard=guard is not None, reestimate=reestimate is not None)
 
     def __repr__(self) -> str:
@@ -171,6 +176,8 @@ class Nowcast(OptimizerWrapper):
         if not len(self._history) and self.policy.snapshot_due(self.steps):
             self._take_snapshot(self._model_state.weights)
         loss = self.base.step(closure)
+        if self._passes:
+            self._passes.note()
         self.steps += 1
         self._averages.update(self._model_state.weights)
         if self.policy.snapshot_due(self.steps):
@@ -326,6 +333,7 @@ class Nowcast(OptimizerWrapper):
                 self._offset.set(change, self.steps)
         after, horizon = (None, None) if best is None else (_mean(best.losses), best.horizon)
         calls = self._guard.calls
+        self._guard.finish()
         self.events.append(NowcastEvent(self.steps, _mean(before), after, accepted, horizon, followed, calls))
 
     def _should_follow(self, change: Tensor | None, saved: Saved) -> bool:
@@ -368,6 +376,11 @@ class Nowcast(OptimizerWrapper):
         if self.moments == "reset":
             for weights in self._model_state.weights:
                 self.base.state.pop(weights, None)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """The autocast that was in force in the last forward pass of the training; none before the first one."""
+        known = self._passes.autocast if self._passes else None
+        return nullcontext() if known is None else known.on(self._model_state.device)
 
     def _warn(self, problem: str) -> None:
         if not self._warned:
