@@ -128,6 +128,7 @@ class RunSetup:
             ema=None if optimizer.averaging else NOWCAST_EMA_DECAY,
             guard=lambda: example_losses(model, self.task, self.guard_batches(nowcast.steps)),
             reestimate=lambda: reestimate_batchnorm(model, self.batchnorm_batches),
+            max_overhead=None,
         )
         return nowcast
 

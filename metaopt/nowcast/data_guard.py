@@ -2,9 +2,8 @@
 
 import copy
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..core.text import reason_of, shown
 from ..tasks.measure import in_evaluation_mode
 from .examples import Source, moved_to, rows_of, source_of
 from .guard import RotatingGuard
-from .model_state import unwrapped
+from .model_state import not_compiled, unwrapped
 
 FEWEST = 32
 """Examples below which a time budget does not shrink a guard [count]."""
@@ -71,7 +70,7 @@ class BoundGuard(RotatingGuard):
         seed: int,
     ) -> None:
         self._source, self._loss, self._model, self._autocast = source, loss, model, autocast
-        self._examples, self._seed = examples, seed
+        self.examples, self._seed = examples, seed
         self._drawn: tuple[int, float, bool] = (0, 1.0, False)
         self._batches: list[Any] = []
 
@@ -82,7 +81,7 @@ class BoundGuard(RotatingGuard):
     @property
     def smallest_share(self) -> float:
         """The share at which FEWEST examples are left."""
-        return min(FEWEST / self._examples, 1.0)
+        return min(FEWEST / self.examples, 1.0)
 
     def finish(self) -> None:
         """End a nowcast: the examples leave the memory."""
@@ -98,12 +97,12 @@ class BoundGuard(RotatingGuard):
         device = next(model.parameters()).device
         if not self._batches:
             self._batches = self._draw(device)
-        with in_evaluation_mode(model), _not_compiled(), self._autocast(), torch.no_grad():
+        with in_evaluation_mode(model), not_compiled(), self._autocast(), torch.no_grad():
             return torch.cat([self._losses(model, batch) for batch in self._batches])
 
     def _draw(self, device: torch.device) -> list[Any]:
         step, share, fresh = self._drawn
-        count = max(round(share * self._examples), min(FEWEST, self._examples))
+        count = max(round(share * self.examples), min(FEWEST, self.examples))
         with isolated():  # also the noise of a loss must be the same in the first call and in those after it
             draw = np.random.default_rng([self._seed, step, fresh])
             batches = [moved_to(batch, device) for batch in self._source.draw(count, draw)]
@@ -280,13 +279,6 @@ def _one_per_example(result: Any, batch: Any) -> Float[Tensor, " examples"]:
         )
     losses = losses.detach().float()
     return losses.reshape(1) if losses.numel() == 1 else losses.reshape(rows, -1).mean(1)
-
-
-@contextmanager
-def _not_compiled() -> Iterator[None]:
-    """Run compiled networks as they were written. Without one, nothing of the compiler is imported."""
-    with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
-        yield
 
 
 def _described(batch: Any) -> str:

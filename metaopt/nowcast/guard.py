@@ -14,6 +14,7 @@ from ..core.errors import InvalidConfig
 from ..core.rng import generator, isolated
 from ..tasks.measure import modes_restored
 from .advice import warned_of_training_mode
+from .costs import Stopwatch
 from .distributed import broadcast_from_rank_0
 
 GuardFunction = Callable[[], Tensor | float]
@@ -57,10 +58,14 @@ class Guard:
         function: None for no guard.
         model: the network that the function measures.
         warn: called with a message when a loss is not finite.
+        stopwatch: measures the calls.
     """
 
-    def __init__(self, function: GuardFunction | None, model: nn.Module, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, function: GuardFunction | None, model: nn.Module, warn: Callable[[str], None], stopwatch: Stopwatch
+    ) -> None:
         self.function, self.calls = function, 0
+        self._stopwatch = stopwatch
         self._model, self._warn = model, warn
         self._seed, self._count, self._mode_is_known = 0, 0, False
 
@@ -105,7 +110,8 @@ class Guard:
         warned = nullcontext() if self._mode_is_known else warned_of_training_mode(self._model)
         self._mode_is_known = True
         torch.clear_autocast_cache()  # inside autocast it has the weights of before
-        with isolated(self._seed), modes_restored(self._model), warned:
+        timed = self._stopwatch.part("guard")
+        with timed, isolated(self._seed), modes_restored(self._model), warned:
             measured = as_losses(self.function())
         torch.clear_autocast_cache()
         if self._count and len(measured) != self._count:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..core.devices import device_of
 from .model_state import unwrapped
 
 
@@ -58,17 +59,16 @@ class TrainingPasses:
 
     Args:
         model: the network, or a wrapper of `torch.compile` or `DistributedDataParallel` around it.
-        device: its device.
         kept: how many to keep [count]. Their inputs stay in memory, and are not copied.
     Attributes:
         recent: the passes that are kept, oldest first.
         autocast: that of the last pass; None before the first one.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, kept: int) -> None:
+    def __init__(self, model: nn.Module, kept: int) -> None:
         self.recent: deque[Pass] = deque(maxlen=kept)
         self.autocast: Autocast | None = None
-        self._hook = hook = _Hook(device.type)
+        self._hook = hook = _Hook(device_of(model).type)
         handle = unwrapped(model).register_forward_pre_hook(hook, with_kwargs=True)
         weakref.finalize(self, handle.remove)
 

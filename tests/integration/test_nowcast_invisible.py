@@ -19,7 +19,7 @@ from ..small_training import Rows, batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
 
-SCHEDULE = {"every": 4, "stride": 2, "horizons": [2, 4], "ema": 0.9}
+SCHEDULE = {"every": 4, "stride": 2, "horizons": [2, 4], "ema": 0.9, "max_overhead": None}
 
 
 class Harmful(GenerativeOptimizer):

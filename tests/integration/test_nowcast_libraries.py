@@ -24,7 +24,7 @@ class Network(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-OPTIONS = {"every": 8, "stride": 4, "ema": 0.9, "horizons": [8, 16]}
+OPTIONS = {"every": 8, "stride": 4, "ema": 0.9, "horizons": [8, 16], "max_overhead": None}
 
 
 def hugging_face(folder, steps=24, **options):

@@ -125,7 +125,9 @@ def verdict_of_the_wrapper(problem, settings):
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     guard = lambda: problem.example_losses(model.weight.detach().flatten())  # noqa: E731
-    optimizer = Nowcast(torch.optim.SGD(model.parameters(), lr=0.05), model, Ahead(), policy=settings, guard=guard)
+    optimizer = Nowcast(
+        torch.optim.SGD(model.parameters(), lr=0.05), model, Ahead(), policy=settings, guard=guard, max_overhead=None
+    )
     states = []
     for step in range(64):
         turns_back = problem.turns and step > 55
