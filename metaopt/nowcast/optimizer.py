@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from ..generative.files import load_optimizer
 from ..weights.averaging import ExponentialMovingAverage
 from .advice import warn_of_missing_functions, warn_of_stale_statistics
 from .averages import RunningAverages
+from .best_weights import BestWeights, preferred_weights
 from .budget import TimeBudget
 from .costs import NowcastCost, Stopwatch
 from .data_guard import DataGuard
@@ -33,7 +34,7 @@ from .payoff import why_it_does_not_pay
 from .policy import NowcastEvent, NowcastPolicy, make_policy
 from .proposals import Proposal, Proposals, some_horizons
 from .state import is_initialisation, split_state, with_nowcast_state
-from .statistics import RunningStatistics
+from .statistics import Replay, RunningStatistics
 from .summary import summary_of
 from .training_passes import TrainingPasses
 from .wrapper import OptimizerWrapper
@@ -119,6 +120,8 @@ class Nowcast(OptimizerWrapper):
         UnknownName, TrackingError, FileFormatError: the forecaster cannot be loaded.
     """
 
+    _replay: ClassVar[Replay] = Replay()
+
     def __init__(
         self,
         base: torch.optim.Optimizer,
@@ -169,7 +172,7 @@ class Nowcast(OptimizerWrapper):
         self._passes: TrainingPasses | None = None
         keeps = batchnorm_batches if reestimate is None and has_statistics(model) else 0
         if keeps or isinstance(guard, DataGuard):
-            self._passes = TrainingPasses(model, keeps)
+            self._passes = TrainingPasses(model, keeps, hooked=self._replay.hooked)
         self._metrics = MetricTargets()
         self._start_history()
         warn_of_missing_functions(model, guard=guard is not None, statistics=bool(keeps) or reestimate is not None)
@@ -289,6 +292,28 @@ class Nowcast(OptimizerWrapper):
         finally:
             self._model_state.restore(saved)
 
+    @contextmanager
+    def best_weights(self) -> Iterator[BestWeights]:
+        """Keep the weights inside the block, or replace them by their running average: what the guard prefers.
+
+        The guard measures both; one of `guard_from` does so on examples that no nowcast was measured on.
+
+            with optimizer.best_weights() as best:
+                torch.save(best.model.state_dict(), "best.pt")
+            print(best.kind)
+
+        Raises:
+            InvalidConfig: there is no guard, or no running average (see `averaged_weights`).
+        """
+        best = preferred_weights(self._guard, self._model_state, self.averaged_weights(), self.model, self.steps)
+        with self.averaged_weights() if best.kind == "averaged" else nullcontext():
+            yield best
+
+    def note_inputs(self, *inputs: Any) -> None:
+        """Tell the inputs of a training pass, where no hook on the network sees them; for integrations."""
+        if self._passes is not None:
+            self._passes.saw(*inputs)
+
     def _state_dict(self) -> dict[str, Any]:
         """The state of the base optimizer and, with the key `nowcast`, the state of the nowcasts.
 
@@ -342,7 +367,7 @@ class Nowcast(OptimizerWrapper):
         self._stopwatch.device = self._model_state.device
         self._statistics: RunningStatistics | None = None
         if self._passes and self._passes.recent.maxlen:
-            self._statistics = RunningStatistics(self.model, self._passes, warn_of_stale_statistics)
+            self._statistics = RunningStatistics(self.model, self._passes, self._replay, warn_of_stale_statistics)
         self._history = History(self.forecaster.history, self.layout, memory)
         self._offset = AverageOffset()
         self._forecasts = Forecasts(

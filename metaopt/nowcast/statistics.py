@@ -1,19 +1,40 @@
 """The running statistics of BatchNorm layers: estimated again when the weights are no longer those of the training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..core.devices import device_of
 from ..core.rng import isolated
 from ..core.text import reason_of
 from ..tasks.measure import modes_restored
-from .model_state import ModelState, not_compiled, unwrapped
+from .buffers import SavedBuffers
+from .model_state import not_compiled, unwrapped
 from .training_passes import Pass, TrainingPasses
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class Replay:
+    """How the passes of a training run again: on the network itself.
+
+    Attributes:
+        hooked: whether a hook on the network sees its inputs; otherwise `Nowcast.note_inputs` is told them.
+    """
+
+    hooked = True
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """The network that runs: the training's own, or a copy that shares its weights."""
+        return model
+
+    def run(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Run a pass of the training."""
+        model(*arguments, **keywords)
 
 
 class RunningStatistics:
@@ -25,11 +46,12 @@ class RunningStatistics:
     Args:
         model: the network.
         passes: its last training passes.
+        replay: how they run again.
         warn: called with a message, once, where the statistics cannot be estimated.
     """
 
-    def __init__(self, model: nn.Module, passes: TrainingPasses, warn: Callable[[str], None]) -> None:
-        self._model, self._passes, self._warn = unwrapped(model), passes, warn
+    def __init__(self, model: nn.Module, passes: TrainingPasses, replay: Replay, warn: Callable[[str], None]) -> None:
+        self._model, self._passes, self._replay, self._warn = unwrapped(model), passes, replay, warn
         self._modules = list(self._model.modules())
         self._modes = [True] * len(self._modules)
         self._failed = False
@@ -47,44 +69,38 @@ class RunningStatistics:
         """
         passes = list(self._passes.recent)[-count:] if count else list(self._passes.recent)
         if problem := self._problem(passes):
-            self._give_up(problem)
-            return False
-        state = ModelState(self._model)
-        saved = state.save_buffers()
-        layers = [layer for layer, trains in zip(self._modules, self._modes, strict=True) if trains and _counts(layer)]
-        versions = [each._version for one in passes for each in _tensors((one.arguments, one.keywords))]
+            return self._give_up(problem)
+        saved = SavedBuffers(self._model)
+        inputs = _tensors([one[:2] for one in passes])
+        versions = [each._version for each in inputs]
         try:
-            self._run(passes, layers, state.device)
+            estimated = self._estimated(passes)
         except Exception as error:  # whatever the network raises: the training goes on
+            return self._give_up(f"a forward pass with kept inputs raised {reason_of(error)}")
+        finally:
             saved.restore()
-            self._give_up(f"a forward pass with kept inputs raised {reason_of(error)}")
-            return False
-        estimated = [{name: getattr(layer, name).clone() for name in _STATISTICS} for layer in layers]
-        saved.restore()
-        if versions != [each._version for one in passes for each in _tensors((one.arguments, one.keywords))]:
-            self._give_up("the network changes its inputs in place")
-            return False
-        for layer, values in zip(layers, estimated, strict=True):
+        if versions != [each._version for each in inputs]:
+            return self._give_up("the network changes its inputs in place")
+        for layer, values in estimated:
             for name, value in values.items():
                 getattr(layer, name).copy_(value)
         return True
 
     @torch.no_grad()
-    def _run(self, passes: list[Pass], layers: list[Any], device: torch.device) -> None:
-        momenta = [layer.momentum for layer in layers]
+    def _estimated(self, passes: list[Pass]) -> list[tuple[nn.Module, dict[str, Tensor]]]:
+        """The statistics of each layer by name."""
+        device = device_of(self._model)
         with isolated(), modes_restored(self._model), not_compiled():
-            for module, trains in zip(self._modules, self._modes, strict=True):
+            model = self._replay.network(self._model)
+            running = list(model.modules())
+            for module, trains in zip(running, self._modes, strict=True):
                 module.training = trains
-            try:
-                for layer in layers:
-                    layer.reset_running_stats()
-                    layer.momentum = None  # the mean over all batches
+            pairs = [pair for pair in zip(self._modules, running, strict=True) if _is_estimated(pair[1])]
+            with _cumulative([layer for _, layer in pairs]):
                 for arguments, keywords, autocast in passes:
                     with autocast.on(device):
-                        self._model(*arguments, **keywords)
-            finally:
-                for layer, momentum in zip(layers, momenta, strict=True):
-                    layer.momentum = momentum
+                        self._replay.run(model, arguments, keywords)
+            return [(ours, {name: getattr(layer, name).clone() for name in _STATISTICS}) for ours, layer in pairs]
 
     def _problem(self, passes: list[Pass]) -> str | None:
         if not passes:
@@ -93,14 +109,30 @@ class RunningStatistics:
             return "the inputs of the network are not tensors"
         return None
 
-    def _give_up(self, problem: str) -> None:
+    def _give_up(self, problem: str) -> bool:
         if not self._failed:
             self._failed = True
             self._warn(problem)
+        return False
 
 
-def _counts(layer: nn.Module) -> bool:
-    return isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None
+@contextmanager
+def _cumulative(layers: list[Any]) -> Iterator[None]:
+    """Let layers compute the mean over all batches from now on, in place of a running average."""
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def _is_estimated(layer: nn.Module) -> bool:
+    tracks = isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None
+    return tracks and layer.training
 
 
 def _is_plain(value: Any) -> bool:

@@ -72,7 +72,7 @@ def _gain(events: Sequence[NowcastEvent]) -> str:
     gains = [(event.gain, event.loss_before) for event in events if event.accepted and event.loss_before]
     gain = sum(each for each, _ in gains) / len(gains)
     before = sum(each for _, each in gains) / len(gains)
-    return f"{gain:.4g} of the guard's loss by an accepted nowcast ({gain / before:.1%})"
+    return f"{gain:.4g} of the guard's loss by an accepted nowcast ({100 * gain / before:.3g} %)"
 
 
 def _seconds(costs: Sequence[NowcastCost], budget: TimeBudget) -> str:
@@ -88,5 +88,5 @@ def _seconds(costs: Sequence[NowcastCost], budget: TimeBudget) -> str:
 
 
 def _overhead(budget: TimeBudget) -> str:
-    limit = f"at most {budget.max_overhead:.3%}" if budget.max_overhead is not None else "no limit"
-    return f"{budget.overhead:.1%} of the time of the steps ({limit})"
+    limit = f"at most {100 * budget.max_overhead:.3g} %" if budget.max_overhead is not None else "no limit"
+    return f"{100 * budget.overhead:.3g} % of the time of the steps ({limit})"

@@ -60,17 +60,23 @@ class TrainingPasses:
     Args:
         model: the network, or a wrapper of `torch.compile` or `DistributedDataParallel` around it.
         kept: how many to keep [count]. Their inputs stay in memory, and are not copied.
+        hooked: whether a hook on the network sees its inputs; otherwise `saw` has to be called.
     Attributes:
         recent: the passes that are kept, oldest first.
         autocast: that of the last pass; None before the first one.
     """
 
-    def __init__(self, model: nn.Module, kept: int) -> None:
+    def __init__(self, model: nn.Module, kept: int, *, hooked: bool = True) -> None:
         self.recent: deque[Pass] = deque(maxlen=kept)
         self.autocast: Autocast | None = None
         self._hook = hook = _Hook(device_of(model).type)
-        handle = unwrapped(model).register_forward_pre_hook(hook, with_kwargs=True)
-        weakref.finalize(self, handle.remove)
+        if hooked:
+            handle = unwrapped(model).register_forward_pre_hook(hook, with_kwargs=True)
+            weakref.finalize(self, handle.remove)
+
+    def saw(self, *inputs: Any) -> None:
+        """Note the inputs of a pass that no hook sees."""
+        self._hook.last = (inputs, {}, False, torch.float32)
 
     def note(self) -> bool:
         """Keep the last pass before a step of the optimizer; whether there was one since the step before."""

@@ -215,8 +215,7 @@ def training(forecaster="Line", **options):
 
 def test_a_slow_guard_is_called_less_often_within_a_budget():
     model, optimizer = training(max_overhead=0.1)
-    train(model, optimizer, range(24))
-    assert [event.step for event in optimizer.events] in ([4], [8], [12])
+    train(model, optimizer, range(60))
     assert len(optimizer.costs) == 1
     assert optimizer.costs[0].guard > 0.1
     other_model, other = training(max_overhead=0.1)

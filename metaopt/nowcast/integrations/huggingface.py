@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,11 +16,18 @@ from ...core.errors import InvalidConfig
 from ...core.text import shown
 from ...generative import GenerativeOptimizer
 from ..optimizer import Nowcast
+from ..statistics import Replay
 from .guard import EVALUATION, NO_DATA, POOL, BatchesGuard, Loss, split_rows, tell_of_split, warn_of_evaluation_data
-from .isolation import copy_of
+from .isolation import ReplayOnCopies, copy_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+
+class TrainerNowcast(Nowcast):
+    """`Nowcast` that runs the network of a Trainer on copies only."""
+
+    _replay: ClassVar[Replay] = ReplayOnCopies()
 
 
 def add_nowcast(
@@ -69,7 +76,7 @@ def add_nowcast(
     def create_optimizer(*arguments: Any, **keywords: Any) -> torch.optim.Optimizer:
         created = create(*arguments, **keywords)
         if not _nowcasts(created):
-            trainer.optimizer = Nowcast(created, trainer.model, forecaster, **options)
+            trainer.optimizer = TrainerNowcast(created, trainer.model, forecaster, **options)
         return trainer.optimizer
 
     # The place that the Trainer documents for this; a callback would see its optimizer only after a resume.

@@ -26,7 +26,7 @@ from .guard import (
     tell_of_split,
     warn_of_evaluation_data,
 )
-from .isolation import copy_of
+from .isolation import ReplayOnCopies, copy_of
 
 Loss = Callable[[LightningModule, Any], Tensor]
 
@@ -89,7 +89,7 @@ class NowcastCallback(Callback):
         self._training_data = _TrainingData(trainer) if by_default and self.guard_data is None else None
         options = {"guard": self._guard(trainer), **self.options}
         # LearningRateMonitor logs under the name of the class.
-        named_as_base = type(type(base).__name__, (Nowcast,), {})
+        named_as_base = type(type(base).__name__, (Nowcast,), {"_replay": _ReplayTrainingSteps(trainer)})
         trainer.strategy.optimizers = [named_as_base(base, pl_module, self.forecaster, **options)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,6 +105,11 @@ class NowcastCallback(Callback):
             raise InvalidConfig(NO_DATA)
         why = "; the training data is not one data loader of a data set with enough examples" if not_split else ""
         warn_of_evaluation_data("the validation data", why)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let the Nowcast keep the batch, if BatchNorm statistics need it."""
+        if pl_module.automatic_optimization and isinstance(trainer.optimizers[0], Nowcast):
+            trainer.optimizers[0].note_inputs(batch, batch_idx)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the Trainer read its whole training data again."""
@@ -122,6 +127,22 @@ class NowcastCallback(Callback):
             return _loss(trainer, module, item, self.loss)
 
         return BatchesGuard(lambda: trainer.lightning_module, batches, loss, self.guard_batches)
+
+
+class _ReplayTrainingSteps(ReplayOnCopies):
+    """Runs `training_step` of a copied module again, on batches that are on the device of the Trainer."""
+
+    hooked = False
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def run(self, model: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Run a training step; what it logs and returns is dropped."""
+        batch, index = arguments
+        _silence(model, self._trainer)
+        with self._trainer.precision_plugin.train_step_context():
+            model.training_step(*_arguments(model.training_step, copy_of(batch), index, None))
 
 
 class _TrainingData:
@@ -198,11 +219,7 @@ def _is_loader(value: Any) -> bool:
 def _loss(trainer: Trainer, module: Any, item: tuple[Any, int, int | None], loss: Loss | None) -> Any:
     """The loss of a copied module on a batch, in the precision and on the device of the Trainer."""
     batch, index, number = item
-    view = _TrainerOfCopy(trainer)
-    for each in module.modules():
-        if isinstance(each, LightningModule):
-            each._trainer = view
-            each.log = each.log_dict = each.print = _do_nothing
+    _silence(module, trainer)
     batch = _transferred(trainer, module, batch, number or 0)
     with trainer.precision_plugin.val_step_context():
         result: Any
@@ -212,6 +229,15 @@ def _loss(trainer: Trainer, module: Any, item: tuple[Any, int, int | None], loss
             step = module.validation_step if is_overridden("validation_step", module) else module.training_step
             result = step(*_arguments(step, batch, index, number))
     return result.get("loss") if isinstance(result, dict) else result
+
+
+def _silence(module: Any, trainer: Trainer) -> None:
+    """Let a copied module log and print nothing, and see a Trainer that validates."""
+    view = _TrainerOfCopy(trainer)
+    for each in module.modules():
+        if isinstance(each, LightningModule):
+            each._trainer = view
+            each.log = each.log_dict = each.print = _do_nothing
 
 
 def _arguments(step: Callable[..., Any], batch: Any, index: int, number: int | None) -> list[Any]:
