@@ -279,7 +279,8 @@ def test_the_choice_is_measured_on_other_examples_than_a_nowcast():
 
 
 def test_best_weights_needs_a_guard_and_an_average():
-    with pytest.raises(InvalidConfig, match=r"there is none\. Give Nowcast"), nowcast(network(), ema=0.9).best_weights():
+    unguarded = nowcast(network(), ema=0.9)
+    with pytest.raises(InvalidConfig, match=r"there is none\. Give Nowcast"), unguarded.best_weights():
         pass
     unaveraged = nowcast(network(), guard=lambda: 1.0)
     with pytest.raises(InvalidConfig, match="no running average"), unaveraged.best_weights():
