@@ -32,7 +32,9 @@ def measure(size: str, optimizer: str, guarded: bool, threads: int, nowcasts: in
     sgd = torch.optim.SGD(model.parameters(), lr=1e-3)
     guard = partial(next, count(0.0, -1.0)) if guarded else None
     horizons = [_STRIDE * number for number in range(1, 5)] if guarded else None
-    wrapped = Nowcast(sgd, model, generative, every=every, stride=_STRIDE, horizons=horizons, guard=guard)
+    wrapped = Nowcast(
+        sgd, model, generative, every=every, stride=_STRIDE, horizons=horizons, guard=guard, max_overhead=None
+    )
     for weights in model.parameters():
         weights.grad = torch.full_like(weights, 1e-3)
     costs, before = [], 0.0

@@ -95,7 +95,7 @@ def _losses(task: Task, model: torch.nn.Module, batch: Any) -> torch.Tensor:
 
 @click.command()
 @click.option("--targets", default="MLP,ConvNet,TargetCNN", show_default=True)
-@click.option("--limits", default="none,0.1", show_default=True, help="Values of max_overhead to compare.")
+@click.option("--limits", default="none,0.05", show_default=True, help="Values of max_overhead to compare.")
 @click.option("--every", default=40, show_default=True, help="Interval between nowcasts [steps].")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--steps", default=480, show_default=True)
@@ -106,8 +106,7 @@ def main(targets: str, limits: str, every: int, threads: int, steps: int, seeds:
     rows = []
     for target in targets.split(","):
         for limit in limits.split(","):
-            chosen = {} if limit == "none" else {"max_overhead": float(limit)}
-            options = {"every": every, **chosen}
+            options = {"every": every, "max_overhead": None if limit == "none" else float(limit)}
             rows.append(in_fresh_process(measure, target, options, threads, steps, seeds))
     publish(f"nowcasts every {every} of {steps} steps, batches of {_BATCH}", rows, output)
 

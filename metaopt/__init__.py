@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .generative import PerceiverOptimizer as PerceiverOptimizer
     from .generative import get_optimizer_model as get_optimizer_model
     from .generative.files import load_optimizer as load_optimizer
+    from .nowcast.data_guard import guard_from as guard_from
     from .nowcast.model_state import reestimate_batchnorm as reestimate_batchnorm
     from .nowcast.optimizer import Nowcast as Nowcast
     from .targets import TargetCNN as TargetCNN
@@ -48,6 +49,7 @@ _MODULES = {
     "compare": "workflows.training_comparison",
     "get_optimizer_model": "generative",
     "get_target_model": "targets",
+    "guard_from": "nowcast.data_guard",
     "load_model_weights": "weights.model_files",
     "load_optimizer": "generative.files",
     "load_task": "tasks",

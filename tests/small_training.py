@@ -68,11 +68,14 @@ def trained_alone(steps, build=network):
     return model
 
 
+EVERY_NOWCAST = {"every": 4, "stride": 2, "horizons": 4, "max_overhead": None}
+
+
 def nowcast(model, forecaster="Line", base=None, **options):
     """A nowcast every four steps, by a forecaster or by a new one of a name, without a guard."""
     if forecaster in GENERATIVE_OPTIMIZERS.names():
         forecaster = get_optimizer_model(forecaster)
-    return Nowcast(base or adam(model), model, forecaster, **{"every": 4, "stride": 2, "horizons": 4, **options})
+    return Nowcast(base or adam(model), model, forecaster, **{**EVERY_NOWCAST, **options})
 
 
 def guarded(model, *arguments, **options):

@@ -132,6 +132,7 @@ class RunSetup:
             ema=None if optimizer.averaging else NOWCAST_EMA_DECAY,
             guard=(lambda: example_losses(model, self.task, self.guard_batches(nowcast.steps))) if guarded else None,
             reestimate=lambda: reestimate_batchnorm(model, self.batchnorm_batches),
+            max_overhead=None,
         )
         return nowcast
 

@@ -78,7 +78,7 @@ def _with_forecaster(
         return task.losses(model.eval()(examples.inputs), examples.labels)
 
     policy = NowcastPolicy(every=_NEVER * config.interval, stride=config.interval, horizons=config.horizons)
-    return Nowcast(optimizer, model, forecaster, policy=policy, guard=guard)
+    return Nowcast(optimizer, model, forecaster, policy=policy, guard=guard, max_overhead=None)
 
 
 def _policy(controller: str) -> tuple[Policy | None, tuple[Parent, ...]]:

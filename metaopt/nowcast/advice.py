@@ -8,29 +8,43 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from .model_state import has_statistics
+
 log = logging.getLogger(__name__)
 
 
-def warn_of_missing_functions(model: nn.Module, *, guard: bool, reestimate: bool) -> None:
+def warn_of_missing_functions(model: nn.Module, *, guard: bool, statistics: bool) -> None:
     """Warn if there is no guard, or if BatchNorm statistics would not be updated after a nowcast.
 
     Args:
         model: the network.
         guard: whether a guard was given.
-        reestimate: whether a function that updates buffers was given.
+        statistics: whether BatchNorm statistics are estimated again.
     """
     if not guard:
         log.warning(
-            "Nowcast has no guard: every finite forecast is accepted, also one that increases the loss. Give guard=…, "
-            "a function that returns the losses of held-out examples"
+            "Nowcast has no guard: every finite forecast is accepted, also one that increases the loss. Give "
+            "guard=metaopt.guard_from(held_out_data, loss)"
         )
-    statistics = any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
-    if statistics and not reestimate:
+    if not statistics and has_statistics(model):
         log.warning(
-            "%s has BatchNorm layers, whose running statistics do not fit the weights after a nowcast. Give "
-            "reestimate=lambda: metaopt.reestimate_batchnorm(model, batches)",
+            "%s has BatchNorm layers, whose running statistics do not fit the weights after a nowcast. Set "
+            "batchnorm_batches=8, or give reestimate=lambda: metaopt.reestimate_batchnorm(model, batches)",
             type(model).__name__,
         )
+
+
+def warn_of_stale_statistics(problem: str) -> None:
+    """Warn that BatchNorm statistics cannot be estimated again.
+
+    Args:
+        problem: why.
+    """
+    log.warning(
+        "the running statistics of BatchNorm layers do not fit the weights after a nowcast, and cannot be estimated "
+        "again: %s. Give reestimate=lambda: metaopt.reestimate_batchnorm(model, batches)",
+        problem,
+    )
 
 
 @contextmanager

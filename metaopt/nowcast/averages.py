@@ -31,10 +31,14 @@ class RunningAverages:
         distinct = dict.fromkeys([self.kept, self.predicted, self.short])
         return (average for average in distinct if average is not None)
 
-    def update(self, weights: Sequence[Tensor]) -> None:
-        """Update all averages with the weights after a step."""
+    def update(self, weights: Sequence[Tensor], steps: int = 1) -> None:
+        """Update all averages with the weights after some steps, which count as equal in all of them."""
         for average in self:
-            average.update(weights)
+            average.update(weights, steps)
+
+    def keep_only_kept(self) -> None:
+        """Drop the averages that only nowcasts need."""
+        self.predicted = self.short = None
 
     def reset(self) -> None:
         """Forget all averages."""

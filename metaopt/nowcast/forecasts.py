@@ -14,6 +14,7 @@ from ..generative.files import optimizer_facts
 from ..weights.files import digest_of
 from ..weights.layout import Layout
 from ..weights.snapshots import Snapshots
+from .costs import Stopwatch
 from .history import History
 
 _KEY, _DIGEST = "forecaster", "forecaster_digest"
@@ -27,6 +28,7 @@ class Forecasts:
         history: snapshots from which the forecaster predicts.
         layout: names and shapes of the weights.
         device: device of the weights.
+        stopwatch: measures the forecasts.
         follow_device: whether to move the forecaster to the device of the weights.
     """
 
@@ -36,11 +38,13 @@ class Forecasts:
         history: History,
         layout: Layout,
         device: torch.device,
+        stopwatch: Stopwatch,
         *,
         follow_device: bool,
     ) -> None:
         self.forecaster = forecaster
         self._history, self._layout, self._ours, self._follow_device = history, layout, device, follow_device
+        self._stopwatch = stopwatch
         self._state: State | None = None
 
     @torch.no_grad()
@@ -58,7 +62,8 @@ class Forecasts:
         times = self._times(device, [last + horizon for horizon in horizons])
         t_history, t_end = times.split([len(self._history), len(horizons)])
         state = None if self._state is None else tuple(each.to(device) for each in self._state)
-        return self.forecaster.forecast(self._snapshots(device), t_history, t_end, self._layout, state)
+        with self._stopwatch.part("forecast"):
+            return self.forecaster.forecast(self._snapshots(device), t_history, t_end, self._layout, state)
 
     def state_dict(self) -> dict[str, Any]:
         """What the forecaster has learned, in main memory; empty if it does not learn."""

@@ -1,12 +1,14 @@
 """The weights and buffers of the network that a nowcast changes, and how they are restored exactly."""
 
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from ..core.errors import LayoutMismatch
@@ -142,6 +144,18 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+@contextmanager
+def not_compiled() -> Iterator[None]:
+    """Run compiled networks as they were written. Without one, nothing of the compiler is imported."""
+    with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
+        yield
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether a network has BatchNorm layers with running statistics."""
+    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
 
 
 def moved_by(base: torch.optim.Optimizer) -> list[int]:

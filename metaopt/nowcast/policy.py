@@ -209,6 +209,13 @@ class NowcastEvent(NamedTuple):
     followed: bool = False
     guard_calls: int = 0
 
+    @property
+    def gain(self) -> float:
+        """By how much the best proposal lowers the mean loss of the guard; 0 if it was not accepted or not measured."""
+        if not self.accepted or self.loss_before is None or self.loss_after is None:
+            return 0.0
+        return self.loss_before - self.loss_after
+
 
 def rank(losses: Float[Tensor, "*rows examples"]) -> Float[Tensor, "*rows"]:
     """The mean loss of each row, by which proposals are ranked. A mean that is not finite becomes +∞."""

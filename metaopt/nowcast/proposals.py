@@ -1,5 +1,6 @@
 """The proposals of a nowcast: forecasts at several horizons, each evaluated in the network by the guard."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,14 +12,20 @@ from ..nested.carried_memory import carried_memories
 from ..tasks.measure import modes_restored
 from ..weights.layout import is_finite
 from .buffers import SavedBuffers
+from .costs import Stopwatch
 from .distributed import broadcast_in_place, is_rank_0, verdict_of_rank_0
 from .forecasts import Forecasts
 from .guard import Guard
 from .history import History
 from .model_state import ModelState, Saved
-from .policy import NowcastPolicy, accepts, rank, tolerates
+from .policy import NowcastEvent, NowcastPolicy, accepts, rank, tolerates
+from .statistics import RunningStatistics
 
 _WEIGHTS_AT_ONCE = 2**24  # maximum size of forecasts at several horizons that are computed and kept; bounds memory
+
+
+BATCHES_OF_PROPOSAL = 2
+"""Batches for the running statistics of a proposal; all kept ones are used when it stays (docs/decisions/0038)."""
 
 
 class Proposal(NamedTuple):
@@ -50,6 +57,22 @@ class Proposal(NamedTuple):
         return before is None or self.losses is None or bool(accepts(before, self.losses))
 
 
+def some_horizons(proposed: Sequence[int], share: float, events: Sequence[NowcastEvent]) -> tuple[int, ...]:
+    """A share of the horizons: those around the last accepted one, or around another one at each nowcast.
+
+    Args:
+        proposed: the horizons of the policy [steps].
+        share: how many of them, between 0 and 1; at least one.
+        events: the nowcasts so far.
+    """
+    count = max(math.ceil(share * len(proposed)), 1)
+    last = events[-1] if events else None
+    known = last is not None and last.accepted and last.horizon in proposed
+    middle = proposed.index(last.horizon) if known and last and last.horizon else len(events) % len(proposed)
+    begin = min(max(middle - (count - 1) // 2, 0), len(proposed) - count)
+    return tuple(proposed[begin : begin + count])
+
+
 class Proposals:
     """Evaluates forecasts in the network.
 
@@ -60,6 +83,8 @@ class Proposals:
         guard: computes the losses of the network on held-out data.
         policy: selects the horizons.
         reestimate: updates the buffers that depend on the weights; called after the weights are replaced.
+        statistics: estimates running statistics for weights that stay; None if `reestimate` does, or there are none.
+        stopwatch: measures the updates.
         warn: called with a message when a forecast is not finite.
     """
 
@@ -71,10 +96,13 @@ class Proposals:
         guard: Guard,
         policy: NowcastPolicy,
         reestimate: Callable[[], None] | None,
+        statistics: RunningStatistics | None,
+        stopwatch: Stopwatch,
         warn: Callable[[str], None],
     ) -> None:
         self._forecasts, self._model_state, self._history, self._guard = forecasts, model_state, history, guard
         self._policy, self._reestimate, self._warn = policy, reestimate, warn
+        self._statistics, self._stopwatch = statistics, stopwatch
 
     def losses_before(self, saved: Saved) -> Float[Tensor, " examples"] | None:
         """Guard losses of the last snapshot, from which the forecasts start; None without a guard.
@@ -84,6 +112,8 @@ class Proposals:
         """
         if self._guard and self._forecasts.forecaster.averaging:
             self._write(self._history.snapshots.rows[-1], saved)
+        elif self._guard:
+            self.update_statistics(BATCHES_OF_PROPOSAL)  # as for the proposals
         return self._guard.losses(self._model_state.device)
 
     def weights_of(self, proposal: Proposal) -> Float[Tensor, " weights"] | None:
@@ -126,9 +156,28 @@ class Proposals:
         Memories that are carried stay as they are: each rank has sequences of its own.
         """
         if self._reestimate is not None:
+            with self._stopwatch.part("reestimation"):
+                self._call_reestimate()
+        self._share_buffers()
+
+    def update_statistics(self, batches: int | None = None) -> None:
+        """Estimate running statistics for the present weights, unless a function of the user does.
+
+        Args:
+            batches: from how many of the kept batches; all by default [count].
+        """
+        if self._statistics is not None:
+            with self._stopwatch.part("reestimation"):
+                self._statistics.update(batches)
+            self._share_buffers()
+
+    def _call_reestimate(self) -> None:
+        if self._reestimate is not None:
             # A data loader that is opened draws a number, and BatchNorm is updated in training mode.
             with isolated(), modes_restored(self._model_state.model):
                 self._reestimate()
+
+    def _share_buffers(self) -> None:
         model = self._model_state.model
         carried = carried_memories(model)
         broadcast_in_place(buffer for name, buffer in model.named_buffers() if name not in carried)
@@ -172,3 +221,5 @@ class Proposals:
         self._model_state.restore_buffers(saved.buffers)
         self._model_state.write(weights)
         self.update_buffers()
+        if self._guard:
+            self.update_statistics(BATCHES_OF_PROPOSAL)

@@ -44,14 +44,18 @@ class ExponentialMovingAverage:
         self.tensors = list(tensors)
 
     @torch.no_grad()
-    def update(self, tensors: Sequence[Tensor]) -> None:
-        """Update the average with the tensors after a step."""
-        self.updates += 1
+    def update(self, tensors: Sequence[Tensor], count: int = 1) -> None:
+        """Update the average with the tensors after a step.
+
+        Args:
+            count: for how many updates this one counts, all with the same tensors.
+        """
+        self.updates += count
         if not self.tensors:
             self.tensors = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in tensors]
         # A copy only where the precision differs. One operation for all tensors: this runs at every step.
         values = [tensor if tensor.dtype is torch.float32 else tensor.float() for tensor in tensors]
-        torch._foreach_lerp_(self.tensors, values, (1 - self.decay) / (1 - self.decay**self.updates))
+        torch._foreach_lerp_(self.tensors, values, (1 - self.decay**count) / (1 - self.decay**self.updates))
 
     def reset(self) -> None:
         """Forget the average; the next update is the first."""

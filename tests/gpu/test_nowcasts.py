@@ -33,7 +33,9 @@ def nowcast(model, device, dtype=torch.float32, **options):
         return nn.functional.cross_entropy(model(held_out[0]).float(), held_out[1], reduction="none")
 
     base = torch.optim.Adam(model.parameters(), lr=1e-3)
-    return Nowcast(base, model, "builtin", every=8, stride=4, guard=guard, reestimate=lambda: None, **options)
+    return Nowcast(
+        base, model, "builtin", every=8, stride=4, guard=guard, reestimate=lambda: None, **options, max_overhead=None
+    )
 
 
 def train(model, optimizer, steps, device, dtype=torch.float32):

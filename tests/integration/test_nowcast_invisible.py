@@ -19,7 +19,7 @@ from ..small_training import Rows, batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
 
-SCHEDULE = {"every": 4, "stride": 2, "horizons": [2, 4], "ema": 0.9}
+SCHEDULE = {"every": 4, "stride": 2, "horizons": [2, 4], "ema": 0.9, "max_overhead": None}
 
 
 class Harmful(GenerativeOptimizer):
@@ -268,7 +268,7 @@ def hugging_face(folder, forecaster=None, own_loss=True, **options):
     trainer = kind(Network(), arguments, train_dataset=Rows(0), eval_dataset=Rows(1), callbacks=[recording])
     trainer.lists = []
     if forecaster is not None:
-        add_nowcast(trainer, forecaster, **SCHEDULE, **options)
+        add_nowcast(trainer, forecaster, **SCHEDULE, **{"guard_data": "evaluation", **options})
     return trainer, recording
 
 
@@ -390,6 +390,7 @@ def trained_by_lightning(folder, loaders, forecaster=None, signature="index", pr
     module = lightning_module(signature)
     stopping = callbacks.EarlyStopping("mean", patience=2)
     best = callbacks.ModelCheckpoint(folder, "best", monitor="mean", save_last=True, enable_version_counter=False)
+    options.setdefault("guard_data", "evaluation")
     extra = [] if forecaster is None else [NowcastCallback(forecaster, **SCHEDULE, **options)]
     trainer = lightning.Trainer(
         max_epochs=epochs,

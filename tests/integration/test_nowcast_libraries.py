@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from metaopt.core.errors import InvalidConfig
 from metaopt.generative import get_optimizer_model
@@ -24,7 +24,7 @@ class Network(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-OPTIONS = {"every": 8, "stride": 4, "ema": 0.9, "horizons": [8, 16]}
+OPTIONS = {"every": 8, "stride": 4, "ema": 0.9, "horizons": [8, 16], "max_overhead": None}
 
 
 def hugging_face(folder, steps=24, **options):
@@ -60,7 +60,7 @@ def test_hugging_face_trainer_nowcasts_and_resumes_from_its_own_checkpoint(tmp_p
     assert [event.step for event in nowcast.events] == [8, 16, 24]
     assert all(event.loss_before is not None for event in nowcast.events)
     loaders = [reference for reference in whole.accelerator.gradient_state.dataloader_references if reference]
-    assert all(len(loader.dataset) == 96 for loader in loaders)  # the guard's look left none of its own open
+    assert all(len(loader.dataset) == 87 for loader in loaders)  # the guard's look left none of its own open
     resumed = hugging_face(tmp_path / "one")
     resumed.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-12"))
     assert resumed.optimizer.optimizer.events == nowcast.events
@@ -73,7 +73,55 @@ def test_hugging_face_without_held_out_data_is_told_what_to_give(tmp_path):
     from metaopt.nowcast.integrations.huggingface import add_nowcast
 
     with pytest.raises(InvalidConfig, match="no eval_dataset: there is no held-out data to guard nowcasts with"):
+        add_nowcast(trainer, get_optimizer_model("Line"), guard_data="evaluation")
+    with pytest.raises(InvalidConfig, match="guard_data is 'validation'; expected a data set, 'evaluation', or None"):
+        add_nowcast(trainer, get_optimizer_model("Line"), guard_data="validation")
+    trainer.train_dataset = Rows(0, 12)
+    with pytest.raises(InvalidConfig, match="no eval_dataset: there is no held-out data to guard nowcasts with"):
         add_nowcast(trainer, get_optimizer_model("Line"))
+
+
+def examples_of(dataset):
+    return {tuple(dataset[row]["inputs"].tolist()) for row in range(len(dataset))}
+
+
+def test_hugging_face_guards_with_examples_that_it_does_not_train_on(tmp_path, caplog):
+    trainer = hugging_face(tmp_path, steps=8)
+    assert "the guard of nowcasts uses 9 of the 96 training examples" in caplog.text
+    seen = set()
+    compute_loss = type(trainer).compute_loss
+
+    def noted(self, model, inputs, *arguments, **keywords):
+        rows = set(map(tuple, inputs["inputs"].tolist()))
+        seen.add((model.training, frozenset(rows)))
+        return compute_loss(self, model, inputs, *arguments, **keywords)
+
+    type(trainer).compute_loss, kept = noted, compute_loss
+    try:
+        trainer.train()
+    finally:
+        type(trainer).compute_loss = kept
+    trained = set().union(*(rows for training, rows in seen if training))
+    guarded = set().union(*(rows for training, rows in seen if not training))
+    assert trained == examples_of(trainer.train_dataset)
+    assert len(guarded) == 9
+    assert guarded | trained == examples_of(Rows(0, 96))
+    assert not guarded & trained
+
+
+def test_data_sets_of_hugging_face_stay_such(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    from metaopt.nowcast.integrations.huggingface import add_nowcast
+
+    rows = Rows(0, 200)
+    trainer = hugging_face(tmp_path, steps=8)
+    columns = {"inputs": rows.inputs.tolist(), "labels": rows.labels.tolist(), "unused": [""] * 200}
+    trainer.train_dataset = datasets.Dataset.from_dict(columns)
+    add_nowcast(trainer, get_optimizer_model("Line"), **OPTIONS)
+    assert isinstance(trainer.train_dataset, datasets.Dataset)
+    assert len(trainer.train_dataset) == 180
+    trainer.train()
+    assert len(trainer.optimizer.optimizer.events) == 1
 
 
 def lightning_module(returns=True):
@@ -131,6 +179,72 @@ def test_lightning_nowcasts_and_resumes_from_its_own_checkpoint(tmp_path):
     resumed, again = fit(tmp_path, 3, resume=tmp_path / "half.ckpt")
     assert resumed.optimizers[0].events == nowcast.events
     assert same_state(again, module)
+
+
+def test_lightning_guards_with_examples_that_it_does_not_train_on(tmp_path, caplog):
+    module, seen = lightning_module(), set()
+    forward = module.network.forward
+
+    def noted(inputs, labels=None):
+        seen.add((torch.is_grad_enabled(), frozenset(map(tuple, inputs.tolist()))))
+        return forward(inputs, labels)
+
+    lightning = pytest.importorskip("lightning.pytorch")
+    from metaopt.nowcast.integrations.lightning import NowcastCallback
+
+    module.network.forward = noted
+    module.validation_step = None  # the loss of training_step guards
+    del module.validation_step
+    type(module).validation_step = lightning.LightningModule.validation_step
+    trainer = lightning.Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[NowcastCallback(get_optimizer_model("Line"), **OPTIONS)],
+    )
+    loader = DataLoader(Rows(0), 8, shuffle=True)
+    for fit in (1, 2):
+        trainer.fit_loop.max_epochs = 2 * fit
+        trainer.fit(module, loader)
+        assert "the guard of nowcasts uses 6 of the 64 training examples" in caplog.text
+        trained = set().union(*(rows for training, rows in seen if training))
+        guarded = set().union(*(rows for training, rows in seen if not training))
+        assert (len(trained), len(guarded)) == (58, 6)
+        assert trained | guarded == examples_of(Rows(0))
+    assert trainer.fit_loop._data_source.dataloader() is loader
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return (Rows(0)[row] for row in range(64))
+
+
+def test_lightning_says_that_it_guards_with_the_validation_data_where_it_cannot_split(tmp_path, caplog):
+    lightning = pytest.importorskip("lightning.pytorch")
+    from metaopt.nowcast.integrations.lightning import NowcastCallback
+
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[NowcastCallback(get_optimizer_model("Line"), **OPTIONS)],
+    )
+    stream = DataLoader(Stream(), 8)
+    trainer.fit(lightning_module(), stream, DataLoader(Rows(1), 8))
+    assert "uses the validation data, so the losses that are reported on it" in caplog.text
+    assert "the training data is not one data loader of a data set with enough examples" in caplog.text
+    assert len(trainer.optimizers[0].events) == 1
+    wrong = lightning.Trainer(
+        accelerator="cpu", logger=False, callbacks=[NowcastCallback(get_optimizer_model("Line"), guard_data="test")]
+    )
+    with pytest.raises(InvalidConfig, match="guard_data is 'test'; expected data loaders"):
+        wrong.fit(lightning_module(), stream)
 
 
 def test_lightning_module_that_returns_no_loss_is_told_what_to_give(tmp_path):

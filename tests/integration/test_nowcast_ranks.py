@@ -39,7 +39,7 @@ def train(averaging):
     optimizer = Nowcast(
         torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), model,
         get_optimizer_model("Line", averaging=averaging), every=4, stride=2, horizons=[1, 2], ema=0.9,
-        guard=guard, reestimate=lambda: reestimate_batchnorm(network, [batch(100), batch(101)]),
+        guard=guard, reestimate=lambda: reestimate_batchnorm(network, [batch(100), batch(101)]), max_overhead=None,
     )
     for step in range(12):
         optimizer.zero_grad()
@@ -69,7 +69,7 @@ torch.manual_seed(0)
 model = Hope(HopeConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, chunk=2, carry_memory=True))
 network = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 base = torch.optim.SGD(model.parameters(), lr=0.05)
-optimizer = Nowcast(base, network, get_optimizer_model("Line"), every=2, stride=1)
+optimizer = Nowcast(base, network, get_optimizer_model("Line"), every=2, stride=1, max_overhead=None)
 kept = []
 for step in range(4):
     tokens = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(2 * step + rank))
@@ -100,7 +100,7 @@ dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=ran
 def refused(model):
     base = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     try:
-        Nowcast(base, model, get_optimizer_model("Line"))
+        Nowcast(base, model, get_optimizer_model("Line"), max_overhead=None)
     except LayoutMismatch as error:
         return str(error)
 

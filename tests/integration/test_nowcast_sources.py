@@ -42,12 +42,12 @@ def adam(model):
 
 def test_an_address_takes_the_place_of_an_optimizer(champion):
     model = nn.Linear(4, 3)
-    optimizer = metaopt.Nowcast(adam(model), model, "models:/metaopt-digits-MLP@champion")
+    optimizer = metaopt.Nowcast(adam(model), model, "models:/metaopt-digits-MLP@champion", max_overhead=None)
     assert type(optimizer.forecaster).__name__ == "Line"
     with pytest.raises(TrackingError, match="cannot load an optimizer from models:/metaopt-digits-MLP@nobody"):
-        metaopt.Nowcast(adam(model), model, "models:/metaopt-digits-MLP@nobody")
+        metaopt.Nowcast(adam(model), model, "models:/metaopt-digits-MLP@nobody", max_overhead=None)
     with pytest.raises(TrackingError, match=r"no optimizer at 'nowhere\.safetensors'"):
-        metaopt.Nowcast(adam(model), model, "nowhere.safetensors")
+        metaopt.Nowcast(adam(model), model, "nowhere.safetensors", max_overhead=None)
 
 
 def test_mlflow_is_imported_only_for_an_address():

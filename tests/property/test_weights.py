@@ -87,7 +87,7 @@ def test_weights_that_cannot_be_recorded_are_refused_by_name_before_the_first_st
     with pytest.raises(LayoutMismatch, match=message):
         Layout.of(model)
     with pytest.raises(LayoutMismatch, match=message):
-        Nowcast(torch.optim.SGD(model.parameters(), lr=0.1), model, get_optimizer_model("Hold"))
+        Nowcast(torch.optim.SGD(model.parameters(), lr=0.1), model, get_optimizer_model("Hold"), max_overhead=None)
 
 
 class Odd(nn.Linear):

@@ -136,7 +136,7 @@ def test_the_projection_keeps_the_direction_of_the_change():
 def test_forecasts_of_nowcast_are_projected():
     model = adapted()
     base, slopes = torch.optim.SGD(trainable(model), lr=5.0), get_optimizer_model("Slopes", history=3)
-    optimizer = Nowcast(base, model, slopes, every=4, stride=1, horizons=[2])
+    optimizer = Nowcast(base, model, slopes, every=4, stride=1, horizons=[2], max_overhead=None)
     DeltaBudget(model, cap=0.05).attach(optimizer)
     for _ in range(8):
         train(model, optimizer, 1)

@@ -242,7 +242,9 @@ def test_evaluations_and_guards_change_no_bit_of_a_training(text):
         if is_watched:
             losses = iter(range(1000))  # a forecast is never better
             guard = lambda: model(tokens(4)).mean() * 0 + next(losses)  # noqa: E731
-            optimizer = Nowcast(optimizer, model, get_optimizer_model("Line"), every=3, stride=1, guard=guard)
+            optimizer = Nowcast(
+                optimizer, model, get_optimizer_model("Line"), every=3, stride=1, guard=guard, max_overhead=None
+            )
         for batch in list(task.batches(4, 0, 0))[:8]:
             take_step(model, optimizer, task, batch)
             if is_watched:

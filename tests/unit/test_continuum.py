@@ -188,7 +188,13 @@ def test_at_the_start_a_nested_memory_is_the_sequential_one():
 def test_levels_and_nowcasts_work_together():
     memory, optimizer = build()
     nowcast = Nowcast(
-        optimizer, memory, get_optimizer_model("Line"), every=6, stride=3, guard=lambda: loss_at(memory, 99)
+        optimizer,
+        memory,
+        get_optimizer_model("Line"),
+        every=6,
+        stride=3,
+        guard=lambda: loss_at(memory, 99),
+        max_overhead=None,
     )
     train(memory, nowcast, range(13))
     assert [event.step for event in nowcast.events] == [6, 12]

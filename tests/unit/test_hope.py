@@ -222,7 +222,9 @@ def test_a_nowcast_continues_from_a_state_between_two_updates_of_a_level():
     def start():
         model = build()
         base = optimizer_for(model, "Adam", 1e-2, {})
-        return model, Nowcast(base, model, get_optimizer_model("Line"), every=4, stride=2, horizons=2)
+        return model, Nowcast(
+            base, model, get_optimizer_model("Line"), every=4, stride=2, horizons=2, max_overhead=None
+        )
 
     model, optimizer = start()
     train(model, optimizer, range(5))

@@ -185,7 +185,7 @@ def test_an_invalid_size_is_an_error(options):
 
 
 def wrapped(model, **options):
-    return Nowcast(adam(model), model, build(**options), every=4, stride=2, horizons=4)
+    return Nowcast(adam(model), model, build(**options), every=4, stride=2, horizons=4, max_overhead=None)
 
 
 @pytest.mark.parametrize("stop", [1, 5, 13])
@@ -247,7 +247,7 @@ def test_a_forecaster_that_does_not_learn_goes_on_without_the_state_of_one_that_
     model = network()
     optimizer = wrapped(model)
     train(model, optimizer, range(9))
-    plain = Nowcast(adam(model), model, Slopes(), every=4, stride=2, horizons=4)
+    plain = Nowcast(adam(model), model, Slopes(), every=4, stride=2, horizons=4, max_overhead=None)
     plain.load_state_dict(optimizer.state_dict())
     train(model, plain, range(9, 20))
     assert plain.steps == 20
@@ -255,7 +255,7 @@ def test_a_forecaster_that_does_not_learn_goes_on_without_the_state_of_one_that_
 
 def test_a_state_of_a_forecaster_that_does_not_learn_can_be_loaded():
     model = network()
-    plain = Nowcast(adam(model), model, Slopes(), every=4, stride=2, horizons=4)
+    plain = Nowcast(adam(model), model, Slopes(), every=4, stride=2, horizons=4, max_overhead=None)
     train(model, plain, range(9))
     optimizer = wrapped(model)
     optimizer.load_state_dict(plain.state_dict())

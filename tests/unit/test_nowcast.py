@@ -57,22 +57,26 @@ def test_hold_is_the_base_optimizer_bit_for_bit(wrap):
 
 def test_untrained_perceiver_is_the_base_optimizer_bit_for_bit():
     model = network()
-    train(model, Nowcast(adam(model), model, get_optimizer_model("PerceiverOptimizer"), every=4, stride=2), range(9))
+    train(
+        model,
+        Nowcast(adam(model), model, get_optimizer_model("PerceiverOptimizer"), every=4, stride=2, max_overhead=None),
+        range(9),
+    )
     assert same_state(model, trained_alone(9))
 
 
 def test_history_grows_to_its_bound():
     model, shift = network(), Shift(0.001)
-    train(model, Nowcast(adam(model), model, shift, every=6, stride=2, horizons=9), range(18))
+    train(model, Nowcast(adam(model), model, shift, every=6, stride=2, horizons=9, max_overhead=None), range(18))
     assert shift.told == [([2, 4, 6], 15), ([8, 10, 12], 21), ([14, 16, 18], 27)]
     model, shift = network(), Shift(0.001, history=5)
-    train(model, Nowcast(adam(model), model, shift, every=4, stride=2), range(8))
+    train(model, Nowcast(adam(model), model, shift, every=4, stride=2, max_overhead=None), range(8))
     assert shift.told == [([0, 2, 4], 8), ([0, 2, 4, 6, 8], 12)]
 
 
 def test_history_moves_with_the_weights():
     model = network()
-    optimizer = Nowcast(adam(model), model, Shift(0.5), every=4, stride=2)
+    optimizer = Nowcast(adam(model), model, Shift(0.5), every=4, stride=2, max_overhead=None)
     train(model, optimizer, range(4))
     _, before, now = optimizer.state_dict()["nowcast"]["history"]
     assert torch.equal(now, weights(model))
@@ -87,13 +91,13 @@ def test_history_goes_on_after_a_rejected_nowcast():
 
 def test_starts_from_a_single_snapshot():
     model, shift = network(), Shift(0.001, history=1)
-    train(model, Nowcast(adam(model), model, shift, every=1, stride=1), range(2))
+    train(model, Nowcast(adam(model), model, shift, every=1, stride=1, max_overhead=None), range(2))
     assert shift.told == [([1], 2), ([2], 3)]
 
 
 def test_first_snapshot_is_of_the_weights_that_training_starts_with():
     model = network()
-    optimizer = Nowcast(adam(model), model, get_optimizer_model("Hold"), every=4, stride=2)
+    optimizer = Nowcast(adam(model), model, get_optimizer_model("Hold"), every=4, stride=2, max_overhead=None)
     with torch.no_grad():
         model[0].weight.zero_()
     train(model, optimizer, range(1))
@@ -102,7 +106,7 @@ def test_first_snapshot_is_of_the_weights_that_training_starts_with():
 
 def test_without_a_guard_the_proposal_is_applied_and_moments_are_kept():
     model, alone = network(), trained_alone(4)
-    optimizer = Nowcast(adam(model), model, Shift(0.5), every=4, stride=2)
+    optimizer = Nowcast(adam(model), model, Shift(0.5), every=4, stride=2, max_overhead=None)
     train(model, optimizer, range(4))
     assert torch.equal(weights(model), weights(alone) + 0.5)
     assert all(float(optimizer.state[p]["step"]) == 4 for p in model.parameters())
@@ -126,7 +130,7 @@ def test_float64_weights_are_restored_in_full():
     inputs = torch.randn(8, 4, dtype=torch.float64)
     guard = map(float, range(10)).__next__  # rises, whatever the weights
     for mover, net in (
-        (Nowcast(adam(model), model, Shift(1.0), every=1, stride=1, horizons=1, guard=guard), model),
+        (Nowcast(adam(model), model, Shift(1.0), every=1, stride=1, horizons=1, guard=guard, max_overhead=None), model),
         (adam(alone), alone),
     ):
         net(inputs).square().mean().backward()
@@ -137,7 +141,9 @@ def test_float64_weights_are_restored_in_full():
 def test_guard_keeps_what_does_not_raise_the_loss():
     model = network()
     losses = iter([1.0, 1.0, 1.0, 1.5, 2.0, torch.tensor(0.5)])
-    optimizer = Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=lambda: next(losses))
+    optimizer = Nowcast(
+        adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=lambda: next(losses), max_overhead=None
+    )
     train(model, optimizer, range(6))
     assert optimizer.events == [
         (2, 1.0, 1.0, True, 2, True, 2),
@@ -150,7 +156,7 @@ def test_guard_keeps_what_does_not_raise_the_loss():
 def test_proposal_that_is_not_finite_is_rejected_and_reported_once(bad, caplog):
     model = network()
     with caplog.at_level(logging.WARNING):
-        train(model, Nowcast(adam(model), model, Shift(bad), every=2, stride=2), range(6))
+        train(model, Nowcast(adam(model), model, Shift(bad), every=2, stride=2, max_overhead=None), range(6))
     assert same_state(model, trained_alone(6))
     assert [record.message for record in caplog.records if record.name == Nowcast.__module__] == [
         "a forecast of the weights is not finite at step 2; training continues. Further warnings are suppressed"
@@ -160,7 +166,9 @@ def test_proposal_that_is_not_finite_is_rejected_and_reported_once(bad, caplog):
 @pytest.mark.parametrize("losses", [(1.0, math.nan), (math.nan, 1.0), (1.0, math.inf), (1.0, -math.inf)])
 def test_guard_that_is_not_finite_rejects(losses, caplog):
     model, looks = network(), iter(losses)
-    optimizer = Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=lambda: next(looks))
+    optimizer = Nowcast(
+        adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=lambda: next(looks), max_overhead=None
+    )
     train(model, optimizer, range(2))
     assert not optimizer.events[0].accepted
     assert "the guard's loss is not finite" in caplog.text
@@ -174,7 +182,11 @@ def test_guard_runs_without_gradients():
         modes.append(torch.is_grad_enabled())
         return 1.0
 
-    train(model, Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=guard), range(2))
+    train(
+        model,
+        Nowcast(adam(model), model, Shift(0.1), every=2, stride=2, horizons=2, guard=guard, max_overhead=None),
+        range(2),
+    )
     assert modes == [False, False]
 
 
@@ -214,7 +226,7 @@ def test_state_does_not_change_while_training_goes_on():
 
 def test_scheduler_moves_the_base_optimizer_also_after_loading():
     model = network()
-    optimizer = Nowcast(adam(model), model, get_optimizer_model("Hold"), every=4, stride=2)
+    optimizer = Nowcast(adam(model), model, get_optimizer_model("Hold"), every=4, stride=2, max_overhead=None)
     optimizer.load_state_dict(optimizer.state_dict())
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
     train(model, optimizer, range(1))
@@ -226,7 +238,7 @@ def test_scheduler_moves_the_base_optimizer_also_after_loading():
 
 def test_closure_gives_its_loss_and_lets_lbfgs_run():
     model = network()
-    optimizer = Nowcast(torch.optim.LBFGS(model.parameters()), model, Shift(0.0), every=2, stride=1)
+    optimizer = Nowcast(torch.optim.LBFGS(model.parameters()), model, Shift(0.0), every=2, stride=1, max_overhead=None)
 
     def closure():
         optimizer.zero_grad()
@@ -244,7 +256,7 @@ def test_parameter_groups_frozen_and_tied_weights():
     model[0].bias.requires_grad_(False)
     frozen = model[0].bias.clone()
     groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters()}]
-    optimizer = Nowcast(torch.optim.SGD(groups, lr=0.01), model, Shift(0.5), every=1, stride=1)
+    optimizer = Nowcast(torch.optim.SGD(groups, lr=0.01), model, Shift(0.5), every=1, stride=1, max_overhead=None)
     assert optimizer.layout.size == 24 + 18 + 3
     model[:3](batch(0)[0]).square().mean().backward()
     optimizer.step()
@@ -263,6 +275,7 @@ def test_reestimate_is_called_between_the_looks_of_the_guard():
         horizons=2,
         guard=lambda: float(len(calls.append("guard") or "") or 1),
         reestimate=lambda: calls.append("reestimate"),
+        max_overhead=None,
     )
     train(model, optimizer, range(2))
     assert calls == ["guard", "reestimate", "guard"]
@@ -300,15 +313,15 @@ def test_reestimating_draws_no_randomness_and_spares_networks_without_batchnorm(
 def test_impossible_schedules_are_refused(steps, message):
     model = network()
     with pytest.raises(InvalidConfig, match=message):
-        Nowcast(adam(model), model, get_optimizer_model("Hold"), **steps)
+        Nowcast(adam(model), model, get_optimizer_model("Hold"), **steps, max_overhead=None)
 
 
 def test_base_optimizer_over_other_parameters_is_refused():
     model = network()
     with pytest.raises(LayoutMismatch, match=r"Adam moves 4 tensors that are not trainable weights of Sequential"):
-        Nowcast(adam(network()), model, get_optimizer_model("Hold"))
+        Nowcast(adam(network()), model, get_optimizer_model("Hold"), max_overhead=None)
     with pytest.raises(LayoutMismatch, match=r"leaves out 2 that are \(2.weight, 2.bias\)"):
-        Nowcast(torch.optim.SGD(model[0].parameters(), lr=0.1), model, get_optimizer_model("Hold"))
+        Nowcast(torch.optim.SGD(model[0].parameters(), lr=0.1), model, get_optimizer_model("Hold"), max_overhead=None)
 
 
 def test_state_of_something_else_is_refused_and_changes_nothing():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from metaopt.core.errors import InvalidConfig
-from metaopt.nowcast.integrations.guard import BatchesGuard, first_batches
+from metaopt.nowcast.integrations.guard import BatchesGuard, first_batches, split_rows
 from metaopt.nowcast.integrations.isolation import copy_of, copy_sharing_weights
 
 
@@ -65,10 +65,35 @@ def test_batches_are_read_once_and_copied_for_each_call():
         return model(batch.pop("inputs").add_(1)).mean()
 
     model = Network()
-    guard = BatchesGuard(lambda: model, lambda: opened.append(1) or batches, loss)
+    guard = BatchesGuard(lambda: model, lambda: opened.append(1) or batches, loss, 4)
     assert torch.equal(guard(), guard())
     assert opened == [1]
     assert batches[0]["inputs"].eq(1).all()
+
+
+def test_each_nowcast_uses_other_batches():
+    model, seen = Network(), []
+    batches = [torch.full((1,), float(number)) for number in range(32)]
+    guard = BatchesGuard(lambda: model, lambda: batches, lambda model, batch: seen.append(float(batch)) or 0.0, 4)
+    for step in (40, 80, 40):
+        guard.start(step)
+        guard()
+    assert seen[:4] == seen[8:]
+    assert set(seen[:4]) != set(seen[4:8])
+    guard.start(40, guard.smallest_share)
+    assert len(guard()) == 2
+
+
+@pytest.mark.parametrize(("size", "expected"), [(19, 0), (20, 2), (1000, 64), (10_000, 200), (10**6, 2048)])
+def test_a_small_part_of_the_training_data_guards(size, expected):
+    rows = split_rows(size)
+    if not expected:
+        assert rows is None
+        return
+    kept, held_out = rows
+    assert len(held_out) == expected
+    assert sorted([*kept, *held_out]) == list(range(size))
+    assert rows == split_rows(size)
 
 
 def test_compiled_networks_are_not_compiled_again():
@@ -88,7 +113,7 @@ def test_compiled_networks_are_not_compiled_again():
 
     model = Outer()
     model(torch.ones(2, 4))
-    guard = BatchesGuard(lambda: model, lambda: [torch.ones(2, 4)], lambda copied, batch: copied(batch).mean())
+    guard = BatchesGuard(lambda: model, lambda: [torch.ones(2, 4)], lambda copied, batch: copied(batch).mean(), 1)
     for _ in range(2):
         guard()
         model(torch.ones(2, 4))

@@ -112,6 +112,7 @@ def test_steps_snapshots_and_nowcasts_work_on_another_device(forecaster, averagi
         guard=lambda: model(inputs).square().mean(1),
         history_dtype=dtype,
         history_device=device,
+        max_overhead=None,
     )
     for weights in model.parameters():
         weights.grad = torch.ones_like(weights)
@@ -145,6 +146,7 @@ def test_a_language_model_with_its_history_in_bfloat16_in_main_memory(limit, mon
         guard=lambda: float(losses()),
         history_device="cpu",
         history_dtype="bfloat16",
+        max_overhead=None,
     )
     for _ in range(12):
         optimizer.zero_grad()

@@ -64,10 +64,14 @@ def test_best_of_several_horizons_stays_and_all_are_predicted_in_one_call():
 
 def test_unless_told_otherwise_a_guard_chooses_among_several_horizons():
     model, drift = network(), Drift()
-    optimizer = Nowcast(adam(model), model, drift, every=4, stride=2, guard=lambda: 1.0)
+    optimizer = Nowcast(adam(model), model, drift, every=4, stride=2, guard=lambda: 1.0, max_overhead=None)
     assert optimizer.policy.all_horizons == (2, 6, 16, 32)
-    assert Nowcast(adam(model), model, drift, every=2, stride=2, guard=lambda: 1.0).policy.all_horizons == (2, 4, 8, 16)
-    assert Nowcast(adam(model), model, drift, every=4, stride=2).policy.proposed(8, guarded=False) == (4,)
+    assert Nowcast(
+        adam(model), model, drift, every=2, stride=2, guard=lambda: 1.0, max_overhead=None
+    ).policy.all_horizons == (2, 4, 8, 16)
+    assert Nowcast(adam(model), model, drift, every=4, stride=2, max_overhead=None).policy.proposed(
+        8, guarded=False
+    ) == (4,)
 
 
 def test_only_horizons_up_to_half_of_the_steps_so_far_are_proposed_and_the_shortest():
@@ -98,7 +102,7 @@ def test_several_horizons_of_a_large_network_are_predicted_one_by_one_and_the_be
 def test_with_stop_early_no_horizon_is_proposed_after_one_that_is_worse(losses, horizon, calls):
     model, given = network(), iter(losses)
     policy = NowcastPolicy(every=32, stride=2, horizons=(4, 8, 16), stop_early=True)
-    optimizer = Nowcast(adam(model), model, Drift(), policy=policy, guard=lambda: next(given))
+    optimizer = Nowcast(adam(model), model, Drift(), policy=policy, guard=lambda: next(given), max_overhead=None)
     train(model, optimizer, range(32))
     assert (optimizer.events[0].horizon, optimizer.events[0].guard_calls) == (horizon, calls)
     ranks = torch.tensor([*losses[1:], *([0.0] * (4 - len(losses)))]).view(-1, 1, 1)
@@ -221,7 +225,9 @@ def test_where_it_is_not_only_the_average_in_use_takes_the_prediction_until_the_
 @pytest.mark.parametrize(("asked", "followed"), [({}, False), ({"min_cosine": -1.0}, True)])
 def test_weights_follow_only_where_training_goes_straight_on(asked, followed):
     model = network()
-    optimizer = Nowcast(adam(model), model, AverageDrift(), every=6, stride=2, horizons=4, guard=lambda: 1.0, **asked)
+    optimizer = Nowcast(
+        adam(model), model, AverageDrift(), every=6, stride=2, horizons=4, guard=lambda: 1.0, **asked, max_overhead=None
+    )
     for step in range(6):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -368,7 +374,7 @@ def test_gradient_accumulation_counts_steps_of_the_optimizer():
 def test_a_compiled_network_is_the_network_that_it_was():
     model = network()
     compiled = torch.compile(model, backend="eager")
-    optimizer = Nowcast(adam(compiled), compiled, Drift(), every=4, stride=2)
+    optimizer = Nowcast(adam(compiled), compiled, Drift(), every=4, stride=2, max_overhead=None)
     assert optimizer.layout == Layout.of(model)
     train(compiled, optimizer, range(5))
     plain = network()

@@ -125,13 +125,15 @@ def verdict_of_the_wrapper(problem, settings):
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     guard = lambda: problem.example_losses(model.weight.detach().flatten())  # noqa: E731
-    optimizer = Nowcast(torch.optim.SGD(model.parameters(), lr=0.05), model, Ahead(), policy=settings, guard=guard)
+    optimizer = Nowcast(
+        torch.optim.SGD(model.parameters(), lr=0.05), model, Ahead(), policy=settings, guard=guard, max_overhead=None
+    )
     states = []
     for step in range(64):
         turns_back = problem.turns and step > 55
         model.weight.grad = torch.full((1, 1), 3.0 if turns_back else -1.0 if step % 7 else 5.0)
         if step == 63:
-            optimizer._nowcast, nowcast = (lambda: None), optimizer._nowcast
+            optimizer._nowcast_within_budget, nowcast = (lambda: None), optimizer._nowcast
             optimizer.step()
             states.append(torch.stack(optimizer._history.snapshots.rows))
             averages = (optimizer._averages.predicted, optimizer._averages.short)

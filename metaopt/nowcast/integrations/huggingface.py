@@ -3,23 +3,31 @@
 import copy
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from ...core.errors import InvalidConfig
+from ...core.text import shown
 from ...generative import GenerativeOptimizer
 from ..optimizer import Nowcast
-from .guard import NO_DATA, BatchesGuard, Loss, warn_of_evaluation_data
-from .isolation import copy_of
+from ..statistics import Replay
+from .guard import EVALUATION, NO_DATA, POOL, BatchesGuard, Loss, split_rows, tell_of_split, warn_of_evaluation_data
+from .isolation import ReplayOnCopies, copy_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+
+class TrainerNowcast(Nowcast):
+    """`Nowcast` that runs the network of a Trainer on copies only."""
+
+    _replay: ClassVar[Replay] = ReplayOnCopies()
 
 
 def add_nowcast(
@@ -27,7 +35,7 @@ def add_nowcast(
     forecaster: GenerativeOptimizer | str | Path | None = None,
     *,
     loss: Loss | None = None,
-    guard_data: Dataset[Any] | Sequence[Any] | None = None,
+    guard_data: Dataset[Any] | Sequence[Any] | str | None = None,
     guard_batches: int = 4,
     **options: Any,
 ) -> None:
@@ -35,9 +43,8 @@ def add_nowcast(
 
     The checkpoints of the Trainer then contain the history as well, and training resumes from them as usual.
 
-        train, guard = torch.utils.data.random_split(data, [0.98, 0.02])
         trainer = transformers.Trainer(model, arguments, train_dataset=train, eval_dataset=held_out)
-        add_nowcast(trainer, "builtin", guard_data=guard)
+        add_nowcast(trainer, "builtin")
         trainer.train()
 
     The guard runs on a copy of the network that shares its weights, in evaluation mode. What `compute_loss`, `forward`
@@ -47,33 +54,57 @@ def add_nowcast(
         trainer: one that has not started to train.
         forecaster: as for `Nowcast`.
         loss: the loss of the (copied) network on a batch, for the guard; what `compute_loss` returns by default.
-        guard_data: the data set of the guard; `eval_dataset` by default. Then the reported evaluation loss is selected
-            on, so give a part of the training data that you split off.
+        guard_data: the data set of the guard. By default a part of `train_dataset` is taken out of it: 2 %, at least 64
+            examples, at most a tenth. With `"evaluation"`, or where the training data has no length, it is
+            `eval_dataset`; then the reported evaluation loss is selected on, which a warning says.
         guard_batches: how many batches of the data the guard uses [count].
         options: those of `Nowcast`. A `guard` replaces all of this; `guard=None` goes without.
     Raises:
-        InvalidConfig: there is no evaluation data, and neither `guard_data` nor `guard` is given.
+        InvalidConfig: there is neither training data to split nor evaluation data, and neither `guard_data` nor `guard`
+            is given.
     """
     if "guard" not in options:
-        if guard_data is None and trainer.eval_dataset is None:
-            raise InvalidConfig(f"the Trainer has no eval_dataset: {NO_DATA}")
-        if guard_data is None:
-            warn_of_evaluation_data("eval_dataset")
+        data = _guard_data(trainer, guard_data)
         options["guard"] = BatchesGuard(
             lambda: trainer.model,
-            lambda: _first_batches(trainer, guard_data, guard_batches),
+            lambda: _first_batches(trainer, data, POOL * guard_batches),
             lambda model, batch: _loss(trainer, model, batch, loss),
+            guard_batches,
         )
     create = trainer.create_optimizer
 
     def create_optimizer(*arguments: Any, **keywords: Any) -> torch.optim.Optimizer:
         created = create(*arguments, **keywords)
         if not _nowcasts(created):
-            trainer.optimizer = Nowcast(created, trainer.model, forecaster, **options)
+            trainer.optimizer = TrainerNowcast(created, trainer.model, forecaster, **options)
         return trainer.optimizer
 
     # The place that the Trainer documents for this; a callback would see its optimizer only after a resume.
     trainer.create_optimizer = create_optimizer
+
+
+def _guard_data(trainer: "Trainer", given: Any) -> Any:
+    """The data of the guard, which may be taken out of the training data; None for the evaluation data.
+
+    Raises:
+        InvalidConfig: there is none.
+    """
+    if given is not None and not isinstance(given, str):
+        return given
+    if given not in (None, EVALUATION):
+        raise InvalidConfig(f"guard_data is {shown(given)}; expected a data set, {EVALUATION!r}, or None")
+    data = trainer.train_dataset
+    rows = split_rows(len(data)) if given is None and hasattr(data, "__len__") else None
+    if rows is None:
+        if trainer.eval_dataset is None:
+            raise InvalidConfig(f"the Trainer has no eval_dataset: {NO_DATA}")
+        warn_of_evaluation_data("eval_dataset", "" if given else "; the training data has no length or few examples")
+        return None
+    kept, held_out = rows
+    tell_of_split(len(held_out), len(data))
+    select = getattr(data, "select", partial(Subset, data))  # data sets of Hugging Face stay such
+    trainer.train_dataset = select(kept)
+    return select(held_out)
 
 
 def _nowcasts(optimizer: torch.optim.Optimizer) -> bool:

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.errors import InvalidConfig
+from ..statistics import Replay
 
 Copied = TypeVar("Copied")
 
@@ -27,6 +28,14 @@ def copy_sharing_weights(model: nn.Module) -> nn.Module:
     for module in copied.modules():
         _keep_hooks_of_pytorch(module)
     return copied
+
+
+class ReplayOnCopies(Replay):
+    """Runs passes of a training again on a copy of the network, for its BatchNorm statistics."""
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """A copy that shares the weights."""
+        return copy_sharing_weights(model)
 
 
 def copy_of(value: Copied, shared: Mapping[int, Any] | None = None) -> Copied:
