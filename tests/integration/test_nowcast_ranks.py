@@ -46,7 +46,7 @@ def train(averaging):
         inputs, labels = batch(step)
         nn.functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
-    averages = [tensor for average in optimizer._averages for tensor in average.tensors]
+    averages = [tensor for average in optimizer._tracked.averages for tensor in average.tensors]
     events = [list(event) for event in optimizer.events]
     return {"model": network.state_dict(), "averages": averages, "events": events}
 

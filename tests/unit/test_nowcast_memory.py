@@ -64,7 +64,7 @@ def test_a_state_can_be_loaded_in_another_precision(saved):
     train(model, optimizer, range(6))
     other = guarded(model, history_dtype="bfloat16" if saved == "float32" else "float32")
     other.load_state_dict(optimizer.state_dict())
-    assert torch.equal(other._history.snapshots.rows[-1], optimizer._history.snapshots.rows[-1])
+    assert torch.equal(other._tracked.history.snapshots.rows[-1], optimizer._tracked.history.snapshots.rows[-1])
 
 
 @pytest.mark.parametrize(
