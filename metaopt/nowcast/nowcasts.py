@@ -110,7 +110,7 @@ class Nowcasts:
         else:
             model_state.restore(saved)
             model_state.add(change)
-        if self._reestimation.is_own:
+        if self._reestimation.estimates:
             model_state.restore_buffers(saved.buffers)
             if not all(map(torch.equal, model_state.weights, saved.weights)):
                 self._reestimation.update_statistics()

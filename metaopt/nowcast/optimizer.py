@@ -325,7 +325,7 @@ class Nowcast(OptimizerWrapper):
 
     def _follow_groups(self) -> None:
         """Begin a new history if the base optimizer moves other parameters than before, after `add_param_group`."""
-        if self._tracked.are_others:
+        if self._tracked.is_outdated:
             self._tracked.start()
             self._reestimation.start()
             log.info("the parameter groups changed; the history starts again, of %s weights", f"{self.layout.size:,}")

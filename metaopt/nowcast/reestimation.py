@@ -38,7 +38,7 @@ class Reestimation:
         self._statistics, self._stopwatch = statistics, stopwatch
 
     @property
-    def is_own(self) -> bool:
+    def estimates(self) -> bool:
         """Whether running statistics are estimated from the inputs of the training."""
         return self._statistics is not None
 

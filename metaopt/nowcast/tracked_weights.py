@@ -64,7 +64,7 @@ class TrackedWeights:
         return self.model_state.device
 
     @property
-    def are_others(self) -> bool:
+    def is_outdated(self) -> bool:
         """Whether the base optimizer moves other parameters than at the start, after `add_param_group`."""
         return moved_by(self.base) != self._moved
 
