@@ -47,7 +47,7 @@ class Case(NamedTuple):
 CASES = {
     "MLP": Case("digits", {}, "MLP", {}, 64, 1500),
     "CNN": Case("digits", {}, "ConvNet", {"norm": "batch"}, 64, 1000),
-    "GPT": Case("associative-recall", {"block_size": 64}, "GPT", {"n_layer": 3, "n_embd": 96}, 16, 600),
+    "GPT": Case("associative-recall", {"block_size": 64}, "GPT", {"n_layer": 2, "n_embd": 64}, 16, 600),
 }
 """Trainings by name; the CNN has BatchNorm."""
 
