@@ -17,10 +17,8 @@ from torch import Tensor
 from ..core.errors import FileFormatError, MetaoptError, UnknownName
 from ..core.registry import load_path
 from ..core.rng import isolated
-from ..trajectories.origin import WEIGHTS, Parent
-from ..trajectories.parents import file_parents
 from ..weights.building import build_as_listed, check_finite
-from ..weights.files import kind_of, read_digest, read_tensors, write_tensors
+from ..weights.files import kind_of, read_tensors, write_tensors
 from . import get_optimizer_model
 from .base import GenerativeOptimizer
 
@@ -33,12 +31,11 @@ Predictions use the EMA weights.
 BUILTIN: Mapping[str, str] = {"builtin": "optimizer.safetensors", "builtin-fast": "fast.safetensors"}
 """File of each built-in optimizer. `builtin-fast` extrapolates further; it is for large data sets."""
 
-_KIND = "optimizer"
+KIND = "optimizer"
+"""Kind of the files of trained optimizers."""
+
 _LOAD_FROM_MLFLOW = "metaopt.tracking:load_optimizer"
-_FILE_FROM_MLFLOW = "metaopt.tracking:optimizer_file"
-_REGISTERED_PARENT = "metaopt.tracking:registered_parent"
-# Imported lazily: importing MLflow takes seconds, and only MLflow sources need it. These are the only dependencies of
-# `generative` on `tracking`.
+# Imported lazily: importing MLflow takes seconds, and only MLflow sources need it.
 
 log = logging.getLogger(__name__)
 
@@ -70,26 +67,6 @@ def load_optimizer(source: str | Path) -> GenerativeOptimizer:
     return cast(GenerativeOptimizer, load_path(_LOAD_FROM_MLFLOW)(source))
 
 
-def source_with_parents(source: str) -> tuple[str, tuple[Parent, ...]]:
-    """A source for `load_optimizer` that does not change, and the parents of what is made with that optimizer.
-
-    Returns: for an alias the version that has it now, else the source; and a registered version, a checkpoint, or the
-        file that comes with metaopt.
-    Raises:
-        UnknownName, TrackingError, CheckpointError, FileFormatError: as for `load_optimizer`.
-    """
-    if source in BUILTIN:
-        with _builtin_file(BUILTIN[source]) as path:
-            return source, (Parent(WEIGHTS, source, read_digest(path, _KIND)),)
-    if Path(source).is_file():
-        return source, file_parents(Path(source))
-    registered = cast(Parent | None, load_path(_REGISTERED_PARENT)(source))
-    if registered is not None:
-        return registered.name, (registered,)
-    with load_path(_FILE_FROM_MLFLOW)(source) as path:
-        return source, file_parents(path)
-
-
 def optimizer_facts(optimizer: GenerativeOptimizer) -> dict[str, Any]:
     """The class name, the configuration and the versions of packages, as stored with the weights."""
     facts = {"name": type(optimizer).__name__, "config": optimizer.config.to_mapping()}
@@ -104,7 +81,7 @@ def save_optimizer(optimizer: GenerativeOptimizer, path: Path, facts: Mapping[st
     Raises:
         StorageError: the file cannot be written; an existing file is unchanged.
     """
-    write_tensors(path, optimizer.state_dict(), _KIND, {**(facts or {}), "optimizer": optimizer_facts(optimizer)})
+    write_tensors(path, optimizer.state_dict(), KIND, {**(facts or {}), "optimizer": optimizer_facts(optimizer)})
 
 
 def load_optimizer_file(path: Path) -> GenerativeOptimizer:
@@ -115,7 +92,7 @@ def load_optimizer_file(path: Path) -> GenerativeOptimizer:
         FileFormatError: the file is damaged, or is neither an optimizer file nor a checkpoint of phase 2.
     """
     kind = kind_of(path)
-    if kind not in (_KIND, "checkpoint"):
+    if kind not in (KIND, "checkpoint"):
         raise FileFormatError(f"{path} is a {kind} file; expected an optimizer or a checkpoint of phase 2")
     tensors, facts = read_tensors(path, kind)
     if kind == "checkpoint":
@@ -148,11 +125,16 @@ def _key(package: str) -> str:
 
 
 def _load_builtin(file: str) -> GenerativeOptimizer:
-    with _builtin_file(file) as path:
+    with builtin_file(file) as path:
         return load_optimizer_file(path)
 
 
-def _builtin_file(file: str) -> AbstractContextManager[Path]:
+def builtin_file(file: str) -> AbstractContextManager[Path]:
+    """The path of an optimizer that comes with metaopt, while the context is open.
+
+    Raises:
+        UnknownName: this installation has none.
+    """
     resource = resources.files("metaopt") / "builtin" / file
     if not resource.is_file():
         raise UnknownName(

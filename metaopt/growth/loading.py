@@ -13,7 +13,7 @@ from ..core.errors import InvalidConfig
 from ..core.registry import load_path
 from ..core.rng import generator
 from ..core.text import shown
-from ..generative.files import source_with_parents
+from ..generative.sources import source_with_parents
 from ..nested.levels import has_slow_levels
 from ..nowcast import Nowcast, NowcastPolicy
 from ..tasks import Task

@@ -20,7 +20,8 @@ from ..core.tracker import SPEEDUP, Tracker
 from ..figures import line_chart
 from ..generative import GENERATIVE_OPTIMIZERS
 from ..generative.base import SnapshotConfig
-from ..generative.files import load_optimizer, source_with_parents
+from ..generative.files import load_optimizer
+from ..generative.sources import source_with_parents
 from ..trajectories import claim_run_folder
 from ..trajectories.ledger_entry import TrainingFacts, files_beside
 from ..trajectories.origin import Generator, Origin, Parent

@@ -11,6 +11,9 @@ _PACKAGE_ROOT = Path(__file__).parents[1]
 _REQUIRED_PACKAGES = ("core", "weights", "nested", "generative")
 """Packages that are imported when an optimizer is loaded; paths relative to the metaopt package."""
 
+_NOT_SHIPPED = ("generative/sources.py",)
+"""Modules of these packages that load nothing, and need other packages."""
+
 PINNED = ("torch", "numpy", "safetensors", "perceiver-pytorch", "jaxtyping", "pyyaml")
 """Dependencies that `requirements` pins to the installed version."""
 
@@ -23,7 +26,8 @@ def shipped_sources() -> dict[str, Path]:
     The files import each other with relative imports, so the stored package can have another name.
     """
     files = [file for name in _REQUIRED_PACKAGES for file in sorted((_PACKAGE_ROOT / name).glob("*.py"))]
-    return {path.relative_to(_PACKAGE_ROOT).as_posix(): path for path in files}
+    named = {path.relative_to(_PACKAGE_ROOT).as_posix(): path for path in files}
+    return {name: path for name, path in named.items() if name not in _NOT_SHIPPED}
 
 
 def package_name() -> str:

@@ -13,7 +13,8 @@ from ..core.config import option
 from ..core.devices import ComputeConfig, find_device, move, threads_for
 from ..core.errors import InvalidConfig
 from ..generative import GenerativeOptimizer
-from ..generative.files import load_optimizer, source_with_parents
+from ..generative.files import load_optimizer
+from ..generative.sources import source_with_parents
 from ..metatraining.trained import recorded_network
 from ..tracking import RunReference, start_run
 from ..trajectories import Trajectory

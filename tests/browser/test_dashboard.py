@@ -192,6 +192,7 @@ def picture(page, path):
     page.screenshot(path=path)
 
 
+@pytest.mark.slow
 def test_the_plan_of_retention_and_the_lineage_are_shown(open_page, busy, screenshots):
     with served(busy, "--refresh", "0.5") as (_, address):
         page = open_page(address, 1440, 900)

@@ -49,7 +49,7 @@ def test_all_phases_are_children_of_one_run(printed):
     runs = client.search_runs(["1"])
     (main,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "main"]
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == main.info.run_id]
-    free = ("Adam alone", "EMA 0.98", "EMA 0.99", "LAWA", "RNA", "line", "average", "slopes")
+    free = ("Adam alone", "EMA 0.98", "EMA 0.99", "growing average", "LAWA", "RNA", "line", "average", "slopes")
     quick = (*free, "perceiver", "perceiver without EMA")
     phases = (
         "phase 1: record trajectories",

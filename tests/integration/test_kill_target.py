@@ -68,6 +68,11 @@ def kill_at_step(process: subprocess.Popen, folder, step: int) -> None:
     kill_once(process, (folder / f"step_{step:08d}.safetensors").exists)
 
 
+def elsewhere(config, folder):
+    """The same training, into other folders."""
+    return replace(config, trajectory_dir=folder / "whole", checkpoint_dir=folder / "checkpoints of the whole")
+
+
 def test_a_killed_run_with_levels_resumes_to_the_same_bytes(config, tmp_path):
     """The third level has gradients of steps before the kill, which are in the checkpoint of the base optimizer."""
     text = tmp_path / "text.txt"
@@ -77,7 +82,7 @@ def test_a_killed_run_with_levels_resumes_to_the_same_bytes(config, tmp_path):
         config, epochs=8, task="text", task_options={"block_size": 8}, data_dir=text, target_model="Hope",
         target_options=shape,
     )  # fmt: skip
-    (whole,) = train_targets(replace(hope, run_name="whole"), SilentTracker())
+    (whole,) = train_targets(elsewhere(hope, tmp_path), SilentTracker())
     folder = config.trajectory_dir / "killed" / "seed_0"
     steps = Trajectory.open(whole).steps[-1] // hope.epochs
     assert 3 * steps % 7, "the checkpoint after the third epoch is between two updates"
@@ -89,7 +94,7 @@ def test_a_killed_run_with_levels_resumes_to_the_same_bytes(config, tmp_path):
 
 
 def test_a_run_killed_twice_resumes_to_the_same_bytes(config, tmp_path):
-    (whole,) = train_targets(replace(config, run_name="whole"), SilentTracker())
+    (whole,) = train_targets(elsewhere(config, tmp_path), SilentTracker())
     folder = config.trajectory_dir / "killed" / "seed_0"
     kill_at_epoch(start(config, tmp_path), folder, 2)  # before the first checkpoint
     kill_at_epoch(start(replace(config, resume=True), tmp_path), folder, 8)

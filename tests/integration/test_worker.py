@@ -113,7 +113,9 @@ def checkpoints(folder):
     return len([*folder.glob("*_[0-9]*.safetensors")])
 
 
-@pytest.mark.parametrize("phase", ["offline", pytest.param("online", marks=pytest.mark.slow), "controller"])
+@pytest.mark.parametrize(
+    "phase", ["offline", *(pytest.param(name, marks=pytest.mark.slow) for name in ("online", "controller"))]
+)
 def test_phases_2_and_3_survive_a_kill_and_a_pause(phase, queue, worker, disturbed):
     def disturb(number, folder):
         worker.wait_for(lambda: checkpoints(folder))

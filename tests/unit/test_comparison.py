@@ -28,7 +28,7 @@ from metaopt.reporting.training_report import comparison_metrics, training_html,
 
 INPUTS = torch.linspace(-1, 1, 64).reshape(16, 4)
 TARGETS = INPUTS.sum(1, keepdim=True).sin()
-HOLD = {"every": 4, "stride": 2, "horizons": 4}
+HOLD = {"every": 4, "stride": 2, "horizons": 4, "max_overhead": None}
 
 
 def fitted(trial, steps=12, forecaster=None, **arguments):

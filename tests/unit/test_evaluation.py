@@ -133,7 +133,7 @@ def test_the_result_is_written_to_the_file_and_to_the_tracker(evaluated_line):
     assert set(tracker.texts) == {"evaluation.json", "contenders.csv", "report.md", "report.html"}
     assert tracker.figures == ["loss_curves", "steps_to_target", "nowcasts", "plane", "layers", "horizons"]
     assert set(tracker.children) == {f"{label(name, 'Adam')}: MLP on digits" for name in comparison.contenders}
-    assert list(tracker.children["Adam alone: MLP on digits"].metrics_at) == [4, 8, 12, 16, 20, 24]
+    assert list(tracker.children["Adam alone: MLP on digits"].metrics_at) == [4, 6, 8, 12, 16, 18, 20, 24]
     shared = {"val_loss", "speedup", "final_val_loss", "steps_to_target"}
     assert all(shared <= set(child.metrics_at[24]) for child in tracker.children.values())
     assert shared | {"gain", "gain_zero_history", "gain_another_runs_history"} <= set(tracker.metrics_at[24])

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from metaopt import get_target_model
 from metaopt.core.errors import FileFormatError, LineageError
 from metaopt.core.tracker import SilentTracker
-from metaopt.generative.files import load_optimizer, save_optimizer, source_with_parents
+from metaopt.generative.files import load_optimizer, save_optimizer
+from metaopt.generative.sources import source_with_parents
 from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
 from metaopt.operations.lineage_files import LineageConfig, read_lineage, show_lineage
 from metaopt.recording.record import TrainTargetConfig, train_targets
