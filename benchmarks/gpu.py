@@ -99,8 +99,8 @@ def measure(case: str, device: torch.device, steps: int) -> dict[str, Any]:
             due = "snapshot" if policy.snapshot_due(optimizer.steps) else "step"
             durations["nowcast" if policy.nowcast_due(optimizer.steps) else due].append(took)
     total = sum(map(sum, durations.values()))
-    rows_on_device = [row for row in optimizer._history.snapshots.rows if row.device.type == device.type]
-    averages = sum(4 * optimizer.layout.size for _ in optimizer._averages)
+    rows_on_device = [row for row in optimizer._tracked.history.snapshots.rows if row.device.type == device.type]
+    averages = sum(4 * optimizer.layout.size for _ in optimizer._tracked.averages)
     beyond = _peak(device) - training_peak - sum(row.nbytes for row in rows_on_device) - averages
     forecasts = []
     for _ in range(6):

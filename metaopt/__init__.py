@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from .generative import PerceiverOptimizer as PerceiverOptimizer
     from .generative import get_optimizer_model as get_optimizer_model
     from .generative.files import load_optimizer as load_optimizer
-    from .nowcast.data_guard import guard_from as guard_from
-    from .nowcast.model_state import reestimate_batchnorm as reestimate_batchnorm
+    from .nowcast.guards.data_guard import guard_from as guard_from
     from .nowcast.optimizer import Nowcast as Nowcast
+    from .nowcast.reestimation import reestimate_batchnorm as reestimate_batchnorm
     from .targets import TargetCNN as TargetCNN
     from .targets import get_target_model as get_target_model
     from .tasks import load_task as load_task
@@ -49,11 +49,11 @@ _MODULES = {
     "compare": "workflows.training_comparison",
     "get_optimizer_model": "generative",
     "get_target_model": "targets",
-    "guard_from": "nowcast.data_guard",
+    "guard_from": "nowcast.guards.data_guard",
     "load_model_weights": "weights.model_files",
     "load_optimizer": "generative.files",
     "load_task": "tasks",
-    "reestimate_batchnorm": "nowcast.model_state",
+    "reestimate_batchnorm": "nowcast.reestimation",
     "save_model_weights": "weights.model_files",
 }
 

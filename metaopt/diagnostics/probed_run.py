@@ -11,7 +11,7 @@ from ..core.rng import generator, isolated
 from ..evaluation.paired_runs import RunSetup
 from ..evaluation.predictions import Snapshots, state_at
 from ..generative.base import GenerativeOptimizer
-from ..nowcast.model_state import reestimate_batchnorm
+from ..nowcast.reestimation import reestimate_batchnorm
 from ..tasks import Examples
 from ..tasks.measure import batches_of, mean_loss
 

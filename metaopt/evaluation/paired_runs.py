@@ -20,8 +20,8 @@ from ..core.errors import Diverged
 from ..core.progress import NO_PROGRESS, Progress
 from ..core.rng import generator, isolated, seed_torch
 from ..generative.base import GenerativeOptimizer
-from ..nowcast.model_state import reestimate_batchnorm
 from ..nowcast.optimizer import Nowcast
+from ..nowcast.reestimation import reestimate_batchnorm
 from ..optimizers import evaluation_mode, optimizer_for
 from ..recording.training import train_steps
 from ..targets import get_target_model, names_code, target_config

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from .model_state import has_statistics
+from .statistics import has_statistics
 
 log = logging.getLogger(__name__)
 

@@ -1,18 +1,15 @@
 """The weights and buffers of the network that a nowcast changes, and how they are restored exactly."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import update_bn
 
 from ..core.errors import LayoutMismatch
-from ..core.rng import isolated
 from ..weights.layout import Layout
 from ..weights.selection import trainable
 from .buffers import SavedBuffers
@@ -153,11 +150,6 @@ def not_compiled() -> Iterator[None]:
         yield
 
 
-def has_statistics(model: nn.Module) -> bool:
-    """Whether a network has BatchNorm layers with running statistics."""
-    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
-
-
 def moved_by(base: torch.optim.Optimizer) -> list[int]:
     """The identities of the parameters of a base optimizer, in its order."""
     return [id(parameter) for group in base.param_groups for parameter in group["params"]]
@@ -181,22 +173,3 @@ def _check_present(model: nn.Module) -> None:
 def _copy(values: list[Tensor], tensors: list[Tensor]) -> None:
     for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)
-
-
-def reestimate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> None:
-    """Estimate the running statistics of all BatchNorm layers again, as the mean over some batches of training inputs.
-
-    After a nowcast they would still be those of the weights before it.
-
-        import torch
-        import metaopt
-
-        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
-        metaopt.reestimate_batchnorm(model, [torch.randn(16, 4) for _ in range(3)])
-
-    Args:
-        model: unchanged if it has no such layer.
-        batches: inputs, or tuples that start with them.
-    """
-    with isolated():  # dropout must not shift the randomness of the training around it
-        update_bn(batches, model)

@@ -5,33 +5,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .averages import RunningAverages
-from .history import History
-from .model_state import ModelState, Saved
+from .model_state import Saved
+from .tracked_weights import TrackedWeights
 
 _COPIES_OF_WEIGHTS = ("z", "slow_buffer")
 """State that is a position like the weights, not a moment: of schedulefree, and of Ranger, which includes Lookahead."""
 
 
-def follow_weights(
-    model_state: ModelState, saved: Saved, history: History, averages: RunningAverages, base: torch.optim.Optimizer
-) -> None:
+def follow_weights(tracked: TrackedWeights, saved: Saved) -> None:
     """Add what a nowcast changed in the weights to everything that has the same position.
 
     Args:
-        model_state: the network with the moved weights, the same on all ranks.
+        tracked: the moved weights, the same on all ranks.
         saved: the weights before.
     """
+    model_state = tracked.model_state
     weights = model_state.weights
     change = torch.empty(model_state.layout.size, device=model_state.device)
     changes = list(model_state.layout.split(change))
     for now, before, changed in zip(weights, saved.weights, changes, strict=True):
         changed.copy_((now.detach() - before).flatten())
-    history.shift(change)
+    tracked.history.shift(change)
     shaped = [each.reshape(now.shape).to(now.device) for each, now in zip(changes, weights, strict=True)]
-    averages.shift(shaped)
+    tracked.averages.shift(shaped)
     for now, changed in zip(weights, shaped, strict=True):
-        _shift_copies(base.state.get(now, {}), changed)
+        _shift_copies(tracked.base.state.get(now, {}), changed)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,28 +17,28 @@ from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import load_optimizer
 from ..weights.averaging import ExponentialMovingAverage
+from ..weights.layout import Layout
 from .advice import warn_of_missing_functions, warn_of_stale_statistics
 from .averages import RunningAverages
-from .best_weights import BestWeights, preferred_weights
 from .budget import TimeBudget
 from .costs import NowcastCost, Stopwatch
-from .data_guard import DataGuard
-from .distributed import verdict_of_rank_0
-from .forecasts import Forecasts
-from .guard import Guard, GuardFunction
-from .history import AverageOffset, History
+from .guards.data_guard import DataGuard
+from .guards.guard import Guard, GuardFunction
+from .kept_weights import BestWeights, KeptWeights
 from .memory import Memory
 from .metrics import MetricTargets
-from .model_state import ModelState, Saved, has_statistics, moved_by
-from .movement import follow_weights
-from .payoff import why_it_does_not_pay
+from .model_state import ModelState
+from .nowcasts import Nowcasts
 from .policy import NowcastEvent, NowcastPolicy, make_policy
-from .proposals import Proposal, Proposals, some_horizons
-from .state import is_initialisation, split_state, with_nowcast_state
-from .statistics import Replay, RunningStatistics
+from .proposals import Proposals
+from .reestimation import Reestimation
+from .schedule import Schedule
+from .state import Record, split_state, with_nowcast_state
+from .statistics import Replay, RunningStatistics, has_statistics
 from .summary import summary_of
+from .tracked_weights import TrackedWeights
 from .training_passes import TrainingPasses
-from .wrapper import OptimizerWrapper
+from .wrapper import OptimizerWrapper, is_initialisation
 
 log = logging.getLogger(__name__)
 
@@ -149,32 +150,32 @@ class Nowcast(OptimizerWrapper):
         if source is None:
             raise TypeError("Nowcast needs a forecaster: a generative optimizer, a file, or `builtin`")
         self.policy = make_policy(policy, every=every, stride=stride, **given)
-        if moments not in ("keep", "reset"):
-            raise InvalidConfig(f"moments is {shown(moments)}; expected 'keep' or 'reset'")
-        if isinstance(batchnorm_batches, bool) or not isinstance(batchnorm_batches, int) or batchnorm_batches < 0:
-            raise InvalidConfig(f"batchnorm_batches is {shown(batchnorm_batches)}; expected a whole number, such as 8")
-        self._budget, self._stopwatch = TimeBudget(max_overhead), Stopwatch()
-        super().__init__(base)
-        ModelState(model).check_moved_by(base)
-        self.model = model
-        self._follow_device = not isinstance(source, GenerativeOptimizer)
-        self.forecaster: GenerativeOptimizer = load_optimizer(source) if self._follow_device else source
-        self._averages = RunningAverages(self.forecaster.averaging, ema, guarded=guard is not None)
+        _check(moments, batchnorm_batches)
         self.moments = moments
-        self.steps = 0
-        self.events: list[NowcastEvent] = []
-        self.costs: list[NowcastCost] = []
-        guard_function = guard.bound_to(model, self._autocast) if isinstance(guard, DataGuard) else guard
-        self._guard = Guard(guard_function, model, self._warn, self._stopwatch)
-        self._reestimate = reestimate
-        self._history_device, self._history_dtype = history_device, history_dtype
-        self._warned = False
-        self._passes: TrainingPasses | None = None
+        self._record, stopwatch = Record(TimeBudget(max_overhead)), Stopwatch()
+        super().__init__(base)
+        ModelState(model).check_moved_by(base)  # before a forecaster is loaded, which can take long
+        self.model = model
+        is_file = not isinstance(source, GenerativeOptimizer)
+        self.forecaster: GenerativeOptimizer = load_optimizer(source) if is_file else source
+        averages = RunningAverages(self.forecaster.averaging, ema, guarded=guard is not None)
+        memory = partial(Memory, kept_on=history_device, dtype=history_dtype)
+        self._tracked = tracked = TrackedWeights(
+            model, base, self.forecaster, averages, memory, stopwatch, follow_device=is_file
+        )
         keeps = batchnorm_batches if reestimate is None and has_statistics(model) else 0
-        if keeps or isinstance(guard, DataGuard):
-            self._passes = TrainingPasses(model, keeps, hooked=self._replay.hooked)
+        noted = bool(keeps) or isinstance(guard, DataGuard)
+        self._passes = passes = TrainingPasses(model, keeps, hooked=noted and self._replay.hooked)
+        statistics = RunningStatistics(model, passes, self._replay, warn_of_stale_statistics) if keeps else None
+        self._reestimation = reestimation = Reestimation(model, reestimate, statistics, stopwatch)
+        function = guard.bound_to(model, passes.same_autocast) if isinstance(guard, DataGuard) else guard
+        self._guard = Guard(function, model, self._warn, stopwatch)
+        self._kept = KeptWeights(model, tracked, self._guard, reestimation)
+        proposals = Proposals(tracked, self._guard, self.policy, reestimation, self._warn)
+        nowcasts = Nowcasts(tracked, proposals, self._guard, self.policy, reestimation, moments, self._warn)
         self._metrics = MetricTargets()
-        self._start_history()
+        self._schedule = Schedule(nowcasts, tracked, self._guard, self.policy, self._record, stopwatch, self._metrics)
+        self._warned = False
         warn_of_missing_functions(model, guard=guard is not None, statistics=bool(keeps) or reestimate is not None)
 
     def __repr__(self) -> str:
@@ -190,10 +191,7 @@ class Nowcast(OptimizerWrapper):
         schedule      every 40 steps, a snapshot every 20 steps
         …
         """
-        guard = self._guard.function
-        return summary_of(
-            self.base, self.forecaster, self.policy, guard, self.steps, self.events, self.costs, self._budget
-        )
+        return summary_of(self.base, self.forecaster, self.policy, self._guard.function, self._record)
 
     def log_to(self, target: Any) -> None:
         """Log each nowcast from now on as metrics, by rank 0.
@@ -211,50 +209,37 @@ class Nowcast(OptimizerWrapper):
         """
         self._metrics.add(target)
 
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform a step of the base optimizer, then a nowcast if one is due.
+    @property
+    def steps(self) -> int:
+        """Number of steps so far [steps]."""
+        return self._record.steps
 
-        Raises:
-            LayoutMismatch: the parameter groups are no longer the trainable parameters of the model; or a nowcast is
-                due, and some of these parameters were replaced, frozen or unfrozen.
-        """
-        if is_initialisation(self.base):
-            return self.base.step(closure)
-        self._follow_groups()
-        # Not in the constructor: weights may be loaded after construction.
-        if not len(self._history) and self.policy.snapshot_due(self.steps) and not self._budget.off:
-            self._take_snapshot(self._model_state.weights)
-        loss = self.base.step(closure)
-        device = self._model_state.device
-        begin = self._budget.starts_upkeep(self.steps, device)
-        self.steps += 1
-        self._after_step()
-        self._budget.end_step(begin, device)
-        if self.policy.nowcast_due(self.steps) and not self._budget.off:
-            self._nowcast_within_budget()
-        return loss
+    @property
+    def events(self) -> list[NowcastEvent]:
+        """The nowcasts so far."""
+        return self._record.events
 
-    def _after_step(self) -> None:
-        """Note what nowcasts need of a step: inputs of the network, running averages, a snapshot."""
-        if self._passes and self._passes.note() and self._statistics:
-            self._statistics.note()
-        if not self.steps % self._budget.averaged_every:
-            self._averages.update(self._model_state.weights, self._budget.averaged_every)
-        if self.policy.snapshot_due(self.steps) and not self._budget.off:
-            predicted = self._averages.predicted
-            self._take_snapshot(self._model_state.weights if predicted is None else predicted.tensors)
+    @property
+    def costs(self) -> list[NowcastCost]:
+        """The times of the nowcasts; without a limit on the time, since the training began or was resumed."""
+        return self._record.costs
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the weights that are forecast."""
+        return self._tracked.layout
 
     @property
     def average(self) -> ExponentialMovingAverage | None:
         """The running average of `averaged_weights`; None if there is none."""
-        return self._averages.kept
+        return self._tracked.averages.kept
 
     def predict(self) -> Float[Tensor, " weights"]:
         """Forecast the weights, or their running average, at one horizon after the last snapshot [raw units].
 
         The horizon is the first that the policy proposes at this step.
         """
-        return self._forecasts.predict(self.policy.proposed(self.steps, guarded=bool(self._guard))[:1])[0]
+        return self._tracked.forecasts.predict(self.policy.proposed(self.steps, guarded=bool(self._guard))[:1])[0]
 
     def nowcast(self, horizon: int) -> NowcastEvent | None:
         """Make a nowcast at one horizon now, beside those of the policy, which also decides about it.
@@ -264,9 +249,9 @@ class Nowcast(OptimizerWrapper):
         Returns: what happened; None without a snapshot.
         """
         self._follow_groups()
-        if not len(self._history):
+        if not len(self._tracked.history):
             return None
-        self._measured_nowcast((horizon,))
+        self._schedule.make((horizon,))
         return self.events[-1]
 
     @contextmanager
@@ -278,19 +263,9 @@ class Nowcast(OptimizerWrapper):
         Raises:
             InvalidConfig: there is no running average: the forecaster predicts the weights, and `ema` was not given.
         """
-        if self.average is None:
-            raise InvalidConfig("there is no running average of the weights; set ema of Nowcast, for example ema=0.99")
         self._follow_groups()
-        saved = self._model_state.save()
-        try:
-            if self.average.updates:
-                averaged = self.layout.join(self.average.tensors)
-                self.layout.write(self._model_state.model, self._offset.on(averaged, self.average.decay, self.steps))
-                self._proposals.update_buffers()
-                self._proposals.update_statistics()
-            yield self.model
-        finally:
-            self._model_state.restore(saved)
+        with self._kept.averaged(self.steps) as model:
+            yield model
 
     @contextmanager
     def best_weights(self) -> Iterator[BestWeights]:
@@ -305,14 +280,55 @@ class Nowcast(OptimizerWrapper):
         Raises:
             InvalidConfig: there is no guard, or no running average (see `averaged_weights`).
         """
-        best = preferred_weights(self._guard, self._model_state, self.averaged_weights(), self.model, self.steps)
-        with self.averaged_weights() if best.kind == "averaged" else nullcontext():
+        self._follow_groups()
+        with self._kept.best(self.steps) as best:
             yield best
 
     def note_inputs(self, *inputs: Any) -> None:
         """Tell the inputs of a training pass, where no hook on the network sees them; for integrations."""
-        if self._passes is not None:
-            self._passes.saw(*inputs)
+        self._passes.saw(*inputs)
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform a step of the base optimizer, then a nowcast if one is due.
+
+        Raises:
+            LayoutMismatch: the parameter groups are no longer the trainable parameters of the model; or a nowcast is
+                due, and some of these parameters were replaced, frozen or unfrozen.
+        """
+        if is_initialisation(self.base):
+            return self.base.step(closure)
+        self._follow_groups()
+        # Not in the constructor: weights may be loaded after construction.
+        if not len(self._tracked.history):
+            self._take_due_snapshot()
+        loss = self.base.step(closure)
+        budget, device = self._record.budget, self._tracked.device
+        begin = budget.starts_upkeep(self.steps, device)
+        self._record.steps += 1
+        self._after_step()
+        budget.end_step(begin, device)
+        self._schedule.make_due()
+        return loss
+
+    def _after_step(self) -> None:
+        """Note what nowcasts need of a step: inputs of the network, running averages, a snapshot."""
+        if self._passes.note():
+            self._reestimation.note()
+        averaged_every = self._record.budget.averaged_every
+        if not self.steps % averaged_every:
+            self._tracked.averages.update(self._tracked.model_state.weights, averaged_every)
+        self._take_due_snapshot()
+
+    def _take_due_snapshot(self) -> None:
+        if self.policy.snapshot_due(self.steps) and not self._record.budget.off:
+            self._tracked.take_snapshot(self.steps)
+
+    def _follow_groups(self) -> None:
+        """Begin a new history if the base optimizer moves other parameters than before, after `add_param_group`."""
+        if self._tracked.is_outdated:
+            self._tracked.start()
+            self._reestimation.start()
+            log.info("the parameter groups changed; the history starts again, of %s weights", f"{self.layout.size:,}")
 
     def _state_dict(self) -> dict[str, Any]:
         """The state of the base optimizer and, with the key `nowcast`, the state of the nowcasts.
@@ -320,16 +336,7 @@ class Nowcast(OptimizerWrapper):
         Resumed training is bitwise identical to uninterrupted training. All values are tensors, numbers, strings,
         lists, tuples or dicts (or None), so `torch.load(weights_only=True)` can load them.
         """
-        nowcast = {
-            "steps": self.steps,
-            "events": [list(event) for event in self.events],
-            **self._history.state_dict(),
-            **self._forecasts.state_dict(),
-            "averages": self._averages.state_dict(),
-            "lead": self._offset.state_dict(),
-        }
-        if budget := self._budget.state_dict():
-            nowcast["budget"] = {**budget, "costs": [list(cost) for cost in self.costs]}
+        nowcast = {**self._record.state_dict(), **self._tracked.state_dict()}
         return with_nowcast_state(self.base.state_dict(), nowcast)
 
     def _load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -342,178 +349,12 @@ class Nowcast(OptimizerWrapper):
         """
         base_state, nowcast = split_state(state_dict)
         self._follow_groups()
-        self._history.check_state(nowcast)
-        self._forecasts.check_state(nowcast)
+        self._tracked.check_state(nowcast)
         self.base.load_state_dict(base_state)
-        self.steps = nowcast["steps"]
-        self.events = [NowcastEvent(*event) for event in nowcast["events"]]
-        self._history.load_state_dict(nowcast)
-        self._forecasts.load_state_dict(nowcast)
-        self._offset.load_state_dict(nowcast["lead"])
-        self._averages.load_state_dict(nowcast["averages"], self._model_state.weights)
-        budget = nowcast.get("budget", {})
-        self._budget.load_state_dict(budget)
-        self.costs = [NowcastCost(*cost) for cost in budget.get("costs", [])]
-        if self._budget.off:
-            self._stop()
-
-    def _start_history(self) -> None:
-        """Begin an empty history of the weights that the base optimizer moves now."""
-        self._model_state = ModelState(self.model)
-        self._model_state.check_moved_by(self.base)
-        self._moved = moved_by(self.base)
-        self.layout = self._model_state.layout
-        memory = Memory(self._model_state.device, self._history_device, self._history_dtype)
-        self._stopwatch.device = self._model_state.device
-        self._statistics: RunningStatistics | None = None
-        if self._passes and self._passes.recent.maxlen:
-            self._statistics = RunningStatistics(self.model, self._passes, self._replay, warn_of_stale_statistics)
-        self._history = History(self.forecaster.history, self.layout, memory)
-        self._offset = AverageOffset()
-        self._forecasts = Forecasts(
-            self.forecaster,
-            self._history,
-            self.layout,
-            self._model_state.device,
-            self._stopwatch,
-            follow_device=self._follow_device,
-        )
-        self._proposals = Proposals(
-            self._forecasts,
-            self._model_state,
-            self._history,
-            self._guard,
-            self.policy,
-            self._reestimate,
-            self._statistics,
-            self._stopwatch,
-            self._warn,
-        )
-        self._averages.reset()
-
-    def _take_snapshot(self, weights: Sequence[Tensor]) -> None:
-        """Add the present weights, or their running average, to the history; the forecaster learns from it."""
-        self._history.add(self.steps, weights)
-        self._forecasts.observe()
-
-    def _follow_groups(self) -> None:
-        """Begin a new history if the base optimizer moves other parameters than before, after `add_param_group`."""
-        if moved_by(self.base) != self._moved:
-            self._start_history()
-            log.info("the parameter groups changed; the history starts again, of %s weights", f"{self.layout.size:,}")
-
-    def _nowcast_within_budget(self) -> None:
-        """Make the nowcast that is due as far as the time allows, and stop them if they do not pay."""
-        device = self._model_state.device
-        smallest = self._guard.smallest_share / len(self.policy.all_horizons) if self._guard else 1.0
-        if (share := self._budget.plan(smallest, device)) is not None:
-            horizons = () if share == 1 else some_horizons(self.policy.proposed(self.steps), share, self.events)
-            self._measured_nowcast(horizons if self._guard else (), share)
-            self._metrics.log(self.events[-1], self.costs[-1], self._budget)
-            problem = why_it_does_not_pay(self.events, self.costs, self._budget.seconds_per_step)
-            if self._budget.limited and verdict_of_rank_0(problem is not None, device):
-                self._budget.off = problem or "rank 0 decided so"
-                log.warning(
-                    "nowcasts are off from step %d on: %s. The base optimizer goes on alone. max_overhead=None keeps "
-                    "them on",
-                    self.steps,
-                    self._budget.off,
-                )
-                self._stop()
-        self._budget.thin_averages(self.policy.stride, device)
-
-    def _stop(self) -> None:
-        """Drop what only nowcasts need; the average of `averaged_weights` goes on."""
-        self._history.clear()
-        self._averages.keep_only_kept()
-
-    def _measured_nowcast(self, horizons: Sequence[int] = (), share: float = 1.0) -> None:
-        with self._budget.nowcast():
-            begin = self._stopwatch.start()
-            self._guard.start(self.steps, share)
-            try:
-                self._nowcast(horizons)
-            finally:
-                self._guard.finish()
-                cost = self._stopwatch.cost(self.steps, begin, share)
-                self._budget.add_nowcast(cost)
-        self.costs.append(cost)
-
-    def _nowcast(self, horizons: Sequence[int] = ()) -> None:
-        self._model_state.check_unchanged()
-        self._offset.set(None, self.steps)
-        if not verdict_of_rank_0(self._history.is_finite(), self._model_state.device):
-            self._history.clear()
-            self._averages.reset()
-            self._warn("the history of weights is not finite and is cleared")
-            self.events.append(NowcastEvent(self.steps, None, None, accepted=False))
-            return
-        with self._model_state.restored_on_error() as saved:
-            before = self._proposals.losses_before(saved)
-            diverged = before is not None and not bool(before.isfinite().all())
-            best = None if diverged else self._proposals.best(self.steps, saved, horizons)
-            accepted = best is not None and best.accepted(before)
-            change = self._change(best) if best is not None and accepted else None
-            followed = accepted and self._should_follow(change, saved)
-            if best is not None and followed:
-                self._move_to(best, change, saved)
-            else:
-                self._model_state.restore(saved)
-                self._offset.set(change, self.steps)
-        after, horizon = (None, None) if best is None else (_mean(best.losses), best.horizon)
-        calls = self._guard.calls
-        self.events.append(NowcastEvent(self.steps, _mean(before), after, accepted, horizon, followed, calls))
-
-    def _should_follow(self, change: Tensor | None, saved: Saved) -> bool:
-        """Whether an accepted forecast moves the weights.
-
-        Always True without a guard, or if the weights themselves are predicted. Otherwise two conditions must hold: the
-        last two displacements of the average are aligned (`NowcastPolicy.goes_straight`), and the change does not
-        increase the guard losses of the short-term average by more than one standard error. The short-term average is
-        close to the weights and has less noise.
-        """
-        if self._averages.short is None:
-            return True
-        history, decay = self._history.snapshots, self.forecaster.averaging
-        aligned = bool(self.policy.goes_straight(history, self.forecaster.history, decay))
-        if not verdict_of_rank_0(aligned, self._model_state.device):
-            return False
-        return self._proposals.tolerated(self.layout.join(self._averages.short.tensors), change, saved)
-
-    def _change(self, best: Proposal) -> Tensor | None:
-        """The predicted change of the running average: forecast − average. May overwrite `best.weights`.
-
-        Returns: None if the weights themselves are predicted, and on all ranks except rank 0.
-        """
-        if self._averages.predicted is None or (forecast := self._proposals.weights_of(best)) is None:
-            return None
-        return forecast.sub_(self._history.snapshots.rows[-1].to(forecast.device))
-
-    def _move_to(self, proposal: Proposal, change: Tensor | None, saved: Saved) -> None:
-        """Move the weights, and add their change to all running averages and snapshots.
-
-        The weights become the forecast. If their running average is predicted, `change` is added to them instead.
-        """
-        if self._averages.predicted is None:
-            self._model_state.write(self._proposals.weights_of(proposal))
-        else:
-            self._model_state.restore(saved)
-            self._model_state.add(change)
-        if self._statistics is None:
-            self._model_state.restore_buffers(proposal.buffers)
-        else:
-            self._model_state.restore_buffers(saved.buffers)
-            if not all(map(torch.equal, self._model_state.weights, saved.weights)):
-                self._proposals.update_statistics()
-        follow_weights(self._model_state, saved, self._history, self._averages, self.base)
-        if self.moments == "reset":
-            for weights in self._model_state.weights:
-                self.base.state.pop(weights, None)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        """The autocast that was in force in the last forward pass of the training; none before the first one."""
-        known = self._passes.autocast if self._passes else None
-        return nullcontext() if known is None else known.on(self._model_state.device)
+        self._record.load_state_dict(nowcast)
+        self._tracked.load_state_dict(nowcast)
+        if self._record.budget.off:
+            self._tracked.stop()
 
     def _warn(self, problem: str) -> None:
         if not self._warned:
@@ -522,5 +363,13 @@ class Nowcast(OptimizerWrapper):
             self._warned = True
 
 
-def _mean(losses: Tensor | None) -> float | None:
-    return None if losses is None else float(losses.mean())
+def _check(moments: str, batchnorm_batches: int) -> None:
+    """Check options of `Nowcast`.
+
+    Raises:
+        InvalidConfig: one of them is invalid.
+    """
+    if moments not in ("keep", "reset"):
+        raise InvalidConfig(f"moments is {shown(moments)}; expected 'keep' or 'reset'")
+    if isinstance(batchnorm_batches, bool) or not isinstance(batchnorm_batches, int) or batchnorm_batches < 0:
+        raise InvalidConfig(f"batchnorm_batches is {shown(batchnorm_batches)}; expected a whole number, such as 8")

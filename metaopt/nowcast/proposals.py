@@ -7,22 +7,16 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.rng import isolated
-from ..nested.carried_memory import carried_memories
-from ..tasks.measure import modes_restored
 from ..weights.layout import is_finite
 from .buffers import SavedBuffers
-from .costs import Stopwatch
-from .distributed import broadcast_in_place, is_rank_0, verdict_of_rank_0
-from .forecasts import Forecasts
-from .guard import Guard
-from .history import History
-from .model_state import ModelState, Saved
+from .distributed import is_rank_0, verdict_of_rank_0
+from .guards.guard import Guard
+from .model_state import Saved
 from .policy import NowcastEvent, NowcastPolicy, accepts, rank, tolerates
-from .statistics import RunningStatistics
+from .reestimation import Reestimation
+from .tracked_weights import TrackedWeights
 
 _WEIGHTS_AT_ONCE = 2**24  # maximum size of forecasts at several horizons that are computed and kept; bounds memory
-
 
 BATCHES_OF_PROPOSAL = 2
 """Batches for the running statistics of a proposal; all kept ones are used when it stays (docs/decisions/0038)."""
@@ -77,32 +71,23 @@ class Proposals:
     """Evaluates forecasts in the network.
 
     Args:
-        forecasts: predicts the weights, or their running average.
-        model_state: weights and buffers of the network.
-        history: snapshots from which the forecasts start.
+        tracked: the weights, their history, and the forecasts from it.
         guard: computes the losses of the network on held-out data.
         policy: selects the horizons.
-        reestimate: updates the buffers that depend on the weights; called after the weights are replaced.
-        statistics: estimates running statistics for weights that stay; None if `reestimate` does, or there are none.
-        stopwatch: measures the updates.
+        reestimation: updates the buffers that depend on the weights; called after the weights are replaced.
         warn: called with a message when a forecast is not finite.
     """
 
     def __init__(
         self,
-        forecasts: Forecasts,
-        model_state: ModelState,
-        history: History,
+        tracked: TrackedWeights,
         guard: Guard,
         policy: NowcastPolicy,
-        reestimate: Callable[[], None] | None,
-        statistics: RunningStatistics | None,
-        stopwatch: Stopwatch,
+        reestimation: Reestimation,
         warn: Callable[[str], None],
     ) -> None:
-        self._forecasts, self._model_state, self._history, self._guard = forecasts, model_state, history, guard
-        self._policy, self._reestimate, self._warn = policy, reestimate, warn
-        self._statistics, self._stopwatch = statistics, stopwatch
+        self._tracked, self._guard, self._policy = tracked, guard, policy
+        self._reestimation, self._warn = reestimation, warn
 
     def losses_before(self, saved: Saved) -> Float[Tensor, " examples"] | None:
         """Guard losses of the last snapshot, from which the forecasts start; None without a guard.
@@ -110,11 +95,11 @@ class Proposals:
         Args:
             saved: weights and buffers before the nowcast.
         """
-        if self._guard and self._forecasts.forecaster.averaging:
-            self._write(self._history.snapshots.rows[-1], saved)
+        if self._guard and self._tracked.forecaster.averaging:
+            self._write(self._tracked.history.snapshots.rows[-1], saved)
         elif self._guard:
-            self.update_statistics(BATCHES_OF_PROPOSAL)  # as for the proposals
-        return self._guard.losses(self._model_state.device)
+            self._reestimation.update_statistics(BATCHES_OF_PROPOSAL)  # as for the proposals
+        return self._guard.losses(self._tracked.device)
 
     def weights_of(self, proposal: Proposal) -> Float[Tensor, " weights"] | None:
         """The forecast of a proposal, computed again for a large network; None on all ranks except rank 0 [raw units].
@@ -122,7 +107,7 @@ class Proposals:
         So there is memory for one forecast at a time.
         """
         if proposal.weights is None and is_rank_0():
-            return self._forecasts.predict([proposal.horizon])[0]
+            return self._tracked.forecasts.predict([proposal.horizon])[0]
         return proposal.weights
 
     def best(self, step: int, saved: Saved, horizons: Sequence[int] = ()) -> Proposal | None:
@@ -145,50 +130,20 @@ class Proposals:
             saved: weights and buffers before the nowcast.
         """
         self._write(weights, saved)
-        before = self._guard.losses(self._model_state.device)
+        before = self._guard.losses(self._tracked.device)
         self._write(None if change is None else weights.add_(change), saved)
-        after = self._guard.losses(self._model_state.device)
+        after = self._guard.losses(self._tracked.device)
         return before is None or after is None or bool(tolerates(before, after))
-
-    def update_buffers(self) -> None:
-        """Update the buffers that depend on the weights; then copy the buffers of rank 0 to all ranks.
-
-        Memories that are carried stay as they are: each rank has sequences of its own.
-        """
-        if self._reestimate is not None:
-            with self._stopwatch.part("reestimation"):
-                self._call_reestimate()
-        self._share_buffers()
-
-    def update_statistics(self, batches: int | None = None) -> None:
-        """Estimate running statistics for the present weights, unless a function of the user does.
-
-        Args:
-            batches: from how many of the kept batches; all by default [count].
-        """
-        if self._statistics is not None:
-            with self._stopwatch.part("reestimation"):
-                self._statistics.update(batches)
-            self._share_buffers()
-
-    def _call_reestimate(self) -> None:
-        if self._reestimate is not None:
-            # A data loader that is opened draws a number, and BatchNorm is updated in training mode.
-            with isolated(), modes_restored(self._model_state.model):
-                self._reestimate()
-
-    def _share_buffers(self) -> None:
-        model = self._model_state.model
-        carried = carried_memories(model)
-        broadcast_in_place(buffer for name, buffer in model.named_buffers() if name not in carried)
 
     def _finite_proposals(self, horizons: Sequence[int], saved: Saved) -> Iterator[Proposal]:
         before = float("inf")
         for horizon, weights in self._each_forecast(horizons):
-            if verdict_of_rank_0(weights is None or is_finite(weights), self._model_state.device):
+            if verdict_of_rank_0(weights is None or is_finite(weights), self._tracked.device):
                 self._write(weights, saved)
-                buffers = self._model_state.save_buffers()  # before the guard: in training mode it can change them
-                losses = self._guard.losses(self._model_state.device)
+                buffers = (
+                    self._tracked.model_state.save_buffers()
+                )  # before the guard: in training mode it can change them
+                losses = self._guard.losses(self._tracked.device)
                 proposal = Proposal(horizon, weights if self._are_kept else None, buffers, losses)
                 yield proposal
                 rank_now = proposal.rank
@@ -202,24 +157,24 @@ class Proposals:
     @property
     def _are_kept(self) -> bool:
         """Whether the forecasts at all horizons are computed at once and kept; otherwise there is one at a time."""
-        return len(self._policy.all_horizons) * self._model_state.layout.size <= _WEIGHTS_AT_ONCE
+        return len(self._policy.all_horizons) * self._tracked.layout.size <= _WEIGHTS_AT_ONCE
 
     def _each_forecast(self, horizons: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
         """Yield each horizon with its forecast, which is None on all ranks except rank 0."""
         if not is_rank_0():
             yield from ((horizon, None) for horizon in horizons)
         elif self._are_kept:
-            yield from zip(horizons, self._forecasts.predict(horizons), strict=True)
+            yield from zip(horizons, self._tracked.forecasts.predict(horizons), strict=True)
         else:
-            yield from ((horizon, self._forecasts.predict([horizon])[0]) for horizon in horizons)
+            yield from ((horizon, self._tracked.forecasts.predict([horizon])[0]) for horizon in horizons)
 
     def _write(self, weights: Tensor | None, saved: Saved) -> None:
         """Write weights to the network.
 
         The buffers are restored to their state before the nowcast, and then updated for these weights.
         """
-        self._model_state.restore_buffers(saved.buffers)
-        self._model_state.write(weights)
-        self.update_buffers()
+        self._tracked.model_state.restore_buffers(saved.buffers)
+        self._tracked.model_state.write(weights)
+        self._reestimation.update_buffers()
         if self._guard:
-            self.update_statistics(BATCHES_OF_PROPOSAL)
+            self._reestimation.update_statistics(BATCHES_OF_PROPOSAL)

@@ -1,13 +1,47 @@
-"""Where the state of the nowcasts is in a state dict."""
+"""What has happened in a training so far, and where the state of the nowcasts is in a state dict."""
 
 from typing import Any
 
-import torch
-
 from ..core.errors import CheckpointError
+from .budget import TimeBudget
+from .costs import NowcastCost
+from .policy import NowcastEvent
 
 _KEY = "nowcast"
 _STATE_KEYS = ("steps", "events", "times", "history", "layout", "averages", "lead")
+
+
+class Record:
+    """What has happened in a training so far.
+
+    Args:
+        budget: measures the times of the training.
+    Attributes:
+        steps: number of steps so far [steps].
+        events: the nowcasts so far.
+        costs: their times; without a limit, since the training began or was resumed.
+        budget: the times of the training.
+    """
+
+    def __init__(self, budget: TimeBudget) -> None:
+        self.steps, self.budget = 0, budget
+        self.events: list[NowcastEvent] = []
+        self.costs: list[NowcastCost] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and nowcasts, as lists and numbers; with a limit also the times."""
+        state: dict[str, Any] = {"steps": self.steps, "events": [list(event) for event in self.events]}
+        if budget := self.budget.state_dict():
+            state["budget"] = {**budget, "costs": [list(cost) for cost in self.costs]}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.steps = state["steps"]
+        self.events = [NowcastEvent(*event) for event in state["events"]]
+        budget = state.get("budget", {})
+        self.budget.load_state_dict(budget)
+        self.costs = [NowcastCost(*cost) for cost in budget.get("costs", [])]
 
 
 def with_nowcast_state(base_state: dict[str, Any], nowcast: dict[str, Any]) -> dict[str, Any]:
@@ -41,16 +75,3 @@ def split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     plain = [{name: value for name, value in group.items() if name != _KEY} for group in groups]
     base_state = {name: value for name, value in state.items() if name != _KEY}
     return {**base_state, "param_groups": plain}, nowcast
-
-
-def is_initialisation(base: torch.optim.Optimizer) -> bool:
-    """Whether the next step is no training step: the learning rate and all gradients are zero, and there is no state.
-
-    `torch.distributed.checkpoint` takes such a step before it saves or loads, so that the base optimizer creates its
-    state. One without a state, such as SGD without momentum, gets it each time.
-    """
-    if base.state or any(bool(group.get("lr", 1)) for group in base.param_groups):
-        return False
-    found = [parameter.grad for group in base.param_groups for parameter in group["params"]]
-    gradients = [gradient for gradient in found if gradient is not None]
-    return bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)

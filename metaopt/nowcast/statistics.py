@@ -52,6 +52,10 @@ class RunningStatistics:
 
     def __init__(self, model: nn.Module, passes: TrainingPasses, replay: Replay, warn: Callable[[str], None]) -> None:
         self._model, self._passes, self._replay, self._warn = unwrapped(model), passes, replay, warn
+        self.start()
+
+    def start(self) -> None:
+        """Begin with the modules that the network has now."""
         self._modules = list(self._model.modules())
         self._modes = [True] * len(self._modules)
         self._failed = False
@@ -114,6 +118,11 @@ class RunningStatistics:
             self._failed = True
             self._warn(problem)
         return False
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether a network has BatchNorm layers with running statistics."""
+    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from ..core.text import aligned, counted
 from ..generative.base import GenerativeOptimizer
 from .budget import TimeBudget
 from .costs import NowcastCost
-from .data_guard import BoundGuard
+from .guards.data_guard import BoundGuard
 from .policy import NowcastEvent, NowcastPolicy
+from .state import Record
 
 
 def summary_of(
@@ -18,10 +19,7 @@ def summary_of(
     forecaster: GenerativeOptimizer,
     policy: NowcastPolicy,
     guard: Any,
-    steps: int,
-    events: Sequence[NowcastEvent],
-    costs: Sequence[NowcastCost],
-    budget: TimeBudget,
+    record: Record,
 ) -> str:
     """The summary of a training with nowcasts.
 
@@ -30,11 +28,9 @@ def summary_of(
         forecaster: generative optimizer.
         policy: when nowcasts take place.
         guard: the guard function; None without a guard.
-        steps: steps so far [steps].
-        events: the nowcasts.
-        costs: their times since the training began or was resumed.
-        budget: the times of the training.
+        record: what has happened so far.
     """
+    events, budget = record.events, record.budget
     horizons = ", ".join(map(str, policy.all_horizons))
     averaging = f", of averages of decay {forecaster.averaging:g}" if forecaster.averaging else ""
     rows = [
@@ -43,9 +39,9 @@ def summary_of(
         ("schedule", f"every {counted(policy.every, 'step')}, a snapshot every {counted(policy.stride, 'step')}"),
         ("horizons", f"{horizons} steps"),
         ("guard", _guard(guard)),
-        ("nowcasts", _nowcasts(steps, events)),
+        ("nowcasts", _nowcasts(record.steps, events)),
         *([("mean gain", _gain(events))] if any(event.gain for event in events) else []),
-        ("seconds", _seconds(costs, budget)),
+        ("seconds", _seconds(record.costs, budget)),
         ("overhead", _overhead(budget)),
         *([("off", budget.off)] if budget.off else []),
     ]

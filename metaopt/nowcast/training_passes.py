@@ -3,6 +3,7 @@
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -69,9 +70,10 @@ class TrainingPasses:
     def __init__(self, model: nn.Module, kept: int, *, hooked: bool = True) -> None:
         self.recent: deque[Pass] = deque(maxlen=kept)
         self.autocast: Autocast | None = None
+        self._model = unwrapped(model)
         self._hook = hook = _Hook(device_of(model).type)
         if hooked:
-            handle = unwrapped(model).register_forward_pre_hook(hook, with_kwargs=True)
+            handle = self._model.register_forward_pre_hook(hook, with_kwargs=True)
             weakref.finalize(self, handle.remove)
 
     def saw(self, *inputs: Any) -> None:
@@ -88,6 +90,10 @@ class TrainingPasses:
         if self.recent.maxlen:
             self.recent.append(Pass(_detached(arguments), _detached(keywords), self.autocast))
         return True
+
+    def same_autocast(self) -> AbstractContextManager[Any]:
+        """The autocast of the last pass, as a context manager; none before the first one."""
+        return nullcontext() if self.autocast is None else self.autocast.on(device_of(self._model))
 
 
 def _no_hook() -> Any:

@@ -153,3 +153,16 @@ def check_is_innermost(base: torch.optim.Optimizer) -> None:
                 "can keep weights of its own, which a nowcast would not move, as Lookahead does. Wrap the inner one: "
                 f"build Nowcast over the {type(value).__name__}, and {type(base).__name__} over the Nowcast"
             )
+
+
+def is_initialisation(base: torch.optim.Optimizer) -> bool:
+    """Whether the next step is no training step: the learning rate and all gradients are zero, and there is no state.
+
+    `torch.distributed.checkpoint` takes such a step before it saves or loads, so that the base optimizer creates its
+    state. One without a state, such as SGD without momentum, gets it each time.
+    """
+    if base.state or any(bool(group.get("lr", 1)) for group in base.param_groups):
+        return False
+    found = [parameter.grad for group in base.param_groups for parameter in group["params"]]
+    gradients = [gradient for gradient in found if gradient is not None]
+    return bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)

@@ -88,7 +88,7 @@ def test_a_history_in_main_memory_in_bfloat16_is_that_of_the_gpu(device):
         model = network(device)
         optimizer = nowcast(model, device, min_cosine=1.0, **options)
         train(model, optimizer, range(30), device)
-        histories.append(optimizer._history.snapshots)
+        histories.append(optimizer._tracked.history.snapshots)
     exact, rounded = (torch.stack([row.float().cpu() for row in each.rows]) for each in histories)
     assert histories[1].rows[0].is_pinned() == (device.type == "cuda")
     torch.testing.assert_close(rounded, exact, rtol=2**-8, atol=1e-6)
@@ -102,10 +102,10 @@ def test_steps_snapshots_and_forecasts_do_not_wait_for_the_gpu(history_device, d
     model = network(device)
     optimizer = nowcast(model, device, history_device=history_device)
     train(model, optimizer, range(31), device)
-    history, layout = optimizer._history, optimizer.layout
+    history, layout = optimizer._tracked.history, optimizer.layout
     torch.cuda.set_sync_debug_mode("error")
     try:
-        history.add(31, optimizer._averages.predicted.tensors)
+        history.add(31, optimizer._tracked.averages.predicted.tensors)
         if history_device is None:
             rows, times = history.snapshots.rows, torch.arange(5.0, device=device)
             optimizer.forecaster.forecast(Snapshots(rows, times.device), times, times[-1:] + 4, layout)

@@ -1,5 +1,7 @@
 """Nowcasts inside the trainers of other libraries: the real ones, small networks, a few steps on the CPU."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from metaopt.core.errors import InvalidConfig
 from metaopt.generative import get_optimizer_model
+from metaopt.nowcast import reestimate_batchnorm
 
 from ..small_training import Rows, same_state
 
@@ -252,3 +255,41 @@ def test_lightning_module_that_returns_no_loss_is_told_what_to_give(tmp_path):
         fit(tmp_path, 1, returns=False)
     trainer, _ = fit(tmp_path, 1, returns=False, loss=lambda module, batch: module.network(**batch)["loss"])
     assert len(trainer.optimizers[0].events) == 1
+
+
+def test_lightning_runs_training_steps_again_for_batchnorm_statistics(tmp_path):
+    lightning = pytest.importorskip("lightning.pytorch")
+    from metaopt.nowcast.integrations.lightning import NowcastCallback
+
+    module, seen = lightning_module(), []
+    module.network.layers[2] = nn.BatchNorm1d(8)
+    training_step = type(module).training_step
+
+    def noted(self, batch, index):
+        seen.append((self is module, index))
+        self.log("loss", loss := training_step(self, batch, index))
+        return loss
+
+    class Statistics(lightning.Callback):
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            self.trained = copy.deepcopy(module.network.layers[2])
+
+    type(module).training_step = noted
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[statistics := Statistics(), NowcastCallback(get_optimizer_model("Line"), guard=None, **OPTIONS)],
+    )
+    trainer.fit(module, loader := DataLoader(Rows(0), 8))
+    assert [event.followed for event in trainer.optimizers[0].events] == [True]
+    assert seen == [(True, index) for index in range(8)] + [(False, index) for index in range(8)]
+    expected = copy.deepcopy(module.network.layers)
+    reestimate_batchnorm(expected, [batch["inputs"] for batch in loader])
+    layer = module.network.layers[2]
+    assert torch.allclose(layer.running_mean, expected[2].running_mean)
+    assert torch.allclose(layer.running_var, expected[2].running_var)
+    assert not torch.allclose(layer.running_mean, statistics.trained.running_mean)

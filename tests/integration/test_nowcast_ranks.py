@@ -46,11 +46,53 @@ def train(averaging):
         inputs, labels = batch(step)
         nn.functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
-    averages = [tensor for average in optimizer._averages for tensor in average.tensors]
+    averages = [tensor for average in optimizer._tracked.averages for tensor in average.tensors]
     events = [list(event) for event in optimizer.events]
     return {"model": network.state_dict(), "averages": averages, "events": events}
 
 torch.save([train(averaging) for averaging in (0.0, 0.8)], f"{folder}/rank_{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+STATISTICS = """
+import copy, sys, torch, torch.distributed as dist
+from torch import nn
+from metaopt.nowcast import Nowcast, reestimate_batchnorm
+from metaopt.generative import get_optimizer_model
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+
+def batch(step):
+    return torch.randn(16, 4, generator=torch.Generator().manual_seed(2 * step + rank))
+
+def statistics():
+    return [values.clone() for name, values in network.state_dict().items() if "running" in name]
+
+def estimated():
+    other = copy.deepcopy(network)
+    reestimate_batchnorm(other, map(batch, range(4)))
+    return [values for name, values in other.state_dict().items() if "running" in name]
+
+torch.manual_seed(0)
+network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+model = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+optimizer = Nowcast(
+    torch.optim.SGD(model.parameters(), lr=0.05), model, get_optimizer_model("Line"), every=4, stride=2, ema=0.9,
+    max_overhead=None,
+)
+for step in range(4):
+    optimizer.zero_grad()
+    model(batch(step)).square().mean().backward()
+    trained = statistics()
+    optimizer.step()
+found = {"followed": optimizer.events[0].followed, "trained": trained}
+found["moved"], found["expected of moved"] = statistics(), estimated()
+with optimizer.averaged_weights():
+    found["averaged"], found["expected of averaged"] = statistics(), estimated()
+torch.save(found, f"{folder}/rank_{rank}.pt")
 dist.destroy_process_group()
 """
 
@@ -148,6 +190,18 @@ def test_two_processes_agree_with_the_first(trained, averaging):
     assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
     assert len(one["averages"]) == (18 if averaging else 6)
     assert all(map(torch.equal, one["averages"], other["averages"]))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
+def test_batchnorm_statistics_are_those_of_the_inputs_of_the_first_process(tmp_path):
+    first, other = together(STATISTICS, tmp_path)
+    assert first["followed"]
+    assert not any(map(torch.equal, first["trained"], other["trained"]))
+    for kind in ("moved", "averaged"):
+        assert all(map(torch.allclose, first[kind], first[f"expected of {kind}"]))
+        assert all(map(torch.equal, first[kind], other[kind]))
+        assert not any(map(torch.allclose, first[kind], first["trained"]))
+        assert not any(map(torch.allclose, other[kind], other[f"expected of {kind}"]))
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")

@@ -10,9 +10,9 @@ from metaopt.core.errors import CheckpointError, InvalidConfig, LayoutMismatch
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
 from metaopt.generative.extrapolation import HoldConfig
-from metaopt.nowcast.model_state import reestimate_batchnorm
 from metaopt.nowcast.optimizer import Nowcast
 from metaopt.nowcast.policy import NowcastEvent
+from metaopt.nowcast.reestimation import reestimate_batchnorm
 
 from ..small_training import (
     HELD_OUT,

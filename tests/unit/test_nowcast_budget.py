@@ -245,7 +245,7 @@ def test_without_a_limit_nothing_about_time_is_kept():
 def test_a_budget_is_the_default():
     model = network()
     optimizer = Nowcast(torch.optim.SGD(model.parameters(), lr=0.1), model, get_optimizer_model("Line"))
-    assert optimizer._budget.max_overhead == 0.05
+    assert optimizer._record.budget.max_overhead == 0.05
 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.8])
@@ -265,7 +265,7 @@ def test_nowcasts_that_are_never_accepted_stop_and_say_so_once(averaging, caplog
     assert told[0].startswith("nowcasts are off from step 40 on: none of the last 10 nowcasts was accepted. The base")
     assert len(optimizer.events) == 10
     assert same_state(model, trained_alone(80))
-    assert not len(optimizer._history)
+    assert not len(optimizer._tracked.history)
     assert optimizer.average.updates == 80
     assert optimizer.nowcast(4) is None
     caplog.clear()

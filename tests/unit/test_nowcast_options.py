@@ -270,7 +270,8 @@ def test_the_average_for_use_may_be_another_than_the_one_that_is_shown():
     optimizer = nowcast(model, drift, ema=0.5)
     train(model, optimizer, range(3))
     assert optimizer.average.decay == 0.5
-    assert torch.allclose(optimizer._averages.predicted.tensors[1].flatten(), average_of(network(), range(3))[24:30])
+    predicted = optimizer._tracked.averages.predicted.tensors[1].flatten()
+    assert torch.allclose(predicted, average_of(network(), range(3))[24:30])
     assert len(optimizer.state_dict()["nowcast"]["averages"]) == 2
 
 

@@ -133,12 +133,12 @@ def verdict_of_the_wrapper(problem, settings):
         turns_back = problem.turns and step > 55
         model.weight.grad = torch.full((1, 1), 3.0 if turns_back else -1.0 if step % 7 else 5.0)
         if step == 63:
-            optimizer._nowcast_within_budget, nowcast = (lambda: None), optimizer._nowcast
+            optimizer._schedule.make_due, nowcast = (lambda: None), optimizer._schedule.make
             optimizer.step()
-            states.append(torch.stack(optimizer._history.snapshots.rows))
-            averages = (optimizer._averages.predicted, optimizer._averages.short)
+            states.append(torch.stack(optimizer._tracked.history.snapshots.rows))
+            averages = (optimizer._tracked.averages.predicted, optimizer._tracked.averages.short)
             states += [each.tensors[0].flatten().clone() for each in averages]
-            states += [model.weight.detach().flatten().clone(), list(optimizer._history.times)]
+            states += [model.weight.detach().flatten().clone(), list(optimizer._tracked.history.times)]
             nowcast()
         else:
             optimizer.step()

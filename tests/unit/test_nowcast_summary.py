@@ -34,7 +34,7 @@ def test_summary_says_what_was_done_and_what_it_cost():
         assert cost.forecast > 0
         assert cost.reestimation > 0
         assert cost.forecast + cost.guard + cost.reestimation < cost.total
-    assert optimizer._budget.nowcasts == pytest.approx(sum(cost.total for cost in optimizer.costs))
+    assert optimizer._record.budget.nowcasts == pytest.approx(sum(cost.total for cost in optimizer.costs))
 
 
 def test_summary_before_the_first_step_of_averages_and_of_a_limit():

@@ -110,7 +110,7 @@ def test_nothing_is_kept_without_batchnorm_or_with_a_function_of_ones_own_or_if_
         (network_with_batchnorm(), {"batchnorm_batches": 0}),
     ):
         optimizer = nowcast(model, **options)
-        assert optimizer._passes is None
+        assert not optimizer._passes.recent.maxlen
         assert not model._forward_pre_hooks
     for bad in (-1, 2.0, True):
         with pytest.raises(InvalidConfig, match=r"batchnorm_batches is .*; expected a whole number"):

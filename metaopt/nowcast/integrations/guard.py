@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ...core.errors import InvalidConfig
 from ...core.rng import isolated
-from ..examples import check_readable_again, generators_restored, without_workers
-from ..guard import RotatingGuard
+from ..guards.examples import check_readable_again, generators_restored, without_workers
+from ..guards.guard import RotatingGuard
 from .isolation import copy_of, copy_sharing_weights
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset, TensorDataset, default_collate
 from torch.utils.data.sampler import RandomSampler, SequentialSampler, SubsetRandomSampler
 
-from ..core.devices import move
-from ..core.errors import InvalidConfig
-from ..core.rng import isolated
-from ..core.text import shown
-from ..tasks.base import Examples
+from ...core.devices import move
+from ...core.errors import InvalidConfig
+from ...core.rng import isolated
+from ...core.text import shown
+from ...tasks.base import Examples
 
 BATCH_SIZE = 32
 """Examples in a batch, where the data does not say [count]."""

@@ -1,8 +1,6 @@
 """`guard_from`: a guard from held-out data and a loss, in place of a function of one's own."""
 
-import copy
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -12,18 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.errors import InvalidConfig, MetaoptError
-from ..core.rng import isolated
-from ..core.text import reason_of, shown
-from ..tasks.measure import in_evaluation_mode
-from .examples import Source, moved_to, rows_of, source_of
+from ...core.errors import InvalidConfig, MetaoptError
+from ...core.rng import isolated
+from ...core.text import reason_of, shown
+from ...tasks.measure import in_evaluation_mode
+from ..model_state import not_compiled, unwrapped
+from .examples import Source, moved_to, source_of
 from .guard import RotatingGuard
-from .model_state import not_compiled, unwrapped
+from .losses import described, loss_of_outputs, one_per_example, unreduced
 
 FEWEST = 32
 """Examples below which a time budget does not shrink a guard [count]."""
-
-_LABELS = ("labels", "label", "targets", "target")
 
 
 class DataGuard:
@@ -117,11 +114,11 @@ class BoundGuard(RotatingGuard):
             raise
         except Exception as error:  # of any kind: the network, the loss and the data are the user's
             raise InvalidConfig(
-                f"the guard cannot compute the loss of {type(model).__name__} on {_described(batch)}: "
+                f"the guard cannot compute the loss of {type(model).__name__} on {described(batch)}: "
                 f"{reason_of(error)}. Give guard_from(data, compute_loss=lambda model, batch: …), which returns one "
                 "loss per example, or that of the batch"
             ) from error
-        return _one_per_example(result, batch)
+        return one_per_example(result, batch)
 
 
 def guard_from(
@@ -180,112 +177,5 @@ def guard_from(
     for name, function in (("loss", loss), ("compute_loss", compute_loss)):
         if function is not None and not callable(function):
             raise InvalidConfig(f"{name} of guard_from is {shown(function)}; expected a function")
-    single = None if loss is None else _unreduced(loss)
-    return DataGuard(source_of(data, batch_size), compute_loss or partial(_loss_of_outputs, single), examples, seed)
-
-
-def _unreduced(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss with one number per example, if it is one of PyTorch's; otherwise as it is."""
-    if isinstance(loss, nn.Module):
-        if not isinstance(getattr(loss, "reduction", None), str):
-            return loss
-        copied: Any = copy.copy(loss)
-        copied.reduction = "none"
-        return copied
-    try:
-        parameters = inspect.signature(loss).parameters
-    except (TypeError, ValueError):
-        return loss
-    return partial(loss, reduction="none") if "reduction" in parameters else loss
-
-
-def _loss_of_outputs(loss: Callable[..., Any] | None, model: nn.Module, batch: Any) -> Any:
-    """The loss of a network on a batch; without a loss, the one that the network returns."""
-    if loss is None:
-        return _own_loss(_called(model, batch), batch)
-    inputs, labels = _split(batch)
-    outputs = _called(model, inputs)
-    outputs = _part(outputs, "logits", outputs)
-    return loss(outputs, labels)
-
-
-def _own_loss(outputs: Any, batch: Any) -> Any:
-    """The loss that a network returned: alone, under the name `loss`, or as the only number beside its outputs.
-
-    Raises:
-        InvalidConfig: it returned none.
-    """
-    loss = _part(outputs, "loss", outputs)
-    if isinstance(loss, list | tuple):
-        numbers = [each for each in loss if isinstance(each, Tensor) and each.numel() == 1]
-        loss = numbers[0] if len(numbers) == 1 else loss
-    if not isinstance(loss, Tensor) or (loss.numel() != 1 and loss.shape != (rows_of(batch),)):
-        raise InvalidConfig(
-            f"the network of the guard returned {_described(loss)}; expected its loss. Give guard_from(data, loss), "
-            "such as torch.nn.functional.cross_entropy, or compute_loss=lambda model, batch: …"
-        )
-    return loss
-
-
-def _split(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, Tensor):
-        return batch, batch
-    if isinstance(batch, Mapping):
-        name = next((name for name in _LABELS if name in batch), None)
-        if name is None:
-            raise InvalidConfig(
-                f"the batches of the guard have the entries {', '.join(map(str, batch))}; expected one of "
-                f"{', '.join(_LABELS)}. Give guard_from(data, compute_loss=lambda model, batch: …)"
-            )
-        return {key: value for key, value in batch.items() if key != name}, batch[name]
-    if not isinstance(batch, list | tuple) or len(batch) < 2:
-        raise InvalidConfig(
-            f"a batch of the guard is {_described(batch)}; expected inputs and labels, a dictionary with labels, or a "
-            "tensor. Give guard_from(data, compute_loss=lambda model, batch: …)"
-        )
-    *inputs, labels = batch
-    return inputs[0] if len(inputs) == 1 else tuple(inputs), labels
-
-
-def _called(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, list | tuple) else model(inputs)
-
-
-def _part(outputs: Any, name: str, default: Any) -> Any:
-    """A named part of what a network returned, as a dictionary or as an object of Hugging Face."""
-    if isinstance(outputs, Mapping):
-        return outputs.get(name, default)
-    return default if isinstance(outputs, Tensor) else getattr(outputs, name, default)
-
-
-def _one_per_example(result: Any, batch: Any) -> Float[Tensor, " examples"]:
-    """The losses of the examples of a batch: the mean of each one's, or the loss of the batch.
-
-    Raises:
-        InvalidConfig: the result is no loss.
-    """
-    losses = _part(result, "loss", result)
-    if isinstance(losses, float):
-        losses = torch.tensor(losses)
-    rows = rows_of(batch)
-    usable = isinstance(losses, Tensor) and losses.is_floating_point() and losses.numel()
-    if not usable or (losses.numel() != 1 and losses.numel() % rows):
-        kind = f"{_described(losses)}, {losses.dtype}" if isinstance(losses, Tensor) else shown(losses)
-        raise InvalidConfig(
-            f"the loss of the guard on {_described(batch)} is {kind}; expected one number, or one for each of the "
-            f"{rows} examples"
-        )
-    losses = losses.detach().float()
-    return losses.reshape(1) if losses.numel() == 1 else losses.reshape(rows, -1).mean(1)
-
-
-def _described(batch: Any) -> str:
-    if isinstance(batch, Tensor):
-        return f"a tensor of shape {list(batch.shape)}"
-    if isinstance(batch, Mapping):
-        return f"a dictionary of {', '.join(map(str, batch))}"
-    if isinstance(batch, list | tuple):
-        return f"a {type(batch).__name__} of {len(batch)}"
-    return f"a {type(batch).__name__}"
+    single = None if loss is None else unreduced(loss)
+    return DataGuard(source_of(data, batch_size), compute_loss or partial(loss_of_outputs, single), examples, seed)

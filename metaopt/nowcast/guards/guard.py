@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.errors import InvalidConfig
-from ..core.rng import generator, isolated
-from ..tasks.measure import modes_restored
-from .advice import warned_of_training_mode
-from .costs import Stopwatch
-from .distributed import broadcast_from_rank_0
+from ...core.errors import InvalidConfig
+from ...core.rng import generator, isolated
+from ...tasks.measure import modes_restored
+from ..advice import warned_of_training_mode
+from ..costs import Stopwatch
+from ..distributed import broadcast_from_rank_0
 
 GuardFunction = Callable[[], Tensor | float]
 """Gives the loss of the network as it is now on held-out data: one number, or a tensor with one per example."""
