@@ -92,7 +92,8 @@ def doubts_about_twins(results: Sequence[TrialResult]) -> list[str]:
     if idle:
         found.append(
             f"No nowcast took place in {len(idle)} of {counted(len(pairs), 'training')}: a training is shorter than "
-            "the interval between nowcasts (every), or their time budget was too small."
+            "the interval between nowcasts (every), or too short for one within the limit on their time. "
+            'Without this limit: --nowcast "max_overhead=None".'
         )
     return found
 

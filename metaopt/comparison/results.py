@@ -51,6 +51,7 @@ class TrialResult:
         metrics: of the weights at the end of the training.
         averaged: of running averages of the weights, by name.
         reason: why there are none.
+        kept: which weights the guard prefers at the end, `raw` or `averaged`; None without a guard or an average.
         curve: the reported losses.
         events: the nowcasts.
         digests: of the weights after the first steps, by step; equal trainings have equal ones.
@@ -63,6 +64,7 @@ class TrialResult:
     metrics: Metrics
     averaged: Mapping[str, Metrics] = field(default_factory=dict)
     reason: str | None = None
+    kept: str | None = None
     curve: tuple[Point, ...] = ()
     events: tuple[Event, ...] = ()
     digests: Mapping[int, str] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class TrialResult:
             FileFormatError: it is not the result of a training.
         """
         try:
-            averaged, reason = values["averaged"], values["reason"]
+            averaged, reason, kept = values["averaged"], values["reason"], values["kept"]
             return cls(
                 Arm(values["arm"]),
                 int(values["seed"]),
@@ -89,6 +91,7 @@ class TrialResult:
                 _numbers(values["metrics"]),
                 {str(name): _numbers(metrics) for name, metrics in averaged.items()},
                 None if reason is None else str(reason),
+                None if kept is None else str(kept),
                 tuple(Point(int(step), float(loss), float(seconds)) for step, loss, seconds in values["curve"]),
                 tuple(Event(int(step), bool(kept), bool(moved)) for step, kept, moved in values["events"]),
                 {int(step): str(digest) for step, digest in values["digests"].items()},

@@ -8,6 +8,7 @@ from ..core.progress import progress
 from ..core.text import counted
 from .checks import check_metrics_equal, check_seeds_differ, chosen_metric, doubts_about_twins
 from .config import CompareConfig
+from .messages import AdviceOnce
 from .results import Arm, Failure, TrainingComparison, TrialResult
 from .running import TrialSettings, run_here, run_in_process
 from .store import TrialStore
@@ -28,7 +29,7 @@ class ComparisonRunner:
 
     def __init__(self, training: Training, config: CompareConfig) -> None:
         self.training, self.config = training, config
-        self._store = TrialStore(training, config)
+        self._store, self._advice = TrialStore(training, config), AdviceOnce()
         if config.processes and training.path is None:
             raise InvalidConfig(
                 f"processes is true, but {training.name} is not a function at the top level of a file; move it to a "
@@ -85,8 +86,11 @@ class ComparisonRunner:
                 yield TrialSettings(arm, seed, self.config.forecaster, self.config.nowcast, self.config.ema)
 
     def _run(self, settings: TrialSettings) -> TrialResult | Failure:
-        run = run_in_process if self.config.processes else run_here
-        found = run(self.training, settings)
+        if self.config.processes:
+            found = run_in_process(self.training, settings, self._advice)
+        else:
+            with self._advice.active():
+                found = run_here(self.training, settings)
         if isinstance(found, TrialResult):
             self._store.write(found)
         return found

@@ -19,6 +19,7 @@ from ..core.rng import isolated, seed_all
 from ..core.signals import ended_by_signal
 from ..core.text import reason_of, shown
 from ..nowcast.optimizer import Nowcast
+from .messages import AdviceOnce
 from .results import Arm, Failure, Metrics, TrialResult
 from .training import Training, as_script, load_training
 from .trial import Trial, TrialRecord
@@ -28,6 +29,9 @@ METRIC = "metric"
 
 NOWCAST_AVERAGE = "average of nowcast"
 """Name of the running average that `Nowcast` keeps."""
+
+NOWCAST_BEST = "best weights of nowcast"
+"""Name of the weights that the guard of `Nowcast` prefers at the end: the last ones, or their running average."""
 
 _EXPECTED = "expected a number, numbers by name, or a function without arguments that returns one of these"
 _NO_FUNCTION = "the training function returns numbers; return a function that evaluates the network to have this row"
@@ -82,9 +86,11 @@ def run_here(training: Training, settings: TrialSettings) -> TrialResult | Failu
             torch.cuda.empty_cache()
 
 
-def run_in_process(training: Training, settings: TrialSettings) -> TrialResult | Failure:
+def run_in_process(training: Training, settings: TrialSettings, advice: AdviceOnce) -> TrialResult | Failure:
     """Run a training in a new process.
 
+    Args:
+        advice: what was told before, and is not told again.
     Raises:
         InvalidConfig: another process cannot import the function; or as for `run_here`.
     """
@@ -93,13 +99,14 @@ def run_in_process(training: Training, settings: TrialSettings) -> TrialResult |
             f"{training.name} cannot run in a process of its own, because it is not a function of a file; move it to "
             "the top level of a script, or leave processes out"
         )
-    job = _Job(training.path, settings, torch.get_num_threads())
+    job = _Job(training.path, settings, torch.get_num_threads(), advice)
     ((_, result),) = map_in_processes(_run_job, [job], 1)
     if isinstance(result, MetaoptError) and not isinstance(result, WorkerDied):
         raise result
     if isinstance(result, Exception):
         return Failure(settings.arm, settings.seed, reason_of(result))
-    found: TrialResult | Failure = result
+    found: TrialResult | Failure
+    found, advice.told = result
     return found
 
 
@@ -108,12 +115,13 @@ class _Job:
     path: str
     settings: TrialSettings
     threads: int
+    advice: AdviceOnce
 
 
-def _run_job(job: _Job) -> TrialResult | Failure:
+def _run_job(job: _Job) -> tuple[TrialResult | Failure, set[str]]:
     torch.set_num_threads(job.threads)
-    with redirect_stdout(sys.stderr):  # stdout is for the result of the command
-        return run_here(load_training(job.path), job.settings)
+    with redirect_stdout(sys.stderr), job.advice.active():  # stdout is for the result of the command
+        return run_here(load_training(job.path), job.settings), job.advice.told
 
 
 def _check_steps(name: str, record: TrialRecord) -> None:
@@ -151,6 +159,10 @@ def _measured(name: str, settings: TrialSettings, trial: Trial, returned: Any, s
 
     metrics = evaluate() if evaluate else as_metrics(name, returned)
     averaged, reason = _averaged(record, evaluate)
+    kept = None
+    if record.guarded and NOWCAST_AVERAGE in averaged:
+        kept = _preferred(record.optimizer)
+        averaged[NOWCAST_BEST] = averaged[NOWCAST_AVERAGE] if kept == "averaged" else metrics
     return TrialResult(
         settings.arm,
         settings.seed,
@@ -159,6 +171,7 @@ def _measured(name: str, settings: TrialSettings, trial: Trial, returned: Any, s
         metrics,
         averaged,
         reason,
+        kept,
         tuple(record.curve),
         record.events,
         record.digests,
@@ -182,6 +195,13 @@ def _averaged(record: TrialRecord, evaluate: Callable[[], Metrics] | None) -> tu
         with optimizer.averaged_weights():
             found[NOWCAST_AVERAGE] = evaluate()
     return found, None
+
+
+def _preferred(optimizer: torch.optim.Optimizer | None) -> str:
+    """The kind of weights that the guard prefers."""
+    assert isinstance(optimizer, Nowcast)
+    with optimizer.best_weights() as best:
+        return best.kind
 
 
 def as_metrics(name: str, returned: Any) -> dict[str, float]:

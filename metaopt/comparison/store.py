@@ -24,7 +24,7 @@ from .training import Training
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # raise it when an equal configuration would give another training
+_VERSION = 2  # raise it when an equal configuration would give another training
 _DIGITS = 12  # of the digest in the name of a folder
 
 

@@ -69,7 +69,11 @@ class ComparisonSummary:
 
     @cached_property
     def verdict(self) -> Judgement:
-        """Whether nowcasts help: the metric at the end, with nowcasts against without."""
+        """Whether nowcasts help: the metric of the last weights, with nowcasts against without.
+
+        Averages and the weights that the guard prefers have rows of their own. A verdict on the best of several rows
+        would be a false alarm more often.
+        """
         return self._judge(self._values(Arm.PLAIN), self._values(Arm.NOWCAST))
 
     @cached_property
@@ -97,7 +101,7 @@ class ComparisonSummary:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The plain training, its running averages, the training with nowcasts, and its running average."""
+        """The plain training, its running averages, that with nowcasts, its average, and what its guard prefers."""
         rows = []
         for arm in Arm:
             results = list(self.comparison.of(arm).values())
@@ -140,6 +144,9 @@ class ComparisonSummary:
                 f"best reported loss of plain ({needed.reached} of {counted(needed.pairs, 'random seed')}{some})"
             )
         found["nowcasts"] = self._nowcasts_sentence()
+        if kinds := [each.kept for each in self.comparison.of(Arm.NOWCAST).values() if each.kept]:
+            count = kinds.count("averaged")
+            found["best weights"] = f"the guard prefers the average in {count} of {counted(len(kinds), 'training')}"
         return found
 
     @property

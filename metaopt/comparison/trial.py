@@ -105,10 +105,12 @@ class Trial:
         used: torch.optim.Optimizer = base
         if self.arm is Arm.NOWCAST:
             chosen = self._forecaster or forecaster or "builtin"
+            arguments = {**arguments, **self._arguments}
             try:
-                used = Nowcast(base, model, chosen, **{**arguments, **self._arguments})
+                used = Nowcast(base, model, chosen, **arguments)
             except TypeError as error:
                 raise InvalidConfig(f"Nowcast refuses the arguments of trial.optimizer: {error}") from error
+            record.guarded = arguments.get("guard") is not None
         record.watch(base, used, state, self._ema if self.arm is Arm.PLAIN else ())
         return used
 
@@ -139,6 +141,7 @@ class TrialRecord:
 
     Attributes:
         optimizer: the optimizer that the function was given; None before.
+        guarded: whether it is a `Nowcast` with a guard.
         model: the network, without wrappers.
         steps: steps of the base optimizer [count].
         used_steps: steps of `optimizer`, which a function could bypass [count].
@@ -149,6 +152,7 @@ class TrialRecord:
 
     def __init__(self) -> None:
         self.optimizer: torch.optim.Optimizer | None = None
+        self.guarded = False
         self.steps = 0
         self.used_steps = 0
         self.curve: list[Point] = []

@@ -143,7 +143,8 @@ def _read_options(value: Any) -> dict[str, Any]:
     names = [name for name, separator, _ in pairs if separator]
     if len(names) < len(pairs) or len(set(names)) < len(names):
         raise ValueError(value)
-    return {_read_name(name): read_value(text) for name, _, text in pairs}
+    # None is null here: Python's help and documentation write it so, and YAML would read a text.
+    return {_read_name(name): None if text == "None" else read_value(text) for name, _, text in pairs}
 
 
 def _read_name(value: Any) -> str:

@@ -55,17 +55,16 @@ class Nowcast(OptimizerWrapper):
 
         task = metaopt.load_task("digits")
         model = metaopt.get_target_model("MLP", task.model_facts)
-        held_out = task.splits["guard"][:]
         base = torch.optim.Adam(model.parameters(), lr=1e-3)
-        guard = lambda: task.losses(model.eval()(held_out.inputs), held_out.labels)
+        guard = metaopt.guard_from(task.splits["guard"], task.losses)
         optimizer = metaopt.Nowcast(base, model, "builtin", guard=guard)
         for epoch in range(20):
             for inputs, labels in task.batches(batch_size=64, seed=0, epoch=epoch):
                 optimizer.zero_grad()
                 task.loss(model(inputs), labels).backward()
                 optimizer.step()
-        with optimizer.averaged_weights():
-            print(guard().mean())
+        with optimizer.best_weights() as best:
+            print(best.kind, best.loss_raw, best.loss_averaged)
 
     If `forecaster.averaging` is not 0, the forecaster predicts a running average of the weights. A nowcast then adds
     the predicted change of the average to the weights: w ← w + (forecast − average). Because the average lags behind

@@ -17,10 +17,11 @@ from .charts.training_pairs import training_charts
 _HOW_TO_READ = """\
 *plain* is the training without nowcasts, *nowcast* the one with them. Both have the same random seed, and so the same
 initial weights and the same batches. *EMA* rows are running averages of the weights of *plain*, which cost next to
-nothing; *average of nowcast* is the average that `Nowcast` keeps. *Seconds*: from the call of `trial.optimizer` to
-the end of the function, without the averages. *Difference*: paired by random seed, with a 95 % interval by Student's
-t, in % of the mean of *plain*. There is *no difference* if the interval lies within ± `least`; else it *helps* or
-*harms* if the interval excludes zero."""
+nothing; *average of nowcast* is the average that `Nowcast` keeps, and *best weights of nowcast* are the last weights or
+that average, whichever the guard prefers. *Seconds*: from the call of `trial.optimizer` to the end of the function,
+without the averages. *Difference*: paired by random seed, with a 95 % interval by Student's t, in % of the mean of
+*plain*. There is *no difference* if the interval lies within ± `least`; else it *helps* or *harms* if the interval
+excludes zero. The verdict is that of *nowcast*, the weights at the end."""
 
 _LIMITS = """\
 - One training, on one machine; other data, networks and learning rates need comparisons of their own.

@@ -30,8 +30,8 @@ def train(trial):
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     loss = lambda: nn.functional.mse_loss(model(inputs), targets)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    policy = {"every": 10, "stride": 5, "max_overhead": None}
-    optimizer = trial.optimizer(optimizer, model, metaopt.get_optimizer_model("Line"), guard=loss, **policy)
+    line, options = metaopt.get_optimizer_model("Line"), {"every": 10, "stride": 5, "max_overhead": None}
+    optimizer = trial.optimizer(optimizer, model, line, guard=loss, **options)
     for step in range(40):
         rows = torch.randperm(64)[:16]
         optimizer.zero_grad()

@@ -1,8 +1,10 @@
 """A comparison of a user's own training: the trial, checks of twins, stored trainings, and bad training functions."""
 
+import itertools
 import json
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,10 @@ from metaopt.comparison.average import AveragesOfTraining
 from metaopt.comparison.checks import check_seeds_differ, doubts_about_twins
 from metaopt.comparison.config import CompareConfig
 from metaopt.comparison.judgement import Word
+from metaopt.comparison.messages import AdviceOnce
 from metaopt.comparison.results import Arm, Event, Failure, Point, TrainingComparison, TrialResult
 from metaopt.comparison.runner import ComparisonRunner
-from metaopt.comparison.running import TrialSettings, as_metrics, run_here
+from metaopt.comparison.running import TrialSettings, as_metrics, run_here, run_in_process
 from metaopt.comparison.store import TrialStore
 from metaopt.comparison.summary import ComparisonSummary, comparison_table
 from metaopt.comparison.training import load_training, training_of
@@ -374,6 +377,7 @@ def test_doubts_name_the_initial_weights_steps_and_trainings_without_nowcasts():
     assert "different initial weights" in doubts[0]
     assert "different numbers of steps" in doubts[1]
     assert "No nowcast took place in 1 of 1 training" in doubts[2]
+    assert '--nowcast "max_overhead=None"' in doubts[2]
     late = trial_result(Arm.NOWCAST, digests={0: "a", 1: "b", 2: "y"}, events=(Event(1, True, True),))
     assert doubts_about_twins([trial_result(digests={0: "a", 1: "b", 2: "c"}), late]) == []
 
@@ -417,10 +421,53 @@ def test_a_trial_outside_of_a_comparison_uses_nowcasts():
         trial.report(1, "low")
 
 
+@pytest.mark.parametrize(("sign", "kind"), [(1, "raw"), (-1, "averaged")])
+def test_the_weights_that_the_guard_prefers_have_a_row(sign, kind):
+    calls = itertools.count(1)
+
+    def measured(model, batch):  # the last weights are measured before their average
+        return 100.0 + sign * next(calls)
+
+    guard = metaopt.guard_from((INPUTS, TARGETS), compute_loss=measured)
+    found = run(lambda trial: fitted(trial, ema=0.5, guard=guard)[1], seeds=2)
+    summary = ComparisonSummary(found)
+    rows = {row.name: row for row in summary.rows}
+    assert [*rows][-3:] == ["nowcast", "average of nowcast", "best weights of nowcast"]
+    expected = rows["nowcast" if kind == "raw" else "average of nowcast"].values
+    assert rows["best weights of nowcast"].values == expected
+    assert rows["nowcast"].values != rows["average of nowcast"].values
+    assert {each.kept for each in found.of(Arm.NOWCAST).values()} == {kind}
+    assert {each.kept for each in found.of(Arm.PLAIN).values()} == {None}
+    chosen = 2 if kind == "averaged" else 0
+    assert summary.lines["best weights"] == f"the guard prefers the average in {chosen} of 2 trainings"
+    assert summary.verdict == rows["nowcast"].against_plain
+
+
+def test_without_a_guard_there_are_no_best_weights():
+    summary = ComparisonSummary(run(lambda trial: fitted(trial, ema=0.5)[1], seeds=2))
+    assert [row.name for row in summary.rows][-2:] == ["nowcast", "average of nowcast"]
+    assert "best weights" not in summary.lines
+
+
+def test_the_advice_of_nowcast_is_given_once(caplog):
+    run(train, seeds=2)
+    assert caplog.text.count("Nowcast has no guard") == 1
+    run(train, seeds=1)
+    assert caplog.text.count("Nowcast has no guard") == 2
+
+
 def test_arguments_of_the_command_replace_those_of_the_function():
     found = run(lambda trial: fitted(trial)[1], seeds=1, nowcast={"every": 6}, forecaster="builtin-fast")
     assert [event.step for event in found.of(Arm.NOWCAST)[0].events] == [6, 12]
     assert found.of(Arm.NOWCAST)[0].averaged.keys() == {"average of nowcast"}
+
+
+def test_a_flag_removes_the_limit_on_the_time_of_nowcasts():
+    config = CompareConfig.from_mapping({"train": "x", "nowcast": "max_overhead=None every=6", "seeds": 1})
+    assert config.nowcast == {"max_overhead": None, "every": 6}
+    limited = {"every": 6, "stride": 2, "horizons": 4}
+    found = run(lambda trial: fitted(trial, **limited, max_overhead=1e-9)[1], replace(config, cache_dir=None))
+    assert [event.step for event in found.of(Arm.NOWCAST)[0].events] == [6, 12]
 
 
 @pytest.mark.parametrize("given", [{"evry": 3}, {"guard": 1}, {"model": 2}])
@@ -464,6 +511,26 @@ def test_a_script_is_imported_with_its_folder_and_its_own_command_line(script):
     assert load_training(str(path)).digest == training.digest
     script("VALUE = 4\n", "beside_it.py")
     assert load_training(str(path)).digest != training.digest
+
+
+def test_another_process_does_not_give_the_same_advice_again(script, capfd):
+    path = script(
+        "import torch\n"
+        "def train(trial):\n"
+        "    model = torch.nn.Linear(4, 1)\n"
+        "    trial.optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model, 'builtin-fast').step()\n"
+        "    return 1.0\n"
+    )
+    training, settings, advice = (
+        load_training(f"{path}:train"),
+        TrialSettings(Arm.NOWCAST, 0, None, {}, ()),
+        AdviceOnce(),
+    )
+    outputs = []
+    for _ in range(2):
+        assert not isinstance(run_in_process(training, settings, advice), Failure)
+        outputs.append(capfd.readouterr().err)
+    assert ["Nowcast has no guard" in each for each in outputs] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ class Settings(Config):
 
 def test_text_of_a_flag_is_converted_to_the_declared_type():
     settings = Settings(
-        epochs="3", lr="5e-4:3e-3", widths="16,32", options="eps=1e-8 betas=[0.9,1e-3] name=x", note="none"
+        epochs="3", lr="5e-4:3e-3", widths="16,32", options="eps=1e-8 betas=[0.9,1e-3] name=x limit=None", note="none"
     )
-    options = {"eps": 1e-8, "betas": [0.9, 1e-3], "name": "x"}
+    options = {"eps": 1e-8, "betas": [0.9, 1e-3], "name": "x", "limit": None}
     assert settings == Settings(3, Range(5e-4, 3e-3), (16, 32), options=options)
 
 
