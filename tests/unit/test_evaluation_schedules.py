@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from metaopt.evaluation.budgets import best_baseline, is_free, losses_at_budgets
 
+from metaopt.evaluation.budgets import best_baseline, is_free, losses_at_budgets
 from metaopt.evaluation.config import EvaluateConfig, budgets_of
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.evaluation.results import Comparison, Curve, Point
