@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -596,3 +597,17 @@ def test_to_equal_loss_compares_with_the_best_reported_loss():
 def test_the_function_of_this_file_has_a_path():
     training = training_of(train)
     assert training.path == f"{Path(__file__).resolve()}:train"
+
+
+def test_a_network_in_a_cycle_is_freed_after_its_training():
+    networks = []
+
+    def train(trial):
+        model, loss = fitted(trial)
+        model.itself = [model]
+        networks.append(weakref.ref(model))
+        return loss
+
+    for arm in Arm:
+        run_here(training_of(train), TrialSettings(arm, 0, None, {}, ()))
+    assert [network() for network in networks] == [None, None]
