@@ -11,6 +11,15 @@ from metaopt.weights.layout import Layout
 HELD_OUT = 10_000
 """The batch for guards: no training here gets to this step."""
 
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+}
+"""Arguments of a `Trainer` of Lightning that writes nothing."""
+
 
 def network(*middle):
     """A network of 51 weights, always the same; `middle` are layers of six numbers before its activation."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from metaopt.core.documents import markdown_table
-from metaopt.evaluation.budgets import is_free, losses_at_budgets
+from metaopt.evaluation.budgets import best_baseline, is_free, losses_at_budgets
 from metaopt.evaluation.results import Comparison, plain
 from metaopt.evaluation.runner import PairedEvaluation
 from metaopt.evaluation.statistics import Interval, geometric_mean
@@ -58,12 +58,12 @@ def scores(comparison: Comparison) -> dict[str, Score]:
     fastest = min(filter(is_free, counted), key=lambda name: counted[name].counted_steps)
     end = comparison.config["steps"]
     at_end = {each.contender: each for each in losses_at_budgets(comparison, [end])}
-    losses = {name: _losses(comparison, name, each.rate, end) for name, each in at_end.items()}
-    lowest = min(filter(is_free, at_end), key=lambda name: at_end[name].loss)
+    lowest = best_baseline(comparison, end)
+    assert lowest is not None, "averages of the base optimizer's weights are always there"
     return {
         name: Score(
             _ratios(counted[name].counted, counted[fastest].counted),
-            _ratios(losses[name], losses[lowest]),
+            _ratios(at_end[name].losses, at_end[lowest].losses),
             counted[name].never,
         )
         for name in comparison.contenders
@@ -76,11 +76,6 @@ def over_cases(found: Sequence[Score]) -> tuple[Interval, Interval]:
     steps = [geometric_mean([score.steps[seed] for score in found]).mean for seed in seeds]
     loss = [geometric_mean([score.loss[seed] for score in found]).mean for seed in seeds]
     return geometric_mean(steps), geometric_mean(loss)
-
-
-def _losses(comparison: Comparison, contender: str, rate: str, step: int) -> list[float]:
-    curves = [curve for curve in comparison.curves_of(contender) if curve.rate == rate]
-    return [curve.losses[curve.steps.index(step)] for curve in curves]
 
 
 def _ratios(values: Sequence[float], others: Sequence[float]) -> tuple[float, ...]:

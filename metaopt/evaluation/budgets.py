@@ -18,7 +18,7 @@ class LossAtBudget:
     Attributes:
         step: the end of the part [steps].
         rate: the learning rate with the lowest mean loss at this step.
-        loss: mean over the random seeds; infinite if the training diverges.
+        losses: one per random seed; infinite where the training diverged.
         ratio: loss / that of the best baseline at this step, with the same random seed; geometric mean. None for the
             best baseline itself, and without baselines.
     """
@@ -26,8 +26,13 @@ class LossAtBudget:
     contender: str
     step: int
     rate: str
-    loss: float
+    losses: tuple[float, ...]
     ratio: Interval | None
+
+    @property
+    def loss(self) -> float:
+        """Mean over the random seeds."""
+        return fmean(self.losses)
 
 
 def losses_at_budgets(comparison: Comparison, steps: Sequence[int]) -> list[LossAtBudget]:
@@ -61,7 +66,7 @@ def _at(comparison: Comparison, step: int) -> list[LossAtBudget]:
         if best is not None and name != best:
             pairs = zip(losses, reference, strict=True)
             ratio = geometric_mean([bounded(loss) / bounded(other) for loss, other in pairs])
-        results.append(LossAtBudget(name, step, rate, fmean(losses), ratio))
+        results.append(LossAtBudget(name, step, rate, tuple(losses), ratio))
     return results
 
 

@@ -14,7 +14,35 @@ from .read_outs import DerivedWeights
 from .results import NOWCAST_EMA, Curve
 
 
-class HoldObserver:
+class ReadOutObserver:
+    """Measures weights that are derived from those of a run.
+
+    Args:
+        derived: makes the derived weights, by contender name.
+    """
+
+    def __init__(self, setup: RunSetup, derived: Mapping[str, Callable[[], DerivedWeights]]) -> None:
+        self._setup, self._policy = setup, setup.config.policy
+        self._derived = {name: make() for name, make in derived.items()}
+        self._losses: dict[str, list[float]] = {name: [] for name in derived}
+
+    def __call__(self, step: int, weights: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Process the weights after a step."""
+        for name, derived in self._derived.items():
+            derived.update(weights, self._policy.snapshot_due(step))
+            if self._setup.config.measured_at(step):
+                self._losses[name].append(self._setup.validation_loss(derived.weights()))
+
+    def curves(self, observed: Curve) -> list[Curve]:
+        """A curve for each of the derived weights; the seconds are those of the observed run.
+
+        Args:
+            observed: the curve of the observed run.
+        """
+        return [_derived_curve(observed, name, losses) for name, losses in self._losses.items()]
+
+
+class HoldObserver(ReadOutObserver):
     """Collects the snapshots of a hold run, and measures the baselines that are derived from it.
 
         observer = HoldObserver(setup, DERIVED_BASELINES)
@@ -29,53 +57,17 @@ class HoldObserver:
     def __init__(
         self, setup: RunSetup, derived: Mapping[str, Callable[[], DerivedWeights]], *, averaging: float = 0.0
     ) -> None:
+        super().__init__(setup, derived)
         self.snapshots: dict[int, Tensor] = {}
-        self._setup, self._policy = setup, setup.config.policy
         self._average = ExponentialMovingAverage(averaging)
-        self._derived = {name: make() for name, make in derived.items()}
-        self._losses: dict[str, list[float]] = {name: [] for name in derived}
 
     def __call__(self, step: int, weights: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Process the weights after a step."""
         if step:
             self._average.update([weights])
-        snapshot = self._policy.snapshot_due(step)
-        if snapshot:
+        if self._policy.snapshot_due(step):
             self.snapshots[step] = (self._average.tensors[0] if step else weights).to("cpu", copy=True)
-        for name, derived in self._derived.items():
-            derived.update(weights, snapshot)
-            if self._setup.config.measured_at(step):
-                self._losses[name].append(self._setup.validation_loss(derived.weights()))
-
-    def curves(self, hold: Curve) -> list[Curve]:
-        """A curve for each derived baseline; the seconds are those of the hold run.
-
-        Args:
-            hold: the curve of the observed run.
-        """
-        return [_derived_curve(hold, name, losses) for name, losses in self._losses.items()]
-
-
-class ReadOutObserver:
-    """Measures one read-out of a run.
-
-    Args:
-        derived: makes the weights to measure.
-    """
-
-    def __init__(self, setup: RunSetup, derived: DerivedWeights) -> None:
-        self._setup, self._derived = setup, derived
-        self._losses: list[float] = []
-
-    def __call__(self, step: int, weights: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Process the weights after a step."""
-        self._derived.update(weights, self._setup.config.policy.snapshot_due(step))
-        if self._setup.config.measured_at(step):
-            self._losses.append(self._setup.validation_loss(self._derived.weights()))
-
-    def curve(self, observed: Curve, contender: str) -> Curve:
-        """The curve of the read-out; the seconds are those of the observed run."""
-        return _derived_curve(observed, contender, self._losses)
+        super().__call__(step, weights, optimizer)
 
 
 class AverageObserver:

@@ -190,7 +190,7 @@ def train_contender(
         )
         setup.tuning.limit(model, optimizer)
         try:
-            for step, seconds in _timed_steps(setup, model, optimizer, bar):
+            for step, seconds in timed_steps(setup, model, optimizer, setup.batches(), setup.config.steps, bar):
                 measured = setup.config.measured_at(step)
                 if not (observer or measured):
                     continue
@@ -213,14 +213,27 @@ def _draw(rate: Range, seed: int) -> float:
     return rate.at(float(torch.rand((), generator=generator(seed))))
 
 
-def _timed_steps(
-    setup: RunSetup, model: nn.Module, optimizer: torch.optim.Optimizer, bar: Progress
+def timed_steps(
+    setup: RunSetup,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    steps: int,
+    bar: Progress,
 ) -> Iterator[tuple[int, float]]:
-    """Yield the number of completed steps, from 0 to the last step, and the training time so far [s]."""
-    training = train_steps(model, optimizer, setup.task, setup.batches(), setup.device)
+    """Yield the number of completed steps, from 0 to the last step, and the training time so far [s].
+
+    Args:
+        batches: training batches, of which one is taken per step.
+        steps: number of steps [count].
+        bar: progress bar, updated after every step.
+    Raises:
+        Diverged: a training loss is not finite.
+    """
+    training = train_steps(model, optimizer, setup.task, batches, setup.device)
     seconds = 0.0
     yield 0, seconds
-    for step in range(1, setup.config.steps + 1):
+    for step in range(1, steps + 1):
         start = time.perf_counter()
         loss = next(training)
         seconds += time.perf_counter() - start

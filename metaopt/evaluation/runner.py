@@ -218,9 +218,9 @@ class PairedEvaluation:
         def train(bar: Progress) -> PairedRun:
             if name not in AVERAGED_BASELINES:
                 return PairedRun((train_contender(setup, name, method, bar=bar),), {})
-            observer = ReadOutObserver(setup, GrowingAverage())
+            observer = ReadOutObserver(setup, {f"{name} {AVERAGE}": GrowingAverage})
             curve = train_contender(setup, name, method, observer, bar)
-            return PairedRun((curve, observer.curve(curve, f"{name} {AVERAGE}")), {})
+            return PairedRun((curve, *observer.curves(curve)), {})
 
         return self._cached({**_setup_facts(setup), "contender": name}, train).curves
 

@@ -8,7 +8,6 @@ import copy
 import itertools
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -19,10 +18,11 @@ from ..core.errors import Diverged
 from ..core.progress import NO_PROGRESS, Progress
 from ..core.rng import isolated
 from ..optimizers import evaluation_mode
-from ..recording.training import check_loss, train_step
 from ..tasks import Batch
-from .paired_runs import RunSetup
+from .paired_runs import RunSetup, timed_steps
 from .results import Curve, Point
+
+_Schedule = Callable[[torch.optim.Optimizer], LRScheduler]
 
 DECAY = 0.2
 """Share of a budget over which *linear decay* lowers the learning rate to zero."""
@@ -87,32 +87,28 @@ def schedule_curve(setup: RunSetup, contender: str, bar: Progress = NO_PROGRESS)
 class _Run:
     """A training whose learning rate follows a schedule."""
 
-    def __init__(self, setup: RunSetup, schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None) -> None:
+    def __init__(self, setup: RunSetup, schedule: _Schedule | None = None) -> None:
         self._setup, self.steps, self._seconds = setup, 0, 0.0
         self._model = setup.build()
         self._optimizer = setup.base_optimizer(self._model)
         setup.tuning.limit(self._model, self._optimizer)
-        self._schedule = schedule(self._optimizer) if schedule else None
+        if schedule is not None:
+            self._follow(schedule)
 
     def train(self, batches: Iterator[Batch], steps: int, bar: Progress) -> None:
         """Take some steps."""
-        for batch in itertools.islice(batches, max(steps, 0)):
-            start = time.perf_counter()
-            loss = train_step(self._model, self._optimizer, self._setup.task, batch, self._setup.device)
-            if self._schedule:
-                self._schedule.step()
-            self._seconds += time.perf_counter() - start
-            self.steps += 1
-            check_loss(loss)
-            bar.update(loss=loss)
+        before = self._seconds
+        for _, seconds in timed_steps(self._setup, self._model, self._optimizer, batches, steps, bar):
+            self._seconds = before + seconds
+        self.steps += max(steps, 0)
 
-    def branch(self, schedule: Callable[[torch.optim.Optimizer], LRScheduler]) -> "_Run":
+    def branch(self, schedule: _Schedule) -> "_Run":
         """A copy that goes on with a schedule, and leaves this training as it is."""
         with isolated():
             copied = _Run(self._setup)
         copied._model.load_state_dict(self._model.state_dict())
         copied._optimizer.load_state_dict(copy.deepcopy(self._optimizer.state_dict()))
-        copied._schedule = schedule(copied._optimizer)
+        copied._follow(schedule)
         copied.steps, copied._seconds = self.steps, self._seconds
         return copied
 
@@ -121,3 +117,7 @@ class _Run:
         with evaluation_mode(self._optimizer):
             weights = self._setup.layout.read(self._model)
         return Point(self.steps, self._setup.validation_loss(weights), self._seconds)
+
+    def _follow(self, schedule: _Schedule) -> None:
+        scheduler = schedule(self._optimizer)
+        self._optimizer.register_step_post_hook(lambda *_: scheduler.step())

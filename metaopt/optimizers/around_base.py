@@ -72,6 +72,13 @@ class AroundBase(torch.optim.Optimizer):
         new = {p: p.detach().clone() for p in every if started not in self.state.get(p, ())}
         return self._base.step(closure), new
 
+    @torch.no_grad()
+    def show(self, name: str) -> None:
+        """Put what the states have under a name into the network, such as the weights to evaluate."""
+        for parameter, state, _ in self.parameters():
+            if name in state:
+                parameter.copy_(state[name])
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_base" in self.__dict__:

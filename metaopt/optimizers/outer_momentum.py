@@ -122,15 +122,12 @@ class EMANesterov(AroundBase):
             share = (1 - decay) / (1 - decay ** state["displacements"])
             state["displacement"].lerp_(parameter - state["behind"], share)
             state["behind"].copy_(parameter)
-            parameter.add_(state["displacement"], alpha=group["ahead"])
+        self.train()
         return loss
 
-    @torch.no_grad()
     def eval(self) -> None:
         """Put the weights x into the network, to evaluate it."""
-        for parameter, state, _ in self.parameters():
-            if "behind" in state:
-                parameter.copy_(state["behind"])
+        self.show("behind")
 
     @torch.no_grad()
     def train(self) -> None:

@@ -56,9 +56,7 @@ class PrimalAveraging(AroundBase):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for parameter, state, _ in self.parameters():
-            if "moved" in state:
-                parameter.copy_(state["moved"])
+        self.show("moved")
         self.base_step(None, "moved")
         for parameter, state, group in self.parameters():
             if "moved" not in state:
@@ -67,15 +65,12 @@ class PrimalAveraging(AroundBase):
             decay = group["average_decay"]
             state["average"].lerp_(parameter, (1 - decay) / (1 - decay ** state["averaged"]))
             state["moved"].copy_(parameter)
-            parameter.lerp_(state["average"], group["interpolation"])
+        self.train()
         return loss
 
-    @torch.no_grad()
     def eval(self) -> None:
         """Put the average x into the network, to evaluate it."""
-        for parameter, state, _ in self.parameters():
-            if "average" in state:
-                parameter.copy_(state["average"])
+        self.show("average")
 
     @torch.no_grad()
     def train(self) -> None:

@@ -15,7 +15,7 @@ from metaopt.generative.base import GenerativeOptimizer
 from metaopt.generative.extrapolation import HoldConfig
 from metaopt.nowcast import Nowcast
 
-from ..small_training import Rows, batch
+from ..small_training import QUIET, Rows, batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
 
@@ -549,12 +549,8 @@ def test_lightning_backbone_finetuning_extends_the_layout():
     module = Module()
     trainer = lightning.Trainer(
         max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
         callbacks=[BackboneFinetuning(1), NowcastCallback(get_optimizer_model("Line"), **SCHEDULE)],
+        **QUIET,
     )
     trainer.fit(module, DataLoader(points(0), 8), DataLoader(points(1), 16))
     (optimizer,) = trainer.optimizers

@@ -11,7 +11,7 @@ from metaopt.core.errors import InvalidConfig
 from metaopt.generative import get_optimizer_model
 from metaopt.nowcast import reestimate_batchnorm
 
-from ..small_training import Rows, same_state
+from ..small_training import QUIET, Rows, same_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those libraries warn of many things
 
@@ -159,12 +159,8 @@ def fit(folder, epochs, resume=None, returns=True, **options):
     trainer = lightning.Trainer(
         default_root_dir=folder,
         max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
         callbacks=[NowcastCallback(get_optimizer_model("Line"), **{**OPTIONS, **options})],
+        **QUIET,
     )
     trainer.fit(module, DataLoader(Rows(0), 8), DataLoader(Rows(1), 8), ckpt_path=resume)
     return trainer, module
@@ -201,12 +197,8 @@ def test_lightning_guards_with_examples_that_it_does_not_train_on(tmp_path, capl
     type(module).validation_step = lightning.LightningModule.validation_step
     trainer = lightning.Trainer(
         max_epochs=4,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
         callbacks=[NowcastCallback(get_optimizer_model("Line"), **OPTIONS)],
+        **QUIET,
     )
     loader = DataLoader(Rows(0), 8, shuffle=True)
     for fit in (1, 2):
@@ -231,12 +223,8 @@ def test_lightning_says_that_it_guards_with_the_validation_data_where_it_cannot_
 
     trainer = lightning.Trainer(
         max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
         callbacks=[NowcastCallback(get_optimizer_model("Line"), **OPTIONS)],
+        **QUIET,
     )
     stream = DataLoader(Stream(), 8)
     trainer.fit(lightning_module(), stream, DataLoader(Rows(1), 8))
@@ -277,12 +265,8 @@ def test_lightning_runs_training_steps_again_for_batchnorm_statistics(tmp_path):
     type(module).training_step = noted
     trainer = lightning.Trainer(
         max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
         callbacks=[statistics := Statistics(), NowcastCallback(get_optimizer_model("Line"), guard=None, **OPTIONS)],
+        **QUIET,
     )
     trainer.fit(module, loader := DataLoader(Rows(0), 8))
     assert [event.followed for event in trainer.optimizers[0].events] == [True]

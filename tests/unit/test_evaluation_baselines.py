@@ -132,9 +132,9 @@ def test_snapshots_contain_the_requested_average(setup):
 
 
 def test_a_read_out_is_measured_beside_its_run(setup):
-    observer = ReadOutObserver(setup, EMA(0.0))
+    observer = ReadOutObserver(setup, {"Muon + average": lambda: EMA(0.0)})
     curve = train_contender(setup, "Muon", TRAINED_BASELINES["Muon"], observer)
-    read_out = observer.curve(curve, "Muon + average")
+    (read_out,) = observer.curves(curve)
     assert read_out.contender == "Muon + average"
     assert read_out.losses == pytest.approx(curve.losses)
 
