@@ -1,7 +1,8 @@
 """Baselines: what an optimizer is compared with, beside the base optimizer alone.
 
 Four kinds: read-outs of the hold run, such as averages of its weights; other training rules, some of them around the
-base optimizer; schedules of the learning rate, each for its own budget; and nowcasts without learned parameters.
+base optimizer; schedules of the learning rate, each for its own budget; and nowcasts without learned parameters. The
+base optimizer whose numbers are learned is trained as they are, and is not a baseline.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,9 +34,14 @@ def _muon(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
     return optimizer_for(model, "MuonMemory", setup.lr, {"adjust_lr_fn": "match_rms_adamw", "others": "adam"})
 
 
-def _soap(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
+def _soap(momentum: float, setup: RunSetup, model: nn.Module) -> optim.Optimizer:
     """SOAP (arXiv:2409.11321) without weight decay."""
-    return optimizer_for(model, "SOAP", setup.lr, {"weight_decay": 0.0})
+    return optimizer_for(model, "SOAP", setup.lr, {"weight_decay": 0.0, "betas": (momentum, 0.95)})
+
+
+def _learned_soap(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
+    """SOAP with learned numbers."""
+    return optimizer_for(model, "LearnedSOAP", setup.lr, {})
 
 
 def nowcast_baselines(averaging: float) -> dict[str, GenerativeOptimizer]:
@@ -63,9 +69,13 @@ TRAINED_BASELINES: Mapping[str, OptimizerFactory] = {
     "EMA-Nesterov": partial(_around_base, "EMANesterov"),
     "primal averaging": partial(_around_base, "PrimalAveraging"),
     "Muon": _muon,
-    "SOAP": _soap,
+    "SOAP": partial(_soap, 0.95),
+    "SOAP 0.5": partial(_soap, 0.5),
 }
-"""Baselines with another training rule, each trained separately."""
+"""Baselines with another training rule, each trained separately; *SOAP 0.5* has a momentum of 0.5."""
 
-AVERAGED_BASELINES = ("outer Nesterov", "EMA-Nesterov", "Muon", "SOAP")
-"""Trained baselines that are also read out through a growing average; the others are averages themselves."""
+LEARNED_BASES: Mapping[str, OptimizerFactory] = {"LearnedSOAP": _learned_soap}
+"""Base optimizers whose numbers are learned: trained as the baselines are, and compared with them."""
+
+AVERAGED = ("outer Nesterov", "EMA-Nesterov", "Muon", "SOAP", "SOAP 0.5", *LEARNED_BASES)
+"""Training rules that are also read out through a growing average; the others are averages themselves."""

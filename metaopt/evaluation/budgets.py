@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from .baselines import AVERAGED_BASELINES, DERIVED_BASELINES, TRAINED_BASELINES
+from .baselines import DERIVED_BASELINES, TRAINED_BASELINES
 from .results import AVERAGE, Comparison
 from .schedules import SCHEDULES
 from .statistics import Interval, bounded, geometric_mean
@@ -52,8 +52,7 @@ def best_baseline(comparison: Comparison, step: int) -> str | None:
 
 def is_free(contender: str) -> bool:
     """Whether a contender is a baseline without nowcasts: a read-out, a schedule, or another training rule."""
-    averaged = {f"{name} {AVERAGE}" for name in AVERAGED_BASELINES}
-    return contender in {*DERIVED_BASELINES, *TRAINED_BASELINES, *SCHEDULES, *averaged}
+    return contender.removesuffix(f" {AVERAGE}") in {*DERIVED_BASELINES, *TRAINED_BASELINES, *SCHEDULES}
 
 
 def _at(comparison: Comparison, step: int) -> list[LossAtBudget]:

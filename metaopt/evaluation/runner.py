@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,9 +16,10 @@ from ..core.progress import NO_PROGRESS, Progress, announced, progress, sub_prog
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import optimizer_facts
 from ..nowcast.optimizer import Nowcast
+from ..optimizers import BASE_OPTIMIZERS
 from ..tasks import Task
 from ..weights.files import digest_of
-from .baselines import AVERAGED_BASELINES, DERIVED_BASELINES, TRAINED_BASELINES, nowcast_baselines
+from .baselines import AVERAGED, DERIVED_BASELINES, LEARNED_BASES, TRAINED_BASELINES, nowcast_baselines
 from .cache import PairedRun, RunCache
 from .code_digest import code_digest
 from .config import EvaluateConfig
@@ -58,18 +59,26 @@ class PairedEvaluation:
     Args:
         learned: the optimizers to evaluate beside the baselines, by contender name; the last one is the candidate. They
             are moved to the device of the configuration.
+        rates: learning rates of each contender, as in `Curve`, to run these contenders at these learning rates only,
+            without single predictions; for example at those that were best on other random seeds.
     Raises:
         TrajectoryError: no trajectory in `seen` has the layout of the network.
     """
 
-    def __init__(self, config: EvaluateConfig, task: Task, learned: Mapping[str, GenerativeOptimizer]) -> None:
-        self.config, self.task = config, task
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        task: Task,
+        learned: Mapping[str, GenerativeOptimizer],
+        rates: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        self.config, self.task, self._rates = config, task, rates
         self._candidate = list(learned)[-1]
         self._averaging = learned[self._candidate].averaging
         baselines = {} if config.baselines == "none" else nowcast_baselines(self._averaging)
         self._predictors = {**baselines, **learned}
         self._all = config.baselines == "all"
-        self._trained = TRAINED_BASELINES if self._all else {}
+        self._trained = {**TRAINED_BASELINES, **LEARNED_BASES} if self._all else {}
         settings = config.to_mapping()
         device = find_device(config.device)
         for optimizer in learned.values():
@@ -168,23 +177,32 @@ class PairedEvaluation:
     def _at_rate(self, rate: Range) -> tuple[list[Curve], list[Prediction]]:
         curves: list[Curve] = []
         predictions: list[Prediction] = []
-        others = self._control_run(rate).snapshots if self.config.controls else None
+        controls = self.config.controls and self._rates is None
+        others = self._control_run(rate).snapshots if controls else None
         for seed in range(self.config.seed, self.config.seed + self.config.seeds):
             setup = RunSetup(self.config, self.task, seed, rate)
-            hold = self.hold_run(setup)
-            curves += [*hold.curves, *self._other_curves(setup)]
-            single = SinglePredictions(setup, hold.snapshots, self._bar)
-            for name, optimizer in self._predictors.items():
-                predictions += single.predict(name, optimizer)
-            if others is not None:
-                predictions += single.predict_controls(self._predictors[self._candidate], others)
+            if self._runs_at(rate, HOLD, *DERIVED_BASELINES):
+                hold = self.hold_run(setup)
+                curves += hold.curves
+            curves += self._other_curves(setup)
+            if self._rates is None:
+                single = SinglePredictions(setup, hold.snapshots, self._bar)
+                for name, optimizer in self._predictors.items():
+                    predictions += single.predict(name, optimizer)
+                if others is not None:
+                    predictions += single.predict_controls(self._predictors[self._candidate], others)
             final = ", ".join(
                 f"{label(curve.contender, self.config.base_optimizer)} {curve.losses[-1]:.4f}"
                 for curve in curves
                 if curve.seed == seed and curve.rate == str(rate) and curve.contender in (HOLD, self._candidate)
             )
             log.info("random seed %d, lr %s: final validation loss %s", seed, rate, final)
-        return curves, predictions
+        return [curve for curve in curves if self._runs_at(rate, curve.contender)], predictions
+
+    def _runs_at(self, rate: Range, *contenders: str) -> bool:
+        """Whether one of the contenders runs at a learning rate."""
+        rates = self._rates
+        return rates is None or any(str(rate) in rates.get(name, ()) for name in contenders)
 
     def _control_run(self, rate: Range) -> PairedRun:
         """A hold run of one further random seed: the history of the control "another run's history"."""
@@ -200,29 +218,35 @@ class PairedEvaluation:
 
     def _other_curves(self, setup: RunSetup) -> list[Curve]:
         """The curves of all contenders that are not derived from the hold run."""
-        curves = [
-            curve for name, method in self._trained.items() for curve in self._trained_curves(setup, name, method)
-        ]
+        curves: list[Curve] = []
+        for name, method in self._trained.items():
+            if self._runs_at(setup.rate, name, f"{name} {AVERAGE}"):
+                curves += self._trained_curves(setup, name, method)
         if self._all:
-            curves += [self._schedule_curve(setup, name) for name in SCHEDULES]
+            curves += [self._schedule_curve(setup, name) for name in SCHEDULES if self._runs_at(setup.rate, name)]
         for name, optimizer in self._predictors.items():
-            if self._all and name == self._candidate:
-                unguarded = self._nowcasting_curves(setup, name, optimizer, guarded=False)[-1]
-                curves.append(replace(unguarded, contender=f"{name} {NO_GUARD}"))
-            curves += self._nowcasting_curves(setup, name, optimizer)
+            unguarded, other = f"{name} {NO_GUARD}", self._other_name(name)
+            if self._all and name == self._candidate and self._runs_at(setup.rate, unguarded):
+                curve = self._nowcasting_curves(setup, name, optimizer, guarded=False)[-1]
+                curves.append(replace(curve, contender=unguarded))
+            if self._runs_at(setup.rate, name, other):
+                curves += self._nowcasting_curves(setup, name, optimizer)
         return curves
 
     def _trained_curves(self, setup: RunSetup, name: str, method: OptimizerFactory) -> tuple[Curve, ...]:
         """The curve of another training rule, and that of its growing average."""
 
         def train(bar: Progress) -> PairedRun:
-            if name not in AVERAGED_BASELINES:
+            if name not in AVERAGED:
                 return PairedRun((train_contender(setup, name, method, bar=bar),), {})
             observer = ReadOutObserver(setup, {f"{name} {AVERAGE}": GrowingAverage})
             curve = train_contender(setup, name, method, observer, bar)
             return PairedRun((curve, *observer.curves(curve)), {})
 
-        return self._cached({**_setup_facts(setup), "contender": name}, train).curves
+        facts = {**_setup_facts(setup), "contender": name}
+        if name in LEARNED_BASES:
+            facts["rule code"] = code_digest(BASE_OPTIMIZERS.get(name))  # its numbers are learned again
+        return self._cached(facts, train).curves
 
     def _schedule_curve(self, setup: RunSetup, name: str) -> Curve:
         def train(bar: Progress) -> PairedRun:
@@ -257,12 +281,15 @@ class PairedEvaluation:
         }
         average, weights = self._cached({**_setup_facts(setup), **facts}, train).curves
         if optimizer.averaging:
-            contender, suffix = replace(average, events=weights.events), f"without {NOWCAST_EMA}"
-            other = replace(weights, events=())
+            contender, other = replace(average, events=weights.events), replace(weights, events=())
         else:
-            contender, other, suffix = weights, average, f"+ {NOWCAST_EMA}"
-        others = [replace(other, contender=f"{name} {suffix}")] if name == self._candidate else []
+            contender, other = weights, average
+        others = [replace(other, contender=self._other_name(name))] if name == self._candidate else []
         return [*others, replace(contender, contender=name)]
+
+    def _other_name(self, name: str) -> str:
+        """The contender name of the average of a nowcasting run, or of its weights if it is the average itself."""
+        return f"{name} without {NOWCAST_EMA}" if self._predictors[name].averaging else f"{name} + {NOWCAST_EMA}"
 
     def _cached(
         self, facts: Mapping[str, Any], train: Callable[[Progress], PairedRun], budgets: float = 1.0
@@ -282,7 +309,7 @@ def contender_name(optimizer: GenerativeOptimizer) -> str:
         optimizer: the candidate.
     """
     name = type(optimizer).__name__.removesuffix("Optimizer").lower() or "optimizer"
-    baselines = (DERIVED_BASELINES, TRAINED_BASELINES, SCHEDULES, nowcast_baselines(optimizer.averaging))
+    baselines = (DERIVED_BASELINES, TRAINED_BASELINES, LEARNED_BASES, SCHEDULES, nowcast_baselines(optimizer.averaging))
     taken = {HOLD, CHAMPION, *(name for names in baselines for name in names)}
     return f"judged {name}" if name in map(str.lower, taken) else name
 

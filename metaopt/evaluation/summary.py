@@ -27,12 +27,13 @@ def at_rate(comparison: Comparison, rate: str) -> Comparison:
 def best_rate(comparison: Comparison, contender: str) -> str:
     """The best learning rate of a contender.
 
-    For each learning rate, the lowest validation loss of each curve is averaged over the random seeds. The learning
-    rate with the lowest average is the best. Contenders are then compared on the same validation loss, so the selection
-    has an optimistic bias. The bias affects every contender.
+    For each of its learning rates, the lowest validation loss of each curve is averaged over the random seeds. The
+    learning rate with the lowest average is the best. Contenders are then compared on the same validation loss, so the
+    selection has an optimistic bias. The bias affects every contender.
     """
     curves = comparison.curves_of(contender)
-    means = {rate: fmean(curve.best for curve in curves if curve.rate == rate) for rate in comparison.rates}
+    rates = dict.fromkeys(curve.rate for curve in curves)
+    means = {rate: fmean(curve.best for curve in curves if curve.rate == rate) for rate in rates}
     return min(means, key=lambda rate: means[rate])
 
 

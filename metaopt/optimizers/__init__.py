@@ -8,6 +8,7 @@ from ..core.moved import moved_names
 from .associative_momentum import DeltaMomentum, PreconditionedMomentum
 from .deep_momentum import DMGD
 from .delta_descent import DeltaGradientDescent
+from .learned_soap import LearnedSOAP
 from .orthogonal import M3, MuonMemory
 from .outer_momentum import EMANesterov, OuterNesterov
 from .primal_averaging import PrimalAveraging
@@ -30,6 +31,7 @@ __all__ = [
     "DeltaGradientDescent",
     "DeltaMomentum",
     "EMANesterov",
+    "LearnedSOAP",
     "MuonMemory",
     "OuterNesterov",
     "PreconditionedMomentum",

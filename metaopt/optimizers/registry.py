@@ -19,6 +19,7 @@ from ..weights.selection import trainable
 _SCHEDULE_FREE = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")  # Defazio et al. 2024, arXiv:2405.15682
 _SOAP = ("SOAP",)  # Vyas et al. 2024, arXiv:2409.11321
 _AROUND_BASE = ("EMANesterov", "OuterNesterov", "PrimalAveraging")
+_LEARNED = ("LearnedSOAP",)
 _DEEP = ("DMGD", "DeltaGradientDescent", "DeltaMomentum", "M3", "MuonMemory", "PreconditionedMomentum")
 
 L = TypeVar("L")
@@ -37,7 +38,7 @@ def _table() -> dict[str, str]:
         **{name: f"torch.optim:{name}" for name in of_torch},
         **{name: f"schedulefree:{name}" for name in _SCHEDULE_FREE},
         **{name: f"pytorch_optimizer:{name}" for name in _SOAP},
-        **{name: f"metaopt.optimizers:{name}" for name in (*_AROUND_BASE, *_DEEP)},
+        **{name: f"metaopt.optimizers:{name}" for name in (*_AROUND_BASE, *_LEARNED, *_DEEP)},
     }
 
 

@@ -110,9 +110,10 @@ same steps of measurement.
 - *EMA*, *LAWA* and *RNA* are computed from its weights: exponential moving averages (decay 0.98 and 0.99), the
   mean of the latest snapshots, and their regularised nonlinear acceleration.
 - {_weights_of_candidate(comparison)}
-- With `baselines: all`, *schedule-free*, *outer Nesterov*, *EMA-Nesterov*, *primal averaging*, *Muon* and *SOAP* are
-  other training rules; *+ average* is the growing average of their weights. *cosine* and *linear decay* are trainings
-  with a learning rate that ends at zero, one for each part of the budget. *without guard* accepts every forecast.
+- With `baselines: all`, *schedule-free*, *outer Nesterov*, *EMA-Nesterov*, *primal averaging*, *Muon*, *SOAP* and
+  *LearnedSOAP* are other training rules; *+ average* is the growing average of their weights. *cosine* and *linear
+  decay* are trainings with a learning rate that ends at zero, one for each part of the budget. *without guard* accepts
+  every forecast.
 - All others replace the weights by a prediction every {config["every"]} steps, from snapshots {config["stride"]} steps
   apart, and keep it only if the loss on held-out examples does not rise. These examples are not those of the
   validation loss.

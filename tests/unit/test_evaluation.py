@@ -15,7 +15,7 @@ from metaopt.evaluation.observers import HoldObserver
 from metaopt.evaluation.paired_runs import RunSetup, train_contender
 from metaopt.evaluation.predictions import CONTROLS, SinglePredictions, State, state_at
 from metaopt.evaluation.results import label
-from metaopt.evaluation.runner import contender_name
+from metaopt.evaluation.runner import PairedEvaluation, contender_name
 from metaopt.generative import get_optimizer_model
 from metaopt.generative.base import GenerativeOptimizer
 from metaopt.generative.extrapolation import HoldConfig
@@ -104,6 +104,14 @@ def test_all_contenders_are_measured_at_the_same_steps(evaluated_line):
     ]
     assert {tuple(curve.steps) for curve in comparison.curves} == {(4, 6, 8, 12, 16, 18, 20, 24)}
     assert [curve.seed for curve in comparison.curves_of("hold")] == [1000, 1001]
+
+
+def test_each_contender_runs_at_the_learning_rates_that_were_chosen_for_it(task):
+    config = small(learning_rates=(0.01, 0.02), seeds=1, baselines="all")
+    chosen = {"hold": ["0.01"], "EMA 0.98": ["0.02"], "Muon + average": ["0.01", "0.02"], "line": ["0.02"]}
+    found = PairedEvaluation(config, task, {"line": get_optimizer_model("Line")}, chosen).compare()
+    assert {name: [curve.rate for curve in found.curves_of(name)] for name in found.contenders} == chosen
+    assert found.predictions == ()
 
 
 def test_paired_runs_are_equal_until_the_first_nowcast_and_for_equal_contenders(evaluated_line):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metaopt.evaluation.baselines import AVERAGED_BASELINES, DERIVED_BASELINES, TRAINED_BASELINES
+from metaopt.evaluation.baselines import AVERAGED, DERIVED_BASELINES, LEARNED_BASES, TRAINED_BASELINES
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.observers import AverageObserver, HoldObserver, ReadOutObserver
 from metaopt.evaluation.paired_runs import RunSetup, train_contender
@@ -98,9 +98,9 @@ def test_schedule_free_is_measured_at_its_evaluation_weights(setup):
     assert curve.losses[-1] == pytest.approx(setup.validation_loss(evaluated), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", TRAINED_BASELINES)
-def test_each_trained_baseline_learns(setup, name):
-    curve = train_contender(setup, name, TRAINED_BASELINES[name])
+@pytest.mark.parametrize("name", {**TRAINED_BASELINES, **LEARNED_BASES})
+def test_each_other_training_rule_learns(setup, name):
+    curve = train_contender(setup, name, {**TRAINED_BASELINES, **LEARNED_BASES}[name])
     assert curve.steps == [4, 6, 8, 12, 16, 18, 20, 24]
     assert curve.losses[-1] < curve.losses[0]
 
@@ -140,7 +140,7 @@ def test_a_read_out_is_measured_beside_its_run(setup):
 
 
 def test_every_baseline_of_the_protocol_exists():
-    assert set(AVERAGED_BASELINES) < set(TRAINED_BASELINES)
+    assert set(AVERAGED) < {*TRAINED_BASELINES, *LEARNED_BASES}
     assert {*DERIVED_BASELINES, *TRAINED_BASELINES, *SCHEDULES} == {
         "EMA 0.98",
         "EMA 0.99",
@@ -149,6 +149,7 @@ def test_every_baseline_of_the_protocol_exists():
         "Muon",
         "RNA",
         "SOAP",
+        "SOAP 0.5",
         "cosine",
         "growing average",
         "linear decay",

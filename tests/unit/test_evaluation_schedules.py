@@ -104,7 +104,20 @@ def test_each_contender_has_its_best_learning_rate_at_each_step():
 
 def test_only_contenders_without_nowcasts_are_baselines():
     assert all(map(is_free, ("EMA 0.98", "SOAP", "SOAP + average", "cosine", "schedule-free")))
-    assert not any(map(is_free, ("hold", "slopes", "perceiver", "perceiver without guard", "learned + EMA")))
+    assert not any(
+        map(
+            is_free,
+            (
+                "hold",
+                "LearnedSOAP",
+                "LearnedSOAP + average",
+                "slopes",
+                "perceiver",
+                "perceiver without guard",
+                "learned + EMA",
+            ),
+        )
+    )
 
 
 def test_without_baselines_there_is_no_ratio():

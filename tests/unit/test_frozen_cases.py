@@ -6,7 +6,7 @@ import math
 import pytest
 
 from benchmarks.frozen import cases
-from benchmarks.frozen.run import Score, over_cases, scores, table
+from benchmarks.frozen.run import Score, behind, contenders, over_cases, scores, table
 from metaopt.core.config import read_config_file
 from metaopt.core.errors import InvalidConfig
 from metaopt.evaluation.config import EvaluateConfig
@@ -81,6 +81,26 @@ def test_scores_are_relative_to_the_best_baseline():
     assert found["SOAP"].loss == pytest.approx((1.125, 1.125))
     assert found["slow"].never == 2
     assert found["slow"].loss == (math.inf, math.inf)
+
+
+def test_a_baseline_that_is_behind_in_steps_and_in_loss_is_not_trained_further():
+    tuned = comparison(
+        {
+            "hold": [(4, 3, 2, 1)] * 2,
+            "SOAP": [(3, 1, 0.9, 0.9)] * 2,
+            "cosine": [(4, 3, 2, 0.91)] * 2,  # slower, but about as good at the end
+            "EMA 0.98": [(4, 3, 1, 0.95)] * 2,
+            "learned": [(4, 3, 2, 1.5)] * 2,
+        }
+    )
+    assert behind(tuned) == ["EMA 0.98"]
+
+
+def test_the_contenders_are_all_that_an_evaluation_can_have_without_nowcasts():
+    names = contenders({"builtin-fast": None, "builtin": None})
+    assert {"hold", "growing average", "cosine", "SOAP 0.5 + average", "LearnedSOAP + average"} < set(names)
+    assert names[-3:] == ["builtin-fast", "builtin", "builtin without guard"]
+    assert len(set(names)) == len(names)
 
 
 def test_means_are_over_cases_and_intervals_over_random_seeds():
