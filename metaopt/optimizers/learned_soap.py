@@ -173,7 +173,7 @@ def _follow(gradient: Matrices, state: State, decay: Any, *, turn: bool = False)
         product, name = matrix @ matrix.mT, f"{side}_sum"
         if side not in state:
             state[name] = product * (1 - decay)
-            state[side] = torch.linalg.eigh(state[name].float())[1].flip(-1).to(gradient.dtype)
+            state[side] = _stored(torch.linalg.eigh(state[name].float())[1].flip(-1), gradient.dtype)
             continue
         state[name].lerp_(product, 1 - decay)
         if turn:
@@ -187,4 +187,9 @@ def _power_iteration(matrix: Bases, basis: Bases) -> tuple[Bases, Tensor]:
     product = matrix @ basis
     order = (basis * product).sum(-2).argsort(dim=-1, descending=True)
     ordered = product.take_along_dim(order.unsqueeze(-2), -1)
-    return torch.linalg.qr(ordered.float())[0].to(basis.dtype), order
+    return _stored(torch.linalg.qr(ordered.float())[0], basis.dtype), order
+
+
+def _stored(basis: Bases, dtype: torch.dtype) -> Bases:
+    """A basis in the memory format that a checkpoint restores, since products round differently in another one."""
+    return basis.to(dtype).contiguous()
