@@ -55,6 +55,7 @@ class TrialResult:
         curve: the reported losses.
         events: the nowcasts.
         digests: of the weights after the first steps, by step; equal trainings have equal ones.
+        comparison: digest of the comparison that ran it; another one can reuse it.
     """
 
     arm: Arm
@@ -68,6 +69,7 @@ class TrialResult:
     curve: tuple[Point, ...] = ()
     events: tuple[Event, ...] = ()
     digests: Mapping[int, str] = field(default_factory=dict)
+    comparison: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
         """The result as JSON values; numbers that are not finite are texts."""
@@ -95,6 +97,7 @@ class TrialResult:
                 tuple(Point(int(step), float(loss), float(seconds)) for step, loss, seconds in values["curve"]),
                 tuple(Event(int(step), bool(kept), bool(moved)) for step, kept, moved in values["events"]),
                 {int(step): str(digest) for step, digest in values["digests"].items()},
+                str(values["comparison"]),
             )
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise FileFormatError(f"it is not the result of a training ({reason_of(error)})") from error

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..core.errors import InvalidConfig
 from ..core.progress import progress
@@ -91,8 +92,10 @@ class ComparisonRunner:
         else:
             with self._advice.active():
                 found = run_here(self.training, settings)
-        if isinstance(found, TrialResult):
-            self._store.write(found)
+        if isinstance(found, Failure):
+            return found
+        found = replace(found, comparison=self._store.comparison)
+        self._store.write(found)
         return found
 
     def _check(self, results: list[TrialResult]) -> None:

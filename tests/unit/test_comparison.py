@@ -151,7 +151,7 @@ def test_results_are_stored_and_read(tmp_path, compared, caplog):
     again = CompareConfig(train="x", cache_dir=tmp_path, overwrite=True)
     assert TrialStore(training_of(train), again).read(Arm.PLAIN, 0) is None
     with caplog.at_level(logging.INFO):
-        other = TrialStore(training_of(train), CompareConfig(train="x", cache_dir=tmp_path, nowcast={"every": 6}))
+        other = TrialStore(training_of(train), CompareConfig(train="x", cache_dir=tmp_path, ema=(0.5,)))
     assert other.read(Arm.PLAIN, 0) is None
     assert "1 other version" in caplog.text
 
@@ -162,14 +162,14 @@ def test_a_damaged_result_is_run_again(tmp_path, caplog, damage):
 
     store = TrialStore(training_of(train), CompareConfig(train="x", cache_dir=tmp_path))
     store.write(trial_result())
-    path = store.folder / "plain_seed_0.json"
+    path = store.path(Arm.PLAIN, 0)
     text = path.read_text()
     if damage == "cut":
         path.write_text(text[:-20])
     elif damage == "changed":
         path.write_text(text.replace('"steps": 10', '"steps": 11'))
     elif damage == "other":
-        path = path.rename(store.folder / "plain_seed_1.json")
+        path = path.rename(store.path(Arm.PLAIN, 1))
     elif damage == "no result":
         write_sealed(path, {**read_sealed(path), "result": {"arm": "plain", "metrics": 3}})
     else:
@@ -211,6 +211,48 @@ def test_only_trainings_that_are_missing_run(tmp_path, monkeypatch):
     assert [each.metrics for each in again.results] == [each.metrics for each in first.results]
     run(counted, CompareConfig(train="x", cache_dir=tmp_path, seeds=3))
     assert calls[5:] == [("nowcast", 2), ("plain", 2)]
+
+
+def test_another_forecaster_trains_no_plain_run_again(tmp_path):
+    calls = []
+
+    def counted(trial):
+        calls.append((str(trial.arm), trial.seed))
+        return fitted(trial)[1]
+
+    config = CompareConfig(train="x", cache_dir=tmp_path, seeds=2)
+    first = run(counted, config)
+    assert first.doubts == []
+    calls.clear()
+    second = run(counted, replace(config, forecaster="builtin-fast", nowcast={"every": 6}))
+    assert calls == [("nowcast", 0), ("nowcast", 1)]
+    assert second.of(Arm.PLAIN) == first.of(Arm.PLAIN)
+    assert second.of(Arm.NOWCAST)[0].events != first.of(Arm.NOWCAST)[0].events
+    (doubt,) = second.doubts
+    assert "2 of 2 pairs" in doubt
+    assert "difference of seconds" in doubt
+    assert "--overwrite true" in doubt
+    calls.clear()
+    assert run(counted, config).doubts == []
+    assert calls == []
+    run(counted, replace(config, ema=(0.5,)))
+    assert calls == [("plain", 0), ("plain", 1)]
+
+
+def test_a_stored_training_is_checked_to_be_the_twin(tmp_path):
+    shift = [0.0]
+
+    def drifting(trial):
+        torch.rand(int(shift[0]))
+        return fitted(trial)[1]
+
+    config = CompareConfig(train="x", cache_dir=tmp_path, seeds=2)
+    run(drifting, config)
+    shift[0] = 3.0
+    different, apart = run(drifting, replace(config, nowcast={"every": 6})).doubts
+    assert "different initial weights" in different
+    assert "--overwrite true" in different
+    assert "one training was stored" in apart
 
 
 def refused(function, *words, seeds=2, **settings):
@@ -514,6 +556,24 @@ def test_a_script_is_imported_with_its_folder_and_its_own_command_line(script):
     assert load_training(str(path)).digest != training.digest
 
 
+def test_a_changed_script_trains_everything_again(script, tmp_path, capsys):
+    text = (
+        "import torch\n"
+        "def train(trial):\n"
+        "    print('begins', trial.arm)\n"
+        "    model = torch.nn.Linear(4, 1)\n"
+        "    trial.optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model, 'builtin-fast').step()\n"
+        "    return 1.0\n"
+    )
+    config = CompareConfig(train="x", cache_dir=tmp_path / "stored", seeds=1)
+    begun = []
+    for content in (text, text, text.replace("0.1", "0.2")):
+        ComparisonRunner(load_training(f"{script(content)}:train"), config).run()
+        begun.append(capsys.readouterr().out.splitlines())
+    both = ["begins nowcast", "begins plain"]
+    assert begun == [both, [], both]
+
+
 def test_another_process_does_not_give_the_same_advice_again(script, capfd):
     path = script(
         "import torch\n"
@@ -565,7 +625,7 @@ def test_a_function_that_has_no_file_is_compared_without_storing(tmp_path, caplo
     exec("def train(trial):\n    return fitted(trial)[1]\n", names)
     training = training_of(names["train"])
     assert (training.file, training.path, training.digest) == (None, None, None)
-    assert TrialStore(training, CompareConfig(train="x", cache_dir=tmp_path)).folder is None
+    assert TrialStore(training, CompareConfig(train="x", cache_dir=tmp_path)).path(Arm.PLAIN, 0) is None
     assert "are not stored" in caplog.text
     with pytest.raises(InvalidConfig, match="top level"):
         ComparisonRunner(training, CompareConfig(train="x", processes=True))
