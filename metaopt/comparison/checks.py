@@ -94,9 +94,8 @@ def doubts_about_twins(results: Sequence[TrialResult]) -> list[str]:
         )
     if apart:
         found.append(
-            f"In {len(apart)} of {counted(len(pairs), 'pair')} one training was stored by an earlier comparison, so "
-            "the twins ran at different times, and the difference of seconds includes what else the machine did then. "
-            "--overwrite true runs both again."
+            f"In {len(apart)} of {counted(len(pairs), 'pair')} one training was stored by an earlier comparison. "
+            "Such twins ran at different times, so their seconds are not compared; --overwrite true runs both again."
         )
     lengths = [one.seed for one, other in pairs if one.steps != other.steps]
     if lengths:

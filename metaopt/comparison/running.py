@@ -177,6 +177,7 @@ def _measured(name: str, settings: TrialSettings, trial: Trial, returned: Any, s
             seed_all(settings.seed)  # equal random numbers for all weights of a random seed
             return as_metrics(name, returned())
 
+    overhead = record.overhead
     metrics = evaluate() if evaluate else as_metrics(name, returned)
     averaged, reason = _averaged(record, evaluate)
     kept = None
@@ -195,6 +196,7 @@ def _measured(name: str, settings: TrialSettings, trial: Trial, returned: Any, s
         tuple(record.curve),
         record.events,
         record.digests,
+        overhead,
     )
 
 

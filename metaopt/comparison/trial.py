@@ -177,6 +177,11 @@ class TrialRecord:
             return ()
         return tuple(Event(each.step, each.accepted, each.followed) for each in self.optimizer.events)
 
+    @property
+    def overhead(self) -> float | None:
+        """Time that nowcasts have added so far, as a fraction of that of the steps; None without a `Nowcast`."""
+        return self.optimizer.overhead if isinstance(self.optimizer, Nowcast) else None
+
     def start(self) -> None:
         """Begin to measure the time."""
         self._began = time.perf_counter()

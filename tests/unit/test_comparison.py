@@ -108,6 +108,24 @@ def test_the_plain_training_is_the_one_without_metaopt(compared):
     assert result.averaged["EMA 0.9"]["metric"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_overhead_is_that_of_the_wrapper():
+    wrappers = []
+
+    def train(trial):
+        _, loss = fitted(trial)
+        wrappers.append(trial.record.optimizer)
+        return loss
+
+    found = run(train, seeds=1)
+    (wrapper,) = (each for each in wrappers if isinstance(each, metaopt.Nowcast))
+    overhead = found.of(Arm.NOWCAST)[0].overhead
+    assert overhead == wrapper.overhead > 0
+    assert f"{100 * overhead:.3g} % of the time of the steps" in wrapper.summary()
+    assert found.of(Arm.PLAIN)[0].overhead is None
+    summary = ComparisonSummary(replace(found, results=[replace(each, overhead=None) for each in found.results]))
+    assert "overhead" not in comparison_metrics(summary)
+
+
 def test_a_comparison_changes_no_random_numbers_around_it():
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -127,6 +145,13 @@ def test_rows_verdicts_and_reports_of_a_comparison(compared):
     summary = ComparisonSummary(compared)
     assert [row.name for row in summary.rows] == ["plain", "EMA 0.9", "EMA 0.98", "EMA 0.99", "nowcast"]
     heads, rows = comparison_table(summary)
+    assert heads[:4] == ["contender", "steps", "seconds", "overhead"]
+    shown = {row[0]: row[3] for row in rows}
+    assert shown.pop("nowcast").endswith(" %")
+    assert {*shown.values()} == {"–"}
+    assert comparison_metrics(summary)["overhead"] == pytest.approx(
+        sum(each.overhead for each in compared.of(Arm.NOWCAST).values()) / 3
+    )
     assert heads[-3:] == ["seed 0", "seed 1", "seed 2"]
     assert all(len(row) == len(heads) for row in rows)
     assert comparison_table(summary, most=2)[0] == heads[:-3]
@@ -185,12 +210,14 @@ def test_numbers_that_are_not_finite_are_stored():
         curve=(Point(1, math.inf, 0.1),),
         events=(Event(4, True, False),),
         reason="none",
+        overhead=0.25,
     )
     text = json.dumps(result.to_mapping(), allow_nan=False)
     restored = TrialResult.from_mapping(json.loads(text))
     assert math.isnan(restored.metrics["loss"])
     assert (restored.averaged, restored.curve, restored.events) == (result.averaged, result.curve, result.events)
     assert restored.digests == result.digests
+    assert restored.overhead == 0.25
     with pytest.raises(FileFormatError):
         TrialResult.from_mapping({"arm": "other"})
 
@@ -230,7 +257,15 @@ def test_another_forecaster_trains_no_plain_run_again(tmp_path):
     assert second.of(Arm.NOWCAST)[0].events != first.of(Arm.NOWCAST)[0].events
     (doubt,) = second.doubts
     assert "2 of 2 pairs" in doubt
-    assert "difference of seconds" in doubt
+    assert "seconds are not compared" in doubt
+    summary = ComparisonSummary(second)
+    assert summary.seconds.pairs == 0
+    assert summary.lines["seconds"] == "no verdict: the twins ran at different times"
+    assert "of the seconds" not in summary.lines["to equal loss"]
+    assert "difference_seconds" not in comparison_metrics(summary)
+    assert "seconds_to_equal_loss" not in comparison_metrics(summary)
+    longer = ComparisonSummary(run(counted, replace(config, seeds=3, forecaster="builtin-fast", nowcast={"every": 6})))
+    assert longer.seconds.pairs == 1
     assert "--overwrite true" in doubt
     calls.clear()
     assert run(counted, config).doubts == []
