@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..core.errors import FileFormatError
+from ..core.errors import FileFormatError, StorageError
 from ..core.text import counted
 from ..generative.files import load_optimizer, optimizer_facts
 from ..trajectories.sealed_json import read_sealed, write_sealed
@@ -45,7 +45,7 @@ class TrialStore:
     def __init__(self, training: Training, config: CompareConfig) -> None:
         self._facts = trial_facts(training, config)
         self.comparison = _digest({str(arm): facts for arm, facts in self._facts.items()})
-        self._overwrite = config.overwrite
+        self._replaced = config.random_seeds if config.overwrite else range(0)
         self._folders: dict[Arm, Path] = {}
         if config.cache_dir is None:
             return
@@ -62,9 +62,9 @@ class TrialStore:
             _tell_of_others(config.cache_dir, training.folder_name)
 
     def read(self, arm: Arm, seed: int) -> TrialResult | None:
-        """A finished training; None if it is not stored, cannot be used, or is to be run again."""
+        """A finished training; None if it is not stored, or cannot be used."""
         path = self.path(arm, seed)
-        if path is None or self._overwrite or not path.exists():
+        if path is None or not path.exists():
             return None
         try:
             stored = read_sealed(path)
@@ -75,6 +75,21 @@ class TrialStore:
             log.warning("%s cannot be used: %s. The training runs again", path, error)
             return None
         return result
+
+    def clear(self) -> None:
+        """Remove the trainings that are to run again; for `start_run`, which calls it before a queue notes the run.
+
+        Raises:
+            StorageError: a file cannot be removed.
+        """
+        paths = [path for arm in Arm for seed in self._replaced if (path := self.path(arm, seed)) is not None]
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"could not remove trainings that --overwrite replaces: {error}; remove them by hand"
+            ) from error
 
     def write(self, result: TrialResult) -> None:
         """Store a finished training, whole or not at all.

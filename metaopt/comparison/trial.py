@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.control import control
 from ..core.errors import InvalidConfig
 from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
@@ -232,6 +233,7 @@ class TrialRecord:
 
     def _after_used_step(self) -> None:
         self.used_steps += 1
+        control.steps += 1
 
     def _measure(self, state: ModelState) -> None:
         """Keep a digest of the weights, if the step is one of the first."""

@@ -174,7 +174,11 @@ def test_results_are_stored_and_read(tmp_path, compared, caplog):
     assert [store.read(result.arm, result.seed) for result in compared.results] == list(compared.results)
     assert store.read(Arm.PLAIN, 9) is None
     again = CompareConfig(train="x", cache_dir=tmp_path, overwrite=True)
-    assert TrialStore(training_of(train), again).read(Arm.PLAIN, 0) is None
+    replacing = TrialStore(training_of(train), replace(again, seed=1, seeds=1))
+    replacing.clear()
+    assert [replacing.read(Arm.PLAIN, seed) is None for seed in (0, 1, 2)] == [False, True, False]
+    store.clear()
+    assert store.read(Arm.PLAIN, 0) is not None
     with caplog.at_level(logging.INFO):
         other = TrialStore(training_of(train), CompareConfig(train="x", cache_dir=tmp_path, ema=(0.5,)))
     assert other.read(Arm.PLAIN, 0) is None
