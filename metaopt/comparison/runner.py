@@ -114,9 +114,10 @@ class ComparisonRunner:
         """Stop if nothing can be compared: both trainings of the first random seed failed."""
         first = [each for each in failures if each.seed == self.config.seed]
         if len(first) == len(Arm):
+            reasons = "; ".join(dict.fromkeys(failure.reason for failure in first))
             raise InvalidConfig(
-                f"both trainings of random seed {self.config.seed} failed: {first[0].reason}; {first[1].reason}. "
-                "Correct the function, and run it alone first, as in train(metaopt.Trial())"
+                f"both trainings of random seed {self.config.seed} failed: {reasons}. Correct the function, and run it "
+                "alone first, as in train(metaopt.Trial())"
             )
 
 

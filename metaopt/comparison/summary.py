@@ -284,10 +284,11 @@ def comparison_table(summary: ComparisonSummary, most: int = 5) -> tuple[list[st
         steps = "–" if row.steps is None else f"{row.steps:,.0f}"
         seconds = "–" if row.seconds is None else f"{row.seconds:.2f}" if row.seconds < 100 else f"{row.seconds:,.0f}"
         overhead = "–" if row.overhead is None else f"{100 * row.overhead:.2g} %"
+        mean = "–" if math.isnan(row.mean) else _cell(row.mean)
         values = (_cell(row.values.get(seed)) for seed in seeds)
-        rows.append([row.name, steps, seconds, overhead, _cell(row.mean), difference, *values])
+        rows.append([row.name, steps, seconds, overhead, mean, difference, *values])
     return [*heads, *(f"seed {seed}" for seed in seeds)], rows
 
 
 def _cell(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
+    return "–" if value is None else f"{value:.4g}"

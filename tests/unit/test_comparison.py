@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import math
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -340,6 +341,7 @@ def twice(trial):
         (seeding, ["same way with the random seeds 0 and 1", "torch.manual_seed(0)"]),
         (twice, ["trial.optimizer was called twice"]),
         (lambda trial: fitted(trial) and None, ["returned None", "Is a return missing"]),
+        (lambda trial: fitted(trial) and (lambda: None), ["the evaluation of ", "returned None"]),
         (lambda trial: fitted(trial) and "good", ["returned 'good'", "expected a number"]),
         (lambda trial: fitted(trial) and {}, ["returned {}"]),
         (lambda trial: fitted(trial) and {"loss": [1, 2]}, ["'loss' = [1, 2]"]),
@@ -429,7 +431,14 @@ def test_a_training_that_ends_with_nan_harms():
     found = run(lambda trial: math.nan if fitted(trial) and (trial.arm, trial.seed) == ("nowcast", 1) else 1.0)
     verdict = ComparisonSummary(found).verdict
     assert verdict.sentence == "harms: 1 training ended without a finite metric"
-    assert any("1 with nowcasts" in hint for hint in verdict.hints)
+    assert any("1 only with nowcasts" in hint for hint in verdict.hints)
+
+
+def test_numbers_that_are_not_finite_are_shown():
+    found = run(lambda trial: math.nan if fitted(trial) and trial.seed else 1.0, seeds=2)
+    summary = ComparisonSummary(found)
+    assert comparison_table(summary)[1][0][-2:] == ["1", "nan"]
+    assert "0 only with nowcasts, 0 only without, 1 in both trainings" in training_table(summary)
 
 
 def test_a_training_that_is_not_deterministic_is_told():
@@ -640,6 +649,8 @@ def test_another_process_does_not_give_the_same_advice_again(script, capfd):
         ("def trian(trial): ...", "some_script.py", UnknownName, ["'train'", "trian"]),
         ("1 / 0", "some_script.py", InvalidConfig, ["ZeroDivisionError", "__main__"]),
         ("raise SystemExit(2)", "some_script.py", InvalidConfig, ["SystemExit", "__main__"]),
+        ("import sys\nDATA = sys.argv[1]", "some_script.py", InvalidConfig, ["IndexError", "no arguments", "default"]),
+        ("def train(trial): ...", "some_script.py:train:x", UnknownName, ["no file", "my_script.py:train"]),
         ("def train(: ...", "some_script.py", InvalidConfig, ["SyntaxError"]),
         ("train = 3", "some_script.py", InvalidConfig, ["is int", "def train(trial)"]),
         ("def train(): ...", "some_script.py", InvalidConfig, ["cannot be called with a trial"]),
@@ -657,6 +668,24 @@ def test_a_function_that_cannot_be_used_is_refused_before_it_is_called(script, t
     with pytest.raises(error) as caught:
         load_training(str(tmp_path / name) if name.partition(":")[0].endswith(".py") else name)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_script_without_its_ending_is_named(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script("def train(trial): ...", "forgotten_ending.py")
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    with pytest.raises(UnknownName, match=r"give forgotten_ending\.py:train"):
+        load_training("forgotten_ending:train")
+
+
+@pytest.mark.parametrize("reading", ["sys.argv[1]", "argparse.ArgumentParser().parse_args(sys.argv + ['data.csv'])"])
+def test_a_function_that_reads_a_command_line_is_told_that_there_is_none(script, reading):
+    path = script(f"import argparse, sys\ndef train(trial):\n    return {reading}\n")
+    with pytest.raises(InvalidConfig) as caught:
+        ComparisonRunner(load_training(f"{path}:train"), CompareConfig(train="x", cache_dir=None)).run()
+    assert str(caught.value).count("no arguments") == 1
+    assert "give each a default" in str(caught.value)
+    assert "some_script.py, line 3" in str(caught.value)
 
 
 def test_a_function_that_has_no_file_is_compared_without_storing(tmp_path, caplog):
