@@ -212,7 +212,7 @@ class ComparisonSummary:
     def _nowcasts_sentence(self) -> str:
         events = [event for result in self.comparison.of(Arm.NOWCAST).values() for event in result.events]
         accepted, followed = sum(event.accepted for event in events), sum(event.followed for event in events)
-        return f"{len(events):,} took place, {accepted:,} were accepted, {followed:,} moved the weights"
+        return f"{len(events):,} took place, {accepted:,} accepted, {followed:,} moved the weights"
 
     def _seconds_sentence(self) -> str:
         judged = self.seconds
