@@ -27,7 +27,9 @@ from metaopt.comparison.store import TrialStore
 from metaopt.comparison.summary import ComparisonSummary, comparison_table
 from metaopt.comparison.training import load_training, training_of
 from metaopt.comparison.trial import Trial
+from metaopt.core.control import StopRequested, control
 from metaopt.core.errors import FileFormatError, InvalidConfig, LayoutMismatch, UnknownName, UntrustedCode
+from metaopt.operations.resuming import resumed
 from metaopt.reporting.charts.training_pairs import training_charts
 from metaopt.reporting.training_report import comparison_metrics, training_html, training_markdown, training_table
 
@@ -243,6 +245,18 @@ def test_only_trainings_that_are_missing_run(tmp_path, monkeypatch):
     assert [each.metrics for each in again.results] == [each.metrics for each in first.results]
     run(counted, CompareConfig(train="x", cache_dir=tmp_path, seeds=3))
     assert calls[5:] == [("nowcast", 2), ("plain", 2)]
+
+
+def test_a_comparison_that_is_asked_to_stop_does_so_after_its_training(tmp_path, monkeypatch):
+    def stopping(trial):
+        monkeypatch.setattr(control, "stop_requested", True)
+        return fitted(trial)[1]
+
+    config = CompareConfig(train="x", cache_dir=tmp_path, overwrite=True)
+    with pytest.raises(StopRequested):
+        run(stopping, config)
+    assert [path.name for path in tmp_path.glob("*/*.json")] == ["nowcast_seed_0.json"]
+    assert resumed("compare", config) == replace(config, overwrite=False)
 
 
 def test_another_forecaster_trains_no_plain_run_again(tmp_path):
