@@ -87,7 +87,7 @@ def test_a_new_field_is_a_flag_a_parameter_and_a_completion():
 
 def test_commands_configurations_and_entry_points_are_the_same():
     others = [
-        *("compare", "export-adapter", "inspect", "diagnose", "validate", "campaign", "config", "hosts", "queue"),
+        *("export-adapter", "inspect", "diagnose", "validate", "campaign", "config", "hosts", "queue"),
         *("worker", "dashboard", "reports", "ledger", "lineage", "prune", "list", "upload"),
     ]
     assert list(COMMANDS) == [*CONFIGS, *others]

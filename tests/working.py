@@ -20,16 +20,18 @@ class WorkerProcess:
 
     Args:
         folder: working folder, with the queue.
+        words: further flags of its command.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, *words):
         self._folder = folder
+        self._words = words
         self.process = None
 
     def start(self):
         """Start it unless it runs; returns its process."""
         if self.process is None or self.process.poll() is not None:
-            command = [sys.executable, "-m", "metaopt.cli", "worker", "--quiet", *QUICK]
+            command = [sys.executable, "-m", "metaopt.cli", "worker", "--quiet", *QUICK, *self._words]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(
                 command, cwd=self._folder, env=environment, stderr=subprocess.PIPE, text=True

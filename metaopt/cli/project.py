@@ -51,6 +51,7 @@ CONFIGS: Mapping[str, type[Config]] = {
     "evaluate-controller": EvaluateControllerConfig,
     "register": RegisterConfig,
     "generate": GenerateConfig,
+    "compare": CompareConfig,
 }
 """Configuration of each command that is an entry point of the MLflow project."""
 
@@ -80,7 +81,6 @@ def completion_table(configs: Mapping[str, type[Config]] = CONFIGS) -> str:
     """The flags of each command and the names that metaopt defines, as JSON."""
     kinds = {
         **configs,
-        "compare": CompareConfig,
         "export-adapter": ExportAdapterConfig,
         "inspect": InspectConfig,
         "diagnose": DiagnoseConfig,

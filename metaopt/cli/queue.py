@@ -20,7 +20,7 @@ from .flags import config_flags
 from .options import EPILOG, parsed_config
 from .output import Result, show
 
-_ARGUMENTS = {"register": "checkpoint", "evaluate-controller": "controller"}
+_ARGUMENTS = {"register": "checkpoint", "evaluate-controller": "controller", "compare": "train"}
 _STATES = [each.value for each in State]
 _LONGEST = 60  # of a reason in a table [characters]
 

@@ -10,6 +10,11 @@ from ..core.errors import InvalidConfig
 from ..core.text import counted, shown
 from .results import Arm, TrialResult
 
+_IF_DATA_CHANGED = (
+    " If the data or the machine changed since an earlier comparison stored one of them, --overwrite true runs both "
+    "again."
+)
+
 
 def check_seeds_differ(name: str, results: Sequence[TrialResult]) -> None:
     """Check that trainings with nowcasts, or without, of different random seeds are different trainings.
@@ -75,6 +80,7 @@ def doubts_about_twins(results: Sequence[TrialResult]) -> list[str]:
     """Reasons why the trainings of a random seed are not exact twins, in sentences."""
     plain = {result.seed: result for result in results if result.arm is Arm.PLAIN}
     pairs = [(plain[each.seed], each) for each in results if each.arm is Arm.NOWCAST and each.seed in plain]
+    apart = [one.seed for one, other in pairs if one.comparison != other.comparison]
     found = []
     differing = {one.seed: step for one, other in pairs if (step := _first_difference(one, other)) is not None}
     if differing:
@@ -84,6 +90,12 @@ def doubts_about_twins(results: Sequence[TrialResult]) -> list[str]:
             f"The training is not deterministic: in {len(differing)} of {counted(len(pairs), 'pair')} the twins have "
             f"different {where}, before any nowcast (random seed {seed}). The interval includes this noise, and more "
             "random seeds make it narrower. If state stays in memory between trainings, --processes true removes it."
+            f"{_IF_DATA_CHANGED if apart else ''}"
+        )
+    if apart:
+        found.append(
+            f"In {len(apart)} of {counted(len(pairs), 'pair')} one training was stored by an earlier comparison. "
+            "Such twins ran at different times, so their seconds are not compared; --overwrite true runs both again."
         )
     lengths = [one.seed for one, other in pairs if one.steps != other.steps]
     if lengths:

@@ -36,7 +36,8 @@ class Judgement:
         difference: mean of the new value minus the old one, with its 95 % interval, in `unit`; None without a pair.
         unit: `%` of the mean of the old values; empty if these are not all positive, or not all negative.
         pairs: random seeds that were compared [count].
-        not_finite: random seeds of which the new training, or only the old one, ended without a finite value [count].
+        not_finite: random seeds of which only the new training, only the old one, or both ended without a finite
+            value [count].
         noise: standard deviation of the differences between random seeds; None with fewer than two.
     """
 
@@ -45,20 +46,19 @@ class Judgement:
     difference: Interval | None
     unit: str
     pairs: int
-    not_finite: tuple[int, int]
+    not_finite: tuple[int, int, int]
     noise: float | None
 
     @property
     def sentence(self) -> str:
         """The verdict with its figures: `not shown to help: difference of loss +0.4 ± 1.1 %`."""
-        new, old = self.not_finite
-        if self.difference is None:
-            lost = (
-                f"{counted(new + old, 'pair')} without a finite {self.metric}" if new + old else "no pair is complete"
-            )
-            return f"{self.word}: {lost}"
-        if self.word is Word.HARMS and new:
+        if self.word is Word.HARMS and (new := self.not_finite[0]):
             return f"{self.word}: {counted(new, 'training')} ended without a finite {self.metric}"
+        if self.difference is None:
+            lost = sum(self.not_finite)
+            return f"{self.word}: " + (
+                f"{counted(lost, 'pair')} without a finite {self.metric}" if lost else "no pair is complete"
+            )
         return f"{self.word}: {self.figure}"
 
     @property
@@ -76,10 +76,10 @@ class Judgement:
         if self.word is Word.NOT_SHOWN:
             found.append(self._seeds_hint())
         if any(self.not_finite):
-            new, old = self.not_finite
+            new, old, both = self.not_finite
             found.append(
-                f"Trainings without a finite {self.metric}: {new} with nowcasts, {old} only without. Their pairs are "
-                "not part of the interval."
+                f"Pairs without a finite {self.metric}: {new} only with nowcasts, {old} only without, {both} in both "
+                "trainings. They are not part of the interval."
             )
         return found
 
@@ -120,15 +120,16 @@ def judge(
     pairs = [(a, b) for a, b in zip(old, new, strict=True) if math.isfinite(a) and math.isfinite(b)]
     broken = sum(math.isfinite(a) and not math.isfinite(b) for a, b in zip(old, new, strict=True))
     mended = sum(not math.isfinite(a) and math.isfinite(b) for a, b in zip(old, new, strict=True))
+    not_finite = broken, mended, len(old) - len(pairs) - broken - mended
     if not pairs:
         word = Word.HARMS if broken > mended else Word.NO_VERDICT
-        return Judgement(word, metric, None, "", 0, (broken, mended), None)
+        return Judgement(word, metric, None, "", 0, not_finite, None)
     scale, unit = _scale([a for a, _ in pairs])
     differences = [(b - a) * scale for a, b in pairs]
     interval = mean_interval(differences)
     noise = stdev(differences) if len(differences) > 1 else None
     word = _word(interval, unit, lower_is_better, least) if broken <= mended else Word.HARMS
-    return Judgement(word, metric, interval, unit, len(pairs), (broken, mended), noise)
+    return Judgement(word, metric, interval, unit, len(pairs), not_finite, noise)
 
 
 def difference_text(difference: Interval, unit: str) -> str:

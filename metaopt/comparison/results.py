@@ -55,6 +55,8 @@ class TrialResult:
         curve: the reported losses.
         events: the nowcasts.
         digests: of the weights after the first steps, by step; equal trainings have equal ones.
+        overhead: time that nowcasts added, as a fraction of that of the steps; None without a `Nowcast`.
+        comparison: digest of the comparison that ran it; another one can reuse it.
     """
 
     arm: Arm
@@ -68,6 +70,8 @@ class TrialResult:
     curve: tuple[Point, ...] = ()
     events: tuple[Event, ...] = ()
     digests: Mapping[int, str] = field(default_factory=dict)
+    overhead: float | None = None
+    comparison: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
         """The result as JSON values; numbers that are not finite are texts."""
@@ -83,6 +87,7 @@ class TrialResult:
         """
         try:
             averaged, reason, kept = values["averaged"], values["reason"], values["kept"]
+            overhead = values["overhead"]
             return cls(
                 Arm(values["arm"]),
                 int(values["seed"]),
@@ -95,6 +100,8 @@ class TrialResult:
                 tuple(Point(int(step), float(loss), float(seconds)) for step, loss, seconds in values["curve"]),
                 tuple(Event(int(step), bool(kept), bool(moved)) for step, kept, moved in values["events"]),
                 {int(step): str(digest) for step, digest in values["digests"].items()},
+                None if overhead is None else float(overhead),
+                str(values["comparison"]),
             )
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise FileFormatError(f"it is not the result of a training ({reason_of(error)})") from error
@@ -152,6 +159,12 @@ class TrainingComparison:
         """The random seeds of which both trainings ended."""
         plain, nowcast = self.of(Arm.PLAIN), self.of(Arm.NOWCAST)
         return [seed for seed in self.seeds if seed in plain and seed in nowcast]
+
+    @property
+    def timed_seeds(self) -> list[int]:
+        """The random seeds of which one comparison ran both trainings, so that their seconds can be compared."""
+        plain, nowcast = self.of(Arm.PLAIN), self.of(Arm.NOWCAST)
+        return [seed for seed in self.paired_seeds if plain[seed].comparison == nowcast[seed].comparison]
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

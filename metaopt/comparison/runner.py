@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
+from ..core.control import StopRequested, control
 from ..core.errors import InvalidConfig
 from ..core.progress import progress
 from ..core.text import counted
@@ -23,13 +25,15 @@ class ComparisonRunner:
     Args:
         training: the function.
         config: the comparison.
+    Attributes:
+        store: its finished trainings.
     Raises:
         MetaoptError: the forecaster of the configuration cannot be loaded.
     """
 
     def __init__(self, training: Training, config: CompareConfig) -> None:
         self.training, self.config = training, config
-        self._store, self._advice = TrialStore(training, config), AdviceOnce()
+        self.store, self._advice = TrialStore(training, config), AdviceOnce()
         if config.processes and training.path is None:
             raise InvalidConfig(
                 f"processes is true, but {training.name} is not a function at the top level of a file; move it to a "
@@ -45,12 +49,15 @@ class ComparisonRunner:
             InvalidConfig: the function does not use the trial as it should, or both trainings of the first random seed
                 raise.
             StorageError: a training cannot be stored.
+            StopRequested: the process was asked to stop; the trainings that ended are stored.
         """
         config, results, failures = self.config, list[TrialResult](), list[Failure]()
         title = f"comparing {self.training.name}, {counted(config.seeds, 'random seed')}"
         with progress(2 * config.seeds, title, "training") as bar:
             for settings in self._trials():
-                stored = self._store.read(settings.arm, settings.seed)
+                if control.stop_requested:
+                    raise StopRequested
+                stored = self.store.read(settings.arm, settings.seed)
                 found = stored or self._run(settings)
                 if isinstance(found, Failure):
                     failures.append(found)
@@ -91,8 +98,10 @@ class ComparisonRunner:
         else:
             with self._advice.active():
                 found = run_here(self.training, settings)
-        if isinstance(found, TrialResult):
-            self._store.write(found)
+        if isinstance(found, Failure):
+            return found
+        found = replace(found, comparison=self.store.comparison)
+        self.store.write(found)
         return found
 
     def _check(self, results: list[TrialResult]) -> None:
@@ -105,9 +114,10 @@ class ComparisonRunner:
         """Stop if nothing can be compared: both trainings of the first random seed failed."""
         first = [each for each in failures if each.seed == self.config.seed]
         if len(first) == len(Arm):
+            reasons = "; ".join(dict.fromkeys(failure.reason for failure in first))
             raise InvalidConfig(
-                f"both trainings of random seed {self.config.seed} failed: {first[0].reason}; {first[1].reason}. "
-                "Correct the function, and run it alone first, as in train(metaopt.Trial())"
+                f"both trainings of random seed {self.config.seed} failed: {reasons}. Correct the function, and run it "
+                "alone first, as in train(metaopt.Trial())"
             )
 
 

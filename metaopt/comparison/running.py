@@ -21,7 +21,7 @@ from ..core.text import reason_of, shown
 from ..nowcast.optimizer import Nowcast
 from .messages import AdviceOnce
 from .results import Arm, Failure, Metrics, TrialResult
-from .training import Training, as_script, load_training
+from .training import NO_ARGUMENTS, Training, as_script, load_training
 from .trial import Trial, TrialRecord
 
 METRIC = "metric"
@@ -84,7 +84,7 @@ def _result_or_failure(training: Training, settings: TrialSettings) -> TrialResu
     except (Exception, SystemExit) as error:
         if ended_by_signal(error):
             raise
-        return Failure(settings.arm, settings.seed, f"{reason_of(error)}{_place(error, training)}")
+        return Failure(settings.arm, settings.seed, _described(error, training))
 
 
 @contextmanager
@@ -175,8 +175,9 @@ def _measured(name: str, settings: TrialSettings, trial: Trial, returned: Any, s
 
         def evaluate() -> Metrics:
             seed_all(settings.seed)  # equal random numbers for all weights of a random seed
-            return as_metrics(name, returned())
+            return as_metrics(f"the evaluation of {name}", returned())
 
+    overhead = record.overhead
     metrics = evaluate() if evaluate else as_metrics(name, returned)
     averaged, reason = _averaged(record, evaluate)
     kept = None
@@ -195,6 +196,7 @@ def _measured(name: str, settings: TrialSettings, trial: Trial, returned: Any, s
         tuple(record.curve),
         record.events,
         record.digests,
+        overhead,
     )
 
 
@@ -244,9 +246,11 @@ def _number(name: str, which: str, value: Any) -> float:
     raise InvalidConfig(f"{name} returned {which}{shown(value)}; {_EXPECTED}{hint}")
 
 
-def _place(error: BaseException, training: Training) -> str:
-    """Where an error was raised, in the user's own code if it is in the stack."""
+def _described(error: BaseException, training: Training) -> str:
+    """An error, and where it was raised: in the user's own code if it is in the stack."""
     frames = traceback.extract_tb(error.__traceback__)
     folder = str(training.file.parent) if training.file else None
     own = [frame for frame in frames if folder and frame.filename.startswith(folder)] or frames
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    reads_arguments = isinstance(error, SystemExit) or any("argv" in (frame.line or "") for frame in own)
+    return f"{reason_of(error)}{place}{NO_ARGUMENTS if reads_arguments else ''}"

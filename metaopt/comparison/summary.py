@@ -24,6 +24,7 @@ class Row:
         name: of the contender.
         steps: mean over random seeds [steps].
         seconds: mean over random seeds; None for averages, which cost next to nothing.
+        overhead: time that nowcasts added, as a fraction of that of the steps, mean over random seeds; None without.
         values: the metric by random seed.
         against_plain: the verdict against the plain training.
     """
@@ -31,6 +32,7 @@ class Row:
     name: str
     steps: float | None
     seconds: float | None
+    overhead: float | None
     values: Mapping[int, float]
     against_plain: Judgement | None
 
@@ -46,13 +48,13 @@ class ToEqualLoss(NamedTuple):
 
     Attributes:
         steps: ratio of the steps, below 1 with fewer.
-        seconds: ratio of the seconds.
+        seconds: ratio of the seconds; None if an earlier comparison ran some of the trainings.
         reached: random seeds that reached it [count]; the ratios are over these.
         pairs: random seeds [count].
     """
 
     steps: Interval
-    seconds: Interval
+    seconds: Interval | None
     reached: int
     pairs: int
 
@@ -78,9 +80,11 @@ class ComparisonSummary:
 
     @cached_property
     def seconds(self) -> Judgement:
-        """Whether trainings with nowcasts are shorter or longer."""
-        plain, nowcast = ({each.seed: each.seconds for each in self.comparison.of(arm).values()} for arm in Arm)
-        return judge("seconds", *_paired(plain, nowcast))
+        """Whether trainings with nowcasts are shorter or longer, of the pairs that one comparison ran."""
+        plain, nowcast = (
+            [self.comparison.of(arm)[seed].seconds for seed in self.comparison.timed_seeds] for arm in Arm
+        )
+        return judge("seconds", plain, nowcast)
 
     @cached_property
     def best_average(self) -> str | None:
@@ -108,7 +112,9 @@ class ComparisonSummary:
             steps = fmean(each.steps for each in results) if results else None
             seconds = fmean(each.seconds for each in results) if results else None
             judged = None if arm is Arm.PLAIN else self.verdict
-            rows += [Row(str(arm), steps, seconds, self._values(arm), judged), *self._averages(arm)]
+            overheads = [each.overhead for each in results if each.overhead is not None]
+            overhead = fmean(overheads) if overheads else None
+            rows += [Row(str(arm), steps, seconds, overhead, self._values(arm), judged), *self._averages(arm)]
         return rows
 
     def _averages(self, arm: Arm) -> list[Row]:
@@ -116,7 +122,7 @@ class ComparisonSummary:
         rows = []
         for name in names:
             values = self._values(arm, name)
-            rows.append(Row(name, None, None, values, self._judge(self._values(Arm.PLAIN), values)))
+            rows.append(Row(name, None, None, None, values, self._judge(self._values(Arm.PLAIN), values)))
         return rows
 
     @cached_property
@@ -129,7 +135,8 @@ class ComparisonSummary:
         if not ratios:
             return None
         steps, seconds = (geometric_mean(each) for each in zip(*ratios, strict=True))
-        return ToEqualLoss(steps, seconds, len(ratios), len(pairs))
+        is_timed = self.comparison.timed_seeds == self.comparison.paired_seeds
+        return ToEqualLoss(steps, seconds if is_timed else None, len(ratios), len(pairs))
 
     @property
     def lines(self) -> dict[str, str]:
@@ -139,9 +146,10 @@ class ComparisonSummary:
             found[f"against {self.best_average}"] = self.against_average.sentence
         if (needed := self.to_equal_loss) is not None:
             some = "" if needed.reached == needed.pairs else f"; {needed.pairs - needed.reached} never reached it"
+            seconds = "" if needed.seconds is None else f" and {_ratio_text(needed.seconds)} of the seconds"
             found["to equal loss"] = (
-                f"{_ratio_text(needed.steps)} of the steps and {_ratio_text(needed.seconds)} of the seconds to the "
-                f"best reported loss of plain ({needed.reached} of {counted(needed.pairs, 'random seed')}{some})"
+                f"{_ratio_text(needed.steps)} of the steps{seconds} to the best reported loss of plain "
+                f"({needed.reached} of {counted(needed.pairs, 'random seed')}{some})"
             )
         found["nowcasts"] = self._nowcasts_sentence()
         if kinds := [each.kept for each in self.comparison.of(Arm.NOWCAST).values() if each.kept]:
@@ -176,6 +184,7 @@ class ComparisonSummary:
                     "name": row.name,
                     "steps": row.steps,
                     "seconds": row.seconds,
+                    "overhead": row.overhead,
                     "mean": row.mean,
                     "values": {str(seed): value for seed, value in row.values.items()},
                 }
@@ -203,12 +212,13 @@ class ComparisonSummary:
     def _nowcasts_sentence(self) -> str:
         events = [event for result in self.comparison.of(Arm.NOWCAST).values() for event in result.events]
         accepted, followed = sum(event.accepted for event in events), sum(event.followed for event in events)
-        return f"{len(events):,} took place, {accepted:,} were accepted, {followed:,} moved the weights"
+        return f"{len(events):,} took place, {accepted:,} accepted, {followed:,} moved the weights"
 
     def _seconds_sentence(self) -> str:
         judged = self.seconds
         if judged.difference is None:
-            return judged.sentence
+            apart = self.comparison.paired_seeds and not self.comparison.timed_seeds
+            return f"{judged.word}: the twins ran at different times" if apart else judged.sentence
         word = _SPEED.get(judged.word, str(judged.word))
         return f"{word}: difference of seconds {difference_text(judged.difference, judged.unit)}"
 
@@ -265,16 +275,20 @@ def comparison_table(summary: ComparisonSummary, most: int = 5) -> tuple[list[st
     comparison = summary.comparison
     seeds: Sequence[int] = comparison.seeds if len(comparison.seeds) <= most else ()
     direction = "lower" if comparison.lower_is_better else "higher"
-    heads = ["contender", "steps", "seconds", f"{comparison.metric} ({direction} is better)", "difference to plain"]
+    metric = f"{comparison.metric} ({direction} is better)"
+    heads = ["contender", "steps", "seconds", "overhead", metric, "difference to plain"]
     rows = []
     for row in summary.rows:
         judged = row.against_plain
         difference = difference_text(judged.difference, judged.unit) if judged and judged.difference else "–"
         steps = "–" if row.steps is None else f"{row.steps:,.0f}"
         seconds = "–" if row.seconds is None else f"{row.seconds:.2f}" if row.seconds < 100 else f"{row.seconds:,.0f}"
-        rows.append([row.name, steps, seconds, _cell(row.mean), difference, *(_cell(row.values.get(s)) for s in seeds)])
+        overhead = "–" if row.overhead is None else f"{100 * row.overhead:.2g} %"
+        mean = "–" if math.isnan(row.mean) else _cell(row.mean)
+        values = (_cell(row.values.get(seed)) for seed in seeds)
+        rows.append([row.name, steps, seconds, overhead, mean, difference, *values])
     return [*heads, *(f"seed {seed}" for seed in seeds)], rows
 
 
 def _cell(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
+    return "–" if value is None else f"{value:.4g}"

@@ -20,6 +20,9 @@ from .trial import Trial
 TrainFunction = Callable[[Trial], Any]
 """Trains once with `trial.optimizer`, and returns a metric, metrics by name, or a function that evaluates."""
 
+NO_ARGUMENTS = "; a comparison gives a script no arguments (sys.argv has its name only), so give each a default"
+"""What a script must know that reads its command line."""
+
 _DEFAULT = "train"
 _EXPECTED = "expected a function of one argument, written in Python, as in def train(trial)"
 
@@ -63,9 +66,8 @@ def load_training(name: str) -> Training:
     """
     place, _, attribute = name.rpartition(":") if ":" in name else (name, "", "")
     attribute = attribute or _DEFAULT
-    if not place.endswith(".py"):
-        function = load_path(f"{place}:{attribute}")
-        return training_of(function, f"{place}:{attribute}", f"{place}:{attribute}")
+    if not place.partition(":")[0].endswith(".py"):
+        return _of_module(place, attribute)
     file = Path(place)
     if not file.is_file():
         raise UnknownName(f"there is no file {shown(place)}; expected a script, as in my_script.py:train")
@@ -74,6 +76,18 @@ def load_training(name: str) -> Training:
         functions = [each for each, value in vars(module).items() if inspect.isfunction(value)]
         raise UnknownName(f"{place} has no {shown(attribute)}: {suggest(attribute, functions)}")
     return training_of(getattr(module, attribute), f"{file.name}:{attribute}", f"{file.resolve()}:{attribute}")
+
+
+def _of_module(module: str, attribute: str) -> Training:
+    path = f"{module}:{attribute}"
+    try:
+        return training_of(load_path(path), path, path)
+    except UnknownName as error:
+        if Path(f"{module}.py").is_file():
+            raise UnknownName(
+                f"{module} is no module that Python finds; for the script {module}.py give {module}.py:{attribute}"
+            ) from error
+        raise
 
 
 def training_of(function: Any, name: str | None = None, path: str | None = None) -> Training:
@@ -125,7 +139,7 @@ def _import_script(file: Path) -> ModuleType:
         sys.modules.pop(name, None)
         raise InvalidConfig(
             f"cannot import {file} ({reason_of(error)}); what a script does when it starts belongs under "
-            'if __name__ == "__main__". --debug shows where'
+            f'if __name__ == "__main__"{NO_ARGUMENTS}. --debug shows where'
         ) from error
     return module
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.control import control
 from ..core.errors import InvalidConfig
 from ..core.text import shown
 from ..generative.base import GenerativeOptimizer
@@ -177,6 +178,11 @@ class TrialRecord:
             return ()
         return tuple(Event(each.step, each.accepted, each.followed) for each in self.optimizer.events)
 
+    @property
+    def overhead(self) -> float | None:
+        """Time that nowcasts have added so far, as a fraction of that of the steps; None without a `Nowcast`."""
+        return self.optimizer.overhead if isinstance(self.optimizer, Nowcast) else None
+
     def start(self) -> None:
         """Begin to measure the time."""
         self._began = time.perf_counter()
@@ -227,6 +233,7 @@ class TrialRecord:
 
     def _after_used_step(self) -> None:
         self.used_steps += 1
+        control.steps += 1
 
     def _measure(self, state: ModelState) -> None:
         """Keep a digest of the weights, if the step is one of the first."""

@@ -224,6 +224,11 @@ class Nowcast(OptimizerWrapper):
         return self._record.costs
 
     @property
+    def overhead(self) -> float:
+        """Time that the wrapper has added so far, as a fraction of the time of the training steps."""
+        return self._record.budget.overhead
+
+    @property
     def layout(self) -> Layout:
         """Names and shapes of the weights that are forecast."""
         return self._tracked.layout

@@ -1,8 +1,8 @@
 """What changes in the parameters of a job when an earlier attempt of it has begun.
 
 Phase 1 resumes its run folder. Phases 2 and 3 resume from the last complete checkpoint of their folder. The main job
-keeps the trajectories that it has recorded. Other workflows begin again; an evaluation finds its finished trainings in
-its cache.
+keeps the trajectories that it has recorded. Other workflows begin again; an evaluation or a comparison finds its
+finished trainings in its cache.
 """
 
 import logging
@@ -17,6 +17,7 @@ from ..core.errors import FileFormatError
 from ..trajectories.run_folder import DOWNLOADS
 
 if TYPE_CHECKING:
+    from ..comparison.config import CompareConfig
     from ..metatraining.config import TrainOptimizerConfig
     from ..recording.config import TrainTargetConfig
     from ..reinforcement.config import TrainControllerConfig
@@ -71,11 +72,17 @@ def _main(config: "MainConfig") -> Config:
     return replace(config, resume=True) if _has_begun(config.target()) else config
 
 
+def _comparison(config: "CompareConfig") -> Config:
+    """A comparison keeps its finished trainings; those that it replaces are removed when it has begun."""
+    return replace(config, overwrite=False)
+
+
 _RULES: Mapping[str, Callable[[Any], Config]] = {
     "main": _main,
     "train-target": _target,
     "train-optimizer": _optimizer,
     "train-controller": _controller,
+    "compare": _comparison,
 }
 
 

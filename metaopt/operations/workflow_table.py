@@ -41,6 +41,7 @@ WORKFLOWS: Mapping[str, Workflow] = {
     "evaluate-controller": Workflow("EvaluateControllerConfig", "evaluate_policy"),
     "register": Workflow("RegisterConfig", "register"),
     "generate": Workflow("GenerateConfig", "generate"),
+    "compare": Workflow("CompareConfig", "compare_training"),
 }
 """Workflow of each command."""
 

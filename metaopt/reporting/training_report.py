@@ -19,9 +19,10 @@ _HOW_TO_READ = """\
 initial weights and the same batches. *EMA* rows are running averages of the weights of *plain*, which cost next to
 nothing; *average of nowcast* is the average that `Nowcast` keeps, and *best weights of nowcast* are the last weights or
 that average, whichever the guard prefers. *Seconds*: from the call of `trial.optimizer` to the end of the function,
-without the averages. *Difference*: paired by random seed, with a 95 % interval by Student's t, in % of the mean of
-*plain*. There is *no difference* if the interval lies within ± `least`; else it *helps* or *harms* if the interval
-excludes zero. The verdict is that of *nowcast*, the weights at the end."""
+without the averages. *Overhead*: what nowcasts added to the training (forecasts, guard, re-estimation of statistics,
+averages and snapshots), over the time of its steps. *Difference*: paired by random seed, with a 95 % interval by
+Student's t, in % of the mean of *plain*. There is *no difference* if the interval lies within ± `least`; else it
+*helps* or *harms* if the interval excludes zero. The verdict is that of *nowcast*, the weights at the end."""
 
 _LIMITS = """\
 - One training, on one machine; other data, networks and learning rates need comparisons of their own.
@@ -102,7 +103,11 @@ def comparison_metrics(summary: ComparisonSummary) -> dict[str, float]:
         values["difference_to_average"] = summary.against_average.difference.mean
     if summary.to_equal_loss is not None:
         values["steps_to_equal_loss"] = summary.to_equal_loss.steps.mean
-        values["seconds_to_equal_loss"] = summary.to_equal_loss.seconds.mean
+        if summary.to_equal_loss.seconds is not None:
+            values["seconds_to_equal_loss"] = summary.to_equal_loss.seconds.mean
+    nowcast = next(row for row in summary.rows if row.name == Arm.NOWCAST)
+    if nowcast.overhead is not None:
+        values["overhead"] = nowcast.overhead
     return _finite(values)
 
 
@@ -144,13 +149,14 @@ def _by_seed(summary: ComparisonSummary) -> tuple[list[str], list[list[str]]]:
 
 
 def _csv(summary: ComparisonSummary) -> str:
-    rows = [
-        [row.name, seed, value, result.steps if result else None, result.seconds if result else None]
-        for row in summary.rows
-        for seed, value in row.values.items()
-        for result in [summary.comparison.of(Arm(row.name)).get(seed) if row.name in list(Arm) else None]
-    ]
-    return csv_text(["contender", "seed", summary.comparison.metric, "steps", "seconds"], rows)
+    rows = []
+    for row in summary.rows:
+        results = summary.comparison.of(Arm(row.name)) if row.name in list(Arm) else {}
+        for seed, value in row.values.items():
+            result = results.get(seed)
+            measured = [result.steps, result.seconds, result.overhead] if result else [None] * 3
+            rows.append([row.name, seed, value, *measured])
+    return csv_text(["contender", "seed", summary.comparison.metric, "steps", "seconds", "overhead"], rows)
 
 
 def _bullets(lines: Sequence[str] | map) -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import mlflow
 from mlflow import MlflowClient
@@ -17,7 +17,6 @@ from ..core.control import control
 from ..core.errors import TrackingError
 from ..core.signals import terminable
 from ..core.text import shown
-from ..trajectories.run_folder import ClaimedFolder
 from .connection import connect, experiment_id, get_run
 from .descriptions import describe_experiment
 from .outbox import Outbox
@@ -30,6 +29,13 @@ from .tracker import MlflowTracker, ending
 _UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
+class Replacing(Protocol):
+    """Files of a run that replaces earlier ones."""
+
+    def clear(self) -> None:
+        """Remove what the run replaces."""
+
+
 @contextmanager
 def start_run(
     name: str,
@@ -40,7 +46,7 @@ def start_run(
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
     parent: str | None = None,
-    folder: ClaimedFolder | None = None,
+    folder: Replacing | None = None,
 ) -> Iterator[MlflowTracker]:
     """Start an MLflow run. It ends when the block exits, with status FINISHED, FAILED or KILLED.
 
@@ -67,8 +73,8 @@ def start_run(
         tags: tags of the run.
         description: purpose of the run, in one line of Markdown.
         parent: ID of the parent run, for a child run in a separate process.
-        folder: folder of its files. What the run replaces there is removed once the store has accepted the run, and
-            before a queue notes the run: a killed job resumes what its noted runs have written.
+        folder: its files, such as a `ClaimedFolder`. What the run replaces there is removed once the store has
+            accepted the run, and before a queue notes the run: a killed job resumes what its noted runs have written.
     Raises:
         TrackingError: the store does not respond or cannot be written at the start, or the experiment or the run of
             MLFLOW_RUN_ID cannot be used. A store that fails later does not end the run.

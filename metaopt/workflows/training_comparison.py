@@ -114,7 +114,7 @@ def _compared(training: Training, config: CompareConfig) -> ComparedTraining:
         f"Compares {training.name} with and without nowcasts on {counted(config.seeds, 'random seed')}. Each child run "
         "is one contender."
     )
-    with start_run(f"compare {training.name}", config, description=purpose) as tracker:
+    with start_run(f"compare {training.name}", config, description=purpose, folder=runner.store) as tracker:
         tracker.tags({"metaopt.phase": "comparison"})
         summary = ComparisonSummary(runner.run())
         publish_training(summary, tracker)

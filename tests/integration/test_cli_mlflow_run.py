@@ -62,6 +62,33 @@ def test_both_phases_and_a_resume_by_run_id(project):
     assert Path("checkpoints/cnn/PerceiverOptimizer_epoch_2.safetensors").is_file()
 
 
+SCRIPT = """\
+import torch
+
+
+def train(trial):
+    model = torch.nn.Linear(4, 1)
+    optimizer = trial.optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model, "builtin-fast")
+    inputs = torch.randn(16, 4)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (model(inputs) - 1).square().mean().backward()
+        optimizer.step()
+    return model.bias.item()
+"""
+
+
+def test_a_training_of_the_user_is_compared_in_the_run_of_the_launcher(project):
+    Path("my_script.py").write_text(SCRIPT, encoding="utf-8")
+    count = len(runs())
+    done = launch("compare", train="my_script.py:train", seeds=2)
+    assert done.returncode == 0, done.stderr
+    (launched,) = [run for run in runs()[: len(runs()) - count] if "mlflow.parentRunId" not in run.data.tags]
+    assert launched.info.status == "FINISHED"
+    assert launched.data.params["train"] == "my_script.py:train"
+    assert "overhead" in launched.data.metrics
+
+
 def test_an_error_fails_the_run_without_a_stack_trace(project):
     done = launch("train_target", target_model="TargetCN", no_such_flag=1)
     assert done.returncode != 0

@@ -2,18 +2,23 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from metaopt.operations.jobs import State
+from metaopt.operations.queue import JobQueue
 from metaopt.tracking import connect
 
 from ..killing import kill_once
+from ..working import WorkerProcess
 
 SCRIPT = """
 import os
+import time
 
 import torch
 from torch import nn
@@ -37,6 +42,7 @@ def train(trial):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(inputs[rows]), targets[rows]).backward()
         optimizer.step()
+        time.sleep(float(os.environ.get("PAUSE", 0)))
         if step % 10 == 9:
             trial.report(step + 1, loss())
     return lambda: {"loss": loss().item(), "worst": (model(inputs) - targets).abs().max()}
@@ -119,6 +125,32 @@ def test_a_killed_comparison_goes_on_after_its_last_training(command_line, compa
     assert {path: path.stat().st_mtime_ns for path in stored} == stored
 
 
+def test_a_job_replaces_trainings_once_and_survives_a_kill(command_line, compared, module_store, monkeypatch):
+    shutil.copytree("whole", "jobs")
+    old = {path: path.stat().st_mtime_ns for path in Path("jobs").glob("*/*.json")}
+    (first,) = [path for path in old if path.name == "nowcast_seed_0.json"]
+    add = ["queue", "add", *COMMAND, "--cache-dir", "jobs", "--overwrite", "true"]
+    result_of(command_line("--json", *add))
+    monkeypatch.setenv("PAUSE", "0.01")
+    worker = WorkerProcess(module_store, "--trust-config", "true")
+    worker.start()
+    try:
+        with JobQueue() as queue:
+            (job,) = queue.jobs()
+            written = worker.wait_for(lambda: first.exists() and first.stat().st_mtime_ns > old[first] and first.stat())
+            assert worker.kill_job(queue, job.id)
+            worker.wait_for(lambda: queue.get(job.id).state in (State.DONE, State.FAILED))
+            job = queue.get(job.id)
+    finally:
+        worker.kill()
+    assert (job.state, job.attempt, job.failures) == (State.DONE, 2, 1), job.error
+    assert job.steps > 40, "a training counts its steps, by which its job keeps its lease"
+    assert first.stat().st_mtime_ns == written.st_mtime_ns, "the next attempt keeps what the first one stored"
+    assert all(path.stat().st_mtime_ns > before for path, before in old.items())
+    found = values(result_of(command_line("--json", *COMMAND, "--cache-dir", "jobs")))
+    assert found == values(compared)
+
+
 def test_trainings_in_processes_of_their_own_are_the_same(command_line, compared):
     done = subprocess.run(
         [sys.executable, "-m", "metaopt.cli", "--json", *COMMAND, "--seeds", "1", "--processes", "true"],
@@ -139,7 +171,7 @@ def test_a_training_that_raises_is_an_error_with_a_result_and_runs_again(command
     (failure,) = json.loads(done.stdout)["failures"]
     assert (failure["arm"], failure["seed"]) == ("nowcast", 1)
     assert "the data is gone" in failure["reason"]
-    assert "fit.py, line 13" in failure["reason"]
+    assert "fit.py, line 14" in failure["reason"]
     monkeypatch.delenv("BROKEN")
     done = command_line("--json", *COMMAND, "--cache-dir", "broken")
     assert done.output.count("begins") == 1

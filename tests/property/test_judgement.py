@@ -114,6 +114,8 @@ def test_the_unit_of_the_metric_does_not_matter(measured, factor):
         ([1.0], [0.9], "no verdict: difference of loss −10 %"),
         ([-1.0, 1.0, 2.0], [0.0, 2.0, 3.5], "helps: difference of loss +1.2 ± 0.72"),
         ([1.0, math.nan], [math.inf, 2.0], "no verdict: 2 pairs without a finite loss"),
+        ([1.0, 2.0], [math.nan, math.inf], "harms: 2 trainings ended without a finite loss"),
+        ([math.nan], [math.nan], "no verdict: 1 pair without a finite loss"),
         ([1.0, 2.0, 3.0], [math.nan, 2.0, 3.0], "harms: 1 training ended without a finite loss"),
         ([math.nan, 2.0, 3.0], [1.0, 1.9, 2.9], "helps: difference of loss −4 ± 0 %"),
         ([], [], "no verdict: no pair is complete"),

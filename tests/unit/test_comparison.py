@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import math
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,9 @@ from metaopt.comparison.store import TrialStore
 from metaopt.comparison.summary import ComparisonSummary, comparison_table
 from metaopt.comparison.training import load_training, training_of
 from metaopt.comparison.trial import Trial
+from metaopt.core.control import StopRequested, control
 from metaopt.core.errors import FileFormatError, InvalidConfig, LayoutMismatch, UnknownName, UntrustedCode
+from metaopt.operations.resuming import resumed
 from metaopt.reporting.charts.training_pairs import training_charts
 from metaopt.reporting.training_report import comparison_metrics, training_html, training_markdown, training_table
 
@@ -108,6 +111,24 @@ def test_the_plain_training_is_the_one_without_metaopt(compared):
     assert result.averaged["EMA 0.9"]["metric"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_overhead_is_that_of_the_wrapper():
+    wrappers = []
+
+    def train(trial):
+        _, loss = fitted(trial)
+        wrappers.append(trial.record.optimizer)
+        return loss
+
+    found = run(train, seeds=1)
+    (wrapper,) = (each for each in wrappers if isinstance(each, metaopt.Nowcast))
+    overhead = found.of(Arm.NOWCAST)[0].overhead
+    assert overhead == wrapper.overhead > 0
+    assert f"{100 * overhead:.3g} % of the time of the steps" in wrapper.summary()
+    assert found.of(Arm.PLAIN)[0].overhead is None
+    summary = ComparisonSummary(replace(found, results=[replace(each, overhead=None) for each in found.results]))
+    assert "overhead" not in comparison_metrics(summary)
+
+
 def test_a_comparison_changes_no_random_numbers_around_it():
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -127,6 +148,13 @@ def test_rows_verdicts_and_reports_of_a_comparison(compared):
     summary = ComparisonSummary(compared)
     assert [row.name for row in summary.rows] == ["plain", "EMA 0.9", "EMA 0.98", "EMA 0.99", "nowcast"]
     heads, rows = comparison_table(summary)
+    assert heads[:4] == ["contender", "steps", "seconds", "overhead"]
+    shown = {row[0]: row[3] for row in rows}
+    assert shown.pop("nowcast").endswith(" %")
+    assert {*shown.values()} == {"–"}
+    assert comparison_metrics(summary)["overhead"] == pytest.approx(
+        sum(each.overhead for each in compared.of(Arm.NOWCAST).values()) / 3
+    )
     assert heads[-3:] == ["seed 0", "seed 1", "seed 2"]
     assert all(len(row) == len(heads) for row in rows)
     assert comparison_table(summary, most=2)[0] == heads[:-3]
@@ -149,9 +177,13 @@ def test_results_are_stored_and_read(tmp_path, compared, caplog):
     assert [store.read(result.arm, result.seed) for result in compared.results] == list(compared.results)
     assert store.read(Arm.PLAIN, 9) is None
     again = CompareConfig(train="x", cache_dir=tmp_path, overwrite=True)
-    assert TrialStore(training_of(train), again).read(Arm.PLAIN, 0) is None
+    replacing = TrialStore(training_of(train), replace(again, seed=1, seeds=1))
+    replacing.clear()
+    assert [replacing.read(Arm.PLAIN, seed) is None for seed in (0, 1, 2)] == [False, True, False]
+    store.clear()
+    assert store.read(Arm.PLAIN, 0) is not None
     with caplog.at_level(logging.INFO):
-        other = TrialStore(training_of(train), CompareConfig(train="x", cache_dir=tmp_path, nowcast={"every": 6}))
+        other = TrialStore(training_of(train), CompareConfig(train="x", cache_dir=tmp_path, ema=(0.5,)))
     assert other.read(Arm.PLAIN, 0) is None
     assert "1 other version" in caplog.text
 
@@ -162,14 +194,14 @@ def test_a_damaged_result_is_run_again(tmp_path, caplog, damage):
 
     store = TrialStore(training_of(train), CompareConfig(train="x", cache_dir=tmp_path))
     store.write(trial_result())
-    path = store.folder / "plain_seed_0.json"
+    path = store.path(Arm.PLAIN, 0)
     text = path.read_text()
     if damage == "cut":
         path.write_text(text[:-20])
     elif damage == "changed":
         path.write_text(text.replace('"steps": 10', '"steps": 11'))
     elif damage == "other":
-        path = path.rename(store.folder / "plain_seed_1.json")
+        path = path.rename(store.path(Arm.PLAIN, 1))
     elif damage == "no result":
         write_sealed(path, {**read_sealed(path), "result": {"arm": "plain", "metrics": 3}})
     else:
@@ -185,12 +217,14 @@ def test_numbers_that_are_not_finite_are_stored():
         curve=(Point(1, math.inf, 0.1),),
         events=(Event(4, True, False),),
         reason="none",
+        overhead=0.25,
     )
     text = json.dumps(result.to_mapping(), allow_nan=False)
     restored = TrialResult.from_mapping(json.loads(text))
     assert math.isnan(restored.metrics["loss"])
     assert (restored.averaged, restored.curve, restored.events) == (result.averaged, result.curve, result.events)
     assert restored.digests == result.digests
+    assert restored.overhead == 0.25
     with pytest.raises(FileFormatError):
         TrialResult.from_mapping({"arm": "other"})
 
@@ -211,6 +245,68 @@ def test_only_trainings_that_are_missing_run(tmp_path, monkeypatch):
     assert [each.metrics for each in again.results] == [each.metrics for each in first.results]
     run(counted, CompareConfig(train="x", cache_dir=tmp_path, seeds=3))
     assert calls[5:] == [("nowcast", 2), ("plain", 2)]
+
+
+def test_a_comparison_that_is_asked_to_stop_does_so_after_its_training(tmp_path, monkeypatch):
+    def stopping(trial):
+        monkeypatch.setattr(control, "stop_requested", True)
+        return fitted(trial)[1]
+
+    config = CompareConfig(train="x", cache_dir=tmp_path, overwrite=True)
+    with pytest.raises(StopRequested):
+        run(stopping, config)
+    assert [path.name for path in tmp_path.glob("*/*.json")] == ["nowcast_seed_0.json"]
+    assert resumed("compare", config) == replace(config, overwrite=False)
+
+
+def test_another_forecaster_trains_no_plain_run_again(tmp_path):
+    calls = []
+
+    def counted(trial):
+        calls.append((str(trial.arm), trial.seed))
+        return fitted(trial)[1]
+
+    config = CompareConfig(train="x", cache_dir=tmp_path, seeds=2)
+    first = run(counted, config)
+    assert first.doubts == []
+    calls.clear()
+    second = run(counted, replace(config, forecaster="builtin-fast", nowcast={"every": 6}))
+    assert calls == [("nowcast", 0), ("nowcast", 1)]
+    assert second.of(Arm.PLAIN) == first.of(Arm.PLAIN)
+    assert second.of(Arm.NOWCAST)[0].events != first.of(Arm.NOWCAST)[0].events
+    (doubt,) = second.doubts
+    assert "2 of 2 pairs" in doubt
+    assert "seconds are not compared" in doubt
+    summary = ComparisonSummary(second)
+    assert summary.seconds.pairs == 0
+    assert summary.lines["seconds"] == "no verdict: the twins ran at different times"
+    assert "of the seconds" not in summary.lines["to equal loss"]
+    assert "difference_seconds" not in comparison_metrics(summary)
+    assert "seconds_to_equal_loss" not in comparison_metrics(summary)
+    longer = ComparisonSummary(run(counted, replace(config, seeds=3, forecaster="builtin-fast", nowcast={"every": 6})))
+    assert longer.seconds.pairs == 1
+    assert "--overwrite true" in doubt
+    calls.clear()
+    assert run(counted, config).doubts == []
+    assert calls == []
+    run(counted, replace(config, ema=(0.5,)))
+    assert calls == [("plain", 0), ("plain", 1)]
+
+
+def test_a_stored_training_is_checked_to_be_the_twin(tmp_path):
+    shift = [0.0]
+
+    def drifting(trial):
+        torch.rand(int(shift[0]))
+        return fitted(trial)[1]
+
+    config = CompareConfig(train="x", cache_dir=tmp_path, seeds=2)
+    run(drifting, config)
+    shift[0] = 3.0
+    different, apart = run(drifting, replace(config, nowcast={"every": 6})).doubts
+    assert "different initial weights" in different
+    assert "--overwrite true" in different
+    assert "one training was stored" in apart
 
 
 def refused(function, *words, seeds=2, **settings):
@@ -259,6 +355,7 @@ def twice(trial):
         (seeding, ["same way with the random seeds 0 and 1", "torch.manual_seed(0)"]),
         (twice, ["trial.optimizer was called twice"]),
         (lambda trial: fitted(trial) and None, ["returned None", "Is a return missing"]),
+        (lambda trial: fitted(trial) and (lambda: None), ["the evaluation of ", "returned None"]),
         (lambda trial: fitted(trial) and "good", ["returned 'good'", "expected a number"]),
         (lambda trial: fitted(trial) and {}, ["returned {}"]),
         (lambda trial: fitted(trial) and {"loss": [1, 2]}, ["'loss' = [1, 2]"]),
@@ -348,7 +445,14 @@ def test_a_training_that_ends_with_nan_harms():
     found = run(lambda trial: math.nan if fitted(trial) and (trial.arm, trial.seed) == ("nowcast", 1) else 1.0)
     verdict = ComparisonSummary(found).verdict
     assert verdict.sentence == "harms: 1 training ended without a finite metric"
-    assert any("1 with nowcasts" in hint for hint in verdict.hints)
+    assert any("1 only with nowcasts" in hint for hint in verdict.hints)
+
+
+def test_numbers_that_are_not_finite_are_shown():
+    found = run(lambda trial: math.nan if fitted(trial) and trial.seed else 1.0, seeds=2)
+    summary = ComparisonSummary(found)
+    assert comparison_table(summary)[1][0][-2:] == ["1", "nan"]
+    assert "0 only with nowcasts, 0 only without, 1 in both trainings" in training_table(summary)
 
 
 def test_a_training_that_is_not_deterministic_is_told():
@@ -514,6 +618,24 @@ def test_a_script_is_imported_with_its_folder_and_its_own_command_line(script):
     assert load_training(str(path)).digest != training.digest
 
 
+def test_a_changed_script_trains_everything_again(script, tmp_path, capsys):
+    text = (
+        "import torch\n"
+        "def train(trial):\n"
+        "    print('begins', trial.arm)\n"
+        "    model = torch.nn.Linear(4, 1)\n"
+        "    trial.optimizer(torch.optim.SGD(model.parameters(), lr=0.1), model, 'builtin-fast').step()\n"
+        "    return 1.0\n"
+    )
+    config = CompareConfig(train="x", cache_dir=tmp_path / "stored", seeds=1)
+    begun = []
+    for content in (text, text, text.replace("0.1", "0.2")):
+        ComparisonRunner(load_training(f"{script(content)}:train"), config).run()
+        begun.append(capsys.readouterr().out.splitlines())
+    both = ["begins nowcast", "begins plain"]
+    assert begun == [both, [], both]
+
+
 def test_another_process_does_not_give_the_same_advice_again(script, capfd):
     path = script(
         "import torch\n"
@@ -541,6 +663,8 @@ def test_another_process_does_not_give_the_same_advice_again(script, capfd):
         ("def trian(trial): ...", "some_script.py", UnknownName, ["'train'", "trian"]),
         ("1 / 0", "some_script.py", InvalidConfig, ["ZeroDivisionError", "__main__"]),
         ("raise SystemExit(2)", "some_script.py", InvalidConfig, ["SystemExit", "__main__"]),
+        ("import sys\nDATA = sys.argv[1]", "some_script.py", InvalidConfig, ["IndexError", "no arguments", "default"]),
+        ("def train(trial): ...", "some_script.py:train:x", UnknownName, ["no file", "my_script.py:train"]),
         ("def train(: ...", "some_script.py", InvalidConfig, ["SyntaxError"]),
         ("train = 3", "some_script.py", InvalidConfig, ["is int", "def train(trial)"]),
         ("def train(): ...", "some_script.py", InvalidConfig, ["cannot be called with a trial"]),
@@ -560,12 +684,30 @@ def test_a_function_that_cannot_be_used_is_refused_before_it_is_called(script, t
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+def test_a_script_without_its_ending_is_named(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script("def train(trial): ...", "forgotten_ending.py")
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    with pytest.raises(UnknownName, match=r"give forgotten_ending\.py:train"):
+        load_training("forgotten_ending:train")
+
+
+@pytest.mark.parametrize("reading", ["sys.argv[1]", "argparse.ArgumentParser().parse_args(sys.argv + ['data.csv'])"])
+def test_a_function_that_reads_a_command_line_is_told_that_there_is_none(script, reading):
+    path = script(f"import argparse, sys\ndef train(trial):\n    return {reading}\n")
+    with pytest.raises(InvalidConfig) as caught:
+        ComparisonRunner(load_training(f"{path}:train"), CompareConfig(train="x", cache_dir=None)).run()
+    assert str(caught.value).count("no arguments") == 1
+    assert "give each a default" in str(caught.value)
+    assert "some_script.py, line 3" in str(caught.value)
+
+
 def test_a_function_that_has_no_file_is_compared_without_storing(tmp_path, caplog):
     names: dict = {"fitted": fitted}
     exec("def train(trial):\n    return fitted(trial)[1]\n", names)
     training = training_of(names["train"])
     assert (training.file, training.path, training.digest) == (None, None, None)
-    assert TrialStore(training, CompareConfig(train="x", cache_dir=tmp_path)).folder is None
+    assert TrialStore(training, CompareConfig(train="x", cache_dir=tmp_path)).path(Arm.PLAIN, 0) is None
     assert "are not stored" in caplog.text
     with pytest.raises(InvalidConfig, match="top level"):
         ComparisonRunner(training, CompareConfig(train="x", processes=True))
