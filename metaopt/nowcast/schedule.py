@@ -49,7 +49,7 @@ class Schedule:
         if not self._policy.nowcast_due(record.steps) or budget.off:
             return
         smallest = self._guard.smallest_share / len(self._policy.all_horizons) if self._guard else 1.0
-        if (share := budget.plan(smallest, self._tracked.device)) is not None:
+        if (share := budget.plan(smallest, self._tracked.layout.size, self._tracked.device)) is not None:
             proposed = self._policy.proposed(record.steps)
             horizons = () if share == 1 or not self._guard else some_horizons(proposed, share, record.events)
             self.make(horizons, share)
