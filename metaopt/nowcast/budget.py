@@ -12,10 +12,10 @@ from ..core.text import shown
 from .costs import NowcastCost
 from .distributed import broadcast_from_rank_0
 
-_SAMPLED = 17  # steps, one of which is measured on an accelerator, where measuring waits; prime, to meet all strides
+_SAMPLED = 17  # counted steps, one of which is measured on an accelerator, where measuring waits; prime, to meet all
 _LONGEST_STEP = 10.0  # times the mean step: what takes longer is a pause, such as an evaluation
 _MEASURED = 0.9  # of what is added; the rest is in caches of the processor and the hook on the network
-_UPKEEP_SHARE = 0.5  # of the budget, without what each step costs, that running averages may use
+_UPKEEP_SHARE = 0.5  # of the budget that running averages and all else beside nowcasts may use
 
 # What the first nowcast is assumed to cost: a forecast by an optimizer of the package on one core, and its guard.
 _FIRST_SECONDS, _FIRST_SECONDS_PER_WEIGHT, _FIRST_STEPS = 0.02, 1e-7, 5
@@ -42,7 +42,7 @@ class TimeBudget:
         upkeep: time of what was added to the steps so far, such as running averages and snapshots [seconds].
         nowcasts: time of the nowcasts so far [seconds].
         count: number of nowcasts so far [count].
-        averaged_every: interval between updates of the running averages [steps].
+        averaged_every: interval between steps after which running averages are updated and inputs are noted [steps].
         off: why there are no further nowcasts; empty while there are.
     Raises:
         InvalidConfig: `max_overhead` is not a positive, finite number.
@@ -60,11 +60,12 @@ class TimeBudget:
         self.averaged_every, self.off = 1, ""
         self._steps, self._fixed, self._variable = 0, 0.0, 0.0
         self._last: float | None = None  # when the last step ended
+        self._last_step = 0
         self._begun, self._before = 0.0, 0.0  # when what is added began, and how long it took before the base optimizer
         self._waits: torch.device | None = None  # the device to wait for in a step that is measured on an accelerator
         self._is_measured, self._sampled = True, 0.0  # whether this step is, and the last measured upkeep of a step
-        self._update = 0.0  # time of an update of the averages, mostly of the last few
-        self._interval = 0.0, 0  # upkeep and steps when `averaged_every` was chosen
+        self._counted = 0  # calls of `end_step`
+        self._interval = 0.0, 0  # upkeep and counted steps when `averaged_every` was chosen
 
     @property
     def limited(self) -> bool:
@@ -124,15 +125,14 @@ class TimeBudget:
             if self._last is not None:
                 self._last += taken
 
-    def begin_step(self, step: int, device: torch.device) -> None:
-        """Begin a step. What is done now, and from `end_base` to `end_step`, is added to the training.
+    def begin_step(self, device: torch.device) -> None:
+        """Begin a step that counts. What is done now, and from `end_base` to `end_step`, is added to the training.
 
         Args:
-            step: number of steps so far [steps].
             device: of the network. On an accelerator only some steps are measured, because measuring waits for it.
         """
         on_accelerator = device.type != "cpu"
-        self._is_measured = not on_accelerator or not step % _SAMPLED
+        self._is_measured = not on_accelerator or not self._counted % _SAMPLED
         self._waits = device if on_accelerator and self._is_measured else None
         self._begun = self._clock()
 
@@ -144,27 +144,24 @@ class TimeBudget:
         """The base optimizer has ended."""
         self._begun = self._now()
 
-    @contextmanager
-    def update_of_averages(self) -> Iterator[None]:
-        """Measure an update of the running averages, which `thin_averages` spaces."""
-        begin = self._now()
-        yield
-        if self._is_measured:
-            self._update += (0.2 if self._update else 1.0) * (self._now() - begin - self._update)
+    def end_step(self, step: int) -> None:
+        """Count the steps since the last one that counted, and what was added to this one.
 
-    def end_step(self) -> None:
-        """Count the step, and what was added to it."""
+        Args:
+            step: number of steps so far [steps].
+        """
         now = self._now()
         if self._is_measured:
             self._sampled = self._before + now - self._begun
         if self._last is not None:
-            taken = max(now - self._last - self._sampled, 0.0)
+            steps, taken = step - self._last_step, max(now - self._last - self._sampled, 0.0)
             if self._steps:
-                taken = min(taken, _LONGEST_STEP * self.training / self._steps)
+                taken = min(taken, (_LONGEST_STEP + steps - 1) * self.training / self._steps)
             self.training += taken
-            self._steps += 1
+            self._steps += steps
             self.upkeep += self._sampled
-        self._last = now
+            self._counted += 1
+        self._last, self._last_step = now, step
 
     def thin_averages(self, stride: int, device: torch.device) -> None:
         """Choose how often running averages are updated, so that they leave a part of the budget to nowcasts.
@@ -173,14 +170,13 @@ class TimeBudget:
             stride: a multiple of the interval [steps].
             device: the device of the network.
         """
-        upkeep, steps = self.upkeep - self._interval[0], self._steps - self._interval[1]
-        if self.max_overhead is None or not steps:
+        upkeep, counted = self.upkeep - self._interval[0], self._counted - self._interval[1]
+        if self.max_overhead is None or not counted:
             return
-        self._interval = self.upkeep, self._steps
-        others = max(upkeep / steps - self._update / self.averaged_every, 0.0)
-        allowed = _UPKEEP_SHARE * (_MEASURED * self.max_overhead * self.seconds_per_step - others)
+        self._interval = self.upkeep, self._counted
+        allowed = _UPKEEP_SHARE * _MEASURED * self.max_overhead * self.seconds_per_step
         divisors = [each for each in range(1, stride + 1) if not stride % each]
-        chosen = next((each for each in divisors if each * allowed >= self._update), stride)
+        chosen = next((each for each in divisors if each * allowed * counted >= upkeep), stride)
         self.averaged_every = int(broadcast_from_rank_0(torch.tensor([chosen]), device))
 
     def state_dict(self) -> dict[str, Any]:
@@ -192,7 +188,7 @@ class TimeBudget:
         if self.max_overhead is not None and all(name in state for name in _STATE):
             for name in _STATE:
                 setattr(self, name, state[name])
-            self._last, self._interval = None, (self.upkeep, self._steps)
+            self._last, self._interval = None, (self.upkeep, self._counted)
 
     def _now(self) -> float:
         """The time at which the operations on the device are finished, if this step is measured [seconds]."""

@@ -39,7 +39,7 @@ from .steps import Steps
 from .summary import summary_of
 from .tracked_weights import TrackedWeights
 from .training_passes import TrainingPasses
-from .wrapper import OptimizerWrapper, is_initialisation
+from .wrapper import OptimizerWrapper
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +296,7 @@ class Nowcast(OptimizerWrapper):
             LayoutMismatch: the parameter groups are no longer the trainable parameters of the model; or a nowcast is
                 due, and some of these parameters were replaced, frozen or unfrozen.
         """
-        return self.base.step(closure) if is_initialisation(self.base) else self._steps.take(closure)
+        return self._steps.take(closure)
 
     def _state_dict(self) -> dict[str, Any]:
         """The state of the base optimizer and, with the key `nowcast`, the state of the nowcasts.

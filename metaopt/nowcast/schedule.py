@@ -55,7 +55,6 @@ class Schedule:
             self.make(horizons, share)
             self._metrics.log(record.events[-1], record.costs[-1], budget)
             self._stop_if_it_does_not_pay()
-        budget.thin_averages(self._policy.stride, self._tracked.device)
 
     def make(self, horizons: Sequence[int] = (), share: float = 1.0) -> None:
         """Make a nowcast now.

@@ -12,6 +12,9 @@ from .schedule import Schedule
 from .state import Record
 from .tracked_weights import TrackedWeights
 from .training_passes import TrainingPasses
+from .wrapper import is_initialisation
+
+_RESTS = 4  # interval between whole steps from which on no hook sees the inputs of the others [steps]
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +22,7 @@ log = logging.getLogger(__name__)
 class Steps:
     """Takes the steps of a training.
 
-    This runs at every step, which may take less than a millisecond: as few operations as possible.
+    Within a limit on the time, only every few steps are whole ones: nothing is noted of those between them.
 
     Args:
         base: base optimizer.
@@ -54,8 +57,23 @@ class Steps:
             LayoutMismatch: the parameter groups are no longer the trainable parameters of the model; or a nowcast is
                 due, and some of these parameters were replaced, frozen or unfrozen.
         """
+        base, record = self._base, self._record
+        if not base.state and is_initialisation(base):
+            return base.step(closure)
+        every = record.budget.averaged_every
+        if not (record.steps + 1) % every:
+            return self._take_whole(closure)
+        # As few operations as possible: steps can take less than a millisecond.
+        result = base.step(closure)
+        record.steps += 1
+        if not (record.steps + 1) % every:
+            self._passes.watch()
+        return result
+
+    def _take_whole(self, closure: Callable[[], Any] | None) -> Any:
+        """Take a step with all that nowcasts need of it."""
         record, budget, tracked = self._record, self._record.budget, self._tracked
-        budget.begin_step(record.steps, tracked.device)
+        budget.begin_step(tracked.device)
         self.follow_groups()
         # Not when the optimizer is built: weights may be loaded after that.
         if not tracked.history.times:
@@ -66,13 +84,14 @@ class Steps:
         record.steps += 1
         if self._passes.note():
             self._reestimation.note()
-        if not record.steps % budget.averaged_every:
-            with budget.update_of_averages():
-                tracked.averages.update(tracked.model_state.weights, budget.averaged_every)
+        tracked.averages.update(tracked.model_state.weights, budget.averaged_every)
         if not record.steps % self._policy.stride:
             self._take_due_snapshot()
             self._schedule.make_due()
-        budget.end_step()
+            budget.thin_averages(self._policy.stride, tracked.device)
+        if budget.averaged_every >= _RESTS:
+            self._passes.rest()
+        budget.end_step(record.steps)
         return result
 
     def follow_groups(self) -> None:

@@ -50,18 +50,20 @@ class Training:
     def run(self, steps, every=10):
         for _ in range(steps):
             self.clock.seconds += self.step - self.base
-            self.budget.begin_step(self.steps, CPU)
+            self.steps += 1
+            if self.steps % self.budget.averaged_every:
+                self.clock.seconds += self.base
+                continue
+            self.budget.begin_step(CPU)
             self.clock.seconds += self.before
             self.budget.begin_base()
             self.clock.seconds += self.base
             self.budget.end_base()
-            self.steps += 1
-            if not self.steps % self.budget.averaged_every:
-                with self.budget.update_of_averages():
-                    self.clock.seconds += self.upkeep
+            self.clock.seconds += self.upkeep
             if not self.steps % every:
                 self.nowcast()
-            self.budget.end_step()
+                self.budget.thin_averages(10, CPU)
+            self.budget.end_step(self.steps)
 
     def nowcast(self):
         share = self.budget.plan(0.25, 1000, CPU)
@@ -72,7 +74,6 @@ class Training:
                 self.clock.seconds += total
             part = 0.4 * self.cost * share
             self.budget.add_nowcast(NowcastCost(self.steps, part, part, 0, total, share))
-        self.budget.thin_averages(10, CPU)
 
     @property
     def overhead(self):
@@ -136,7 +137,7 @@ def test_averages_are_updated_less_often_where_they_would_use_the_whole_budget()
     training = Training(0.05, upkeep=0.01, cost=0.1)
     training.run(200)
     assert training.budget.averaged_every == 5
-    with_less = Training(0.05, upkeep=0.01, cost=0.1, before=0.003)  # two thirds of the budget, at every step
+    with_less = Training(0.05, upkeep=0.01, cost=0.1, before=0.003)
     with_less.run(200)
     assert with_less.budget.averaged_every == 10
     rare = Training(0.05, upkeep=0.001, cost=0.1)
