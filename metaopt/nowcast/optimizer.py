@@ -168,7 +168,9 @@ class Nowcast(OptimizerWrapper):
         self._passes = passes = TrainingPasses(model, keeps, hooked=noted and self._replay.hooked)
         statistics = RunningStatistics(model, passes, self._replay, warn_of_stale_statistics) if keeps else None
         self._reestimation = reestimation = Reestimation(model, reestimate, statistics, stopwatch)
-        function = guard.bound_to(model, passes.same_autocast) if isinstance(guard, DataGuard) else guard
+        function = (
+            guard.bound_to(model, partial(self._replay.precision, passes)) if isinstance(guard, DataGuard) else guard
+        )
         self._guard = Guard(function, model, self._warn, stopwatch)
         self._kept = KeptWeights(model, tracked, self._guard, reestimation)
         proposals = Proposals(tracked, self._guard, self.policy, reestimation, self._warn)
