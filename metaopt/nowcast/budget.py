@@ -64,8 +64,7 @@ class TimeBudget:
         self._begun, self._before = 0.0, 0.0  # when what is added began, and how long it took before the base optimizer
         self._waits: torch.device | None = None  # the device to wait for in a step that is measured on an accelerator
         self._is_measured, self._sampled = True, 0.0  # whether this step is, and the last measured upkeep of a step
-        self._counted = 0  # calls of `end_step`
-        self._interval = 0.0, 0  # upkeep and counted steps when `averaged_every` was chosen
+        self._counted, self._resumed_upkeep = 0, 0.0  # counted steps in this process, and upkeep before them
 
     @property
     def limited(self) -> bool:
@@ -170,13 +169,13 @@ class TimeBudget:
             stride: a multiple of the interval [steps].
             device: the device of the network.
         """
-        upkeep, counted = self.upkeep - self._interval[0], self._counted - self._interval[1]
-        if self.max_overhead is None or not counted:
+        if self.max_overhead is None or not self._counted:
             return
-        self._interval = self.upkeep, self._counted
+        # The mean over the whole training: if other programs run, single steps and short intervals say little.
+        added = (self.upkeep - self._resumed_upkeep) / self._counted
         allowed = _UPKEEP_SHARE * _MEASURED * self.max_overhead * self.seconds_per_step
         divisors = [each for each in range(1, stride + 1) if not stride % each]
-        chosen = next((each for each in divisors if each * allowed * counted >= upkeep), stride)
+        chosen = next((each for each in divisors if each * allowed >= added), stride)
         self.averaged_every = int(broadcast_from_rank_0(torch.tensor([chosen]), device))
 
     def state_dict(self) -> dict[str, Any]:
@@ -188,7 +187,7 @@ class TimeBudget:
         if self.max_overhead is not None and all(name in state for name in _STATE):
             for name in _STATE:
                 setattr(self, name, state[name])
-            self._last, self._interval = None, (self.upkeep, self._counted)
+            self._last, self._counted, self._resumed_upkeep = None, 0, self.upkeep
 
     def _now(self) -> float:
         """The time at which the operations on the device are finished, if this step is measured [seconds]."""
