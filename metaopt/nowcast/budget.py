@@ -14,7 +14,7 @@ from .distributed import broadcast_from_rank_0
 
 _SAMPLED = 17  # counted steps, one of which is measured on an accelerator, where measuring waits; prime, to meet all
 _LONGEST_STEP = 10.0  # times the mean step: what takes longer is a pause, such as an evaluation
-_MEASURED = 0.9  # of what is added; the rest is in caches of the processor and the hook on the network
+_MEASURED = 0.8  # of what is added; the rest is in caches of the processor and the hook on the network
 _UPKEEP_SHARE = 0.5  # of the budget that running averages and all else beside nowcasts may use
 
 # What the first nowcast is assumed to cost: a forecast by an optimizer of the package on one core, and its guard.

@@ -168,9 +168,8 @@ class Nowcast(OptimizerWrapper):
         self._passes = passes = TrainingPasses(model, keeps, hooked=noted and self._replay.hooked)
         statistics = RunningStatistics(model, passes, self._replay, warn_of_stale_statistics) if keeps else None
         self._reestimation = reestimation = Reestimation(model, reestimate, statistics, stopwatch)
-        function = (
-            guard.bound_to(model, partial(self._replay.precision, passes)) if isinstance(guard, DataGuard) else guard
-        )
+        precision = partial(self._replay.precision, passes)
+        function = guard.bound_to(model, precision) if isinstance(guard, DataGuard) else guard
         self._guard = Guard(function, model, self._warn, stopwatch)
         self._kept = KeptWeights(model, tracked, self._guard, reestimation)
         proposals = Proposals(tracked, self._guard, self.policy, reestimation, self._warn)
