@@ -12,20 +12,23 @@ from ..core.text import shown
 from .costs import NowcastCost
 from .distributed import broadcast_from_rank_0
 
-_SAMPLED = 16  # steps, one of which is measured on an accelerator, where measuring waits for the device
+_SAMPLED = 17  # counted steps, one of which is measured on an accelerator, where measuring waits; prime, to meet all
 _LONGEST_STEP = 10.0  # times the mean step: what takes longer is a pause, such as an evaluation
-_MEASURED = 0.8  # of what is added; the rest is in caches of the processor, hooks and the checks before a step
-_UPKEEP_SHARE = 0.5  # of the budget that running averages and snapshots may use
+_MEASURED = 0.8  # of what is added; the rest is in caches of the processor and the hook on the network
+_UPKEEP_SHARE = 0.5  # of the budget that running averages and all else beside nowcasts may use
+
+# What the first nowcast is assumed to cost: a forecast by an optimizer of the package on one core, and its guard.
+_FIRST_SECONDS, _FIRST_SECONDS_PER_WEIGHT, _FIRST_STEPS = 0.02, 1e-7, 5
 
 
 class TimeBudget:
     """Decides from measured times whether a nowcast that is due takes place, and how large it is.
 
-    All that a `Nowcast` adds to the base optimizer is counted: running averages and snapshots at every step, and the
-    nowcasts. Together they may take the fraction `max_overhead` of the time of the training. What the training has paid
-    for so far is the credit. A nowcast takes place if the credit covers it, with fewer horizons and fewer examples of
-    the guard if it does not cover all of them. The cost is estimated from the last nowcasts. The first two, whose cost
-    is unknown, are as small as possible and take place without debt.
+    All that a `Nowcast` adds to the base optimizer is counted: what it does at every step, such as running averages and
+    snapshots, and the nowcasts. Together they may take the fraction `max_overhead` of the time of the training. What
+    the training has paid for so far is the credit. A nowcast takes place if the credit covers it, with fewer horizons
+    and fewer examples of the guard if it does not cover all of them. The cost is estimated from the last nowcasts. That
+    of the first one is assumed, and the first two are as small as possible, because they are slower than others.
 
     Pauses, such as evaluations, give no credit.
 
@@ -36,10 +39,10 @@ class TimeBudget:
     Attributes:
         max_overhead: the limit.
         training: time of the training steps so far, without what nowcasts add [seconds].
-        upkeep: time of running averages and snapshots so far [seconds].
+        upkeep: time of what was added to the steps so far, such as running averages and snapshots [seconds].
         nowcasts: time of the nowcasts so far [seconds].
         count: number of nowcasts so far [count].
-        averaged_every: interval between updates of the running averages [steps].
+        averaged_every: interval between steps after which running averages are updated and inputs are noted [steps].
         off: why there are no further nowcasts; empty while there are.
     Raises:
         InvalidConfig: `max_overhead` is not a positive, finite number.
@@ -56,9 +59,12 @@ class TimeBudget:
         self.training, self.upkeep, self.nowcasts, self.count = 0.0, 0.0, 0.0, 0
         self.averaged_every, self.off = 1, ""
         self._steps, self._fixed, self._variable = 0, 0.0, 0.0
-        self._interval = 0.0, 0  # upkeep and steps when the interval was chosen
         self._last: float | None = None  # when the last step ended
-        self._sampled: float | None = None  # the last measured upkeep of a step
+        self._last_step = 0
+        self._begun, self._before = 0.0, 0.0  # when what is added began, and how long it took before the base optimizer
+        self._waits: torch.device | None = None  # the device to wait for in a step that is measured on an accelerator
+        self._is_measured, self._sampled = True, 0.0  # whether this step is, and the last measured upkeep of a step
+        self._counted, self._resumed_upkeep = 0, 0.0  # counted steps in this process, and upkeep before them
 
     @property
     def limited(self) -> bool:
@@ -82,16 +88,18 @@ class TimeBudget:
         """Mean time of a training step [seconds]."""
         return self.training / max(self._steps, 1)
 
-    def plan(self, smallest: float, device: torch.device) -> float | None:
+    def plan(self, smallest: float, weights: int, device: torch.device) -> float | None:
         """The share of horizons and examples of a nowcast that is due, decided by rank 0; None for no nowcast.
 
         Args:
             smallest: the smallest useful share.
+            weights: how many are forecast [count].
             device: device of the network, on which the process group can communicate.
         """
         if self.max_overhead is None:
             return 1.0
-        share = float(broadcast_from_rank_0(torch.tensor([self._share(smallest)], dtype=torch.float64), device))
+        planned = self._share(smallest, weights)
+        share = float(broadcast_from_rank_0(torch.tensor([planned], dtype=torch.float64), device))
         return share or None
 
     def add_nowcast(self, cost: NowcastCost) -> None:
@@ -106,49 +114,53 @@ class TimeBudget:
 
     @contextmanager
     def nowcast(self) -> Iterator[None]:
-        """Leave the time of the block out of that of the training, also if it raises."""
+        """Leave the time of the block out of that of the training and of the upkeep, also if it raises."""
         begin = self._clock()
         try:
             yield
         finally:
+            taken = self._clock() - begin
+            self._begun += taken
             if self._last is not None:
-                self._last += self._clock() - begin
+                self._last += taken
 
-    def starts_upkeep(self, step: int, device: torch.device) -> float:
-        """Begin to measure what is added to a step; the time, or NaN if this step is not measured [seconds].
+    def begin_step(self, device: torch.device) -> None:
+        """Begin a step that counts. What is done now, and from `end_base` to `end_step`, is added to the training.
+
+        Args:
+            device: of the network. On an accelerator only some steps are measured, because measuring waits for it.
+        """
+        on_accelerator = device.type != "cpu"
+        self._is_measured = not on_accelerator or not self._counted % _SAMPLED
+        self._waits = device if on_accelerator and self._is_measured else None
+        self._begun = self._clock()
+
+    def begin_base(self) -> None:
+        """The base optimizer begins."""
+        self._before = self._clock() - self._begun
+
+    def end_base(self) -> None:
+        """The base optimizer has ended."""
+        self._begun = self._now()
+
+    def end_step(self, step: int) -> None:
+        """Count the steps since the last one that counted, and what was added to this one.
 
         Args:
             step: number of steps so far [steps].
-            device: on an accelerator only some steps are measured, because measuring waits for it.
         """
-        if device.type != "cpu":
-            if step % _SAMPLED:
-                return float("nan")
-            torch.accelerator.synchronize(device)
-        return self._clock()
-
-    def end_step(self, begin: float, device: torch.device) -> None:
-        """Count a step of the training, and what was added to it.
-
-        Args:
-            begin: what `starts_upkeep` returned [seconds].
-            device: the device of the network.
-        """
-        measured = begin == begin
-        if measured and device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        now = self._clock()
-        if measured:
-            self._sampled = now - begin
-        added = self._sampled or 0.0
+        now = self._now()
+        if self._is_measured:
+            self._sampled = self._before + now - self._begun
         if self._last is not None:
-            taken = max(now - self._last - added, 0.0)
+            steps, taken = step - self._last_step, max(now - self._last - self._sampled, 0.0)
             if self._steps:
-                taken = min(taken, _LONGEST_STEP * self.seconds_per_step)
+                taken = min(taken, (_LONGEST_STEP + steps - 1) * self.training / self._steps)
             self.training += taken
-            self._steps += 1
-            self.upkeep += added
-        self._last = now
+            self._steps += steps
+            self.upkeep += self._sampled
+            self._counted += 1
+        self._last, self._last_step = now, step
 
     def thin_averages(self, stride: int, device: torch.device) -> None:
         """Choose how often running averages are updated, so that they leave a part of the budget to nowcasts.
@@ -157,16 +169,13 @@ class TimeBudget:
             stride: a multiple of the interval [steps].
             device: the device of the network.
         """
-        if self.max_overhead is None or not self._steps:
+        if self.max_overhead is None or not self._counted:
             return
-        allowed = _UPKEEP_SHARE * self.max_overhead * self.seconds_per_step
-        upkeep, steps = self.upkeep - self._interval[0], self._steps - self._interval[1]
-        if not steps:
-            return
-        self._interval = self.upkeep, self._steps
-        needed = upkeep / steps * self.averaged_every / max(allowed, 1e-12)
+        # The mean over the whole training: if other programs run, single steps and short intervals say little.
+        added = (self.upkeep - self._resumed_upkeep) / self._counted
+        allowed = _UPKEEP_SHARE * _MEASURED * self.max_overhead * self.seconds_per_step
         divisors = [each for each in range(1, stride + 1) if not stride % each]
-        chosen = next((each for each in divisors if each >= needed), stride)
+        chosen = next((each for each in divisors if each * allowed >= added), stride)
         self.averaged_every = int(broadcast_from_rank_0(torch.tensor([chosen]), device))
 
     def state_dict(self) -> dict[str, Any]:
@@ -178,16 +187,23 @@ class TimeBudget:
         if self.max_overhead is not None and all(name in state for name in _STATE):
             for name in _STATE:
                 setattr(self, name, state[name])
-            self._last, self._interval = None, (self.upkeep, self._steps)
+            self._last, self._counted, self._resumed_upkeep = None, 0, self.upkeep
 
-    def _share(self, smallest: float) -> float:
-        credit = self.credit
-        if self.count < 2:
-            return smallest if credit >= 0 else 0.0
-        if credit <= self._fixed:
-            return 0.0
-        share = min((credit - self._fixed) / max(self._variable, 1e-12), 1.0)
+    def _now(self) -> float:
+        """The time at which the operations on the device are finished, if this step is measured [seconds]."""
+        if self._waits is not None:
+            torch.accelerator.synchronize(self._waits)
+        return self._clock()
+
+    def _share(self, smallest: float, weights: int) -> float:
+        fixed, variable = (self._fixed, self._variable) if self.count else (self._assumed(weights), 0.0)
+        largest = smallest if self.count < 2 else 1.0
+        share = min((self.credit - fixed) / max(variable, 1e-12), largest)
         return share if share >= smallest else 0.0
+
+    def _assumed(self, weights: int) -> float:
+        """What the first nowcast is assumed to cost [seconds]."""
+        return _FIRST_SECONDS + _FIRST_SECONDS_PER_WEIGHT * weights + _FIRST_STEPS * self.seconds_per_step
 
 
 _STATE = ("training", "upkeep", "nowcasts", "count", "averaged_every", "off", "_steps", "_fixed", "_variable")

@@ -29,6 +29,11 @@ class ModelState:
     Args:
         model: the network, or a wrapper of `torch.compile` or `DistributedDataParallel` around it. Names of weights are
             those of the network without the wrapper.
+    Attributes:
+        model: the network without the wrapper.
+        layout: names and shapes of the trainable weights.
+        named: the trainable tensors by name, without duplicates.
+        weights: the same tensors.
     Raises:
         LayoutMismatch: the network has no trainable weights, or one that cannot be forecast; or its weights are sharded
             over processes.
@@ -38,12 +43,8 @@ class ModelState:
         self.model = unwrapped(model)
         _check_present(self.model)
         self.layout = Layout.of(self.model)
-        self.named = dict(trainable(self.model))
-
-    @property
-    def weights(self) -> list[Tensor]:
-        """The trainable tensors, without duplicates."""
-        return list(self.named.values())
+        self.named: dict[str, Tensor] = dict(trainable(self.model))
+        self.weights = list(self.named.values())
 
     @property
     def device(self) -> torch.device:
@@ -152,7 +153,7 @@ def not_compiled() -> Iterator[None]:
 
 def moved_by(base: torch.optim.Optimizer) -> list[int]:
     """The identities of the parameters of a base optimizer, in its order."""
-    return [id(parameter) for group in base.param_groups for parameter in group["params"]]
+    return [identity for group in base.param_groups for identity in map(id, group["params"])]
 
 
 def _check_present(model: nn.Module) -> None:

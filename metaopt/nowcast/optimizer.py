@@ -35,10 +35,11 @@ from .reestimation import Reestimation
 from .schedule import Schedule
 from .state import Record, split_state, with_nowcast_state
 from .statistics import Replay, RunningStatistics, has_statistics
+from .steps import Steps
 from .summary import summary_of
 from .tracked_weights import TrackedWeights
 from .training_passes import TrainingPasses
-from .wrapper import OptimizerWrapper, is_initialisation
+from .wrapper import OptimizerWrapper
 
 log = logging.getLogger(__name__)
 
@@ -167,13 +168,15 @@ class Nowcast(OptimizerWrapper):
         self._passes = passes = TrainingPasses(model, keeps, hooked=noted and self._replay.hooked)
         statistics = RunningStatistics(model, passes, self._replay, warn_of_stale_statistics) if keeps else None
         self._reestimation = reestimation = Reestimation(model, reestimate, statistics, stopwatch)
-        function = guard.bound_to(model, passes.same_autocast) if isinstance(guard, DataGuard) else guard
+        precision = partial(self._replay.precision, passes)
+        function = guard.bound_to(model, precision) if isinstance(guard, DataGuard) else guard
         self._guard = Guard(function, model, self._warn, stopwatch)
         self._kept = KeptWeights(model, tracked, self._guard, reestimation)
         proposals = Proposals(tracked, self._guard, self.policy, reestimation, self._warn)
         nowcasts = Nowcasts(tracked, proposals, self._guard, self.policy, reestimation, moments, self._warn)
         self._metrics = MetricTargets()
         self._schedule = Schedule(nowcasts, tracked, self._guard, self.policy, self._record, stopwatch, self._metrics)
+        self._steps = Steps(base, tracked, passes, reestimation, self.policy, self._record, self._schedule)
         self._warned = False
         warn_of_missing_functions(model, guard=guard is not None, statistics=bool(keeps) or reestimate is not None)
 
@@ -252,7 +255,7 @@ class Nowcast(OptimizerWrapper):
             horizon: time from the last snapshot to the forecast [steps].
         Returns: what happened; None without a snapshot.
         """
-        self._follow_groups()
+        self._steps.follow_groups()
         if not len(self._tracked.history):
             return None
         self._schedule.make((horizon,))
@@ -267,7 +270,7 @@ class Nowcast(OptimizerWrapper):
         Raises:
             InvalidConfig: there is no running average: the forecaster predicts the weights, and `ema` was not given.
         """
-        self._follow_groups()
+        self._steps.follow_groups()
         with self._kept.averaged(self.steps) as model:
             yield model
 
@@ -284,7 +287,7 @@ class Nowcast(OptimizerWrapper):
         Raises:
             InvalidConfig: there is no guard, or no running average (see `averaged_weights`).
         """
-        self._follow_groups()
+        self._steps.follow_groups()
         with self._kept.best(self.steps) as best:
             yield best
 
@@ -299,40 +302,7 @@ class Nowcast(OptimizerWrapper):
             LayoutMismatch: the parameter groups are no longer the trainable parameters of the model; or a nowcast is
                 due, and some of these parameters were replaced, frozen or unfrozen.
         """
-        if is_initialisation(self.base):
-            return self.base.step(closure)
-        self._follow_groups()
-        # Not in the constructor: weights may be loaded after construction.
-        if not len(self._tracked.history):
-            self._take_due_snapshot()
-        loss = self.base.step(closure)
-        budget, device = self._record.budget, self._tracked.device
-        begin = budget.starts_upkeep(self.steps, device)
-        self._record.steps += 1
-        self._after_step()
-        budget.end_step(begin, device)
-        self._schedule.make_due()
-        return loss
-
-    def _after_step(self) -> None:
-        """Note what nowcasts need of a step: inputs of the network, running averages, a snapshot."""
-        if self._passes.note():
-            self._reestimation.note()
-        averaged_every = self._record.budget.averaged_every
-        if not self.steps % averaged_every:
-            self._tracked.averages.update(self._tracked.model_state.weights, averaged_every)
-        self._take_due_snapshot()
-
-    def _take_due_snapshot(self) -> None:
-        if self.policy.snapshot_due(self.steps) and not self._record.budget.off:
-            self._tracked.take_snapshot(self.steps)
-
-    def _follow_groups(self) -> None:
-        """Begin a new history if the base optimizer moves other parameters than before, after `add_param_group`."""
-        if self._tracked.is_outdated:
-            self._tracked.start()
-            self._reestimation.start()
-            log.info("the parameter groups changed; the history starts again, of %s weights", f"{self.layout.size:,}")
+        return self._steps.take(closure)
 
     def _state_dict(self) -> dict[str, Any]:
         """The state of the base optimizer and, with the key `nowcast`, the state of the nowcasts.
@@ -352,7 +322,7 @@ class Nowcast(OptimizerWrapper):
             LayoutMismatch: the snapshots in the state belong to another network.
         """
         base_state, nowcast = split_state(state_dict)
-        self._follow_groups()
+        self._steps.follow_groups()
         self._tracked.check_state(nowcast)
         self.base.load_state_dict(base_state)
         self._record.load_state_dict(nowcast)

@@ -49,13 +49,12 @@ class Schedule:
         if not self._policy.nowcast_due(record.steps) or budget.off:
             return
         smallest = self._guard.smallest_share / len(self._policy.all_horizons) if self._guard else 1.0
-        if (share := budget.plan(smallest, self._tracked.device)) is not None:
+        if (share := budget.plan(smallest, self._tracked.layout.size, self._tracked.device)) is not None:
             proposed = self._policy.proposed(record.steps)
             horizons = () if share == 1 or not self._guard else some_horizons(proposed, share, record.events)
             self.make(horizons, share)
             self._metrics.log(record.events[-1], record.costs[-1], budget)
             self._stop_if_it_does_not_pay()
-        budget.thin_averages(self._policy.stride, self._tracked.device)
 
     def make(self, horizons: Sequence[int] = (), share: float = 1.0) -> None:
         """Make a nowcast now.

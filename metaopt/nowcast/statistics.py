@@ -1,7 +1,7 @@
 """The running statistics of BatchNorm layers: estimated again when the weights are no longer those of the training."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +35,10 @@ class Replay:
     def run(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Run a pass of the training."""
         model(*arguments, **keywords)
+
+    def precision(self, passes: TrainingPasses) -> AbstractContextManager[Any]:
+        """The precision of the training, as a context manager: the autocast that the hook has seen."""
+        return passes.same_autocast()
 
 
 class RunningStatistics:

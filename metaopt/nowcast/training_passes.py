@@ -41,12 +41,14 @@ class _Hook:
 
     def __init__(self, kind: str) -> None:
         self.last: tuple[tuple[Any, ...], dict[str, Any], bool, torch.dtype] | None = None
+        self.is_compiled = False
         self._kind = kind
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if module.training and torch.is_grad_enabled():
             autocast = torch.is_autocast_enabled(self._kind), torch.get_autocast_dtype(self._kind)
             self.last = (arguments, keywords, *autocast)
+            self.is_compiled = torch.compiler.is_compiling()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _no_hook, ()
@@ -71,10 +73,24 @@ class TrainingPasses:
         self.recent: deque[Pass] = deque(maxlen=kept)
         self.autocast: Autocast | None = None
         self._model = unwrapped(model)
-        self._hook = hook = _Hook(device_of(model).type)
-        if hooked:
-            handle = self._model.register_forward_pre_hook(hook, with_kwargs=True)
-            weakref.finalize(self, handle.remove)
+        self._hook = _Hook(device_of(model).type)
+        self._hooked = hooked
+        self._unhook: weakref.finalize[Any, Any] | None = None
+        self.watch()
+
+    def watch(self) -> None:
+        """Note the inputs of the passes from now on."""
+        if self._hooked and (self._unhook is None or not self._unhook.alive):
+            handle = self._model.register_forward_pre_hook(self._hook, with_kwargs=True)
+            self._unhook = weakref.finalize(self, handle.remove)
+
+    def rest(self) -> None:
+        """Note no inputs until `watch`: a hook costs some time.
+
+        A network that `torch.compile` has traced keeps the hook, because it would not see another one.
+        """
+        if self._unhook is not None and not self._hook.is_compiled:
+            self._unhook()
 
     def saw(self, *inputs: Any) -> None:
         """Note the inputs of a pass that no hook sees."""

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from metaopt.core.errors import InvalidConfig
 from metaopt.generative import get_optimizer_model
-from metaopt.nowcast import reestimate_batchnorm
+from metaopt.nowcast import guard_from, reestimate_batchnorm
 
 from ..small_training import QUIET, Rows, same_state
 
@@ -30,7 +30,24 @@ class Network(nn.Module):
 OPTIONS = {"every": 8, "stride": 4, "ema": 0.9, "horizons": [8, 16], "max_overhead": None}
 
 
-def hugging_face(folder, steps=24, **options):
+def recorder():
+    """A layer that notes whether it trains, and the precision of its inputs; and what it has noted, also in copies."""
+    noted = set()
+
+    class Recorder(nn.Module):
+        def forward(self, values):
+            noted.add((self.training, values.dtype))
+            return values
+
+    return Recorder(), noted
+
+
+IN_BFLOAT16 = {(True, torch.bfloat16), (False, torch.bfloat16)}
+LOSSES = {"compute_loss": lambda model, batch: getattr(model, "network", model)(**batch)["loss"]}
+GUARDS = {"its own": {}, "guard_from": {"guard": guard_from(Rows(1), **LOSSES)}}
+
+
+def hugging_face(folder, steps=24, bf16=False, **options):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     from metaopt.nowcast.integrations.huggingface import add_nowcast
@@ -47,6 +64,7 @@ def hugging_face(folder, steps=24, **options):
         save_steps=12,
         report_to=[],
         use_cpu=True,
+        bf16=bf16,
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
@@ -68,6 +86,15 @@ def test_hugging_face_trainer_nowcasts_and_resumes_from_its_own_checkpoint(tmp_p
     resumed.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-12"))
     assert resumed.optimizer.optimizer.events == nowcast.events
     assert same_state(resumed.model, whole.model)
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_hugging_face_guards_in_the_precision_of_the_training(tmp_path, guard):
+    trainer = hugging_face(tmp_path, steps=8, bf16=True, **GUARDS[guard])
+    trainer.model.layers[2], noted = recorder()
+    trainer.train()
+    assert len(trainer.optimizer.optimizer.events) == 1
+    assert noted == IN_BFLOAT16
 
 
 def test_hugging_face_without_held_out_data_is_told_what_to_give(tmp_path):
@@ -150,15 +177,18 @@ def lightning_module(returns=True):
     return Module()
 
 
-def fit(folder, epochs, resume=None, returns=True, **options):
+def fit(folder, epochs, resume=None, returns=True, layer=None, precision=None, **options):
     lightning = pytest.importorskip("lightning.pytorch")
     from metaopt.nowcast.integrations.lightning import NowcastCallback
 
     module = lightning_module(returns)
+    if layer is not None:
+        module.network.layers[2] = layer
     lightning.seed_everything(0, verbose=False)
     trainer = lightning.Trainer(
         default_root_dir=folder,
         max_epochs=epochs,
+        precision=precision,
         callbacks=[NowcastCallback(get_optimizer_model("Line"), **{**OPTIONS, **options})],
         **QUIET,
     )
@@ -178,6 +208,14 @@ def test_lightning_nowcasts_and_resumes_from_its_own_checkpoint(tmp_path):
     resumed, again = fit(tmp_path, 3, resume=tmp_path / "half.ckpt")
     assert resumed.optimizers[0].events == nowcast.events
     assert same_state(again, module)
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_lightning_guards_in_the_precision_of_the_training(tmp_path, guard):
+    layer, noted = recorder()
+    trainer, _ = fit(tmp_path, 1, layer=layer, precision="bf16-mixed", **GUARDS[guard])
+    assert len(trainer.optimizers[0].events) == 1
+    assert noted == IN_BFLOAT16
 
 
 def test_lightning_guards_with_examples_that_it_does_not_train_on(tmp_path, caplog):

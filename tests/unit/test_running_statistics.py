@@ -220,6 +220,16 @@ def test_compiled_networks(compiles_itself):
     assert counter.frame_count == 1
 
 
+def test_a_compiled_network_keeps_the_hook_in_steps_in_which_nothing_is_noted():
+    model = network_with_batchnorm()
+    compiled = torch.compile(model, backend="eager")
+    optimizer = nowcast(compiled, every=20, stride=20, max_overhead=1e6)
+    optimizer._record.budget.averaged_every = 5
+    train(compiled, optimizer, range(19))
+    assert len(model._forward_pre_hooks) == 1
+    assert len(optimizer._passes.recent) == 3
+
+
 def test_on_copies_nothing_else_reaches_the_network():
     class OnCopies(Nowcast):
         _replay = ReplayOnCopies()

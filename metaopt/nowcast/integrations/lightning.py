@@ -1,6 +1,7 @@
 """Nowcasts inside the Trainer of Lightning."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ...core.errors import InvalidConfig
 from ...core.text import shown
 from ...generative import GenerativeOptimizer
 from ..optimizer import Nowcast
+from ..training_passes import TrainingPasses
 from .guard import (
     EVALUATION,
     NO_DATA,
@@ -143,6 +145,11 @@ class _ReplayTrainingSteps(ReplayOnCopies):
         _silence(model, self._trainer)
         with self._trainer.precision_plugin.train_step_context():
             model.training_step(*_arguments(model.training_step, copy_of(batch), index, None))
+
+    def precision(self, passes: TrainingPasses) -> AbstractContextManager[Any]:
+        """That of the Trainer, because no hook sees the autocast."""
+        context: AbstractContextManager[Any] = self._trainer.precision_plugin.forward_context()
+        return context
 
 
 class _TrainingData:
