@@ -32,11 +32,11 @@ STEPS, EVERY = 300, 15
 LEARNING_RATES, RATES_OF_SOAP = (0.0025, 0.005, 0.01), (0.002, 0.004, 0.008, 0.016)
 
 SOAP = {"rate": 1.0, "momentum": 0.95, "gradient_weight": 0.0, "second_decay": 0.95, "basis_decay": 0.95}
-SOAP["vector_rate"] = 1.0
+SOAP["output_rate"] = 1.0
 """Numbers with which the rule is SOAP."""
 
 SIZES = {"rate": 0.3, "momentum": 0.5, "gradient_weight": 0.5, "second_decay": 0.5, "basis_decay": 0.5}
-SIZES["vector_rate"] = 0.5
+SIZES["output_rate"] = 0.5
 """A change of each number that may matter: of its logarithm, for decays of the logarithm of 1 − decay, and for the
 weight of the gradient of itself."""
 

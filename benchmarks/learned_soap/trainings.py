@@ -33,7 +33,7 @@ class Trainings:
         self._problem, self._count = problem, len(rules)
         self._batches = problem.batches(seed)
         model = problem.network(seed)
-        self._matrices = {name for name, parameter in model.named_parameters() if is_matrix(parameter)}
+        self._matrices = [name for name, parameter in model.named_parameters() if is_matrix(parameter)]
         self._weights = {
             name: parameter.detach().expand(self._count, *parameter.shape).clone()
             for name, parameter in model.named_parameters()
@@ -74,9 +74,12 @@ class Trainings:
                     average[name].lerp_(weights, min((gamma + 1) / (gamma + self._steps), 1.0))
 
     def _change(self, name: str, gradient: Tensor) -> Tensor:
-        if name in self._matrices:
-            return change_in_bases(gradient.flatten(2), self._states[name], self._numbers_for(3))
-        return change_by_elements(gradient, self._states[name], self._numbers_for(gradient.ndim))
+        if name not in self._matrices:
+            return change_by_elements(gradient, self._states[name], self._numbers_for(gradient.ndim))
+        numbers = self._numbers_for(3)
+        if name == self._matrices[-1]:
+            numbers["lr"] = numbers["lr"] * numbers["output_rate"]
+        return change_in_bases(gradient.flatten(2), self._states[name], numbers)
 
     def _numbers_for(self, dimensions: int) -> dict[str, Tensor | float]:
         shape = (self._count, *[1] * (dimensions - 1))

@@ -1,4 +1,4 @@
-"""SOAP with a share of the current gradient, and with numbers that evolution found over whole trainings."""
+"""SOAP with a share of the current gradient, which evolution over whole trainings found."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -40,7 +40,8 @@ class LearnedSOAP(MatrixOptimizer):
         gradient_weight: κ; 0 is SOAP (quasi-hyperbolic momentum, arXiv:1810.06801, has the same form).
         second_decay: β₂.
         basis_decay: decay of the sums of G Gᵀ and Gᵀ G.
-        vector_rate: factor of the learning rate of parameters that are not matrices.
+        output_rate: factor of the learning rate of the output layer, which is the last matrix of the first group of
+            parameters: pass them in the order of the network.
         period: steps between updates of the bases.
         eps: ε.
         weight_decay: λ of W ← (1 − η λ) W.
@@ -56,7 +57,7 @@ class LearnedSOAP(MatrixOptimizer):
         gradient_weight: float = 1.2,
         second_decay: float = 0.95,
         basis_decay: float = 0.95,
-        vector_rate: float = 1.0,
+        output_rate: float = 2.0,
         period: int = 10,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -70,7 +71,7 @@ class LearnedSOAP(MatrixOptimizer):
                 "gradient_weight": gradient_weight,
                 "second_decay": second_decay,
                 "basis_decay": basis_decay,
-                "vector_rate": vector_rate,
+                "output_rate": output_rate,
                 "period": period,
                 "eps": eps,
                 "weight_decay": weight_decay,
@@ -79,7 +80,7 @@ class LearnedSOAP(MatrixOptimizer):
                 "gradient_weight": (0.0, unbounded),
                 "second_decay": (0.0, 1.0),
                 "basis_decay": (0.0, 1.0),
-                "vector_rate": (0.0, unbounded),
+                "output_rate": (0.0, unbounded),
                 "period": (1, unbounded),
                 "eps": (0.0, 1.0),
                 "weight_decay": (0.0, unbounded),
@@ -90,6 +91,16 @@ class LearnedSOAP(MatrixOptimizer):
         """The number of values of the largest basis [count]."""
         matrices = (p for group in self.param_groups for p in group["params"] if is_matrix(p))
         return max((size**2 for p in matrices for size in (len(p), p[0].numel()) if size <= _MAX_DIMENSION), default=0)
+
+    def _update(self, parameter: Tensor, group: Group) -> None:
+        if parameter is self._output():
+            group = {**group, "lr": group["lr"] * group["output_rate"]}
+        super()._update(parameter, group)
+
+    def _output(self) -> Tensor | None:
+        """The weights of the output layer; None without matrices."""
+        matrices = ([p for p in group["params"] if is_matrix(p)] for group in self.param_groups)
+        return next((found[-1] for found in matrices if found), None)
 
     def change_of(self, gradient: Matrix, weights: Matrix, state: State, group: Group) -> Matrix:
         """The change of the formula of the class."""
@@ -124,8 +135,7 @@ def change_by_elements(gradient: Tensor, state: State, numbers: Mapping[str, Any
     if not state:
         _start(gradient, state)
         return torch.zeros_like(gradient)
-    rate = numbers["lr"] * numbers["vector_rate"]
-    change = -rate * _numerator(gradient, state, numbers) / _size(gradient, state, numbers)
+    change = -numbers["lr"] * _numerator(gradient, state, numbers) / _size(gradient, state, numbers)
     state["updates"] += 1
     return change
 

@@ -15,8 +15,8 @@ from metaopt.core.errors import InvalidConfig
 from metaopt.optimizers import LearnedSOAP
 from metaopt.optimizers.learned_soap import change_in_bases
 
-AS_SOAP = {"momentum": 0.95, "gradient_weight": 0.0, "second_decay": 0.95, "basis_decay": 0.95, "vector_rate": 1.0}
-RULE = {"momentum": 0.8, "gradient_weight": 1.5, "second_decay": 0.9, "basis_decay": 0.9, "vector_rate": 0.5}
+AS_SOAP = {"momentum": 0.95, "gradient_weight": 0.0, "second_decay": 0.95, "basis_decay": 0.95, "output_rate": 1.0}
+RULE = {"momentum": 0.8, "gradient_weight": 1.5, "second_decay": 0.9, "basis_decay": 0.9, "output_rate": 0.5}
 
 
 def gradients(count, *shape, seed=0):
@@ -51,8 +51,23 @@ def test_a_vector_is_changed_by_momentum_and_gradient_over_the_root_of_the_secon
         first = 0.8 * first + 0.2 * gradient
         second = 0.9 * second + 0.1 * gradient**2
         numerator = first / (1 - 0.8**updates) + 1.5 * gradient
-        expected = expected - 0.1 * 0.5 * numerator / (second / (1 - 0.9**updates)).sqrt()
+        expected = expected - 0.1 * numerator / (second / (1 - 0.9**updates)).sqrt()
     torch.testing.assert_close(ours, expected)
+
+
+def test_the_last_matrix_of_the_first_group_has_a_learning_rate_of_its_own():
+    def changes(output_rate):
+        parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((3, 2), (2, 3), (2,), (2, 2))]
+        groups = [{"params": parameters[:3]}, {"params": parameters[3:]}]
+        optimizer = LearnedSOAP(groups, lr=0.1, **{**RULE, "output_rate": output_rate})
+        for _ in range(2):
+            for parameter in parameters:
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+        return parameters
+
+    for index, (one, three) in enumerate(zip(changes(1.0), changes(3.0), strict=True)):
+        torch.testing.assert_close(three.detach(), one.detach() * (3.0 if index == 1 else 1.0))
 
 
 def test_a_change_turns_with_the_gradients():
@@ -84,7 +99,7 @@ def test_a_large_dimension_has_no_basis():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("gradient_weight", -1.0), ("basis_decay", 1.0), ("period", 0), ("vector_rate", math.nan)]
+    ("option", "value"), [("gradient_weight", -1.0), ("basis_decay", 1.0), ("period", 0), ("output_rate", math.nan)]
 )
 def test_an_option_out_of_range_is_refused(option, value):
     with pytest.raises(InvalidConfig, match=f"{option} is"):
