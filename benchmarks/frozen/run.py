@@ -46,10 +46,11 @@ log = logging.getLogger(__name__)
 
 def compare(config: EvaluateConfig, task: Task, learned: Mapping[str, GenerativeOptimizer]) -> Comparison:
     """Choose the learning rates of all contenders on the tuning seeds, and compare them on the others."""
-    every = [str(rate) for rate in config.rates]
+    names, every = contenders(learned), [str(rate) for rate in config.rates]
     tuning = replace(config, seed=config.seed - TUNING_SEEDS, seeds=TUNING_SEEDS)
-    tuned = PairedEvaluation(tuning, task, learned, dict.fromkeys(contenders(learned), every)).compare()
-    chosen = {name: [best_rate(tuned, name)] for name in contenders(learned) if name not in behind(tuned)}
+    tuned = PairedEvaluation(tuning, task, learned, dict.fromkeys(names, every)).compare()
+    dropped = behind(tuned)
+    chosen = {name: [best_rate(tuned, name)] for name in names if name not in dropped}
     log.info("learning rates: %s", {name: rate for name, (rate,) in chosen.items()})
     return PairedEvaluation(config, task, learned, chosen).compare()
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaopt.core.progress import progress
+from metaopt.evaluation.statistics import first_at_or_below
 from metaopt.weights.atomic import write_text
 
 from .problems import Problem, problems
@@ -31,12 +32,17 @@ STEPS, EVERY = 300, 15
 
 LEARNING_RATES, RATES_OF_SOAP = (0.0025, 0.005, 0.01), (0.002, 0.004, 0.008, 0.016)
 
-SOAP = {"rate": 1.0, "momentum": 0.95, "gradient_weight": 0.0, "second_decay": 0.95, "basis_decay": 0.95}
-SOAP["output_rate"] = 1.0
+SOAP = {
+    "rate": 1.0,
+    "momentum": 0.95,
+    "gradient_weight": 0.0,
+    "second_decay": 0.95,
+    "basis_decay": 0.95,
+    "output_rate": 1.0,
+}
 """Numbers with which the rule is SOAP."""
 
-SIZES = {"rate": 0.3, "momentum": 0.5, "gradient_weight": 0.5, "second_decay": 0.5, "basis_decay": 0.5}
-SIZES["output_rate"] = 0.5
+SIZES = {**dict.fromkeys(SOAP, 0.5), "rate": 0.3}
 """A change of each number that may matter: of its logarithm, for decays of the logarithm of 1 − decay, and for the
 weight of the gradient of itself."""
 
@@ -74,13 +80,13 @@ def scores(problem: Problem, seed: int, points: Sequence[Point]) -> NDArray[np.f
 
 
 def _score(curve: NDArray[np.float32], best: NDArray[np.float32], ends: Sequence[int]) -> float:
-    return float(np.mean([np.log(_reached(curve, best[end - 1]) / end) for end in ends]))
+    return float(np.mean([np.log(_reached(curve, float(best[end - 1])) / end) for end in ends]))
 
 
 def _reached(curve: NDArray[np.float32], loss: float) -> float:
     """The measurement at which a falling curve reaches a loss, interpolated [count]."""
-    index = int(np.argmax(curve <= loss))
-    if curve[index] > loss:
+    index = first_at_or_below(loss, curve.tolist())
+    if index is None:
         return _LATE * len(curve)
     if index == 0:
         return 1.0

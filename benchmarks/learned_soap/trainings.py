@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from metaopt.evaluation.read_outs import GrowingAverage
 from metaopt.optimizers.learned_soap import change_by_elements, change_in_bases
 from metaopt.optimizers.matrix import is_matrix
 
 from .problems import Problem
 
 GAMMAS = (3, 8, 16)
-"""γ of the growing averages that are read out beside the weights, a ← a + (γ + 1) / (γ + t) · (w − a)."""
+"""γ of the growing averages that are read out beside the weights."""
 
 _PERIOD, _EPSILON = 10, 1e-8
 
@@ -30,7 +31,7 @@ class Trainings:
     """
 
     def __init__(self, problem: Problem, seed: int, rules: Sequence[Mapping[str, float]]) -> None:
-        self._problem, self._count = problem, len(rules)
+        self._count = len(rules)
         self._batches = problem.batches(seed)
         model = problem.network(seed)
         self._matrices = [name for name, parameter in model.named_parameters() if is_matrix(parameter)]
@@ -38,7 +39,9 @@ class Trainings:
             name: parameter.detach().expand(self._count, *parameter.shape).clone()
             for name, parameter in model.named_parameters()
         }
-        self._averages = {gamma: {name: w.clone() for name, w in self._weights.items()} for gamma in GAMMAS}
+        self._averages = [{name: GrowingAverage(gamma) for name in self._weights} for gamma in GAMMAS]
+        self._update_averages()
+        self._validation = problem.validation()
         self._states: dict[str, dict[str, Tensor]] = {name: {} for name in self._weights}
         self._numbers = {name: torch.tensor([rule[name] for rule in rules], dtype=torch.float32) for name in rules[0]}
         self._steps = 0
@@ -57,9 +60,9 @@ class Trainings:
             self._step(batch.inputs, batch.labels)
             if self._steps % every == 0:
                 with torch.no_grad():
-                    inputs, labels = self._problem.validation()
-                    read_outs = [self._weights, *self._averages.values()]
-                    measured.append(torch.stack([self._loss(weights, inputs, labels) for weights in read_outs]))
+                    averages = [{name: each.weights() for name, each in of.items()} for of in self._averages]
+                    read_outs = [self._weights, *averages]
+                    measured.append(torch.stack([self._loss(weights, *self._validation) for weights in read_outs]))
         return torch.stack(measured, -1).nan_to_num(nan=torch.inf)
 
     def _step(self, inputs: Tensor, labels: Tensor) -> None:
@@ -70,8 +73,12 @@ class Trainings:
             for (name, weights), gradient in zip(leaves.items(), gradients, strict=True):
                 weights.requires_grad_(False)
                 weights += self._change(name, gradient.nan_to_num(0.0, 0.0, 0.0)).view_as(weights)
-                for gamma, average in self._averages.items():
-                    average[name].lerp_(weights, min((gamma + 1) / (gamma + self._steps), 1.0))
+            self._update_averages()
+
+    def _update_averages(self) -> None:
+        for averages in self._averages:
+            for name, average in averages.items():
+                average.update(self._weights[name], snapshot=False)
 
     def _change(self, name: str, gradient: Tensor) -> Tensor:
         if name not in self._matrices:

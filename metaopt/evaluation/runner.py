@@ -104,6 +104,8 @@ class PairedEvaluation:
         predictions: list[Prediction] = []
         failed: Diverged | None = None
         for rate in self.config.rates:
+            if not self._runs_at(rate, *(self._rates or ())):
+                continue
             try:
                 with self._share_of_bar(self._pieces_per_rate()):
                     more_curves, more_predictions = self._at_rate(rate)

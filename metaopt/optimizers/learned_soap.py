@@ -99,8 +99,8 @@ class LearnedSOAP(MatrixOptimizer):
 
     def _output(self) -> Tensor | None:
         """The weights of the output layer; None without matrices."""
-        matrices = ([p for p in group["params"] if is_matrix(p)] for group in self.param_groups)
-        return next((found[-1] for found in matrices if found), None)
+        backwards = (p for group in self.param_groups for p in reversed(group["params"]))
+        return next(filter(is_matrix, backwards), None)
 
     def change_of(self, gradient: Matrix, weights: Matrix, state: State, group: Group) -> Matrix:
         """The change of the formula of the class."""

@@ -229,13 +229,19 @@ def test_numbers_that_are_not_finite_are_stored():
         TrialResult.from_mapping({"arm": "other"})
 
 
-def test_only_trainings_that_are_missing_run(tmp_path, monkeypatch):
-    calls = []
+def counting(calls):
+    """A training function that notes the arm and the random seed of each training."""
 
     def counted(trial):
         calls.append((str(trial.arm), trial.seed))
         return fitted(trial)[1]
 
+    return counted
+
+
+def test_only_trainings_that_are_missing_run(tmp_path, monkeypatch):
+    calls = []
+    counted = counting(calls)
     config = CompareConfig(train="x", cache_dir=tmp_path, seeds=2)
     first = run(counted, config)
     assert calls == [("nowcast", 0), ("plain", 0), ("plain", 1), ("nowcast", 1)]
@@ -261,11 +267,7 @@ def test_a_comparison_that_is_asked_to_stop_does_so_after_its_training(tmp_path,
 
 def test_another_forecaster_trains_no_plain_run_again(tmp_path):
     calls = []
-
-    def counted(trial):
-        calls.append((str(trial.arm), trial.seed))
-        return fitted(trial)[1]
-
+    counted = counting(calls)
     config = CompareConfig(train="x", cache_dir=tmp_path, seeds=2)
     first = run(counted, config)
     assert first.doubts == []
