@@ -21,9 +21,8 @@ def compare_command(summary: str) -> click.Command:
         from ..reporting.training_report import training_table
 
         found = compared.summary
-        failed = bool(found.comparison.failures)
         facts = {"run_id": compared.run.run_id, **found.to_mapping()}
         lines = {**found.lines, "report": str(compared.run)}
-        return Result(facts, lines, [["mlflow", "ui"]], training_table(found), failed)
+        return Result(facts, lines, [["mlflow", "ui"]], training_table(found), compared.failure is not None)
 
     return config_command("compare", summary, CompareConfig, compare_training, to_result, argument="train")

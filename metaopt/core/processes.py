@@ -9,22 +9,32 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
+from .control import control
 from .errors import WorkerDied
 from .signals import blocked, terminable, unblock
 
 _GRACE = 20.0  # for a terminated worker to record its end [s]
+_PAUSE = 1.0  # between two messages about steps [s]
 _SPAWN = multiprocessing.get_context("spawn")  # forked copies of torch's thread pools hang
 
 
+@dataclass(frozen=True)
+class _Steps:
+    """A message: steps that trainings of a worker have finished since the last one [count]."""
+
+    count: int
+
+
 def map_in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[tuple[int, Any]]:
-    """Call a function with each job, in worker processes.
+    """Call a function with each job, in worker processes. Their training steps count as steps of this process.
 
         from metaopt.core.processes import map_in_processes
 
@@ -49,8 +59,12 @@ def map_in_processes(function: Callable[[Any], Any], jobs: Sequence[Any], worker
                 busy[worker.connection] = worker, index
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
-                worker, index = busy.pop(connection)
-                result, alive = worker.result()
+                worker, index = busy[connection]
+                result, alive = worker.receive()
+                if isinstance(result, _Steps):
+                    control.steps += result.count
+                    continue
+                del busy[connection]
                 idle.append(worker if alive else _Worker(function))
                 yield index, result
     finally:
@@ -69,8 +83,8 @@ class _Worker:
             self.process.start()
         other_end.close()
 
-    def result(self) -> tuple[Any, bool]:
-        """Return the value or exception of the last job, and whether the process is alive."""
+    def receive(self) -> tuple[Any, bool]:
+        """Return steps, or the value or exception of the last job; and whether the process is alive."""
         try:
             return self.connection.recv(), True
         except (EOFError, OSError):
@@ -94,11 +108,38 @@ def _serve(function: Callable[[Any], Any], connection: Connection, level: int) -
         unblock()
         while True:
             job = connection.recv()
-            try:
-                result = function(job)
-            except Exception as error:
-                result = error
+            with _steps_sent(connection):
+                try:
+                    result = function(job)
+                except Exception as error:
+                    result = error
             connection.send(result)
+
+
+@contextmanager
+def _steps_sent(connection: Connection) -> Iterator[None]:
+    """Send the steps that are finished inside the block: every second, and the last ones at its end."""
+    sent, over = control.steps, threading.Event()
+
+    def send() -> None:
+        nonlocal sent
+        if new := control.steps - sent:
+            connection.send(_Steps(new))
+            sent += new
+
+    def send_often() -> None:
+        with suppress(OSError):  # the parent has ended
+            while not over.wait(_PAUSE):
+                send()
+
+    thread = threading.Thread(target=send_often, name="steps", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        send()
 
 
 def _end_with_parent() -> None:

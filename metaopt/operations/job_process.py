@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..core.control import control
-from ..core.errors import MetaoptError, QueueError, RunNameError, StorageError, TrackingError, WorkerDied
+from ..core.errors import MetaoptError, QueueError, RunNameError, RunsFailed, StorageError, TrackingError, WorkerDied
 from ..core.process_identity import this_process
 from ..core.signals import ended_by_signal, terminable
 from ..core.text import reason_of, shortened
@@ -128,7 +128,9 @@ def _run(attempt: Attempt, claims: Claims) -> None:
     control.job, control.earlier_runs = str(job.id), job.run_ids
     control.on_run = lambda run_id: _add_run(claims, job, run_id)
     log.info("job %d, %s, attempt %d: %s", job.id, job.name, job.attempt, job.workflow)
-    workflow.run(resumed(job.workflow, config) if job.run_ids else config)
+    result = workflow.run(resumed(job.workflow, config) if job.run_ids else config)
+    if failure := getattr(result, "failure", None):
+        raise RunsFailed(failure)
 
 
 def _add_run(claims: Claims, job: Job, run_id: str) -> None:

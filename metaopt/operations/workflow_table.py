@@ -27,7 +27,10 @@ class Workflow(NamedTuple):
         return found
 
     def run(self, config: Config) -> Any:
-        """Run it in this process."""
+        """Run it in this process.
+
+        Returns: its result, which may have a `failure`: a text that says what is missing from it, or None.
+        """
         function: Callable[[Config], Any] = getattr(workflows, self.function)
         return function(config)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..comparison.config import CompareConfig
-from ..comparison.runner import ComparisonRunner
+from ..comparison.runner import ComparisonRunner, describe_failure
 from ..comparison.summary import ComparisonSummary
 from ..comparison.training import Training, load_training, training_of
 from ..core.errors import InvalidConfig
@@ -30,6 +30,11 @@ class ComparedTraining:
     def verdict(self) -> str:
         """The verdict in a sentence: `helps: difference of loss −5.2 ± 1.4 %`."""
         return self.summary.verdict.sentence
+
+    @property
+    def failure(self) -> str | None:
+        """The trainings that failed, in sentences; None if all ended."""
+        return ". ".join(map(describe_failure, self.summary.comparison.failures)) or None
 
     def __str__(self) -> str:
         lines = [f"{label}: {text}" for label, text in self.summary.lines.items()]

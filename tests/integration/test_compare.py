@@ -164,6 +164,19 @@ def test_trainings_in_processes_of_their_own_are_the_same(command_line, compared
     assert done.stderr.count("begins") == 2
 
 
+def ended_job(command_line, folder, *words):
+    """A job that compares, after a worker has run it."""
+    number = result_of(command_line("--json", "queue", "add", *COMMAND, *words))["job"]["id"]
+    worker = WorkerProcess(folder, "--trust-config", "true")
+    worker.start()
+    try:
+        with JobQueue() as queue:
+            worker.wait_for(lambda: queue.get(number).state in (State.DONE, State.FAILED))
+            return queue.get(number)
+    finally:
+        worker.kill()
+
+
 def test_a_training_that_raises_is_an_error_with_a_result_and_runs_again(command_line, compared, monkeypatch):
     monkeypatch.setenv("BROKEN", "nowcast 1")
     done = command_line("--json", *COMMAND, "--cache-dir", "broken")
@@ -172,6 +185,9 @@ def test_a_training_that_raises_is_an_error_with_a_result_and_runs_again(command
     assert (failure["arm"], failure["seed"]) == ("nowcast", 1)
     assert "the data is gone" in failure["reason"]
     assert "fit.py, line 14" in failure["reason"]
+    job = ended_job(command_line, Path.cwd(), "--cache-dir", "broken")
+    assert job.state is State.FAILED
+    assert "the data is gone" in job.error
     monkeypatch.delenv("BROKEN")
     done = command_line("--json", *COMMAND, "--cache-dir", "broken")
     assert done.output.count("begins") == 1

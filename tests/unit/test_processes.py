@@ -3,9 +3,11 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from metaopt.core.control import control
 from metaopt.core.errors import WorkerDied
 from metaopt.core.processes import map_in_processes
 
@@ -67,3 +69,34 @@ def test_closing_the_iterator_ends_the_processes():
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert threading.active_count() == before
+
+
+def _train(job: tuple[Path, bool]) -> None:
+    """Finish three steps and wait without end; or wait until another process has done so for some time."""
+    done, trains = job
+    if trains:
+        control.steps += 3
+        done.touch()
+        time.sleep(60)
+    while not done.exists():
+        time.sleep(0.05)
+    time.sleep(3)
+
+
+def test_steps_are_counted_while_a_process_trains(tmp_path):
+    before = control.steps
+    running = map_in_processes(_train, [(tmp_path / "done", True), (tmp_path / "done", False)], 2)
+    index, _ = next(running)
+    running.close()
+    assert index == 1
+    assert control.steps - before == 3
+
+
+def _step(count: int) -> None:
+    control.steps += count
+
+
+def test_all_steps_are_counted_at_the_end():
+    before = control.steps
+    assert len(list(map_in_processes(_step, [2, 0, 5], 1))) == 3
+    assert control.steps - before == 7
