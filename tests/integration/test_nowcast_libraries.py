@@ -218,6 +218,14 @@ def test_lightning_guards_in_the_precision_of_the_training(tmp_path, guard):
     assert noted == IN_BFLOAT16
 
 
+@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_lightning_guards_with_weights_of_every_precision(tmp_path, precision, guard):
+    trainer, _ = fit(tmp_path, 1, precision=precision, **GUARDS[guard])
+    (event,) = trainer.optimizers[0].events
+    assert event.loss_before is not None
+
+
 def test_lightning_guards_with_examples_that_it_does_not_train_on(tmp_path, caplog):
     module, seen = lightning_module(), set()
     forward = module.network.forward

@@ -91,18 +91,17 @@ class BoundGuard(RotatingGuard):
             InvalidConfig: the loss cannot be computed, or is no loss.
         """
         model = unwrapped(self._model)
-        device = next(model.parameters()).device
         if not self._batches:
-            self._batches = self._draw(device)
+            self._batches = self._draw(next(model.parameters()).device, _dtype_of(model))
         with in_evaluation_mode(model), not_compiled(), self._autocast(), torch.no_grad():
             return torch.cat([self._losses(model, batch) for batch in self._batches])
 
-    def _draw(self, device: torch.device) -> list[Any]:
+    def _draw(self, device: torch.device, dtype: torch.dtype | None) -> list[Any]:
         step, share, fresh = self._drawn
         count = max(round(share * self.examples), min(FEWEST, self.examples))
         with isolated():  # also the noise of a loss must be the same in the first call and in those after it
             draw = np.random.default_rng([self._seed, step, fresh])
-            batches = [moved_to(batch, device) for batch in self._source.draw(count, draw)]
+            batches = [moved_to(batch, device, dtype) for batch in self._source.draw(count, draw)]
         if not batches:
             raise InvalidConfig("the held-out data of guard_from is empty; expected examples")
         return batches
@@ -119,6 +118,12 @@ class BoundGuard(RotatingGuard):
                 "loss per example, or that of the batch"
             ) from error
         return one_per_example(result, batch)
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype | None:
+    """The dtype of the floating-point weights; None where they have several."""
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 else None
 
 
 def guard_from(
@@ -141,9 +146,10 @@ def guard_from(
         optimizer = metaopt.Nowcast(torch.optim.Adam(model.parameters()), model, "builtin", guard=guard)
 
     The network is that of the `Nowcast`. It is measured in evaluation mode, on its device, and under the autocast that
-    was in force in the last forward pass of the training. Each nowcast draws other examples, by its step; they are the
-    same within it. Nothing that it does changes the random numbers of the training. A compiled network runs without
-    compilation, because evaluation mode and other sizes would compile it again.
+    was in force in the last forward pass of the training; floating-point examples get the dtype of its weights. Each
+    nowcast draws other examples, by its step; they are the same within it. Nothing that it does changes the random
+    numbers of the training. A compiled network runs without compilation, because evaluation mode and other sizes would
+    compile it again.
 
     Where it can be, the result is one loss per example: for losses of PyTorch with the argument `reduction`, and where
     `loss` or `compute_loss` returns one number per example. Otherwise it is one loss per batch, and a smaller

@@ -168,17 +168,24 @@ def rows_of(batch: Any) -> int:
     return next((rows_of(part) for part in parts if isinstance(part, Tensor | Mapping | list | tuple)), 1)
 
 
-def moved_to(batch: Any, device: torch.device) -> Any:
-    """A batch with its tensors on a device; tuples, lists and dictionaries keep their types."""
+def moved_to(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """A batch with its tensors on a device; tuples, lists and dictionaries keep their types.
+
+    Args:
+        batch: tensors, in any nesting.
+        device: the device.
+        dtype: of the floating-point tensors; None leaves them as they are.
+    """
     if isinstance(batch, Tensor):
-        return batch if batch.device == device else move(batch, device)
+        batch = batch if batch.device == device else move(batch, device)
+        return batch.to(dtype) if dtype is not None and batch.is_floating_point() else batch
     if isinstance(batch, Mapping):
         if type(batch) is not dict and hasattr(batch, "to"):  # of Hugging Face
             return batch.to(device)
-        return {name: moved_to(part, device) for name, part in batch.items()}
+        return {name: moved_to(part, device, dtype) for name, part in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved_to(part, device) for part in batch))
-    return type(batch)(moved_to(part, device) for part in batch) if isinstance(batch, list | tuple) else batch
+        return type(batch)(*(moved_to(part, device, dtype) for part in batch))
+    return type(batch)(moved_to(part, device, dtype) for part in batch) if isinstance(batch, list | tuple) else batch
 
 
 def _source_of_loader(loader: DataLoader[Any], batch_size: int | None) -> Source:
