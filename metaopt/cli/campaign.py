@@ -116,6 +116,7 @@ def run(
     """
     from ..operations.campaign_run import add_to_queue, plan  # it imports SQLAlchemy, which takes seconds
     from ..operations.queue import JobQueue
+    from .queue import worker_words
 
     name, words = first_word(name, context.args)
     campaign, flags = CampaignFolder(campaign_dir).read(name), flag_values(words)
@@ -134,7 +135,7 @@ def run(
         new_jobs = sum(each.added for each in added)
         lines = {"queue": f"{new_jobs} of {len(added)} jobs added"}
         table = "\n".join(aligned([["id", "job", "state", ""], *rows]))
-        following = [["metaopt", "worker", *(["--queue", queue] if queue else [])]]
+        following = [worker_words([each.job for each in added], queue)]
         show(Result({"campaign": campaign.name, "jobs": facts}, lines, following, table), "campaign run")
 
 

@@ -15,7 +15,7 @@ from ..core.errors import JobError
 from ..core.text import aligned, counted, printable, shortened
 from ..operations.jobs import Job, JobOptions, State
 from ..operations.queue import JobQueue
-from ..operations.workflow_table import find_workflow
+from ..operations.workflow_table import find_workflow, runs_code
 from .flags import config_flags
 from .options import EPILOG, parsed_config
 from .output import Result, show
@@ -59,7 +59,7 @@ def _add(workflow: str, queue: str | None, **flags: Any) -> None:
         config = parsed_config(f"metaopt queue add {workflow}", kind, words, _ARGUMENTS.get(workflow))
         with JobQueue(queue) as jobs:
             job = jobs.add(workflow, config.to_mapping(), options)
-    following = [["metaopt", "queue", "show", str(job.id), *_place(queue)], ["metaopt", "worker", *_place(queue)]]
+    following = [["metaopt", "queue", "show", str(job.id), *_place(queue)], worker_words([job], queue)]
     show(Result({"job": job.to_mapping()}, {"added": f"job {job.id}, {job.name}"}, following), "queue")
 
 
@@ -207,6 +207,12 @@ def _lines(job: Job) -> Mapping[str, str]:
 
 def _time(seconds: float | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def worker_words(jobs: Sequence[Job], queue: str | None) -> list[str]:
+    """The command of a worker that runs these jobs."""
+    trust = ["--trust-config", "true"] if any(runs_code(job.workflow, job.config) for job in jobs) else []
+    return ["metaopt", "worker", *trust, *_place(queue)]
 
 
 def _place(queue: str | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .. import workflows
 from ..core.config import Config
-from ..core.errors import UnknownName
+from ..core.errors import UnknownName, UntrustedCode
 from ..core.registry import Registry, suggest
 from ..core.text import shown
 
@@ -66,6 +66,15 @@ def find_workflow(name: str) -> Workflow:
     if name not in WORKFLOWS:
         raise UnknownName(f"no workflow {shown(name)}: {suggest(name, WORKFLOWS)}")
     return WORKFLOWS[name]
+
+
+def runs_code(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether the parameters of a job let code run, so that a worker must trust them."""
+    try:
+        find_workflow(name).config_class.refuse_code(values, "the job")
+    except UntrustedCode:
+        return True
+    return False
 
 
 def checked_config(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

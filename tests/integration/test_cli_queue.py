@@ -45,6 +45,11 @@ def test_a_workflow_with_an_argument_takes_it_as_its_command_does(folder):
     assert job["config"]["checkpoint"] == "checkpoints/a.safetensors"
 
 
+def test_the_suggested_worker_trusts_a_job_that_runs_code(folder):
+    assert facts("queue", "add", "compare", "fit.py:train")["next"][1] == "metaopt worker --trust-config true"
+    assert facts("queue", "add", "train-target", "--queue", "queue.db")["next"][1] == "metaopt worker --queue queue.db"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
