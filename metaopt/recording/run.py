@@ -291,7 +291,7 @@ class _TargetRun:
     def _record_snapshot(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
         state = self.state
         with evaluation_mode(state.optimizer):
-            recorder.record(state.model, state.step, state.epoch, losses, state.ema_weights())
+            recorder.record(state.model, state.step, state.epoch, losses, state.recorded_weights())
         state.last_snapshot = state.step
 
     def _task_facts(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from ..adapters.budget import within_budget
 from ..adapters.fine_tuning import FineTuning, prepared
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
@@ -201,10 +202,18 @@ class TargetTrainingState:
             self._ema.update([parameter for _, parameter in trainable(self.model)])
         return has_changed
 
-    def ema_weights(self) -> dict[str, Tensor]:
-        """The EMA of the trainable weights by name; empty before the first step, and without averaging."""
-        names = [name for name, _ in trainable(self.model)] if self._ema.updates else []
-        return dict(zip(names, self._ema.tensors, strict=True))
+    def recorded_weights(self) -> dict[str, Tensor]:
+        """What a snapshot has in place of the trainable weights, by name: their EMA, within the delta budget.
+
+        An average of A and one of B may change a matrix more than each of the averaged ones does. Empty before the
+        first step, and without averaging.
+        """
+        names = [name for name, _ in trainable(self.model)]
+        averages = dict(zip(names, self._ema.tensors, strict=True)) if self._ema.updates else {}
+        if self.budget is None or not averages:
+            return averages
+        limited = within_budget({**dict(self.model.named_parameters()), **averages}, self.facts)
+        return {name: limited[name] for name in names}
 
     def save(self, path: Path, settings: Mapping[str, Any], about: TrainingFacts | None = None) -> None:
         """Write a checkpoint, after any step.

@@ -9,7 +9,17 @@ import torch
 from torch import nn
 
 from metaopt import Trajectory, get_target_model, load_model_weights
-from metaopt.adapters import FineTuning, FineTuningConfig, adapt_as, adapters_of, export_adapter, load_adapter
+from metaopt.adapters import (
+    FineTuning,
+    FineTuningConfig,
+    adapt_as,
+    adapters_of,
+    export_adapter,
+    load_adapter,
+    within_budget,
+)
+from metaopt.adapters.lora import described_adapters
+from metaopt.adapters.merging import tensors_of
 from metaopt.core.devices import CPU
 from metaopt.core.errors import CheckpointError, FileFormatError, InvalidConfig, LayoutMismatch
 from metaopt.core.tracker import SilentTracker
@@ -98,6 +108,43 @@ def test_every_snapshot_is_within_the_budget(tuned):
         model.load_state_dict(read_whole_network(snapshot.path)[0])
         shares += [(each.scale * (each.up @ each.down)).norm() / each.base.norm() for each in adapters_of(model)]
     assert 0.0499 < max(shares) <= 0.05 * (1 + 1e-6)
+
+
+def largest_share(path):
+    """The largest share in a trajectory or a file of weights, from its tensors alone."""
+    tensors, facts = read_whole_network(path)
+    return max(
+        (each.up.double() @ each.down.double()).norm() * facts["run"]["adapter"]["alpha"]
+        / facts["run"]["adapter"]["rank"] / each.base.double().norm()
+        for each in tensors_of(tensors, described_adapters(facts["run"]["adapter"])).values()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"averaging": 0.9}, {"base_optimizer": "AdamWScheduleFree"}])
+def test_averages_are_recorded_within_the_budget(folder, base, options):
+    cap = {"initial_weights": base, "delta_budget": 0.05, "lr": "0.3", "epochs": 4}
+    (recorded,) = record(folder, **LORA, **cap, **options, run_name="average", overwrite=True)
+    shares = [largest_share(snapshot.path) for snapshot in Trajectory.open(recorded).snapshots]
+    assert 0.04 < max(shares) <= 0.05 * (1 + 1e-6)
+
+
+def test_generated_adapters_are_within_the_budget(folder, tuned):
+    config = GenerateConfig(trajectory=tuned[0], t_end=500.0, output=folder / "far.safetensors")
+    generated = predict_weights(config, get_optimizer_model("Line")).write()
+    assert 0.0499 < largest_share(generated.path) <= 0.05 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"delta_budget": 0.1, "adapter": {}},
+        {"delta_budget": {"cap": 0.1, "caps": 1}},
+        {"delta_budget": {"cap": 1, "caps": {}}},
+    ],
+)
+def test_facts_that_state_no_budget_are_refused(run):
+    with pytest.raises(LayoutMismatch, match="is no budget of adapters; expected a cap, caps and adapters"):
+        within_budget({}, run)
 
 
 def test_a_resumed_recording_equals_an_uninterrupted_one(folder, base, tuned):
@@ -200,6 +247,8 @@ def test_a_forecast_stays_within_the_budget(folder, base):
         ({"delta_budgets": {"x": 0.1}}, "a delta budget is one of adapters; give adapter=lora"),
         ({**LORA, "delta_budget": 0}, "delta_budget is 0.0; expected more than 0"),
         ({**LORA, "rank": 0}, "rank is 0; expected 1 or more"),
+        ({"rank": 4}, "rank is given without an adapter; give adapter=lora"),
+        ({"alpha": 4.0}, "alpha is given without an adapter; give adapter=lora"),
         ({"space": "("}, "no regular expression"),
     ],
 )
@@ -261,18 +310,30 @@ def test_exports_of_other_networks_are_refused(tmp_path, base, tuned):
         load_adapter(get_target_model("MLP", **config), exported)
 
 
-def test_an_export_that_states_another_rank_changes_nothing(tmp_path, base, tuned):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda metadata, tensors: metadata.update(
+                metaopt_adapter=metadata["metaopt_adapter"].replace('"rank": 2', '"rank": 1000000000')
+            ),
+            r"has no A of shape \(1000000000, 64\) for 'layers.1'",
+        ),
+        (lambda metadata, tensors: next(iter(tensors.values())).fill_(torch.nan), "cannot be used: .* NaN or infinity"),
+    ],
+)
+def test_a_changed_export_changes_nothing(tmp_path, base, tuned, damage, message):
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     exported = export_adapter(tuned[0], tmp_path / "exported").folder / "adapter_model.safetensors"
     with safe_open(exported, framework="pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    metadata["metaopt_adapter"] = metadata["metaopt_adapter"].replace('"rank": 2', '"rank": 1000000000')
+    damage(metadata, tensors)
     save_file(tensors, exported, metadata)
     model = get_target_model("MLP", **Trajectory.open(base).run["target_config"])
     load_model_weights(model, Trajectory.open(base).snapshots[-1].path)
-    with pytest.raises(FileFormatError, match=r"has no A of shape \(1000000000, 64\) for 'layers.1'"):
+    with pytest.raises(FileFormatError, match=message):
         load_adapter(model, exported.parent)
     assert next(adapters_of(model), None) is None
 
