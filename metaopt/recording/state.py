@@ -96,6 +96,7 @@ class TargetTrainingState:
         self.optimizer = optimizer_for(
             self.model, facts["base_optimizer"], facts["lr"], facts["base_optimizer_options"]
         )
+        self.tuning = tuning
         self.budget = None if tuning is None else tuning.limit(self.model, self.optimizer)
         self.update_norms = observe_levels(self.optimizer)
         self.driver = self._driver(total_steps)
@@ -128,11 +129,14 @@ class TargetTrainingState:
         return [*self.facts.get("grown_as", []), *own]
 
     @classmethod
-    def from_config(cls, config: TrainTargetConfig, task: Task, device: torch.device) -> Self:
+    def from_config(
+        cls, config: TrainTargetConfig, task: Task, device: torch.device, tuning: FineTuning | None = None
+    ) -> Self:
         """Create the training state of one run before its first step.
 
         Args:
             device: the device to train on.
+            tuning: that of another run of the same recording, so that its initial weights are not read again.
         Raises:
             UnknownName, InvalidConfig: the configuration contains an unknown name, an invalid value, or a network that
                 is too large for the memory of this machine.
@@ -159,7 +163,8 @@ class TargetTrainingState:
             grown = Trajectory.open(own if own.is_dir() else config.grown_as)
             facts["grown_as"] = last_growth_seeds(grown.folder)
             parents.append(trajectory_parent(grown))
-        tuning = FineTuning(config, partial(_network, facts))
+        if tuning is None or config.grown_as is not None:  # grown networks differ between random seeds
+            tuning = FineTuning(config, partial(_network, facts))
         parents += tuning.parents
         return cls({**facts, **tuning.facts}, task, device, config.step_count(task), tuning, parents)
 
@@ -202,17 +207,22 @@ class TargetTrainingState:
             self._ema.update([parameter for _, parameter in trainable(self.model)])
         return has_changed
 
-    def recorded_weights(self) -> dict[str, Tensor]:
+    def recorded_weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """What a snapshot has in place of the trainable weights, by name: their EMA, within the delta budget.
 
-        An average of A and one of B may change a matrix more than each of the averaged ones does. Empty before the
-        first step, and without averaging.
+        An average of A and one of B may change a matrix more than each of the averaged ones does, and so may rounding.
+        Empty where the weights of the network are recorded as they are.
+
+        Args:
+            dtype: of the snapshot.
         """
         names = [name for name, _ in trainable(self.model)]
         averages = dict(zip(names, self._ema.tensors, strict=True)) if self._ema.updates else {}
-        if self.budget is None or not averages:
+        if self.budget is None or not (averages or dtype.itemsize < 4):
             return averages
-        limited = within_budget({**dict(self.model.named_parameters()), **averages}, self.facts)
+        own = dict(self.model.named_parameters())
+        rounded = {name: averages.get(name, own[name]).detach().to(dtype) for name in names}
+        limited = within_budget({**own, **rounded}, self.facts)
         return {name: limited[name] for name in names}
 
     def save(self, path: Path, settings: Mapping[str, Any], about: TrainingFacts | None = None) -> None:

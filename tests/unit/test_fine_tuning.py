@@ -1,5 +1,6 @@
 """Fine-tuning: adapters, initial weights and modes in recordings, in phase 2 and in evaluations."""
 
+import gc
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,9 @@ from metaopt.adapters import (
     adapt_as,
     adapters_of,
     export_adapter,
+    fine_tuning,
     load_adapter,
+    read_initial_weights,
     within_budget,
 )
 from metaopt.adapters.lora import described_adapters
@@ -25,10 +28,11 @@ from metaopt.core.errors import CheckpointError, FileFormatError, InvalidConfig,
 from metaopt.core.tracker import SilentTracker
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup, train_contender
+from metaopt.evaluation.runner import PairedEvaluation
 from metaopt.generative import get_optimizer_model
 from metaopt.metatraining.problem import InnerProblem, problem_key
 from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
-from metaopt.recording.record import TrainTargetConfig, train_targets
+from metaopt.recording.record import TrainTargetConfig, prepared_recording, train_targets
 from metaopt.recording.state import TargetTrainingState
 from metaopt.tasks import load_task
 from metaopt.trajectories import read_whole_network
@@ -120,8 +124,10 @@ def largest_share(path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{"averaging": 0.9}, {"base_optimizer": "AdamWScheduleFree"}])
-def test_averages_are_recorded_within_the_budget(folder, base, options):
+@pytest.mark.parametrize(
+    "options", [{"averaging": 0.9}, {"base_optimizer": "AdamWScheduleFree"}, {"snapshot_dtype": "bfloat16"}]
+)
+def test_what_is_recorded_is_within_the_budget(folder, base, options):
     cap = {"initial_weights": base, "delta_budget": 0.05, "lr": "0.3", "epochs": 4}
     (recorded,) = record(folder, **LORA, **cap, **options, run_name="average", overwrite=True)
     shares = [largest_share(snapshot.path) for snapshot in Trajectory.open(recorded).snapshots]
@@ -155,6 +161,31 @@ def test_a_resumed_recording_equals_an_uninterrupted_one(folder, base, tuned):
     assert last[0] == last[1]
     with pytest.raises(CheckpointError, match="initial_weights"):
         record(folder, **{**options, "initial_weights": tuned[0]}, resume=True)
+
+
+def count_readings(monkeypatch):
+    """A list that gets an entry for each reading of initial weights."""
+    read = []
+
+    def reading(*arguments, **options):
+        read.append(arguments)
+        return read_initial_weights(*arguments, **options)
+
+    monkeypatch.setattr(fine_tuning, "read_initial_weights", reading)
+    return read
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_initial_weights_are_read_once_for_all_runs(folder, base, monkeypatch, resume):
+    read = count_readings(monkeypatch)
+    record(folder, **LORA, initial_weights=base, run_name="read", runs=2, epochs=1, resume=resume)
+    assert len(read) == 1
+
+
+def test_a_prepared_recording_holds_no_network(folder, base):
+    with prepared_recording(config_of(folder, **LORA, initial_weights=base, run_name="held")):
+        gc.collect()
+        assert not [each for each in gc.get_objects() if type(each) is TargetTrainingState]
 
 
 def test_networks_that_train_side_by_side_equal_those_that_train_alone(folder, base, tuned):
@@ -217,6 +248,17 @@ def test_an_evaluation_trains_what_a_recording_trains(folder, base):
     assert start == pytest.approx(Trajectory.open(base).losses(-1)["val_loss"], rel=1e-5)
     assert curve.points[-1].loss < start
     assert len(curve.events) == 2
+
+
+def test_an_evaluation_reads_initial_weights_once(base, monkeypatch):
+    read = count_readings(monkeypatch)
+    config = EvaluateConfig(
+        **LORA, initial_weights=base, lr=1e-2, batch_size=256, target_model="MLP", target_options={"widths": [8]},
+        steps=20, every=10, stride=5, evaluate_every=10, seeds=2, controls=False, baselines="none", cache_dir=None,
+    )  # fmt: skip
+    task = config_of(Path()).load_task()
+    PairedEvaluation(config, task, {"line": get_optimizer_model("Line")}).compare()
+    assert len(read) == 1
 
 
 def test_a_forecast_stays_within_the_budget(folder, base):
