@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .aliases import WAN as WAN
     from .aliases import AliasTable as AliasTable
     from .budget import DeltaBudget as DeltaBudget
+    from .budget import within_budget as within_budget
     from .choice import chosen_adapters as chosen_adapters
     from .config import AdapterConfig as AdapterConfig
     from .config import FineTuningConfig as FineTuningConfig
@@ -62,6 +63,7 @@ _MODULES = {
     "parse_layers": "selection",
     "read_initial_weights": "initial_weights",
     "select_matrices": "selection",
+    "within_budget": "budget",
 }
 
 __all__ = [*_MODULES]

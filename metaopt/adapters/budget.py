@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.errors import InvalidConfig
+from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
 from .aliases import WAN, AliasTable
-from .lora import LowRank, adapters_of
+from .lora import LowRank, adapters_of, described_adapters
+from .merging import names_of, tensors_of
 
 _PRECISE = torch.float64
 
@@ -65,16 +66,22 @@ class DeltaBudget:
         if not adapters:
             raise InvalidConfig(f"{type(model).__name__} has no adapters; insert_adapters(model, …) inserts them")
         self.caps = _caps_of([each.module for each in adapters], cap, caps or {}, aliases)
-        shapes: dict[tuple[Any, ...], list[LowRank]] = {}
-        for each in adapters:
-            key = (each.down.shape, each.up.shape, each.up.dtype, each.up.device)
-            shapes.setdefault(key, []).append(each)
-        self._groups = [_Group(group, [self.caps[each.module] for each in group]) for group in shapes.values()]
+        self._groups = _groups(adapters, self.caps)
         self._order = [each.module for each in adapters]
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Project after each step of an optimizer, which may be a `Nowcast`: its forecasts are projected, too."""
+        """Project after each step of an optimizer, which may be a `Nowcast`: its forecasts are projected, too.
+
+        The weights at which a schedule-free optimizer is evaluated are averages; its `eval()` projects them.
+        """
         optimizer.register_step_post_hook(lambda *_: self.project())
+        if (evaluate := getattr(optimizer, "eval", None)) is not None:
+
+            def evaluate_within_budget() -> None:
+                evaluate()
+                self.project()
+
+            optimizer.eval = evaluate_within_budget  # type: ignore[attr-defined]  # torch's class has none
 
     @torch.no_grad()
     def project(self) -> None:
@@ -89,6 +96,46 @@ class DeltaBudget:
         for group in self._groups:
             found |= dict(zip(group.modules, (group.norms() / group.base_norms).tolist(), strict=True))
         return {name: found[name] for name in self._order}
+
+
+@torch.no_grad()
+def within_budget(tensors: Mapping[str, Tensor], run: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights that no step gave, such as averages and forecasts, within the budget of the run that they belong to.
+
+        import torch
+        from metaopt.adapters import within_budget
+
+        facts = {"method": "lora", "modules": ["head"], "rank": 1, "alpha": 1.0}
+        run = {"adapter": facts, "delta_budget": {"cap": 0.25, "caps": {}}}
+        names = ("lora_A.default.weight", "lora_B.default.weight", "base_layer.weight")
+        weights = {f"head.{name}": torch.ones(1, 1) for name in names}
+        assert within_budget(weights, run)["head.lora_B.default.weight"] == 0.25
+
+    Args:
+        tensors: all weights of a network with adapters, the frozen ones included.
+        run: the facts of the run; without a budget, the weights stay as they are.
+    Returns: the weights, with a smaller B where the share of a matrix is above its cap.
+    Raises:
+        InvalidConfig, LayoutMismatch: the facts describe no adapters or no budget of theirs, or a tensor is missing.
+    """
+    if (limits := run.get("delta_budget")) is None:
+        return dict(tensors)
+    if not (isinstance(limits, Mapping) and isinstance(limits.get("caps"), Mapping) and "adapter" in run):
+        raise LayoutMismatch(f"{shown(limits)} is no budget of adapters; expected a cap, caps and adapters")
+    facts = described_adapters(run["adapter"])
+    found = tensors_of(tensors, facts)
+    adapters = [LowRank(name, each.base, each.down, each.up.clone(), facts.scale) for name, each in found.items()]
+    for group in _groups(adapters, _caps_of(facts.modules, limits.get("cap"), limits["caps"], WAN)):
+        group.project()
+    return {**tensors, **{names_of(each.module)[1]: each.up for each in adapters}}
+
+
+def _groups(adapters: Iterable[LowRank], caps: Mapping[str, float | None]) -> list["_Group"]:
+    shapes: dict[tuple[Any, ...], list[LowRank]] = {}
+    for each in adapters:
+        key = (each.down.shape, each.up.shape, each.up.dtype, each.up.device)
+        shapes.setdefault(key, []).append(each)
+    return [_Group(group, [caps[each.module] for each in group]) for group in shapes.values()]
 
 
 class _Group:

@@ -8,7 +8,7 @@ from torch import nn
 from ..core.errors import InvalidConfig
 from .aliases import WAN
 from .config import AdapterConfig
-from .lora import AdapterFacts
+from .lora import AdapterFacts, linear_layers
 from .selection import select_matrices
 
 _SELF, _CROSS = (re.compile(rf"(?<![^.])(?:{names})(?![^.])") for names in ("self_attn|attn1", "cross_attn|attn2"))
@@ -37,7 +37,7 @@ def chosen_adapters(model: nn.Module, config: AdapterConfig) -> AdapterFacts | N
     """
     if config.adapter is None:
         return None
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = linear_layers(model)
     shapes = {f"{name}.weight": tuple(module.weight.shape) for name, module in linear.items()}
     found = select_matrices(shapes, include=config.include, exclude=config.exclude, layers=config.layers)
     modules = [matrix.module for matrix in found]

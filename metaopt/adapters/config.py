@@ -1,6 +1,7 @@
 """The settings of adapters and of fine-tuning."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from ..core.config import Config, Options, option
@@ -11,8 +12,6 @@ ENCODER_FINETUNE, ADAPTER_MODE = "encoder-finetune", "adapter"
 EXPERTS = ("high_noise", "low_noise")
 ENCODER = "encoder"
 """Name of the module of a network that encodes texts."""
-
-_NEED_ADAPTER = ("include", "exclude", "layers", "allow_self_attention")
 
 
 class AdapterConfig(Config):
@@ -42,7 +41,8 @@ class AdapterConfig(Config):
             InvalidConfig: names the value and the rule.
         """
         super().__post_init__()
-        if self.adapter is None and (given := [name for name in _NEED_ADAPTER if getattr(self, name)]):
+        given = [field.name for field in fields(AdapterConfig) if getattr(self, field.name) != field.default]
+        if self.adapter is None and given:
             raise InvalidConfig(f"{given[0]} is given without an adapter; give adapter=lora, or leave it out")
 
 

@@ -137,6 +137,10 @@ def load_adapter(model: nn.Module, folder: Path | str) -> nn.Module:
             found = read.get(f"{_PEFT_PREFIX}{name}.lora_{part}.weight")
             if found is None or tuple(found.shape) != shape:
                 raise FileFormatError(f"{path} has no {part} of shape {shape} for {shown(name)}; {COPY_AGAIN}")
+    try:
+        check_finite(read)
+    except LayoutMismatch as error:
+        raise FileFormatError(f"{path} cannot be used: {error}") from error
     insert_adapters(model, facts._asdict())
     for each in adapters_of(model):
         for part, parameter in (("A", each.down), ("B", each.up)):

@@ -225,6 +225,9 @@ def _sources(path: Path) -> Iterator[_Source]:
     if is_folder and is_trajectory(path):
         yield _recorded(path)
         return
+    inside = sorted(each for each in path.iterdir() if each.is_dir() and is_trajectory(each)) if is_folder else []
+    if inside:
+        raise InvalidConfig(f"initial_weights is {path}, which holds trajectories; give one, such as {inside[0]}")
     for network in networks_in(Folder(path)):
         first = network.files[0]
         own = path.parent / first.name if not is_folder else path / first.name

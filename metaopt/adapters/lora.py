@@ -51,9 +51,9 @@ class LowRank(NamedTuple):
     """
 
     module: str
-    base: nn.Parameter
-    down: nn.Parameter
-    up: nn.Parameter
+    base: Tensor
+    down: Tensor
+    up: Tensor
     scale: float
 
 
@@ -85,11 +85,14 @@ def insert_adapters(model: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
     described = described_adapters(facts)
     if next(adapters_of(model), None) is not None:
         raise InvalidConfig(f"{type(model).__name__} has adapters; merge them, or begin with a network without")
-    modules = dict(model.named_modules())
+    modules, linear = dict(model.named_modules()), linear_layers(model)
     for name in described.modules:
-        if not isinstance(modules.get(name), nn.Linear):
+        if name not in linear:
             found = type(modules[name]).__name__ if name in modules else "missing"
-            raise InvalidConfig(f"{shown(name)} of {type(model).__name__} is {found}; expected a torch.nn.Linear")
+            raise InvalidConfig(
+                f"{shown(name)} of {type(model).__name__} is {found}; expected a torch.nn.Linear outside of "
+                "torch.nn.MultiheadAttention"
+            )
     peft = import_extra("peft", "adapters")
     exactly = "|".join(re.escape(name) for name in described.modules)  # PEFT takes names in a list as suffixes
     config = peft.LoraConfig(
@@ -120,6 +123,19 @@ def adapt_as(model: nn.Module, path: Path | str) -> nn.Module:
     path = Path(path)
     run = read_facts(path, kind_of(path)).get("run", {})
     return insert_adapters(model, run["adapter"]) if "adapter" in run else model
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """The layers that adapters can change, by name, in the order of modules.
+
+    `torch.nn.MultiheadAttention` reads the weights of its layer without calling it: an adapter would do nothing.
+    """
+    modules = dict(model.named_modules())
+    return {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear) and not isinstance(modules.get(name.rpartition(".")[0]), nn.MultiheadAttention)
+    }
 
 
 def adapters_of(model: nn.Module) -> Iterator[LowRank]:

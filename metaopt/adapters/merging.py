@@ -57,10 +57,10 @@ def tensors_of(tensors: Mapping[str, Tensor], facts: AdapterFacts) -> dict[str, 
     Raises:
         LayoutMismatch: one is missing.
     """
-    return {module: AdapterTensors(*(_take(tensors, name) for name in _names(module))) for module in facts.modules}
+    return {module: AdapterTensors(*(_take(tensors, name) for name in names_of(module))) for module in facts.modules}
 
 
-def _names(module: str) -> tuple[str, str, str]:
+def names_of(module: str) -> tuple[str, str, str]:
     """The names of A, B and W in a network with adapters."""
     return f"{module}.lora_A.{ADAPTER}.weight", f"{module}.lora_B.{ADAPTER}.weight", f"{module}.{_BASE}weight"
 

@@ -61,9 +61,17 @@ class RunSetup:
     Args:
         rate: learning rate, or a range from which it is drawn with the random seed; by default the first learning rate
             in the configuration.
+        tuning: that of another setup of the configuration, so that its initial weights are not read again.
     """
 
-    def __init__(self, config: EvaluateConfig, task: Task, seed: int, rate: Range | None = None) -> None:
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        task: Task,
+        seed: int,
+        rate: Range | None = None,
+        tuning: FineTuning | None = None,
+    ) -> None:
         self.config, self.task, self.seed, self.device = config, task, seed, find_device(config.device)
         self.rate = config.rates[0] if rate is None else rate
         self.lr = _draw(self.rate, seed)
@@ -71,7 +79,7 @@ class RunSetup:
             task.sample("train", config.batch_size, generator(seed, 2, k)).to(self.device)
             for k in range(_BATCHNORM_BATCHES)
         ]
-        self.tuning = FineTuning(config, self._network)
+        self.tuning = FineTuning(config, self._network) if tuning is None else tuning
         with isolated():
             self._model = self.build(torch.channels_last)  # without training, convolutions are twice as fast
         check_network(self._model, task)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..adapters.fine_tuning import FineTuning
 from ..core.config import Range
 from ..core.devices import CPU, device_name, find_device
 from ..core.errors import Diverged
@@ -87,9 +88,8 @@ class PairedEvaluation:
         if device != CPU:
             facts["device"] = device_name(device)
         self._cache = RunCache(config.cache_dir, facts)
-        self._seen_weights = (
-            SeenWeights(RunSetup(config, task, config.seed), config.seen) if config.seen is not None else None
-        )
+        self._tuning: FineTuning | None = None
+        self._seen_weights = SeenWeights(self._setup(config.seed), config.seen) if config.seen is not None else None
         self._bar = NO_PROGRESS
 
     def compare(self) -> Comparison:
@@ -182,7 +182,7 @@ class PairedEvaluation:
         controls = self.config.controls and self._rates is None
         others = self._control_run(rate).snapshots if controls else None
         for seed in range(self.config.seed, self.config.seed + self.config.seeds):
-            setup = RunSetup(self.config, self.task, seed, rate)
+            setup = self._setup(seed, rate)
             if self._runs_at(rate, HOLD, *DERIVED_BASELINES):
                 hold = self.hold_run(setup)
                 curves += hold.curves
@@ -201,6 +201,12 @@ class PairedEvaluation:
             log.info("random seed %d, lr %s: final validation loss %s", seed, rate, final)
         return [curve for curve in curves if self._runs_at(rate, curve.contender)], predictions
 
+    def _setup(self, seed: int, rate: Range | None = None) -> RunSetup:
+        """The setup of a random seed; initial weights are read for the first one alone."""
+        setup = RunSetup(self.config, self.task, seed, rate, self._tuning)
+        self._tuning = setup.tuning
+        return setup
+
     def _runs_at(self, rate: Range, *contenders: str) -> bool:
         """Whether one of the contenders runs at a learning rate."""
         rates = self._rates
@@ -208,13 +214,13 @@ class PairedEvaluation:
 
     def _control_run(self, rate: Range) -> PairedRun:
         """A hold run of one further random seed: the history of the control "another run's history"."""
-        return self.hold_run(RunSetup(self.config, self.task, self.config.seed + self.config.seeds, rate))
+        return self.hold_run(self._setup(self.config.seed + self.config.seeds, rate))
 
     def _novelty(self, rate: str) -> Novelty | None:
         if self._seen_weights is None:
             return None
         seeds = range(self.config.seed, self.config.seed + max(self.config.seeds, 2))
-        setups = [RunSetup(self.config, self.task, seed, Range.parse(rate)) for seed in seeds]
+        setups = [self._setup(seed, Range.parse(rate)) for seed in seeds]
         runs = [self.hold_run(setup).snapshots for setup in setups]
         return self._seen_weights.novelty(self._predictors[self._candidate], runs)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..adapters.fine_tuning import FineTuning
 from ..core.dependencies import import_extra
 from ..core.processes import map_in_processes
 from ..core.progress import progress
@@ -37,11 +38,11 @@ JobResult = list[Outcome] | Exception
 """The outcome of each run of a job, or the error that ended the whole job."""
 
 
-def run_here(jobs: Sequence[Job], task: Task) -> Outcomes:
+def run_here(jobs: Sequence[Job], task: Task, tuning: FineTuning | None = None) -> Outcomes:
     """Run one job after the other in this process."""
     with progress(sum(job.step_count(task) for job in jobs), _title(jobs)) as bar:
         for job in jobs:
-            yield from zip(job.configs, record_group(job.configs, task, job.parent, bar), strict=True)
+            yield from zip(job.configs, record_group(job.configs, task, job.parent, bar, tuning), strict=True)
 
 
 def run_in_processes(jobs: Sequence[Job], workers: int) -> Outcomes:

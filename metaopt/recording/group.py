@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..adapters.fine_tuning import FineTuning
 from ..core.control import StopRequested
 from ..core.errors import InvalidConfig, MetaoptError
 from ..core.progress import Progress
@@ -30,7 +31,9 @@ from .state import Step
 log = logging.getLogger(__name__)
 
 
-def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Parent, bar: Progress) -> list[Outcome]:
+def record_group(
+    configs: Sequence[TrainTargetConfig], task: Task, parent: Parent, bar: Progress, tuning: FineTuning | None = None
+) -> list[Outcome]:
     """Record several runs at the same time.
 
     If one run fails, the others continue. If a batched step fails, all runs in the batch fail.
@@ -39,9 +42,10 @@ def record_group(configs: Sequence[TrainTargetConfig], task: Task, parent: Paren
         configs: the configuration of each run.
         parent: creates the tracker of each run.
         bar: progress bar for the steps of all runs.
+        tuning: what all runs start from and train; None reads it for each.
     Returns: the outcome of each run, in the order of `configs`.
     """
-    runs = [run_steps(config, task, parent, bar) for config in configs]
+    runs = [run_steps(config, task, parent, bar, tuning) for config in configs]
     outcomes: dict[int, Outcome] = {}
     next_steps: dict[int, Step] = {}
     stops: list[StopRequested] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from ..adapters.fine_tuning import FineTuning
 from ..core.dependencies import import_extra
 from ..core.devices import CPU, find_device, threads_for
 from ..core.errors import RunsFailed
@@ -57,12 +58,14 @@ class PreparedRecording:
 
     Attributes:
         weights: number of weights that train side by side [count].
+        tuning: what the networks start from, read once for all runs of this process.
     """
 
     config: TrainTargetConfig
     task: Task
     folder: ClaimedFolder
     weights: int
+    tuning: FineTuning | None = None
 
     def run(self, tracker: Tracker) -> list[Path]:
         """Record the trajectories, as `train_targets` does."""
@@ -71,7 +74,7 @@ class PreparedRecording:
         if len(configs) > 1:
             _describe(config, tracker)
         with threads_for(self.weights, config.threads):
-            found = _logged(_run(configs, self.task, tracker), len(configs))
+            found = _logged(_run(configs, self.task, tracker, self.tuning), len(configs))
             outcomes = {each.seed: outcome for each, outcome in found}
         _log_recording(self.folder.path, tracker)
         folders = _folders([outcomes[each.seed] for each in configs], configs)
@@ -96,16 +99,18 @@ def prepared_recording(config: TrainTargetConfig) -> Iterator[PreparedRecording]
         check_network(state.model.to(find_device(config.device)), task)
     if config.probes:
         applicable(config.probes, state.model, task)
+    weights, tuning = state.layout.size * config.vectorize, state.tuning
+    del state  # a network that nobody needs any more would take memory as long as all others train
     folder = config.trajectory_dir / check_run_name(config.run_name)
     with claim_run_folder(folder, "seed_*", resume=config.resume, overwrite=config.overwrite) as claimed:
         if config.resume:
-            _check_resumable(configs, task)
-        yield PreparedRecording(config, task, claimed, state.layout.size * config.vectorize)
+            _check_resumable(configs, task, tuning)
+        yield PreparedRecording(config, task, claimed, weights, tuning)
 
 
-def _check_resumable(configs: Sequence[TrainTargetConfig], task: Task) -> None:
+def _check_resumable(configs: Sequence[TrainTargetConfig], task: Task, tuning: FineTuning | None) -> None:
     """Raise if no run can be resumed; one of several that cannot fails alone."""
-    outcomes = [resume_error(config, task) or config.run_folder for config in configs]
+    outcomes = [resume_error(config, task, tuning) or config.run_folder for config in configs]
     if all(isinstance(outcome, Exception) for outcome in outcomes):
         _folders(outcomes, configs)
 
@@ -137,13 +142,13 @@ def _log_recording(folder: Path, tracker: Tracker) -> None:
         tracker.tags({RECORDING_TAG: len(runs)})
 
 
-def _run(configs: Sequence[TrainTargetConfig], task: Task, tracker: Tracker) -> Outcomes:
+def _run(configs: Sequence[TrainTargetConfig], task: Task, tracker: Tracker, tuning: FineTuning | None) -> Outcomes:
     first, size = configs[0], configs[0].vectorize
     here = first.engine == "local" and first.workers == 1
     parent: Parent = SameRun(tracker) if len(configs) == 1 else tracker if here else tracker.picklable_parent()
     jobs = [Job(configs[start : start + size], parent) for start in range(0, len(configs), size)]
     if here or len(configs) == 1:
-        return run_here(jobs, task)
+        return run_here(jobs, task, tuning)
     return run_on_ray(jobs, first.workers) if first.engine == "ray" else run_in_processes(jobs, first.workers)
 
 

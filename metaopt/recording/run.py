@@ -14,7 +14,9 @@ from statistics import fmean
 from time import monotonic
 from typing import Any, NoReturn
 
-from ..adapters.fine_tuning import describe_adapters
+import torch
+
+from ..adapters.fine_tuning import FineTuning, describe_adapters
 from ..core.clock import fires
 from ..core.control import StopRequested, control
 from ..core.devices import device_name, find_device
@@ -50,18 +52,20 @@ Outcome = Path | Exception
 """The folder of the recorded trajectory, or the exception with which the run failed."""
 
 
-def run_steps(config: TrainTargetConfig, task: Task, parent: Parent, bar: Progress) -> RunSteps:
+def run_steps(
+    config: TrainTargetConfig, task: Task, parent: Parent, bar: Progress, tuning: FineTuning | None = None
+) -> RunSteps:
     """Yield the training steps of one run, record its trajectory and write checkpoints."""
     name = f"{config.run_name} seed {config.seed}"
     with sub_progress(bar, config.step_count(task)) as run_bar, parent.child(name) as tracker:
-        folder = yield from _TargetRun(config, task, tracker).steps(run_bar)
+        folder = yield from _TargetRun(config, task, tracker, tuning).steps(run_bar)
     return folder
 
 
-def resume_error(config: TrainTargetConfig, task: Task) -> MetaoptError | None:
+def resume_error(config: TrainTargetConfig, task: Task, tuning: FineTuning | None = None) -> MetaoptError | None:
     """Why a run cannot be resumed; None if it can, or has not begun. Nothing is changed."""
     try:
-        _TargetRun(replace(config, device="cpu"), task, SilentTracker()).load()
+        _TargetRun(replace(config, device="cpu"), task, SilentTracker(), tuning).load()
     except MetaoptError as error:
         return error
     return None
@@ -70,10 +74,12 @@ def resume_error(config: TrainTargetConfig, task: Task) -> MetaoptError | None:
 class _TargetRun:
     """One run with its training state, its files and its tracker."""
 
-    def __init__(self, config: TrainTargetConfig, task: Task, tracker: Tracker) -> None:
+    def __init__(
+        self, config: TrainTargetConfig, task: Task, tracker: Tracker, tuning: FineTuning | None = None
+    ) -> None:
         self.config = config
         self.tracker = tracker
-        self.state = TargetTrainingState.from_config(config, task, find_device(config.device))
+        self.state = TargetTrainingState.from_config(config, task, find_device(config.device), tuning)
         self.probes = TrainingProbes(config.probes, self.state.model, task) if config.probes else None
         self.folder = config.trajectory_dir / config.run_folder
         self.checkpoint = config.checkpoint_dir / config.run_folder / "checkpoint.safetensors"
@@ -291,7 +297,8 @@ class _TargetRun:
     def _record_snapshot(self, recorder: Recorder, losses: Mapping[str, float]) -> None:
         state = self.state
         with evaluation_mode(state.optimizer):
-            recorder.record(state.model, state.step, state.epoch, losses, state.ema_weights())
+            weights = state.recorded_weights(getattr(torch, self.config.snapshot_dtype))
+            recorder.record(state.model, state.step, state.epoch, losses, weights)
         state.last_snapshot = state.step
 
     def _task_facts(self) -> dict[str, Any]:

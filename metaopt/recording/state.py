@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from ..adapters.budget import within_budget
 from ..adapters.fine_tuning import FineTuning, prepared
 from ..core.errors import CheckpointError
 from ..core.rng import generator, random_states, restore_random_states, seed_all
@@ -95,6 +96,7 @@ class TargetTrainingState:
         self.optimizer = optimizer_for(
             self.model, facts["base_optimizer"], facts["lr"], facts["base_optimizer_options"]
         )
+        self.tuning = tuning
         self.budget = None if tuning is None else tuning.limit(self.model, self.optimizer)
         self.update_norms = observe_levels(self.optimizer)
         self.driver = self._driver(total_steps)
@@ -127,11 +129,14 @@ class TargetTrainingState:
         return [*self.facts.get("grown_as", []), *own]
 
     @classmethod
-    def from_config(cls, config: TrainTargetConfig, task: Task, device: torch.device) -> Self:
+    def from_config(
+        cls, config: TrainTargetConfig, task: Task, device: torch.device, tuning: FineTuning | None = None
+    ) -> Self:
         """Create the training state of one run before its first step.
 
         Args:
             device: the device to train on.
+            tuning: that of another run of the same recording, so that its initial weights are not read again.
         Raises:
             UnknownName, InvalidConfig: the configuration contains an unknown name, an invalid value, or a network that
                 is too large for the memory of this machine.
@@ -158,7 +163,8 @@ class TargetTrainingState:
             grown = Trajectory.open(own if own.is_dir() else config.grown_as)
             facts["grown_as"] = last_growth_seeds(grown.folder)
             parents.append(trajectory_parent(grown))
-        tuning = FineTuning(config, partial(_network, facts))
+        if tuning is None or config.grown_as is not None:  # grown networks differ between random seeds
+            tuning = FineTuning(config, partial(_network, facts))
         parents += tuning.parents
         return cls({**facts, **tuning.facts}, task, device, config.step_count(task), tuning, parents)
 
@@ -201,10 +207,23 @@ class TargetTrainingState:
             self._ema.update([parameter for _, parameter in trainable(self.model)])
         return has_changed
 
-    def ema_weights(self) -> dict[str, Tensor]:
-        """The EMA of the trainable weights by name; empty before the first step, and without averaging."""
-        names = [name for name, _ in trainable(self.model)] if self._ema.updates else []
-        return dict(zip(names, self._ema.tensors, strict=True))
+    def recorded_weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What a snapshot has in place of the trainable weights, by name: their EMA, within the delta budget.
+
+        An average of A and one of B may change a matrix more than each of the averaged ones does, and so may rounding.
+        Empty where the weights of the network are recorded as they are.
+
+        Args:
+            dtype: of the snapshot.
+        """
+        names = [name for name, _ in trainable(self.model)]
+        averages = dict(zip(names, self._ema.tensors, strict=True)) if self._ema.updates else {}
+        if self.budget is None or not (averages or dtype.itemsize < 4):
+            return averages
+        own = dict(self.model.named_parameters())
+        rounded = {name: averages.get(name, own[name]).detach().to(dtype) for name in names}
+        limited = within_budget({**own, **rounded}, self.facts)
+        return {name: limited[name] for name in names}
 
     def save(self, path: Path, settings: Mapping[str, Any], about: TrainingFacts | None = None) -> None:
         """Write a checkpoint, after any step.

@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
 
+_SHOWN = 6  # names in a message
+
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The parameters of a network that require a gradient, without duplicates, in the order of `named_parameters`."""
@@ -65,6 +67,10 @@ def train_only(model: nn.Module, pattern: str | None) -> None:
         return
     names = [name for name, _ in trainable(model)]
     if not any(re.search(pattern, name) for name in names):
-        raise InvalidConfig(f"space is {shown(pattern)}, which matches no weights of {type(model).__name__}: {names}")
+        more = " …" if len(names) > _SHOWN else ""
+        raise InvalidConfig(
+            f"space is {shown(pattern)}, which matches none of the {len(names):,} trainable weights of "
+            f"{type(model).__name__}: {', '.join(names[:_SHOWN])}{more}"
+        )
     for name, parameter in trainable(model):
         parameter.requires_grad_(re.search(pattern, name) is not None)

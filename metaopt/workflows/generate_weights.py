@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..adapters.budget import within_budget
 from ..core.config import option
 from ..core.devices import ComputeConfig, find_device, move, threads_for
 from ..core.errors import InvalidConfig
@@ -182,6 +183,8 @@ def predict_at(
 ) -> dict[str, Tensor]:
     """The weights that an optimizer predicts for `t_end` from a snapshot, by name, in the dtypes of the network.
 
+    Adapters stay within their delta budget, as they do after a nowcast.
+
     Raises:
         InvalidConfig: they are not finite.
     """
@@ -197,7 +200,11 @@ def predict_at(
             f"nearer to the snapshot at step {trajectory.steps[index]}, or another optimizer"
         )
     named = segment.layout.unflatten(weights)
-    return {each.name: named[each.name].to(getattr(torch, each.dtype)) for each in segment.layout.tensors}
+    predicted = {each.name: named[each.name].to(getattr(torch, each.dtype)) for each in segment.layout.tensors}
+    if "delta_budget" not in trajectory.run:
+        return predicted
+    limited = within_budget({**trajectory.frozen(), **predicted}, trajectory.run)
+    return {name: limited[name] for name in predicted}
 
 
 def _next_time(trajectory: Trajectory, index: int) -> float:

@@ -145,7 +145,7 @@ def test_a_step_of_recording(target, digits, batch, device):
     loss = take_step(state.model, state.optimizer, task, inputs_of(target, batch).to(device))
     state.after_step(1.0)  # in place of the loss, whose value is unknown
     assert loss.device == device
-    assert {tensor.device for tensor in state.ema_weights().values()} == {device}
+    assert {tensor.device for tensor in state.recorded_weights(torch.float32).values()} == {device}
     assert state.layout.read(state.model).device == device
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from metaopt import Nowcast, get_optimizer_model, get_target_model
-from metaopt.adapters import DeltaBudget, insert_adapters
+from metaopt.adapters import AdapterConfig, DeltaBudget, chosen_adapters, insert_adapters
 from metaopt.adapters.lora import adapters_of, change_of
 from metaopt.core.errors import InvalidConfig, LayoutMismatch
+from metaopt.optimizers import evaluation_mode, optimizer_for
 from metaopt.probes import get_probe, run_probe
 from metaopt.tasks import Batch
 
@@ -92,6 +93,13 @@ def test_adapters_that_do_not_fit_are_refused_and_change_nothing(changes, error,
     assert len(trainable(model)) == 6
 
 
+def test_a_layer_whose_weights_are_read_without_a_call_has_no_adapter():
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "head": nn.Linear(8, 2)})
+    assert chosen_adapters(model, AdapterConfig(adapter="lora", rank=2)).modules == ["head"]
+    with pytest.raises(InvalidConfig, match=r"expected a torch\.nn\.Linear outside of torch\.nn\.MultiheadAttention"):
+        insert_adapters(model, facts(modules=["attention.out_proj"]))
+
+
 def test_a_network_with_adapters_takes_no_others():
     with pytest.raises(InvalidConfig, match="MLP has adapters"):
         insert_adapters(adapted(), facts(modules=["layers.5"]))
@@ -110,6 +118,19 @@ def test_no_share_is_above_its_cap_after_a_step(dtype):
         for module, cap in (("layers.1", 0.25), ("layers.3", 0.1)):
             assert shares[module] <= cap * (1 + 1e-6)
             assert shares[module] >= cap * (0.97 if dtype is torch.bfloat16 else 1 - 1e-6)
+
+
+def test_the_weights_of_an_evaluation_are_within_the_budget_and_those_of_the_training_stay():
+    model, other = adapted(), adapted()
+    for each in (model, other):
+        optimizer = optimizer_for(each, "AdamWScheduleFree", 0.3, {})
+        DeltaBudget(each, cap=0.25).attach(optimizer)
+        for _ in range(8):
+            train(each, optimizer, 1)
+            if each is model:
+                with evaluation_mode(optimizer):
+                    assert max(dense_shares(model).values()) <= 0.25 * (1 + 1e-6)
+    assert all(ours.equal(theirs) for ours, theirs in zip(trainable(model), trainable(other), strict=True))
 
 
 def test_a_change_within_its_budget_stays_bit_for_bit():

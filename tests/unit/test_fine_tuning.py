@@ -1,5 +1,6 @@
 """Fine-tuning: adapters, initial weights and modes in recordings, in phase 2 and in evaluations."""
 
+import gc
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,16 +10,29 @@ import torch
 from torch import nn
 
 from metaopt import Trajectory, get_target_model, load_model_weights
-from metaopt.adapters import FineTuning, FineTuningConfig, adapt_as, adapters_of, export_adapter, load_adapter
+from metaopt.adapters import (
+    FineTuning,
+    FineTuningConfig,
+    adapt_as,
+    adapters_of,
+    export_adapter,
+    fine_tuning,
+    load_adapter,
+    read_initial_weights,
+    within_budget,
+)
+from metaopt.adapters.lora import described_adapters
+from metaopt.adapters.merging import tensors_of
 from metaopt.core.devices import CPU
 from metaopt.core.errors import CheckpointError, FileFormatError, InvalidConfig, LayoutMismatch
 from metaopt.core.tracker import SilentTracker
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup, train_contender
+from metaopt.evaluation.runner import PairedEvaluation
 from metaopt.generative import get_optimizer_model
 from metaopt.metatraining.problem import InnerProblem, problem_key
 from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
-from metaopt.recording.record import TrainTargetConfig, train_targets
+from metaopt.recording.record import TrainTargetConfig, prepared_recording, train_targets
 from metaopt.recording.state import TargetTrainingState
 from metaopt.tasks import load_task
 from metaopt.trajectories import read_whole_network
@@ -100,6 +114,45 @@ def test_every_snapshot_is_within_the_budget(tuned):
     assert 0.0499 < max(shares) <= 0.05 * (1 + 1e-6)
 
 
+def largest_share(path):
+    """The largest share in a trajectory or a file of weights, from its tensors alone."""
+    tensors, facts = read_whole_network(path)
+    return max(
+        (each.up.double() @ each.down.double()).norm() * facts["run"]["adapter"]["alpha"]
+        / facts["run"]["adapter"]["rank"] / each.base.double().norm()
+        for each in tensors_of(tensors, described_adapters(facts["run"]["adapter"])).values()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options", [{"averaging": 0.9}, {"base_optimizer": "AdamWScheduleFree"}, {"snapshot_dtype": "bfloat16"}]
+)
+def test_what_is_recorded_is_within_the_budget(folder, base, options):
+    cap = {"initial_weights": base, "delta_budget": 0.05, "lr": "0.3", "epochs": 4}
+    (recorded,) = record(folder, **LORA, **cap, **options, run_name="average", overwrite=True)
+    shares = [largest_share(snapshot.path) for snapshot in Trajectory.open(recorded).snapshots]
+    assert 0.04 < max(shares) <= 0.05 * (1 + 1e-6)
+
+
+def test_generated_adapters_are_within_the_budget(folder, tuned):
+    config = GenerateConfig(trajectory=tuned[0], t_end=500.0, output=folder / "far.safetensors")
+    generated = predict_weights(config, get_optimizer_model("Line")).write()
+    assert 0.0499 < largest_share(generated.path) <= 0.05 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"delta_budget": 0.1, "adapter": {}},
+        {"delta_budget": {"cap": 0.1, "caps": 1}},
+        {"delta_budget": {"cap": 1, "caps": {}}},
+    ],
+)
+def test_facts_that_state_no_budget_are_refused(run):
+    with pytest.raises(LayoutMismatch, match="is no budget of adapters; expected a cap, caps and adapters"):
+        within_budget({}, run)
+
+
 def test_a_resumed_recording_equals_an_uninterrupted_one(folder, base, tuned):
     options = {**LORA, "initial_weights": base, "delta_budget": 0.05, "run_name": "resumed"}
     record(folder, **options, epochs=1)
@@ -108,6 +161,31 @@ def test_a_resumed_recording_equals_an_uninterrupted_one(folder, base, tuned):
     assert last[0] == last[1]
     with pytest.raises(CheckpointError, match="initial_weights"):
         record(folder, **{**options, "initial_weights": tuned[0]}, resume=True)
+
+
+def count_readings(monkeypatch):
+    """A list that gets an entry for each reading of initial weights."""
+    read = []
+
+    def reading(*arguments, **options):
+        read.append(arguments)
+        return read_initial_weights(*arguments, **options)
+
+    monkeypatch.setattr(fine_tuning, "read_initial_weights", reading)
+    return read
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_initial_weights_are_read_once_for_all_runs(folder, base, monkeypatch, resume):
+    read = count_readings(monkeypatch)
+    record(folder, **LORA, initial_weights=base, run_name="read", runs=2, epochs=1, resume=resume)
+    assert len(read) == 1
+
+
+def test_a_prepared_recording_holds_no_network(folder, base):
+    with prepared_recording(config_of(folder, **LORA, initial_weights=base, run_name="held")):
+        gc.collect()
+        assert not [each for each in gc.get_objects() if type(each) is TargetTrainingState]
 
 
 def test_networks_that_train_side_by_side_equal_those_that_train_alone(folder, base, tuned):
@@ -172,6 +250,17 @@ def test_an_evaluation_trains_what_a_recording_trains(folder, base):
     assert len(curve.events) == 2
 
 
+def test_an_evaluation_reads_initial_weights_once(base, monkeypatch):
+    read = count_readings(monkeypatch)
+    config = EvaluateConfig(
+        **LORA, initial_weights=base, lr=1e-2, batch_size=256, target_model="MLP", target_options={"widths": [8]},
+        steps=20, every=10, stride=5, evaluate_every=10, seeds=2, controls=False, baselines="none", cache_dir=None,
+    )  # fmt: skip
+    task = config_of(Path()).load_task()
+    PairedEvaluation(config, task, {"line": get_optimizer_model("Line")}).compare()
+    assert len(read) == 1
+
+
 def test_a_forecast_stays_within_the_budget(folder, base):
     config = EvaluateConfig(
         **LORA, initial_weights=base, delta_budget=0.02, lr=1e-2, batch_size=256, target_model="MLP",
@@ -200,6 +289,8 @@ def test_a_forecast_stays_within_the_budget(folder, base):
         ({"delta_budgets": {"x": 0.1}}, "a delta budget is one of adapters; give adapter=lora"),
         ({**LORA, "delta_budget": 0}, "delta_budget is 0.0; expected more than 0"),
         ({**LORA, "rank": 0}, "rank is 0; expected 1 or more"),
+        ({"rank": 4}, "rank is given without an adapter; give adapter=lora"),
+        ({"alpha": 4.0}, "alpha is given without an adapter; give adapter=lora"),
         ({"space": "("}, "no regular expression"),
     ],
 )
@@ -261,18 +352,30 @@ def test_exports_of_other_networks_are_refused(tmp_path, base, tuned):
         load_adapter(get_target_model("MLP", **config), exported)
 
 
-def test_an_export_that_states_another_rank_changes_nothing(tmp_path, base, tuned):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda metadata, tensors: metadata.update(
+                metaopt_adapter=metadata["metaopt_adapter"].replace('"rank": 2', '"rank": 1000000000')
+            ),
+            r"has no A of shape \(1000000000, 64\) for 'layers.1'",
+        ),
+        (lambda metadata, tensors: next(iter(tensors.values())).fill_(torch.nan), "cannot be used: .* NaN or infinity"),
+    ],
+)
+def test_a_changed_export_changes_nothing(tmp_path, base, tuned, damage, message):
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     exported = export_adapter(tuned[0], tmp_path / "exported").folder / "adapter_model.safetensors"
     with safe_open(exported, framework="pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    metadata["metaopt_adapter"] = metadata["metaopt_adapter"].replace('"rank": 2', '"rank": 1000000000')
+    damage(metadata, tensors)
     save_file(tensors, exported, metadata)
     model = get_target_model("MLP", **Trajectory.open(base).run["target_config"])
     load_model_weights(model, Trajectory.open(base).snapshots[-1].path)
-    with pytest.raises(FileFormatError, match=r"has no A of shape \(1000000000, 64\) for 'layers.1'"):
+    with pytest.raises(FileFormatError, match=message):
         load_adapter(model, exported.parent)
     assert next(adapters_of(model), None) is None
 

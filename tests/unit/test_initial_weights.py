@@ -201,6 +201,10 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(FileFormatError):
         read_initial_weights(tmp_path / "pickle.safetensors", mlp())
+    (tmp_path / "run" / "seed_0").mkdir(parents=True)
+    (tmp_path / "run" / "seed_0" / "step_00000000.safetensors").touch()
+    with pytest.raises(InvalidConfig, match=r"which holds trajectories; give one, such as .*seed_0"):
+        read_initial_weights(tmp_path / "run", mlp())
     for name in ("a", "b"):
         (tmp_path / "two").mkdir(exist_ok=True)
         save_file(mlp().state_dict(), tmp_path / "two" / f"{name}.safetensors")
