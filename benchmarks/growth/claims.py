@@ -5,7 +5,7 @@
 DIR has cifar10_images/{train,test} and text/tinystories.txt. The table has one line per claim: its goal, the mean and
 the standard deviation over random seeds, and whether the goal is reached. Finished measurements are stored in the
 folder of the results, so that an interrupted command goes on; remove the folder after a change of the code. All takes
-about four hours on one core. `--quick` takes minutes, with trainings that are too short to judge anything.
+more than four hours on one core. `--quick` takes minutes, with trainings that are too short to judge anything.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,15 +60,21 @@ def networks(name: str, plan: Plan) -> list[Row]:
     ]
 
 
-def learned_controller(name: str, plan: Plan) -> list[Row]:
-    """A controller trained by PPO, against random and the best fixed schedule."""
+def learned_controller(name: str, alone: bool, plan: Plan) -> list[Row]:
+    """A controller trained by PPO, against random and the best fixed schedule.
+
+    Args:
+        alone: whether it imitates nothing at first, also in a case in which it does.
+    """
     case = controllers.CASES[name]
+    if alone:
+        case = replace(case, imitate=None)
     if plan.quick:
         case = replace(case, episodes=8, seeds=2, selection=1)
     found = [controllers.compare(name, case, plan.data, plan.folder, seed) for seed in range(plan.seeds)]
     learned = [next(row for row in rows if row["controller"] == "PPO") for rows in found]
     (best,) = {row["controller"] for row in found[0] if row["controller"].startswith("best schedule")}
-    claim = f"controller by PPO on {name}"
+    claim = f"controller by PPO{' after imitation' if case.imitate else ''} on {name}"
     imitation = f"imitates the {case.imitate} first; " if case.imitate else ""
     sizes = f"{imitation}{case.episodes} episodes, {case.seeds} random seeds of the comparison"
     return [
@@ -142,7 +148,12 @@ CLAIMS: Mapping[str, Callable[[Plan], list[Row]]] = {
     "outside-package": outside_package,
     "cost": cost,
     **{f"grown-{name}": partial(networks, name) for name in grown.CASES},
-    **{f"controllers-{name}": partial(learned_controller, name) for name in controllers.CASES},
+    **{f"controllers-{name}": partial(learned_controller, name, False) for name in controllers.CASES},
+    **{
+        f"controllers-{name}-alone": partial(learned_controller, name, True)
+        for name, case in controllers.CASES.items()
+        if case.imitate
+    },
 }
 """What measures the claims, by a short name, in the order of the table."""
 

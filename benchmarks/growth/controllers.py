@@ -63,7 +63,7 @@ class Case:
 CASES: Mapping[str, Case] = {
     "digits": Case(
         {"task": "digits", "steps": 120, "growth_options": {name: steps // 2 for name, steps in _GROWTH.items()}},
-        episodes=320,
+        episodes=160,
         seeds=20,
         selection=5,
         imitate=BEST_SCHEDULE,

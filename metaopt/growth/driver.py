@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.clock import fires
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, InvalidConfig
 from ..trajectories.origin import Parent
 from .actions import Action, mask, perform
 from .controllers import Controller
@@ -39,7 +39,8 @@ class Driver:
         self.growth, self.controller, self.actions, self.total_steps = growth, controller, list(actions), total_steps
         self.decisions: list[tuple[int, str]] = []
         """Step and name of each action that was no WAIT."""
-        self._sum, self._count, self._warned = 0.0, 0, False
+        self._sum, self._count = 0.0, 0
+        self._warned = set[str]()
 
     def start(self) -> None:
         """Measure the loss before the first step."""
@@ -112,14 +113,21 @@ class Driver:
                 raise IndexError(f"action {index} is not allowed now")
             return self.actions[index]
         except Exception as error:
-            if not self._warned:
-                log.warning(
-                    "the controller fails (%s: %s); the training goes on without it", type(error).__name__, error
-                )
-                self._warned = True
+            self._warn("the controller", error)
             return self.actions[0]
 
     def _act(self, action: Action) -> None:
-        if action.kind != "wait":
+        if action.kind == "wait":
+            return
+        try:
             perform(self.growth, action)
+        except InvalidConfig as error:  # such as a blueprint of another package that does not fit these features
+            self._warn(action.name, error)
+        else:
             self.decisions.append((self.growth.step, action.name))
+
+    def _warn(self, name: str, error: Exception) -> None:
+        """Say once that something fails."""
+        if name not in self._warned:
+            log.warning("%s fails (%s: %s); the training goes on without it", name, type(error).__name__, error)
+            self._warned.add(name)

@@ -48,7 +48,8 @@ def observe(growth: Growth, total_steps: int, train_loss: float, sigma: float) -
         growth: has measured its losses at this step.
         total_steps: steps of the whole training [steps].
         train_loss: mean training loss since the last decision.
-        sigma: typical change of the loss from one measurement to the next; `task.json` has that of a recorded training.
+        sigma: standard deviation of the change of the training loss from one step to the next, so far; `task.json` of a
+            recorded training has that of all its steps.
     """
     losses, slot = growth.losses, growth.focus
     first, last = losses[0], losses[-1]

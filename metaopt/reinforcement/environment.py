@@ -9,6 +9,7 @@ import numpy as np
 from ..core.dependencies import import_extra
 from ..core.devices import find_device
 from ..core.errors import InvalidConfig
+from ..core.text import shown
 from ..growth.observation import BOUND, NAMES
 from .config import EpisodeConfig
 from .problem import Problem
@@ -88,9 +89,11 @@ class GrowthEnv(_Env):
         Returns: observation, reward, whether the episode is over, False, and `info`: `info["action"]` is the name of
             what was done, and at the end `info["result"]` a `Result`.
         Raises:
-            InvalidConfig: there is no episode, or it is over.
+            InvalidConfig: there is no episode, or it is over; or there is no such action.
         """
-        episode = self._running()
+        episode, count = self._running(), len(self.problem.actions)
+        if action not in range(count):
+            raise InvalidConfig(f"the action is {shown(action)}; expected an index from 0 to {count - 1}")
         done = int(action) if episode.allowed[int(action)] else 0
         reward = episode.act(done)
         info: dict[str, Any] = {"action": self.problem.actions[done].name}

@@ -6,7 +6,9 @@ from torch import nn
 
 from metaopt.core.errors import InvalidConfig, UnknownName
 from metaopt.growth import BLUEPRINTS, Blueprint, GrowthSeed, blueprint, blueprint_of, blueprints_of
+from metaopt.growth.actions import actions_of
 from metaopt.growth.blueprints import TOPOLOGIES, last_layer
+from metaopt.growth.controllers import built_in
 from metaopt.growth.growth_seed import blend, insert, remove
 
 from ..small_growth import network, task_of
@@ -166,17 +168,22 @@ def undecorated(dim):
 """
 
 
+def install(folder, names):
+    """Install a package whose entry points name blueprints."""
+    info = folder / "pointwise-0.1.dist-info"
+    info.mkdir()
+    (folder / "pointwise_blueprints.py").write_text(CODE, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pointwise\nVersion: 0.1\n")
+    points = [f"{name} = pointwise_blueprints:{function}" for name, function in names.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[metaopt.blueprints]", *points]), encoding="utf-8")
+
+
 @pytest.fixture
 def plugin(tmp_path, monkeypatch, decorated_blueprints):
     """An installed package that adds blueprints."""
-    info = tmp_path / "pointwise-0.1.dist-info"
-    info.mkdir()
-    (tmp_path / "pointwise_blueprints.py").write_text(CODE, encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pointwise\nVersion: 0.1\n")
     names = {"cnn.pointwise": "pointwise", "vector.pointwise": "pointwise", "cnn.wrong": "undecorated",
              "cnn.missing": "missing"}  # fmt: skip
-    points = [f"{name} = pointwise_blueprints:{function}" for name, function in names.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[metaopt.blueprints]", *points]), encoding="utf-8")
+    install(tmp_path, names)
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -186,6 +193,15 @@ def test_a_package_adds_a_blueprint():
     assert found.description == "A 1×1 convolution."
     assert found.build(4)(torch.ones(2, 4, 3, 3)).shape == (2, 4, 3, 3)
     assert "pointwise" in BLUEPRINTS.origin("cnn.pointwise")
+
+
+@pytest.mark.usefixtures("decorated_blueprints")
+def test_a_package_adds_an_action(tmp_path, monkeypatch):
+    known = actions_of("cnn")
+    install(tmp_path, {"cnn.pointwise": "pointwise"})
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {*actions_of("cnn")} - {*known} == {("GERMINATE_POINTWISE", "germinate", "pointwise")}
+    assert built_in("schedule:pointwise@0", actions_of("cnn"), "conv", 0)
 
 
 @pytest.mark.usefixtures("plugin")

@@ -97,6 +97,13 @@ def test_an_action_that_is_not_allowed_counts_as_wait(env):
     assert env.step(culls)[-1]["action"] == "WAIT"
 
 
+@pytest.mark.parametrize("action", [-1, 99, 0.5, None, "WAIT"])
+def test_an_action_that_does_not_exist_is_refused(env, action):
+    env.reset(seed=0)
+    with pytest.raises(InvalidConfig, match=rf"the action is .*{action}.*; expected an index from 0 to 6$"):
+        env.step(action)
+
+
 def test_equal_seeds_give_equal_episodes_whatever_the_process_did_before(env):
     first = random_episode(env, 3, np.random.default_rng(1))
     torch.rand(7)

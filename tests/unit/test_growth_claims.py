@@ -45,13 +45,19 @@ def test_networks_that_grow_are_compared_at_the_best_rate_of_their_host(plan, mo
 
 def test_a_learned_controller_is_compared_once_per_random_seed(plan, monkeypatch):
     def compare(name, case, data_dir, folder, seed):
-        rows = [{"controller": "PPO", "z over random": 2.0 + seed, "of best schedule": 1.0 - 0.1 * seed}]
+        lost = 0.0 if case.imitate else 0.5
+        rows = [{"controller": "PPO", "z over random": 2.0 + seed, "of best schedule": 1.0 - 0.1 * seed - lost}]
         return [*rows, {"controller": "best schedule: schedule:conv@0"}]
 
     monkeypatch.setattr(controllers, "compare", compare)
-    rows = claims.learned_controller("digits", plan)
+    rows = CLAIMS["controllers-digits"](plan)
     assert [(row.figures, row.result) for row in rows] == [([2.0, 3.0], "missed"), ([1.0, 0.9], "reached")]
     assert rows[1].notes == "best schedule: schedule:conv@0"
+    alone = CLAIMS["controllers-digits-alone"](plan)
+    assert [(row.figures, row.result) for row in alone] == [([2.0, 3.0], "missed"), ([0.5, 0.4], "missed")]
+    assert [each[0].claim.partition(":")[0] for each in (rows, alone)] == [
+        "controller by PPO after imitation on digits", "controller by PPO on digits",
+    ]  # fmt: skip
 
 
 def test_controllers_are_compared_on_paired_episodes():
@@ -83,3 +89,5 @@ def test_the_cost_of_a_step_is_a_claim_for_each_blueprint(plan, monkeypatch):
 def test_every_case_is_a_claim():
     assert {f"grown-{name}" for name in grown.CASES} <= set(CLAIMS)
     assert {f"controllers-{name}" for name in controllers.CASES} <= set(CLAIMS)
+    alone = {f"controllers-{name}-alone" for name, case in controllers.CASES.items() if case.imitate}
+    assert alone == {name for name in CLAIMS if name.endswith("-alone")} != set()

@@ -10,7 +10,7 @@ from metaopt import Trajectory, get_target_model, load_model_weights
 from metaopt.core.errors import CheckpointError, Diverged, InvalidConfig, LayoutMismatch, UnknownName
 from metaopt.core.tracker import SilentTracker
 from metaopt.generative import get_optimizer_model
-from metaopt.growth import GrowthConfig, grow_as
+from metaopt.growth import GrowthConfig, blueprint, grow_as
 from metaopt.growth.actions import actions_of
 from metaopt.growth.history import GrowthHistory
 from metaopt.growth.policy import Policy, save_policy
@@ -187,6 +187,19 @@ def test_a_controller_that_fails_waits_and_warns_once(tmp_path, caplog):
         state.after_step(step.take())
     assert not state.growth_seeds
     assert caplog.text.count("the controller fails (RuntimeError: no idea)") == 1
+
+
+@pytest.mark.usefixtures("decorated_blueprints")
+def test_a_blueprint_that_does_not_fit_is_not_grown_and_named_once(tmp_path, caplog):
+    blueprint("cnn", "narrow", lambda dim: 12, "For three channels.")(lambda dim: torch.nn.Conv2d(3, 3, 1))
+    config = config_of(tmp_path, controller="schedule:narrow@0")
+    state = TargetTrainingState.from_config(config, config.load_task(), torch.device("cpu"))
+    state.driver.start()
+    for step in state.epoch_steps():
+        state.after_step(step.take())
+    assert not state.growth_seeds
+    assert not state.driver.decisions
+    assert caplog.text.count("GERMINATE_NARROW fails (InvalidConfig: the blueprint cnn.narrow does not fit") == 1
 
 
 def test_a_loss_that_is_not_finite_removes_a_seed_that_is_blended(tmp_path):

@@ -111,6 +111,19 @@ def test_measured_losses_are_those_of_networks_with_and_without_the_seed(name, s
     assert (expected[0] == expected[2]) is not slot.stage.is_blended
 
 
+@pytest.mark.parametrize(
+    ("stage", "passes"), [("germinated", 2), ("training", 2), ("blending", 3), ("shadowing", 2), ("probationary", 2)]
+)
+def test_no_loss_is_measured_twice(stage, passes):
+    training, tap = Training("HostCNN"), TAPS["HostCNN"][-1]
+    training.reach(stage, tap, "norm")
+    training.train(1 if stage == "blending" else 0)  # alpha is 1/3, so that all three losses differ
+    calls = []
+    training.model.register_forward_hook(lambda *_: calls.append(None))
+    training.growth.measure()
+    assert len(calls) == passes
+
+
 def test_the_gradient_is_that_of_the_loss_with_the_seed_and_reaches_no_host():
     training = grown("HostCNN")
     training.train(2)
