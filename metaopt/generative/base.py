@@ -136,10 +136,8 @@ class GenerativeOptimizer(nn.Module):
             LayoutMismatch: the number of weights differs from that of the layout, or shapes disagree.
         """
         self._check(history, t_history, t_end, layout)
-        single = torch.promote_types(history.dtype, torch.float32)
-        dtype = next((each.dtype for each in self.parameters()), single)
-        times = t_history.to(dtype), t_end.to(dtype)
-        return self.extrapolate(history.to(dtype), *times, layout, **_given(state)).to(history.dtype)
+        given, *times = self._in_own_precision(history, t_history, t_end)
+        return self.extrapolate(given, *times, layout, **_given(state)).to(history.dtype)
 
     @final
     @torch.no_grad()
@@ -181,6 +179,42 @@ class GenerativeOptimizer(nn.Module):
         layout.check_size(snapshots.rows[-1])
         return self.extrapolate_snapshots(snapshots, t_history, t_end, layout, **_given(state))
 
+    @final
+    @torch.no_grad()
+    def predict_horizons(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, "horizons batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons batch weights"]:
+        """Forecast the weights at several times for each history of a batch. The values are those of `predict`.
+
+        Args:
+            t_end: times of the forecasts, not before the last snapshot [optimizer steps].
+        Raises:
+            LayoutMismatch: as `generate`, or there is no time.
+        """
+        if not len(t_end):
+            raise LayoutMismatch("no times of forecasts; expected at least one")
+        for each in t_end:
+            self._check(history, t_history, each, layout)
+        given, *times = self._in_own_precision(history, t_history, t_end)
+        return self.extrapolate_horizons(given, *times, layout).to(history.dtype)
+
+    def extrapolate_horizons(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, "horizons batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons batch weights"]:
+        """The forecasts of `predict_horizons`. By default `extrapolate`, one time after the other."""
+        forecasts = history.new_empty(*t_end.shape, layout.size)
+        for forecast, each in zip(forecasts, t_end, strict=True):
+            forecast.copy_(self.extrapolate(history, t_history, each, layout))
+        return forecasts
+
     def extrapolate_snapshots(
         self,
         snapshots: Snapshots,
@@ -196,6 +230,12 @@ class GenerativeOptimizer(nn.Module):
             history = snapshots.read(begin, min(begin + size, layout.size)).expand(count, -1, -1)
             forecasts[:, begin : begin + size] = self.extrapolate(history, times, t_end, layout)
         return forecasts
+
+    def _in_own_precision(self, history: Tensor, *times: Tensor) -> list[Tensor]:
+        """A history and times in the precision of the parameters, or at least in float32."""
+        single = torch.promote_types(history.dtype, torch.float32)
+        dtype = next((each.dtype for each in self.parameters()), single)
+        return [each.to(dtype) for each in (history, *times)]
 
     def _check(self, history: Tensor, t_history: Tensor, t_end: Tensor, layout: Layout) -> None:
         if history.ndim != 3 or history.shape[1] < 1:
