@@ -136,8 +136,9 @@ class GenerativeOptimizer(nn.Module):
             LayoutMismatch: the number of weights differs from that of the layout, or shapes disagree.
         """
         self._check(history, t_history, t_end, layout)
-        given, *times = self._in_own_precision(history, t_history, t_end)
-        return self.extrapolate(given, *times, layout, **_given(state)).to(history.dtype)
+        dtype = self._precision_for(history)
+        times = t_history.to(dtype), t_end.to(dtype)
+        return self.extrapolate(history.to(dtype), *times, layout, **_given(state)).to(history.dtype)
 
     @final
     @torch.no_grad()
@@ -199,8 +200,9 @@ class GenerativeOptimizer(nn.Module):
             raise LayoutMismatch("no times of forecasts; expected at least one")
         for each in t_end:
             self._check(history, t_history, each, layout)
-        given, *times = self._in_own_precision(history, t_history, t_end)
-        return self.extrapolate_horizons(given, *times, layout).to(history.dtype)
+        dtype = self._precision_for(history)
+        times = t_history.to(dtype), t_end.to(dtype)
+        return self.extrapolate_horizons(history.to(dtype), *times, layout).to(history.dtype)
 
     def extrapolate_horizons(
         self,
@@ -231,11 +233,10 @@ class GenerativeOptimizer(nn.Module):
             forecasts[:, begin : begin + size] = self.extrapolate(history, times, t_end, layout)
         return forecasts
 
-    def _in_own_precision(self, history: Tensor, *times: Tensor) -> list[Tensor]:
-        """A history and times in the precision of the parameters, or at least in float32."""
+    def _precision_for(self, history: Tensor) -> torch.dtype:
+        """The precision of the parameters; without any that of the history, at least float32."""
         single = torch.promote_types(history.dtype, torch.float32)
-        dtype = next((each.dtype for each in self.parameters()), single)
-        return [each.to(dtype) for each in (history, *times)]
+        return next((each.dtype for each in self.parameters()), single)
 
     def _check(self, history: Tensor, t_history: Tensor, t_end: Tensor, layout: Layout) -> None:
         if history.ndim != 3 or history.shape[1] < 1:

@@ -97,6 +97,8 @@ class Levels:
         parameters: Mapping[LevelSpec, Sequence[nn.Parameter]],
         resets: Mapping[str, Sequence[nn.Parameter]] | None = None,
     ) -> None:
+        if not isinstance(parameters, Mapping):
+            raise InvalidConfig(f"parameters is {shown(parameters)}; expected those of each level, by its LevelSpec")
         self.clock = LevelClock(parameters)
         self.parameters = {level.name: list(group) for level, group in parameters.items()}
         self.resets = {name: list(group) for name, group in (resets or {}).items()}
