@@ -133,6 +133,25 @@ def test_a_step_that_calls_the_step_of_its_base_class_is_one_step(has_closure):
     assert equal(weights(memory), weights(other))
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_step_may_change_its_gradients_before_it_calls_the_step_of_its_base_class(in_place):
+    class Halved(torch.optim.Adam):
+        def step(self, closure=None):
+            for parameter in (each for group in self.param_groups for each in group["params"]):
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.mul_(0.5) if in_place else parameter.grad * 0.5
+            return super().step(closure)
+
+    torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # from now on, PyTorch calls hooks in the step of Adam too
+    memory, optimizer = build(kind=lambda parameters, lr: Halved(parameters, lr=lr, eps=0.5e-8))
+    expected, plain = build()
+    for model, each in ((memory, optimizer), (expected, plain)):
+        train(model, each, range(7))
+    assert optimizer.state_dict()["levels"]["clock"]["step"] == 7
+    for one, other in zip(memory.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_lbfgs_is_refused_before_a_training():
     with pytest.raises(InvalidConfig, match="LBFGS computes gradients several times per step"):
         build(kind=torch.optim.LBFGS)
