@@ -114,6 +114,12 @@ def shifted(plan: Plan, stored: Stored) -> list[Row]:
     return [
         at_most("continuum memory on a shifted stream: loss over frozen weights", 0.97, [row["ratio"] for row in rows]),
         at_least("the same: share of the gain of all levels at each step", 0.8, shares, updates),
+        Row(
+            "the same: loss over that of a GPT that learns at each step",
+            "",
+            [row["over GPT"] for row in rows],
+            "printed",
+        ),
     ]
 
 

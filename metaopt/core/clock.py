@@ -32,8 +32,8 @@ class LevelSpec:
         phase: remainder of the steps at which it is due [steps].
         warm_up: first step at which it can be due [steps].
     Raises:
-        InvalidConfig: a number is not an integer, the period is below 1, the phase is not in [0, period), or `warm_up`
-            is negative.
+        InvalidConfig: the name is no text, a number is not an integer, the period is below 1, the phase is not in
+            [0, period), or `warm_up` is negative.
     """
 
     name: str
@@ -42,6 +42,8 @@ class LevelSpec:
     warm_up: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise InvalidConfig(f"the name of a level is {shown(self.name)}; expected text, such as 'slow'")
         bounds = (("period", 1, None), ("phase", 0, self.period), ("warm_up", 0, None))
         for name, least, bound in bounds:
             value = getattr(self, name)

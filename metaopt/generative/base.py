@@ -136,8 +136,7 @@ class GenerativeOptimizer(nn.Module):
             LayoutMismatch: the number of weights differs from that of the layout, or shapes disagree.
         """
         self._check(history, t_history, t_end, layout)
-        single = torch.promote_types(history.dtype, torch.float32)
-        dtype = next((each.dtype for each in self.parameters()), single)
+        dtype = self._precision_for(history)
         times = t_history.to(dtype), t_end.to(dtype)
         return self.extrapolate(history.to(dtype), *times, layout, **_given(state)).to(history.dtype)
 
@@ -181,6 +180,43 @@ class GenerativeOptimizer(nn.Module):
         layout.check_size(snapshots.rows[-1])
         return self.extrapolate_snapshots(snapshots, t_history, t_end, layout, **_given(state))
 
+    @final
+    @torch.no_grad()
+    def predict_horizons(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, "horizons batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons batch weights"]:
+        """Forecast the weights at several times for each history of a batch. The values are those of `predict`.
+
+        Args:
+            t_end: times of the forecasts, not before the last snapshot [optimizer steps].
+        Raises:
+            LayoutMismatch: as `generate`, or there is no time.
+        """
+        if not len(t_end):
+            raise LayoutMismatch("no times of forecasts; expected at least one")
+        for each in t_end:
+            self._check(history, t_history, each, layout)
+        dtype = self._precision_for(history)
+        times = t_history.to(dtype), t_end.to(dtype)
+        return self.extrapolate_horizons(history.to(dtype), *times, layout).to(history.dtype)
+
+    def extrapolate_horizons(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, "horizons batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons batch weights"]:
+        """The forecasts of `predict_horizons`. By default `extrapolate`, one time after the other."""
+        forecasts = history.new_empty(*t_end.shape, layout.size)
+        for forecast, each in zip(forecasts, t_end, strict=True):
+            forecast.copy_(self.extrapolate(history, t_history, each, layout))
+        return forecasts
+
     def extrapolate_snapshots(
         self,
         snapshots: Snapshots,
@@ -196,6 +232,11 @@ class GenerativeOptimizer(nn.Module):
             history = snapshots.read(begin, min(begin + size, layout.size)).expand(count, -1, -1)
             forecasts[:, begin : begin + size] = self.extrapolate(history, times, t_end, layout)
         return forecasts
+
+    def _precision_for(self, history: Tensor) -> torch.dtype:
+        """The precision of the parameters; without any that of the history, at least float32."""
+        single = torch.promote_types(history.dtype, torch.float32)
+        return next((each.dtype for each in self.parameters()), single)
 
     def _check(self, history: Tensor, t_history: Tensor, t_end: Tensor, layout: Layout) -> None:
         if history.ndim != 3 or history.shape[1] < 1:

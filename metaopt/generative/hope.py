@@ -112,8 +112,22 @@ class HopeOptimizer(GenerativeOptimizer):
         """The formula of the class."""
         snapshots = Snapshots.of(history)
         coefficients = self._coefficients(snapshots, t_history, t_end.unsqueeze(1), layout, state)[:, 0]
-        spans = [self._moved(snapshots, *span, coefficients[:, tensor]) for tensor, span in _spans(layout)]
-        return torch.cat(spans, -1)
+        return self._forecast(snapshots, coefficients, layout)
+
+    def extrapolate_horizons(
+        self,
+        history: Float[Tensor, "batch snapshots weights"],
+        t_history: Float[Tensor, "batch snapshots"],
+        t_end: Float[Tensor, "horizons batch"],
+        layout: Layout,
+    ) -> Float[Tensor, "horizons batch weights"]:
+        """The formula of the class. The memories are written once for all times."""
+        snapshots = Snapshots.of(history)
+        coefficients = self._coefficients(snapshots, t_history, t_end.T, layout, None)
+        forecasts = history.new_empty(*t_end.shape, layout.size)
+        for forecast, each in zip(forecasts, coefficients.unbind(1), strict=True):
+            forecast.copy_(self._forecast(snapshots, each, layout))
+        return forecasts
 
     def extrapolate_snapshots(
         self,
@@ -181,6 +195,13 @@ class HopeOptimizer(GenerativeOptimizer):
 
     def _empty(self, memories: int) -> Float[Tensor, "memories directions keys"]:
         return self.keys.weight.new_zeros(memories, len(self._ages), self.config.keys)
+
+    def _forecast(
+        self, snapshots: Snapshots, coefficients: Float[Tensor, "batch tensors directions"], layout: Layout
+    ) -> Float[Tensor, "batch weights"]:
+        """The forecasts of all tensors."""
+        spans = [self._moved(snapshots, *span, coefficients[:, tensor]) for tensor, span in _spans(layout)]
+        return torch.cat(spans, -1)
 
     def _moved(
         self, snapshots: Snapshots, begin: int, end: int, coefficients: Float[Tensor, "*batch directions"]

@@ -84,7 +84,7 @@ def forecast_at_best_horizon(
     last, horizons = times[:, -1], times.new_tensor(policy.all_horizons)
     longest = policy.longest(last)
     with torch.no_grad():
-        forecasts = [model.generate(history, times, last + horizon, problem.layout) for horizon in horizons]
+        forecasts = model.predict_horizons(history, times, last + horizons.unsqueeze(1), problem.layout)
         losses = torch.stack([rank(problem.example_losses(weights, examples)) for weights in forecasts])
     best = horizons[losses.masked_fill(horizons.unsqueeze(1) > longest, math.inf).argmin(0)]
     shortest = horizons.min()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.clock import LevelClock, LevelSpec
-from ..core.errors import InvalidConfig
+from ..core.errors import InvalidConfig, LayoutMismatch
 from ..core.text import shown
 from ..core.values import are_counts
 from .levels import Levels
@@ -59,23 +59,31 @@ class ContinuumMemory(nn.Module):
         variant: Literal["sequential", "nested", "headwise"] = "sequential",
     ) -> None:
         super().__init__()
+        specs = tuple(LevelClock(specs).levels.values())  # checks that there are levels, of different names
+        if not isinstance(hidden, Sequence) or not are_counts(width, *hidden):
+            raise InvalidConfig(
+                f"width is {shown(width)} and hidden is {shown(hidden)}; expected a positive integer and a list of them"
+            )
         hidden = tuple(hidden) or (4 * width,)
-        LevelClock(specs)  # checks that there are levels, of different names
-        if not are_counts(width, *hidden):
-            raise InvalidConfig(f"width is {shown(width)} and hidden is {shown(hidden)}; expected positive integers")
         if variant not in VARIANTS:
             raise InvalidConfig(f"variant is {shown(variant)}; expected one of {', '.join(VARIANTS)}")
         if variant == "nested" and any(slow.period % fast.period for fast, slow in pairwise(specs)):
             periods = [spec.period for spec in specs]
             raise InvalidConfig(f"the periods of nested levels are {periods}; expected multiples, fastest first")
-        self.specs, self.variant = tuple(specs), variant
+        self.width, self.specs, self.variant = width, specs, variant
         self.blocks = nn.ModuleList(_Block(width, hidden) for _ in specs)
         is_nested = variant == "nested"
         self.changes = nn.ModuleList(_zeros_like(block) for block in list(self.blocks)[:-1] if is_nested)
         self.shares = nn.Parameter(torch.zeros(len(specs))) if variant == "headwise" else None
 
     def forward(self, inputs: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """The output y of the formula of the class."""
+        """The output y of the formula of the class.
+
+        Raises:
+            LayoutMismatch: the inputs have another width.
+        """
+        if inputs.shape[-1:] != (self.width,):
+            raise LayoutMismatch(f"inputs of shape {tuple(inputs.shape)}; expected {self.width} as the last size")
         if self.shares is not None:
             parts = torch.stack([block(inputs) - inputs for block in self.blocks], -1)
             return inputs + parts @ self.shares.softmax(0)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.clock import LevelSpec
+from ..core.errors import InvalidConfig, LayoutMismatch
+from ..core.text import shown
+from ..core.values import are_counts
 from .carried_memory import MemoryLayer
 from .continuum import ContinuumMemory
 
@@ -50,6 +53,8 @@ class HopeBlock(nn.Module):
             be carried, and has a surprise.
         window: tokens to which a token attends, itself included; None for all before it [tokens].
         variant: how the levels of the CMS are combined, see `ContinuumMemory`.
+    Raises:
+        InvalidConfig: a size is no integer of 1 or more, `heads` do not divide the width, or as of `ContinuumMemory`.
     """
 
     def __init__(
@@ -63,6 +68,9 @@ class HopeBlock(nn.Module):
         variant: Literal["sequential", "nested", "headwise"] = "sequential",
     ) -> None:
         super().__init__()
+        if not are_counts(width, heads, *(() if window is None else (window,))) or width % heads:
+            sizes = {"width": width, "heads": heads, "window": window}
+            raise InvalidConfig(f"sizes {shown(sizes)}; expected integers of 1 or more, heads that divide the width")
         self.attention_norm = nn.RMSNorm(width)
         self.attention_convolution = CausalConvolution(width)
         self.attention = WindowedAttention(width, heads, window)
@@ -80,7 +88,11 @@ class HopeBlock(nn.Module):
 
         Args:
             write: whether the memory keeps what it has stored for the next batch, see `MemoryLayer`.
+        Raises:
+            LayoutMismatch: the stream has another width.
         """
+        if stream.dim() != 3 or stream.shape[2] != self.cms.width:
+            raise LayoutMismatch(f"a stream of shape {tuple(stream.shape)}; expected [batch, tokens, {self.cms.width}]")
         stream = self._attended(stream)
         if self.memory is not None and self.memory_out is not None:
             inputs = self._memory_inputs(stream)

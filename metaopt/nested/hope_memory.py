@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..core.errors import InvalidConfig
 from ..core.text import shown
+from ..core.values import are_counts
 from .carried_memory import MemoryLayer, Parts, Tokens
 from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
 from .self_modifier import ModifierState, SelfModifier
@@ -45,6 +46,9 @@ def memory_layer(
     """
     if kind not in MEMORIES:
         raise InvalidConfig(f"memory is {shown(kind)}; expected one of {', '.join(MEMORIES)}")
+    if not are_counts(width, heads, chunk) or width % heads:
+        sizes = {"width": width, "heads": heads, "chunk": chunk}
+        raise InvalidConfig(f"sizes {shown(sizes)}; expected integers of 1 or more, heads that divide the width")
     if kind != "self":
         return PairLayer(kind, width, heads, chunk, momentum, decay)
     if not decay:

@@ -1,6 +1,8 @@
 """Levels of a network: parameters that an optimizer updates at their own pace."""
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -97,6 +99,8 @@ class Levels:
         parameters: Mapping[LevelSpec, Sequence[nn.Parameter]],
         resets: Mapping[str, Sequence[nn.Parameter]] | None = None,
     ) -> None:
+        if not isinstance(parameters, Mapping):
+            raise InvalidConfig(f"parameters is {shown(parameters)}; expected those of each level, by its LevelSpec")
         self.clock = LevelClock(parameters)
         self.parameters = {level.name: list(group) for level, group in parameters.items()}
         self.resets = {name: list(group) for name, group in (resets or {}).items()}
@@ -109,6 +113,7 @@ class Levels:
         self._gradients: dict[nn.Parameter, Tensor | None] = {}  # as they were before the present step
         self._selected: list[_Version] = []  # those with which the optimizer makes the present step
         self._is_counted = True  # whether the last step that began has been counted
+        self._frame: FrameType | None = None  # of the step that began, until it is counted
         self._norms: UpdateNorms | None = None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
@@ -172,6 +177,9 @@ class Levels:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         """Select the gradients of the step; returns the arguments of the step if a closure computes the gradients."""
+        if self._frame is not None and self._frame in _frames():
+            return None  # `super().step` in the step of a subclass, which may have changed the gradients
+        self._frame = _frame_of_step()
         if self._gradients and _are_same(self._selected, _versions(optimizer)):
             self._restore()  # the step before ended with an error, and no gradient was computed since
         self._gradients.clear()
@@ -182,8 +190,6 @@ class Levels:
         self._is_counted = False
         if closure is None:
             self._select(optimizer, due)
-            return None
-        if isinstance(closure, _Selecting):  # `super().step` in the step of a subclass
             return None
         return (args[0], _Selecting(closure, lambda: self._select(optimizer, due))), {}
 
@@ -208,7 +214,7 @@ class Levels:
         """Count the step, which came to its end, and accumulate its gradients."""
         if self._is_counted:  # by the hooks of `super().step` in the step of a subclass
             return
-        self._is_counted = True
+        self._is_counted, self._frame = True, None
         due = self.clock.tick()
         if self._norms is not None:
             self._norms.after(self.clock.step)
@@ -270,6 +276,20 @@ class _Selecting(NamedTuple):
         loss = self.closure()
         self.select()
         return loss
+
+
+def _frames() -> Iterator[FrameType]:
+    """The frames of all calls in progress, the last one first."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _frame_of_step() -> FrameType | None:
+    """The frame of the step in which a hook is called."""
+    name = torch.optim.Optimizer.__module__
+    return next((frame for frame in _frames() if frame.f_globals.get("__name__") == name), None)
 
 
 def _versions(optimizer: torch.optim.Optimizer) -> list[_Version]:

@@ -2,7 +2,8 @@
 
 import sys
 from abc import ABC, abstractmethod
-from typing import Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,17 @@ class Rates(NamedTuple):
     momentum: Rate = 0.0
     forget: Rate = 0.0
 
+    @classmethod
+    def given(cls, rates: Any) -> Self:
+        """Check that rates are `Rates`.
+
+        Raises:
+            InvalidConfig: they are not.
+        """
+        if not isinstance(rates, cls):
+            raise InvalidConfig(f"rates is {shown(rates)}; expected Rates, such as Rates(lr=0.5)")
+        return rates
+
     def check(self) -> None:
         """Check the rates that are numbers; those of tensors could only be read by waiting for their device.
 
@@ -48,9 +60,13 @@ class Rates(NamedTuple):
 
         Raises:
             InvalidConfig: a rate that is a number is out of its range.
+            LayoutMismatch: a rate that is a tensor has other numbers of sequences or tokens.
         """
         self.check()
         shape = keys.shape[:2]
+        for name, rate in self._asdict().items():
+            if isinstance(rate, Tensor) and not _fits(rate, shape):
+                raise LayoutMismatch(f"{name} of shape {tuple(rate.shape)}; expected one per token, {tuple(shape)}")
         given = (rate.to(keys) if isinstance(rate, Tensor) else keys.new_full(shape, rate) for rate in self)
         return torch.stack([rate.expand(shape) for rate in given], dim=-1)
 
@@ -86,6 +102,7 @@ class AssociativeMemory(ABC, Generic[S]):
         Raises:
             LayoutMismatch: keys or values have another width or other numbers of tokens, or the state belongs to
                 another memory or to another number of sequences.
+            InvalidConfig: `rates` is no `Rates`, or a number of it is out of its range.
         """
 
     def flush(self, state: S) -> S:
@@ -159,7 +176,7 @@ class LinearMemory(AssociativeMemory[MemoryState]):
             )
         if rule not in ("delta", "hebbian"):
             raise InvalidConfig(f"rule is {shown(rule)}; expected delta or hebbian")
-        rates.check()
+        Rates.given(rates).check()
         self.keys, self.values, self.rule, self.rates = keys, values, rule, rates
 
     def reset(self, batch: int) -> MemoryState:
@@ -180,7 +197,8 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         """
         self._check(state, keys, values)
         matrix, momentum = (part.to(keys) for part in state)
-        tokens = torch.cat([keys, values, (rates or self.rates).per_token(keys)], dim=-1)
+        chosen = self.rates if rates is None else Rates.given(rates)
+        tokens = torch.cat([keys, values, chosen.per_token(keys)], dim=-1)
         for token in range(keys.shape[1]):
             inputs, gate = begin((matrix, momentum, tokens[:, token]))
             (matrix, momentum), _ = end(gate, self._written(*inputs), (matrix, momentum))
@@ -192,8 +210,11 @@ class LinearMemory(AssociativeMemory[MemoryState]):
         """M q.
 
         Raises:
-            LayoutMismatch: the state belongs to another memory or to another number of sequences.
+            LayoutMismatch: queries have another width, or the state belongs to another memory or to another number of
+                sequences.
         """
+        if queries.dim() != 3 or queries.shape[2] != self.keys:
+            raise LayoutMismatch(f"queries of shape {tuple(queries.shape)}; expected [batch, tokens, {self.keys}]")
         self._check_state(state, queries.shape[0])
         return queries @ state.matrix.to(queries).mT
 
@@ -223,6 +244,12 @@ class LinearMemory(AssociativeMemory[MemoryState]):
     def _check_state(self, state: MemoryState, sequences: int) -> None:
         expected = (sequences, self.values, self.keys)
         check_state(state, MemoryState, (expected, expected), "as of `reset` of this memory for these sequences")
+
+
+def _fits(rate: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a tensor is one rate per token, or becomes that by expansion."""
+    sizes = zip(reversed(rate.shape), reversed(shape), strict=False)
+    return rate.dim() <= len(shape) and all(size in (1, count) for size, count in sizes)
 
 
 def check_pairs(keys: Tensor, values: Tensor, widths: tuple[int, int]) -> None:

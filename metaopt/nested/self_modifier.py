@@ -131,6 +131,8 @@ class SelfModifier(nn.Module):
             )
         if objective not in ("regression", "dot"):
             raise InvalidConfig(f"objective is {shown(objective)}; expected regression or dot")
+        if not isinstance(safeguards, Safeguards):
+            raise InvalidConfig(f"safeguards is {shown(safeguards)}; expected `Safeguards(…)`")
         if forget_to not in ("initial", "zero"):
             raise InvalidConfig(f"forget_to is {shown(forget_to)}; expected initial or zero")
         self.width, self.depth, self.heads, self.chunk = width, depth, heads, chunk

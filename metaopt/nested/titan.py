@@ -93,8 +93,8 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
             raise InvalidConfig(
                 f"sizes of a memory {shown(sizes)}; expected whole numbers of 1 or more, heads that divide the width"
             )
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise InvalidConfig(f"max_grad_norm is {max_grad_norm}; expected more than 0, or None")
+        if max_grad_norm is not None and not (isinstance(max_grad_norm, int | float) and max_grad_norm > 0):
+            raise InvalidConfig(f"max_grad_norm is {shown(max_grad_norm)}; expected more than 0, or None")
         _check_rates(rates, learned)
         self.width, self.heads, self.chunk, self.rates = width, heads, chunk, rates
         self._design = Design(width, depth, expansion, heads, chunk, max_grad_norm)
@@ -192,7 +192,8 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
     def _rates(self, keys: Tensor, rates: Rates | None) -> Float[Tensor, "batch tokens rates"]:
         if rates is None and self.gates is not None:
             return self.gates(keys).sigmoid()
-        return (rates or self.rates).per_token(keys).repeat_interleave(self.heads, dim=-1)
+        chosen = self.rates if rates is None else Rates.given(rates)
+        return chosen.per_token(keys).repeat_interleave(self.heads, dim=-1)
 
     def _store(self, state: TitanState, part: Tensor, tokens: int) -> TitanState:
         """Write one full chunk of which the first `tokens` are those of the user."""
@@ -235,8 +236,8 @@ class TitanMemory(nn.Module, AssociativeMemory[TitanState]):
 
 
 def _check_rates(rates: Rates, learned: bool) -> None:
-    if any(not isinstance(rate, (int, float)) for rate in rates):
+    if any(isinstance(rate, Tensor) for rate in Rates.given(rates)):
         raise InvalidConfig("rates of a memory that are tensors; expected numbers. `write` takes one per token")
+    rates.check()
     if learned and not all(0 < rate < 1 for rate in rates):
         raise InvalidConfig(f"gates that begin at {rates}; expected rates between 0 and 1, both excluded")
-    rates.check()

@@ -136,6 +136,24 @@ def test_generate_gives_the_values_of_predict(name):
 
 
 @every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_times_give_the_predictions_of_each(name, dtype):
+    optimizer, (history, times, t_end) = build(name), inputs()
+    ends = t_end + torch.tensor([[0.0], [5.0], [40.0]])
+    together = optimizer.predict_horizons(history.to(dtype), times, ends, LAYOUT)
+    alone = [optimizer.predict(history.to(dtype), times, each, LAYOUT) for each in ends]
+    torch.testing.assert_close(together, torch.stack(alone))
+
+
+@every
+@pytest.mark.parametrize("shape", [(0, 3), (2, 1)])
+def test_times_that_do_not_fit_are_refused(name, shape):
+    history, times, _ = inputs()
+    with pytest.raises(LayoutMismatch):
+        build(name).predict_horizons(history, times, torch.full(shape, 500.0), LAYOUT)
+
+
+@every
 def test_calling_the_module_is_not_implemented(name):
     with pytest.raises(NotImplementedError):
         build(name)(*inputs(), LAYOUT)

@@ -128,9 +128,10 @@ dist.destroy_process_group()
 
 
 SHARDED = """
-import sys, torch, torch.distributed as dist
+import copy, sys, torch, torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard, FullyShardedDataParallel
+from metaopt.nested import Hope, HopeConfig
 from metaopt.nowcast import Nowcast
 from metaopt.generative import get_optimizer_model
 from metaopt.core.errors import LayoutMismatch
@@ -151,7 +152,23 @@ def network():
 
 messages = {"FSDP2": refused(fully_shard(network(), mesh=dist.device_mesh.init_device_mesh("cpu", (2,))))}
 messages["FSDP"] = refused(FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True))
-torch.save(messages, f"{folder}/rank_{rank}.pt")
+
+sizes = dict(vocab_size=8, block_size=8, n_layer=2, n_head=2, n_embd=8, chunk=4, periods=(1, 2), variant="nested")
+torch.manual_seed(0)
+whole, tokens = Hope(HopeConfig(**sizes)), torch.randint(8, (3, 8), generator=torch.Generator().manual_seed(0))
+sharded, outputs = copy.deepcopy(whole), {}
+for block in sharded.blocks:
+    fully_shard(block)
+fully_shard(sharded)
+for name, model in (("whole", whole), ("sharded", sharded)):
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.learning_levels().attach(optimizer)
+    for step in range(4):
+        optimizer.zero_grad()
+        model(tokens).square().mean().backward()
+        optimizer.step()
+    outputs[name] = model(tokens).detach()
+torch.save({"messages": messages, "outputs": outputs}, f"{folder}/rank_{rank}.pt")
 dist.destroy_process_group()
 """
 
@@ -212,10 +229,22 @@ def test_each_process_keeps_the_memories_of_its_own_sequences(tmp_path):
     assert not all(torch.equal(one["memories"][name], other["memories"][name]) for name in one["memories"])
 
 
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """What each of two processes says of sharded networks, and what sharded and whole networks compute."""
+    return together(SHARDED, tmp_path_factory.mktemp("sharded"))
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
-def test_sharded_weights_are_refused_on_all_ranks_when_built(tmp_path):
-    one, other = together(SHARDED, tmp_path)
+def test_sharded_weights_are_refused_on_all_ranks_when_built(sharded):
+    one, other = (saved["messages"] for saved in sharded)
     assert one == other
     assert "0.weight of FSDPSequential is a DTensor" in one["FSDP2"]
     assert "sharded over processes" in one["FSDP"]
     assert all("DistributedDataParallel" in message for message in one.values())
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without torch.distributed")
+def test_a_hope_whose_blocks_are_sharded_trains_as_a_whole_one(sharded):
+    for saved in sharded:
+        torch.testing.assert_close(saved["outputs"]["sharded"], saved["outputs"]["whole"])

@@ -55,6 +55,12 @@ def test_invalid_levels_are_refused(numbers, message):
         LevelSpec("slow", **numbers)
 
 
+@pytest.mark.parametrize("name", [["slow"], 4, None])
+def test_a_name_that_is_no_text_is_refused(name):
+    with pytest.raises(InvalidConfig, match="expected text, such as 'slow'"):
+        LevelSpec(name, period=4)
+
+
 @pytest.mark.parametrize(("given_levels", "message"), [([], "without levels"), ([LevelSpec("a")] * 2, "the name 'a'")])
 def test_invalid_clocks_are_refused(given_levels, message):
     with pytest.raises(InvalidConfig, match=message):

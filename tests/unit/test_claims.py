@@ -1,17 +1,20 @@
 """The claims about nested learning: what is stored, the table, and the measurement of forgetting."""
 
+import copy
 import json
 from dataclasses import replace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks._claims import Row, at_most
 from benchmarks._stored import Stored
-from benchmarks.nested import claims, forgetting, hope_against_gpt, step_cost
+from benchmarks.nested import claims, forgetting, hope_against_gpt, shifted_stream, step_cost
 from benchmarks.nested.claims import CLAIMS, Plan
 from benchmarks.nested.forgetting import Point, forgotten_at
 from benchmarks.nested.hope_against_gpt import NETWORKS, Setting, compare, rows_of
+from benchmarks.nested.shifted_stream import loss_of_gpt
 from metaopt.tasks import load_task
 
 RECALL = {"pairs": 2, "block_size": 16, "vocab_size": 12, "examples": 40}
@@ -69,6 +72,16 @@ def test_forgetting_prints_and_writes_a_row_per_random_seed(tmp_path, monkeypatc
     assert all(row["learned"] > 0 for row in rows)
     assert rows[0]["over all at 0.9"] == pytest.approx(rows[0]["levels at 0.9"] / rows[0]["all at 0.9"])
     assert result.output.count("over ") == 8
+
+
+def test_the_gpt_of_a_shifted_stream_has_as_many_weights_and_learns_while_it_reads():
+    text = torch.arange(4000) % 7
+    gpt, hope = shifted_stream.trained_gpt(text, steps=0, seed=0), shifted_stream.trained(text, steps=0, seed=0)
+    one, other = (sum(each.numel() for each in model.parameters()) for model in (gpt, hope))
+    assert 0.95 <= one / other <= 1.05
+    before = copy.deepcopy(gpt.state_dict())
+    assert loss_of_gpt(gpt, text, lr=3e-3) < loss_of_gpt(gpt, text, lr=0.0)
+    torch.testing.assert_close(gpt.state_dict(), before, rtol=0, atol=0)
 
 
 def test_claims_are_printed_with_their_spread_and_written_as_json_and_markdown(tmp_path, monkeypatch):

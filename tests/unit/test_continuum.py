@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from metaopt.core.clock import LevelSpec
-from metaopt.core.errors import CheckpointError, InvalidConfig
+from metaopt.core.errors import CheckpointError, InvalidConfig, LayoutMismatch
 from metaopt.generative import get_optimizer_model
 from metaopt.nested import ContinuumMemory, Levels
 from metaopt.nowcast import Nowcast
@@ -133,6 +133,25 @@ def test_a_step_that_calls_the_step_of_its_base_class_is_one_step(has_closure):
     assert equal(weights(memory), weights(other))
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_step_may_change_its_gradients_before_it_calls_the_step_of_its_base_class(in_place):
+    class Halved(torch.optim.Adam):
+        def step(self, closure=None):
+            for parameter in (each for group in self.param_groups for each in group["params"]):
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.mul_(0.5) if in_place else parameter.grad * 0.5
+            return super().step(closure)
+
+    torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # from now on, PyTorch calls hooks in the step of Adam too
+    memory, optimizer = build(kind=lambda parameters, lr: Halved(parameters, lr=lr, eps=0.5e-8))
+    expected, plain = build()
+    for model, each in ((memory, optimizer), (expected, plain)):
+        train(model, each, range(7))
+    assert optimizer.state_dict()["levels"]["clock"]["step"] == 7
+    for one, other in zip(memory.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_lbfgs_is_refused_before_a_training():
     with pytest.raises(InvalidConfig, match="LBFGS computes gradients several times per step"):
         build(kind=torch.optim.LBFGS)
@@ -210,7 +229,10 @@ def test_levels_and_nowcasts_work_together():
         (lambda: ContinuumMemory(8, [1, 4]), r"a level is 1; expected a LevelSpec, such as LevelSpec\('slow', 16\)"),
         (lambda: ContinuumMemory(8, FAST), r"levels is LevelSpec\(name='fast'.*; expected a list, such as"),
         (lambda: Levels({"slow": []}), "a level is 'slow'; expected a LevelSpec"),
+        (lambda: Levels([FAST]), r"parameters is \[LevelSpec.*\]; expected those of each level"),
         (lambda: ContinuumMemory(4, [FAST], hidden=(3, 0)), r"hidden is \(3, 0\)"),
+        (lambda: ContinuumMemory(4, [FAST], hidden=16), "hidden is 16; expected a positive integer and a list of them"),
+        (lambda: ContinuumMemory(None, [FAST]), "width is None"),
         (lambda: ContinuumMemory(4, [FAST], variant="parallel"), "variant is 'parallel'"),
         (lambda: ContinuumMemory(4, [SLOW, LevelSpec("b", 4)], variant="nested"), r"are \[3, 4\]; expected multiples"),
         (lambda: ContinuumMemory(4, [FAST, FAST]), "two levels have the name 'fast'"),
@@ -225,6 +247,13 @@ def test_levels_and_nowcasts_work_together():
 def test_invalid_levels_are_refused(call, message):
     with pytest.raises(InvalidConfig, match=message):
         call()
+
+
+@pytest.mark.parametrize("variant", ["sequential", "nested", "headwise"])
+@pytest.mark.parametrize("shape", [(2, 3), ()])
+def test_inputs_of_another_width_are_refused(variant, shape):
+    with pytest.raises(LayoutMismatch, match="expected 4 as the last size"):
+        ContinuumMemory(4, [FAST, SLOW], variant=variant)(torch.zeros(shape))
 
 
 def test_a_state_without_levels_is_refused():

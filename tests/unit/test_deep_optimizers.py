@@ -181,6 +181,21 @@ def test_delta_gradient_descent_of_one_example_is_the_closed_form_of_its_regress
     torch.testing.assert_close(weights.detach(), solved)
 
 
+def test_the_printed_value_of_dmgd_gives_changes_of_equal_columns_whatever_the_gradient_is():
+    """One step of ⟨m(k), 1⟩ from W₂ = 0, as printed, against the value −k."""
+    torch.manual_seed(0)
+    for gradient in torch.randn(5, 8, 12):
+        first, second = torch.randn(12, 64), torch.zeros(64, 12, requires_grad=True)
+        hidden = torch.tanh(gradient / gradient.norm() * 8**0.5 @ first)
+        (slope,) = torch.autograd.grad((hidden @ second).sum(), second)
+        change = hidden @ slope
+        torch.testing.assert_close(change, change[:, :1].expand(8, 12))
+        weights = nn.Parameter(torch.zeros(8, 12))
+        weights.grad = gradient
+        DMGD([weights], lr=0.1).step()
+        assert nn.functional.cosine_similarity(weights.detach().flatten(), -gradient.flatten(), 0) > 0.5
+
+
 def test_dmgd_learns_directions_that_come_again():
     torch.manual_seed(0)
     common, weights = torch.randn(1, 8, 12), nn.Parameter(torch.zeros(8, 12))

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 
 from benchmarks.nested.hope_against_gpt import NETWORKS, main, sized, weights_of
 from metaopt.core.devices import CPU
-from metaopt.core.errors import CheckpointError, InvalidConfig
+from metaopt.core.errors import CheckpointError, InvalidConfig, LayoutMismatch
 from metaopt.core.tracker import SilentTracker
 from metaopt.evaluation.baselines import TRAINED_BASELINES
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.generative import get_optimizer_model
-from metaopt.nested import Hope, HopeBlock, HopeConfig
+from metaopt.nested import Hope, HopeBlock, HopeConfig, memory_layer
 from metaopt.nested.hope_block import CausalConvolution, WindowedAttention
 from metaopt.nowcast import Nowcast
 from metaopt.optimizers import optimizer_for
@@ -338,6 +338,27 @@ def test_paired_runs_respect_levels(config, text):
     setup = RunSetup(evaluation, task, seed=0)
     for build in (RunSetup.base_optimizer, *TRAINED_BASELINES.values()):
         assert "levels" in build(setup, setup.build()).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("heads", "window"), [(3, None), (0, None), (2.0, None), (2, 0), (2, "all")], ids=lambda value: str(value)
+)
+def test_a_block_of_invalid_sizes_is_refused(heads, window):
+    with pytest.raises(InvalidConfig, match="expected integers of 1 or more, heads that divide the width"):
+        HopeBlock(8, heads, HopeConfig(**SMALL).levels, window=window)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (5, 8)])
+def test_a_stream_of_another_width_is_refused(shape):
+    with pytest.raises(LayoutMismatch, match=r"expected \[batch, tokens, 8\]"):
+        HopeBlock(8, 2, HopeConfig(**SMALL).levels)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("memory", ["linear", "titan", "self"])
+@pytest.mark.parametrize("sizes", [(8, 3, 4), (8, 0, 4), (8, 2, 0), (0, 1, 4), (8, 2, "4")], ids=str)
+def test_a_memory_of_invalid_sizes_is_refused(memory, sizes):
+    with pytest.raises(InvalidConfig, match="expected integers of 1 or more, heads that divide the width"):
+        memory_layer(memory, *sizes)
 
 
 def test_a_block_without_memory_has_no_layer_for_it():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaopt.core.rng import generator
 from metaopt.generative import get_optimizer_model
@@ -44,6 +45,25 @@ def test_most_forecasts_use_the_horizon_with_the_lowest_loss(mlp):
     )
     ahead = 10 * (early - history[:, 1]).norm(dim=1) / (history[:, 1] - history[:, 0]).norm(dim=1)
     assert ahead.max() < 20.01, "at most half of the steps so far"
+
+
+def test_a_memory_is_written_twice_however_many_horizons_there_are(mlp):
+    """Once to compare the horizons, and once with gradients for the forecast."""
+
+    class Solutions(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten.linalg_solve_triangular.default
+            return function(*args, **(kwargs or {}))
+
+    hope, policy = get_optimizer_model("HopeOptimizer", dim=8, keys=4), NowcastPolicy(10, 10, horizons=(10, 20, 40))
+    history = torch.stack([mlp.problem.initial_weights(seed) for seed in range(10)]).unflatten(0, (2, 5))
+    times = torch.arange(200.0, 250.0, 10.0).expand(2, -1)
+    with Solutions() as solutions:
+        examples = mlp.problem.task.sample("meta", 8, generator(2))
+        forecast_at_best_horizon(hope, history, times, policy, mlp.problem, examples, generator(3))
+    assert solutions.count == 2  # a write solves one triangular system
 
 
 def test_a_harmful_forecast_is_rejected(mlp):

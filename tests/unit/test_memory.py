@@ -132,6 +132,7 @@ def test_gradients_flow_through_a_write_to_keys_values_and_rates():
         (lambda: LinearMemory(0, 3), "keys of width 0"),
         (lambda: LinearMemory(4, 2.5), "values of width 2.5; expected whole numbers"),
         (lambda: LinearMemory(4, 3, "oja"), "rule is 'oja'; expected delta or hebbian"),
+        (lambda: LinearMemory(4, 3, rates=0.5), "rates is 0.5; expected Rates"),
     ],
 )
 def test_invalid_memories_are_refused(call, message):
@@ -144,6 +145,34 @@ def test_widths_and_tokens_that_do_not_fit_are_refused(shapes):
     memory = LinearMemory(4, 3)
     with pytest.raises(LayoutMismatch, match=r"expected \[batch, tokens, 4\] and \[batch, tokens, 3\]"):
         memory.write(memory.reset(2), *map(torch.zeros, shapes))
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5), (2, 7), (7, 4)])
+def test_queries_of_another_width_are_refused(shape):
+    memory = LinearMemory(4, 3)
+    with pytest.raises(LayoutMismatch, match=r"expected \[batch, tokens, 4\]"):
+        memory.read(memory.reset(2), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (2, 6), (1, 2, 7)])
+def test_rates_of_other_numbers_of_tokens_are_refused(shape):
+    memory = LinearMemory(4, 3)
+    with pytest.raises(LayoutMismatch, match=r"momentum of shape .*; expected one per token, \(2, 7\)"):
+        memory.write(memory.reset(2), *pairs(), Rates(momentum=torch.zeros(shape)))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 7), (2, 1)])
+def test_a_rate_is_expanded_to_all_tokens(shape):
+    memory, drawn = LinearMemory(4, 3), pairs()
+    expanded = memory.write(memory.reset(2), *drawn, Rates(torch.full((2, 7), 0.3)))
+    torch.testing.assert_close(memory.write(memory.reset(2), *drawn, Rates(torch.full(shape, 0.3))), expanded)
+
+
+@pytest.mark.parametrize("rates", [0.5, (0.5, 0.0, 0.0), {"lr": 0.5}])
+def test_a_write_with_rates_of_another_type_is_refused(rates):
+    memory = LinearMemory(4, 3)
+    with pytest.raises(InvalidConfig, match=r"expected Rates, such as Rates\(lr=0.5\)"):
+        memory.write(memory.reset(2), *pairs(), rates)
 
 
 def test_the_given_state_does_not_change():

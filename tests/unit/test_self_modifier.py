@@ -480,6 +480,7 @@ def test_the_recurrence_of_a_chunk_equals_a_loop_for_any_decay(decay):
         ({"depth": 3}, "depth 1 or 2"),
         ({"expansion": -1}, "expected whole numbers of 1 or more"),
         ({"objective": "l1"}, "objective is 'l1'; expected regression or dot"),
+        ({"safeguards": {"dropout": 0.1}}, r"safeguards is \{'dropout': 0.1\}; expected `Safeguards"),
         ({"forget_to": "one"}, "forget_to is 'one'; expected initial or zero"),
     ],
 )

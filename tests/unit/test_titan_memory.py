@@ -311,6 +311,9 @@ def test_copies_compute_the_same(copied):
         ({"rates": Rates(0.1, 1.5)}, "momentum and forget from 0 to 1"),
         ({"rates": Rates(0.1, 0.0, float("nan"))}, "momentum and forget from 0 to 1"),
         ({"rates": Rates(0.1), "learned": True}, "gates that begin at .* both excluded"),
+        ({"max_grad_norm": "1"}, "max_grad_norm is '1'; expected more than 0, or None"),
+        ({"rates": 0.1}, "rates is 0.1; expected Rates"),
+        ({"rates": Rates("a"), "learned": True}, "expected lr of 0 or more"),
         ({"rates": per_token()}, "expected numbers. `write` takes one per token"),
     ],
 )
