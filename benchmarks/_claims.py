@@ -46,6 +46,13 @@ def at_least(claim: str, goal: float, figures: Sequence[float], notes: str = "")
     return Row(claim, f"≥ {goal}", figures, "reached" if fmean(figures) >= goal else "missed", notes)
 
 
+def each_at_least(claim: str, goal: float, figures: Sequence[float], notes: str = "") -> Row:
+    """A claim about each random seed, where a mean would hide those that miss the goal."""
+    count = sum(figure >= goal for figure in figures)
+    some = f"reached by {count} of {len(figures)}" if count else "missed"
+    return Row(claim, f"≥ {goal} each", figures, "reached" if count == len(figures) else some, notes)
+
+
 def between(claim: str, bounds: tuple[float, float], figures: Sequence[float], notes: str = "") -> Row:
     """A claim that holds if the mean over random seeds is within bounds."""
     low, high = bounds

@@ -23,7 +23,7 @@ from metaopt.core.text import counted
 from metaopt.growth import actions, blueprints
 from metaopt.reinforcement.rewards import Moment, Reward, SpecReward, TwinReward, total
 
-from .._claims import Row, at_least, at_most, chosen, measure_and_publish
+from .._claims import Row, at_most, chosen, each_at_least, measure_and_publish
 from .._stored import Stored
 from . import controllers, grown, step_cost
 
@@ -78,13 +78,13 @@ def learned_controller(name: str, alone: bool, plan: Plan) -> list[Row]:
     imitation = f"imitates the {case.imitate} first; " if case.imitate else ""
     sizes = f"{imitation}{case.episodes} episodes, {case.seeds} random seeds of the comparison"
     return [
-        at_least(
+        each_at_least(
             f"{claim}: paired difference from random, in standard errors",
             controllers.Z_GOAL,
             [row["z over random"] for row in learned],
             f"{sizes}; each figure is one random seed of PPO",
         ),
-        at_least(
+        each_at_least(
             f"{claim}: share of the best schedule's return",
             controllers.SHARE_GOAL,
             [row["of best schedule"] for row in learned],
