@@ -7,7 +7,7 @@ results are of ten others. A baseline that is behind on the two, both in steps a
 case the command prints the steps to the best loss of the base optimizer alone and the loss at the end of the budget,
 both over those of the best baseline without nowcasts; then the geometric means over the cases, with a 95 % interval
 over the random seeds. Finished runs are stored in the folder of the results, so that an interrupted command goes on.
-All takes about five hours on one core.
+All takes about six hours on one core.
 """
 
 import json
