@@ -1,6 +1,7 @@
 """Fine-tuning: which weights a training starts from, which of them it changes, and how far."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InvalidConfig
-from ..core.text import counted
+from ..core.text import counted, shown
 from ..trajectories.origin import Parent
 from ..weights.building import skeleton_of
 from ..weights.folded_names import fold
@@ -58,10 +59,11 @@ class FineTuning:
         self.parents: tuple[Parent, ...] = ()
         self._mode = config.mode
         self._initial: InitialWeights | None = None
-        if not config.is_given:
+        if not config.is_given and config.space is None:
             return
         network = skeleton_of(build)
         self._check_encoder(network)
+        _check_space(network, config.space)
         if config.initial_weights is not None:
             self._initial = read_initial_weights(config.initial_weights, network, expert=config.expert)
             self.facts["initial_weights"] = self._initial.facts
@@ -93,7 +95,7 @@ class FineTuning:
         name, encoder = type(network).__name__, getattr(network, ENCODER, None)
         if encoder is None:
             raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but {name} has no module named {ENCODER}")
-        if getattr(getattr(network, "config", None), "cache_embeddings", False):
+        if _caches_embeddings(network):
             raise InvalidConfig(
                 f"mode is {ENCODER_FINETUNE}, and cache_embeddings (in target_options) is true: the network would read "
                 "embeddings of the old encoder, and training would do nothing. Set cache_embeddings to false, or mode "
@@ -121,6 +123,22 @@ def describe_adapters(facts: Mapping[str, Any]) -> str:
     modules = adapter["modules"]
     names = ", ".join(each.pattern for each in fold({f"{module}.weight": "" for module in modules}))
     return f"{adapter['method']} of rank {adapter['rank']} on {counted(len(modules), 'module')}: {names}"
+
+
+def _check_space(network: nn.Module, space: str | None) -> None:
+    """Check that no weights are to be trained of an encoder whose embeddings are cached."""
+    if space is None or not _caches_embeddings(network):
+        return
+    names = (name for name, _ in network.named_parameters() if name.startswith(f"{ENCODER}."))
+    if found := next((name for name in names if re.search(space, name)), None):
+        raise InvalidConfig(
+            f"space is {shown(space)}, which matches {found}, and cache_embeddings (in target_options) is true: the "
+            "encoder would not be trained. Set cache_embeddings to false, or give a space without the encoder"
+        )
+
+
+def _caches_embeddings(network: nn.Module) -> bool:
+    return bool(getattr(getattr(network, "config", None), "cache_embeddings", False))
 
 
 def _warn_of_unused(initial: InitialWeights, network: nn.Module) -> None:
