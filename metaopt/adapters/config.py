@@ -112,5 +112,5 @@ class FineTuningConfig(AdapterConfig):
 
     @property
     def is_given(self) -> bool:
-        """Whether there is more to do than to freeze weights."""
-        return self.adapter is not None or self.initial_weights is not None or self.mode is not None
+        """Whether something else is asked for than to train the whole network from random weights."""
+        return any(each is not None for each in (self.adapter, self.initial_weights, self.space, self.mode))

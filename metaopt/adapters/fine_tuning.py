@@ -57,12 +57,12 @@ class FineTuning:
     def __init__(self, config: FineTuningConfig, build: Callable[[], nn.Module]) -> None:
         self.facts: dict[str, Any] = {"space": config.trained_space}
         self.parents: tuple[Parent, ...] = ()
-        self._mode = config.mode
         self._initial: InitialWeights | None = None
-        if not config.is_given and config.space is None:
+        if not config.is_given:
             return
         network = skeleton_of(build)
-        self._check_encoder(network)
+        if config.mode == ENCODER_FINETUNE:
+            _check_encoder(network)
         _check_space(network, config.space)
         if config.initial_weights is not None:
             self._initial = read_initial_weights(config.initial_weights, network, expert=config.expert)
@@ -88,22 +88,6 @@ class FineTuning:
         budget.attach(optimizer)
         return budget
 
-    def _check_encoder(self, network: nn.Module) -> None:
-        """Check that an encoder that is to be trained can be trained."""
-        if self._mode != ENCODER_FINETUNE:
-            return
-        name, encoder = type(network).__name__, getattr(network, ENCODER, None)
-        if encoder is None:
-            raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but {name} has no module named {ENCODER}")
-        if _caches_embeddings(network):
-            raise InvalidConfig(
-                f"mode is {ENCODER_FINETUNE}, and cache_embeddings (in target_options) is true: the network would read "
-                "embeddings of the old encoder, and training would do nothing. Set cache_embeddings to false, or mode "
-                "to adapter"
-            )
-        if not trainable(encoder):
-            raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but the encoder of {name} is frozen: nothing would train")
-
 
 def prepared(model: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
     """Insert the adapters that the facts of a run state, and freeze what it does not train; returns the network.
@@ -123,6 +107,21 @@ def describe_adapters(facts: Mapping[str, Any]) -> str:
     modules = adapter["modules"]
     names = ", ".join(each.pattern for each in fold({f"{module}.weight": "" for module in modules}))
     return f"{adapter['method']} of rank {adapter['rank']} on {counted(len(modules), 'module')}: {names}"
+
+
+def _check_encoder(network: nn.Module) -> None:
+    """Check that the encoder, which is to be trained, can be trained."""
+    name, encoder = type(network).__name__, getattr(network, ENCODER, None)
+    if encoder is None:
+        raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but {name} has no module named {ENCODER}")
+    if _caches_embeddings(network):
+        raise InvalidConfig(
+            f"mode is {ENCODER_FINETUNE}, and cache_embeddings (in target_options) is true: the network would read "
+            "embeddings of the old encoder, and training would do nothing. Set cache_embeddings to false, or mode "
+            "to adapter"
+        )
+    if not trainable(encoder):
+        raise InvalidConfig(f"mode is {ENCODER_FINETUNE}, but the encoder of {name} is frozen: nothing would train")
 
 
 def _check_space(network: nn.Module, space: str | None) -> None:

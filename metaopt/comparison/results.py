@@ -125,6 +125,14 @@ class Failure(NamedTuple):
     seed: int
     reason: str
 
+    @property
+    def sentence(self) -> str:
+        """What failed, and what to do."""
+        return (
+            f"The {self.arm} training of random seed {self.seed} failed: {self.reason}. The same command runs it "
+            "again, and keeps the others"
+        )
+
 
 @dataclass(frozen=True)
 class TrainingComparison:

@@ -62,7 +62,7 @@ class ComparisonRunner:
                 if isinstance(found, Failure):
                     failures.append(found)
                     self._check_failures(failures)
-                    log.warning("%s", describe_failure(found))
+                    log.warning("%s", found.sentence)
                     bar.skip(1)
                     continue
                 results.append(found)
@@ -72,7 +72,7 @@ class ComparisonRunner:
                 else:
                     bar.update(1, **{next(iter(found.metrics)): next(iter(found.metrics.values()))})
         if not results:
-            raise InvalidConfig("; ".join(map(describe_failure, failures)))
+            raise InvalidConfig("; ".join(failure.sentence for failure in failures))
         metric = chosen_metric(self.training.name, [*results[0].metrics], config.metric)
         return TrainingComparison(
             self.training.name,
@@ -119,11 +119,3 @@ class ComparisonRunner:
                 f"both trainings of random seed {self.config.seed} failed: {reasons}. Correct the function, and run it "
                 "alone first, as in train(metaopt.Trial())"
             )
-
-
-def describe_failure(failure: Failure) -> str:
-    """A training that failed, in a sentence."""
-    return (
-        f"The {failure.arm} training of random seed {failure.seed} failed: {failure.reason}. The same command runs it "
-        "again, and keeps the others"
-    )

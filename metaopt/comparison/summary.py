@@ -11,7 +11,6 @@ from ..core.text import counted
 from ..evaluation.statistics import Interval, first_at_or_below, geometric_mean
 from .judgement import Judgement, Word, difference_text, judge
 from .results import Arm, TrainingComparison, TrialResult
-from .runner import describe_failure
 
 _SPEED = {Word.HELPS: "faster", Word.HARMS: "slower", Word.NOT_SHOWN: "not shown to differ"}
 
@@ -162,7 +161,7 @@ class ComparisonSummary:
         """What a reader should know: failures, doubts about the twins, the width of the interval."""
         missing = next((each.reason for each in self.comparison.of(Arm.PLAIN).values() if each.reason), None)
         return [
-            *(f"{describe_failure(failure)}." for failure in self.comparison.failures),
+            *(f"{failure.sentence}." for failure in self.comparison.failures),
             *self.comparison.doubts,
             *self.verdict.hints,
             *([f"No row for an EMA of the plain weights: {missing}."] if missing else []),

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.clock import LevelSpec
-from ..core.errors import InvalidConfig, LayoutMismatch
-from ..core.text import shown
-from ..core.values import are_counts
+from ..core.errors import LayoutMismatch
 from .carried_memory import MemoryLayer
 from .continuum import ContinuumMemory
+from .sizes import check_sizes
 
 Stream = Float[Tensor, "batch tokens width"]
 """The residual stream."""
@@ -68,9 +67,7 @@ class HopeBlock(nn.Module):
         variant: Literal["sequential", "nested", "headwise"] = "sequential",
     ) -> None:
         super().__init__()
-        if not are_counts(width, heads, *(() if window is None else (window,))) or width % heads:
-            sizes = {"width": width, "heads": heads, "window": window}
-            raise InvalidConfig(f"sizes {shown(sizes)}; expected integers of 1 or more, heads that divide the width")
+        check_sizes(width=width, heads=heads, **({} if window is None else {"window": window}))
         self.attention_norm = nn.RMSNorm(width)
         self.attention_convolution = CausalConvolution(width)
         self.attention = WindowedAttention(width, heads, window)

@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from ..core.errors import InvalidConfig
 from ..core.text import shown
-from ..core.values import are_counts
 from .carried_memory import MemoryLayer, Parts, Tokens
 from .memory import AssociativeMemory, LinearMemory, MemoryState, Rates
 from .self_modifier import ModifierState, SelfModifier
 from .self_writes import recall, writes_of
+from .sizes import check_sizes
 from .titan import TitanMemory
 
 MEMORIES = ("linear", "titan", "self")
@@ -46,9 +46,7 @@ def memory_layer(
     """
     if kind not in MEMORIES:
         raise InvalidConfig(f"memory is {shown(kind)}; expected one of {', '.join(MEMORIES)}")
-    if not are_counts(width, heads, chunk) or width % heads:
-        sizes = {"width": width, "heads": heads, "chunk": chunk}
-        raise InvalidConfig(f"sizes {shown(sizes)}; expected integers of 1 or more, heads that divide the width")
+    check_sizes(width=width, heads=heads, chunk=chunk)
     if kind != "self":
         return PairLayer(kind, width, heads, chunk, momentum, decay)
     if not decay:

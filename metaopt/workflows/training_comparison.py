@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..comparison.config import CompareConfig
-from ..comparison.runner import ComparisonRunner, describe_failure
+from ..comparison.runner import ComparisonRunner
 from ..comparison.summary import ComparisonSummary
 from ..comparison.training import Training, load_training, training_of
 from ..core.errors import InvalidConfig
@@ -34,7 +34,7 @@ class ComparedTraining:
     @property
     def failure(self) -> str | None:
         """The trainings that failed, in sentences; None if all ended."""
-        return ". ".join(map(describe_failure, self.summary.comparison.failures)) or None
+        return ". ".join(failure.sentence for failure in self.summary.comparison.failures) or None
 
     def __str__(self) -> str:
         lines = [f"{label}: {text}" for label, text in self.summary.lines.items()]
