@@ -20,12 +20,11 @@ from pathlib import Path
 import click
 
 from metaopt.core.documents import markdown_table
-from metaopt.evaluation.baselines import AVERAGED, DERIVED_BASELINES, LEARNED_BASES, TRAINED_BASELINES
+from metaopt.evaluation.baselines import AVERAGED, BUDGET_BASELINES, DERIVED_BASELINES, LEARNED_BASES, TRAINED_BASELINES
 from metaopt.evaluation.budgets import best_baseline, is_free, losses_at_budgets
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.results import AVERAGE, HOLD, NO_GUARD, Comparison, plain
 from metaopt.evaluation.runner import PairedEvaluation
-from metaopt.evaluation.schedules import SCHEDULES
 from metaopt.evaluation.statistics import Interval, geometric_mean
 from metaopt.evaluation.summary import Summary, at_best_rates, best_rate
 from metaopt.generative.base import GenerativeOptimizer
@@ -59,7 +58,15 @@ def contenders(learned: Mapping[str, GenerativeOptimizer]) -> list[str]:
     """Names of all contenders: the candidate, which is the last of the learned optimizers, also without a guard."""
     trained = [*TRAINED_BASELINES, *LEARNED_BASES]
     averages = [f"{name} {AVERAGE}" for name in AVERAGED]
-    return [HOLD, *DERIVED_BASELINES, *trained, *averages, *SCHEDULES, *learned, f"{list(learned)[-1]} {NO_GUARD}"]
+    return [
+        HOLD,
+        *DERIVED_BASELINES,
+        *trained,
+        *averages,
+        *BUDGET_BASELINES,
+        *learned,
+        f"{list(learned)[-1]} {NO_GUARD}",
+    ]
 
 
 def behind(tuned: Comparison) -> list[str]:

@@ -1,27 +1,39 @@
 """Baselines: what an optimizer is compared with, beside the base optimizer alone.
 
 Four kinds: read-outs of the hold run, such as averages of its weights; other training rules, some of them around the
-base optimizer; schedules of the learning rate, each for its own budget; and nowcasts without learned parameters. The
-base optimizer whose numbers are learned is trained as they are, and is not a baseline.
+base optimizer; those with an end of their own for each budget, such as schedules of the learning rate; and nowcasts
+without learned parameters. The base optimizer whose numbers are learned is trained as they are, and is not a baseline.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 from torch import nn, optim
 
 from ..generative.base import GenerativeOptimizer
 from ..generative.extrapolation import Average, Line, Slopes, SlopesConfig
-from ..optimizers import optimizer_for
+from ..optimizers import optimizer_for, without_momentum
+from .budget_runs import BudgetTraining
 from .paired_runs import OptimizerFactory, RunSetup
 from .read_outs import EMA, DerivedWeights, GrowingAverage, LatestWeightAverage, NonlinearAcceleration
+from .schedules import DECAY, cosine, linear_decay
+from .trainable_averaging import LEARNED, trainable_averaging
 
 
 def _around_base(name: str, setup: RunSetup, model: nn.Module) -> optim.Optimizer:
-    """An optimizer that adds momentum or averaging to the base optimizer, with its default options."""
+    """An optimizer that adds momentum to the base optimizer, with its default options."""
     config = setup.config
     options = {"base": config.base_optimizer, "base_options": config.base_optimizer_options}
     return optimizer_for(model, name, setup.lr, options)
+
+
+def _primal_averaging(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
+    """Primal averaging around the base optimizer without its momentum, in whose place the average is."""
+    config = setup.config
+    base_options = without_momentum(config.base_optimizer, config.base_optimizer_options)
+    options = {"base": config.base_optimizer, "base_options": base_options}
+    return optimizer_for(model, "PrimalAveraging", setup.lr, options)
 
 
 def _schedule_free(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
@@ -67,12 +79,32 @@ TRAINED_BASELINES: Mapping[str, OptimizerFactory] = {
     "schedule-free": _schedule_free,
     "outer Nesterov": partial(_around_base, "OuterNesterov"),
     "EMA-Nesterov": partial(_around_base, "EMANesterov"),
-    "primal averaging": partial(_around_base, "PrimalAveraging"),
+    "primal averaging": _primal_averaging,
     "Muon": _muon,
     "SOAP": partial(_soap, 0.95),
     "SOAP 0.5": partial(_soap, 0.5),
 }
 """Baselines with another training rule, each trained separately; *SOAP 0.5* has a momentum of 0.5."""
+
+
+class BudgetBaseline(NamedTuple):
+    """A baseline with an end of its own for each part of the budget.
+
+    Attributes:
+        training: trains it.
+        steps: steps of all its trainings, relative to the budget.
+    """
+
+    training: BudgetTraining
+    steps: float
+
+
+BUDGET_BASELINES: Mapping[str, BudgetBaseline] = {
+    "cosine": BudgetBaseline(cosine, 2.5),
+    "linear decay": BudgetBaseline(linear_decay, 1 + 1.5 * DECAY),
+    "trainable averaging": BudgetBaseline(trainable_averaging, 1 + 1.5 * LEARNED),
+}
+"""Baselines that are measured at the ends of the parts of the budget only."""
 
 LEARNED_BASES: Mapping[str, OptimizerFactory] = {"LearnedSOAP": _learned_soap}
 """Base optimizers whose numbers are learned: trained as the baselines are, and compared with them."""

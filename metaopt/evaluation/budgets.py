@@ -1,13 +1,12 @@
-"""Losses at the ends of the parts of the budget, where schedules are at their best."""
+"""Losses at the ends of the parts of the budget, where schedules and branches are at their best."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from .baselines import DERIVED_BASELINES, TRAINED_BASELINES
+from .baselines import BUDGET_BASELINES, DERIVED_BASELINES, TRAINED_BASELINES
 from .results import AVERAGE, Comparison
-from .schedules import SCHEDULES
 from .statistics import Interval, bounded, geometric_mean
 
 
@@ -51,8 +50,8 @@ def best_baseline(comparison: Comparison, step: int) -> str | None:
 
 
 def is_free(contender: str) -> bool:
-    """Whether a contender is a baseline without nowcasts: a read-out, a schedule, or another training rule."""
-    return contender.removesuffix(f" {AVERAGE}") in {*DERIVED_BASELINES, *TRAINED_BASELINES, *SCHEDULES}
+    """Whether a contender is a baseline without nowcasts: a read-out, a run per budget, or another training rule."""
+    return contender.removesuffix(f" {AVERAGE}") in {*DERIVED_BASELINES, *TRAINED_BASELINES, *BUDGET_BASELINES}
 
 
 def _at(comparison: Comparison, step: int) -> list[LossAtBudget]:

@@ -84,7 +84,8 @@ class EvaluateConfig(PolicyConfig, FineTuningConfig, ComputeConfig):
     baselines: str = option(
         default="quick",
         help="Baselines beside the base optimizer alone and averages of its weights: none; quick, nowcasts without "
-        "learned parameters; all, also schedules, momentum of displacements, Muon, SOAP, and no guard.",
+        "learned parameters; all, also schedules, trainable averaging, momentum of displacements, Muon, SOAP, and no "
+        "guard.",
         choices=("none", "quick", "all"),
     )
     controls: bool = option(default=True, help="Whether to run the controls that must fail.")

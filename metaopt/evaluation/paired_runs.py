@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,7 @@ NOWCAST_EMA_DECAY = 0.98
 
 log = logging.getLogger(__name__)
 
+_OPTION = (bool, int, float, str, list, tuple)  # what JSON has
 _BATCHNORM_BATCHES = 8  # training batches from which the BatchNorm statistics are estimated
 
 
@@ -125,6 +126,12 @@ class RunSetup:
         built_by = [sys.modules[target.partition(":")[0]]] if names_code(target) else []
         optimizer = self.base_optimizer(self._model)
         return code_digest(*built_by, type(self.task), type(optimizer), *map(type, self._model.modules()))
+
+    def rule(self, method: OptimizerFactory) -> dict[str, Any]:
+        """What tells one training rule from another: a digest of its code, and the values of its options."""
+        optimizer = method(self, self._model)
+        options = {name: value for name, value in optimizer.defaults.items() if isinstance(value, _OPTION)}
+        return {"rule code": code_digest(type(optimizer)), "rule options": options}
 
     def nowcast_optimizer(self, model: nn.Module, optimizer: GenerativeOptimizer, *, guarded: bool = True) -> Nowcast:
         """Wrap the base optimizer in `Nowcast`, with an EMA of the weights.

@@ -5,8 +5,14 @@ from statistics import fmean
 
 from ..core.paired_test import PromotionDecision, decided_by, is_shown
 from .results import CHAMPION, Comparison
-from .statistics import geometric_mean
+from .statistics import Interval, geometric_mean
 from .summary import ContenderSummary, Summary, at_rate
+
+
+def relative_steps(contender: ContenderSummary, other: ContenderSummary) -> Interval:
+    """Steps to target of a contender / those of another, paired by random seed; geometric mean."""
+    pairs = zip(contender.full.counted, other.full.counted, strict=True)
+    return geometric_mean([ours / theirs for ours, theirs in pairs])
 
 
 def needs_fewer_steps(contender: ContenderSummary, other: ContenderSummary) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,10 +18,18 @@ from ..core.progress import NO_PROGRESS, Progress, announced, progress, sub_prog
 from ..generative.base import GenerativeOptimizer
 from ..generative.files import optimizer_facts
 from ..nowcast.optimizer import Nowcast
-from ..optimizers import BASE_OPTIMIZERS
 from ..tasks import Task
 from ..weights.files import digest_of
-from .baselines import AVERAGED, DERIVED_BASELINES, LEARNED_BASES, TRAINED_BASELINES, nowcast_baselines
+from . import budget_runs
+from .baselines import (
+    AVERAGED,
+    BUDGET_BASELINES,
+    DERIVED_BASELINES,
+    LEARNED_BASES,
+    TRAINED_BASELINES,
+    nowcast_baselines,
+)
+from .budget_runs import budget_curve
 from .cache import PairedRun, RunCache
 from .code_digest import code_digest
 from .config import EvaluateConfig
@@ -30,7 +39,6 @@ from .paired_runs import OptimizerFactory, RunSetup, train_contender
 from .predictions import CONTROLS, SinglePredictions
 from .read_outs import GrowingAverage
 from .results import AVERAGE, CHAMPION, HOLD, NO_GUARD, NOWCAST_EMA, Comparison, Curve, Novelty, Prediction, label
-from .schedules import SCHEDULES, STEPS, schedule_curve
 
 _SHARED = (
     "task",
@@ -161,7 +169,7 @@ class PairedEvaluation:
         config = self.config
         runs: float = 1 + len(self._predictors) + len(self._trained)
         if self._all:
-            runs += 1 + sum(STEPS.values())  # the candidate without a guard
+            runs += 1 + sum(baseline.steps for baseline in BUDGET_BASELINES.values())  # the candidate without a guard
         predictions = len(self._predictors) + (len(CONTROLS) if config.controls else 0)
         control_run = config.steps if config.controls else 0
         pieces = round(runs * config.steps) + predictions * (config.steps // config.every)
@@ -231,7 +239,8 @@ class PairedEvaluation:
             if self._runs_at(setup.rate, name, f"{name} {AVERAGE}"):
                 curves += self._trained_curves(setup, name, method)
         if self._all:
-            curves += [self._schedule_curve(setup, name) for name in SCHEDULES if self._runs_at(setup.rate, name)]
+            names = [name for name in BUDGET_BASELINES if self._runs_at(setup.rate, name)]
+            curves += [self._budget_curve(setup, name) for name in names]
         for name, optimizer in self._predictors.items():
             unguarded, other = f"{name} {NO_GUARD}", self._other_name(name)
             if self._all and name == self._candidate and self._runs_at(setup.rate, unguarded):
@@ -251,17 +260,22 @@ class PairedEvaluation:
             curve = train_contender(setup, name, method, observer, bar)
             return PairedRun((curve, *observer.curves(curve)), {})
 
-        facts = {**_setup_facts(setup), "contender": name}
-        if name in LEARNED_BASES:
-            facts["rule code"] = code_digest(BASE_OPTIMIZERS.get(name))  # its numbers are learned again
+        facts = {**_setup_facts(setup), "contender": name, **setup.rule(method)}
         return self._cached(facts, train).curves
 
-    def _schedule_curve(self, setup: RunSetup, name: str) -> Curve:
-        def train(bar: Progress) -> PairedRun:
-            return PairedRun((schedule_curve(setup, name, bar),), {})
+    def _budget_curve(self, setup: RunSetup, name: str) -> Curve:
+        training, steps = BUDGET_BASELINES[name]
 
-        facts = {**_setup_facts(setup), "contender": name, "budgets": list(self.config.budgets)}
-        return self._cached(facts, train, STEPS[name]).curves[0]
+        def train(bar: Progress) -> PairedRun:
+            return PairedRun((budget_curve(setup, name, training, bar),), {})
+
+        facts = {
+            **_setup_facts(setup),
+            "contender": name,
+            "budgets": list(self.config.budgets),
+            "rule code": code_digest(budget_runs, sys.modules[training.__module__]),
+        }
+        return self._cached(facts, train, steps).curves[0]
 
     def _nowcasting_curves(
         self, setup: RunSetup, name: str, optimizer: GenerativeOptimizer, *, guarded: bool = True
@@ -317,7 +331,13 @@ def contender_name(optimizer: GenerativeOptimizer) -> str:
         optimizer: the candidate.
     """
     name = type(optimizer).__name__.removesuffix("Optimizer").lower() or "optimizer"
-    baselines = (DERIVED_BASELINES, TRAINED_BASELINES, LEARNED_BASES, SCHEDULES, nowcast_baselines(optimizer.averaging))
+    baselines = (
+        DERIVED_BASELINES,
+        TRAINED_BASELINES,
+        LEARNED_BASES,
+        BUDGET_BASELINES,
+        nowcast_baselines(optimizer.averaging),
+    )
     taken = {HOLD, CHAMPION, *(name for names in baselines for name in names)}
     return f"judged {name}" if name in map(str.lower, taken) else name
 

@@ -12,7 +12,7 @@ from .learned_soap import LearnedSOAP
 from .orthogonal import M3, MuonMemory
 from .outer_momentum import EMANesterov, OuterNesterov
 from .primal_averaging import PrimalAveraging
-from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_for, optimizer_step
+from .registry import BASE_OPTIMIZERS, build_optimizer, evaluation_mode, optimizer_for, optimizer_step, without_momentum
 
 __getattr__ = moved_names(
     __name__,
@@ -40,4 +40,5 @@ __all__ = [
     "evaluation_mode",
     "optimizer_for",
     "optimizer_step",
+    "without_momentum",
 ]

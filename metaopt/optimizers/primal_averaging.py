@@ -15,7 +15,8 @@ class PrimalAveraging(AroundBase):
         from metaopt.optimizers import PrimalAveraging
 
         model = torch.nn.Linear(3, 2)
-        optimizer = PrimalAveraging(model.parameters(), lr=1e-3, base="Adam")
+        without_momentum = {"betas": (0.0, 0.999)}
+        optimizer = PrimalAveraging(model.parameters(), lr=1e-3, base="Adam", base_options=without_momentum)
 
     With weights z of the base optimizer and their average x (generalised primal averaging, arXiv:2512.17131):
 
@@ -24,6 +25,10 @@ class PrimalAveraging(AroundBase):
     where u is the change by the base optimizer. During training the network has the weights y, in evaluation mode the
     average x. With μ = 1 − 1 / t it is Schedule-Free (arXiv:2405.15682). Departs: the average is corrected for its
     start.
+
+    The average takes the place of momentum, so a base optimizer does best without its own: then, and with the default
+    decay and interpolation, the loss ended at or below that of an average of Adam's weights on two small networks, and
+    with Adam's momentum often above.
 
     Args:
         params: parameters or parameter groups.
@@ -44,7 +49,7 @@ class PrimalAveraging(AroundBase):
         base: str = "Adam",
         base_options: Mapping[str, Any] | None = None,
         decay: float = 0.98,
-        interpolation: float = 0.9,
+        interpolation: float = 0.7,
     ) -> None:
         options = {"average_decay": (decay, 0.0, 1.0), "interpolation": (interpolation, 0.0, 1.0)}
         super().__init__(params, lr, base, base_options, options)

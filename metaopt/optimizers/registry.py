@@ -53,6 +53,22 @@ BASE_OPTIMIZERS = _BaseOptimizers("base optimizer", "metaopt.base_optimizers", _
 """Base optimizers by name; a plug-in adds a `torch.optim.Optimizer` in the group `metaopt.base_optimizers`."""
 
 
+def without_momentum(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of Adam or its kin that leave out its momentum; those of other base optimizers as they are.
+
+        without_momentum("Adam", {"betas": (0.8, 0.99)})  # {"betas": (0.0, 0.99)}
+
+    Args:
+        options: keyword arguments of the base optimizer that count for the rest.
+    Raises:
+        UnknownName: there is no such base optimizer.
+    """
+    defaults = {each.name: each.default for each in inspect.signature(BASE_OPTIMIZERS.get(name)).parameters.values()}
+    if "betas" not in defaults:
+        return dict(options)
+    return {**options, "betas": (0.0, *tuple({**defaults, **options}["betas"])[1:])}
+
+
 def build_optimizer(
     name: str, parameters: Iterable[nn.Parameter], lr: float, options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:

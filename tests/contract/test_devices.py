@@ -20,6 +20,7 @@ from metaopt.evaluation.baselines import DERIVED_BASELINES
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.paired_runs import RunSetup
 from metaopt.evaluation.predictions import state_at
+from metaopt.evaluation.trainable_averaging import CombinationDescent
 from metaopt.generative import GENERATIVE_OPTIMIZERS, outcomes
 from metaopt.growth.blueprints import Blueprint
 from metaopt.growth.rollback import Rollback
@@ -254,6 +255,15 @@ def test_losses_of_a_guard_and_of_a_validation_split(digits, device):
     batches = with_values(lambda: list(setup.guard_batches(40)))()
     assert example_losses(setup.build(), digits, batches).device == device
     assert {batch.inputs.device for batch in setup.batchnorm_batches} == {device}
+
+
+def test_the_combination_of_snapshots(digits, batch, device):
+    setup = RunSetup(EvaluateConfig(target_model="ConvNet"), digits, seed=1000)
+    model = setup.build()
+    snapshots = torch.ones(3, setup.layout.size, device=device)
+    optimizer = CombinationDescent(model, setup.layout, snapshots, lr=0.1)
+    take_step(model, optimizer, digits, batch.to(device))
+    assert setup.layout.read(model).device == device
 
 
 @pytest.fixture

@@ -1,9 +1,17 @@
 """Baselines implement the formulas of their papers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from metaopt.evaluation.baselines import AVERAGED, DERIVED_BASELINES, LEARNED_BASES, TRAINED_BASELINES
+from metaopt.evaluation.baselines import (
+    AVERAGED,
+    BUDGET_BASELINES,
+    DERIVED_BASELINES,
+    LEARNED_BASES,
+    TRAINED_BASELINES,
+)
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.observers import AverageObserver, HoldObserver, ReadOutObserver
 from metaopt.evaluation.paired_runs import RunSetup, train_contender
@@ -14,9 +22,14 @@ from metaopt.evaluation.read_outs import (
     NonlinearAcceleration,
     rna_coefficients,
 )
-from metaopt.evaluation.schedules import SCHEDULES
 from metaopt.generative.extrapolation import Hold
+from metaopt.optimizers import BASE_OPTIMIZERS, PrimalAveraging, build_optimizer, without_momentum
 from metaopt.tasks import load_task
+
+NOT_AROUND = {"EMANesterov", "LBFGS", "OuterNesterov", "PrimalAveraging", "SparseAdam"} | {
+    name for name in BASE_OPTIMIZERS.names() if name.endswith("ScheduleFree")
+}
+"""Base optimizers around which there can be no other, with or without their momentum."""
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +118,46 @@ def test_each_other_training_rule_learns(setup, name):
     assert curve.losses[-1] < curve.losses[0]
 
 
+@pytest.mark.parametrize(
+    ("base", "options", "expected"),
+    [
+        ("Adam", {}, {"betas": (0.0, 0.999)}),
+        ("Adam", {"betas": [0.8, 0.95], "eps": 1e-6}, {"betas": (0.0, 0.95), "eps": 1e-6}),
+        ("SOAP", {}, {"betas": (0.0, 0.95)}),
+        ("SGD", {"momentum": 0.9}, {"momentum": 0.9}),
+        ("RMSprop", {"alpha": 0.9}, {"alpha": 0.9}),
+        ("Adagrad", {"eps": 1e-9}, {"eps": 1e-9}),
+    ],
+)
+def test_a_base_optimizer_without_momentum_keeps_its_other_options(base, options, expected):
+    assert without_momentum(base, options) == expected
+
+
+@pytest.mark.parametrize("base", [name for name in BASE_OPTIMIZERS.names() if name not in NOT_AROUND])
+def test_primal_averaging_goes_around_base_optimizers_without_their_momentum(base):
+    weights = torch.nn.Parameter(torch.ones(3, 2))
+    options = {"base": base, "base_options": without_momentum(base, {})}
+    optimizer = build_optimizer("PrimalAveraging", [weights], 0.01, options)
+    for _ in range(3):
+        weights.grad = torch.ones_like(weights)
+        optimizer.step()
+    assert not torch.equal(weights, torch.ones(3, 2))
+
+
+def test_primal_averaging_has_no_other_momentum_than_its_average(setup):
+    optimizer = TRAINED_BASELINES["primal averaging"](setup, setup.build())
+    assert isinstance(optimizer, PrimalAveraging)
+    (group,) = optimizer.param_groups
+    assert (group["betas"], group["lr"]) == ((0.0, 0.999), 0.01)
+    assert (group["average_decay"], group["interpolation"]) == (0.98, 0.7)
+    options = {"base_optimizer": "AdamW", "base_optimizer_options": {"betas": [0.8, 0.99], "weight_decay": 0.1}}
+    of_adamw = RunSetup(replace(setup.config, **options), setup.task, 0)
+    (group,) = TRAINED_BASELINES["primal averaging"](of_adamw, of_adamw.build()).param_groups
+    assert (group["betas"], group["weight_decay"]) == ((0.0, 0.99), 0.1)
+    (group,) = TRAINED_BASELINES["EMA-Nesterov"](of_adamw, of_adamw.build()).param_groups
+    assert group["betas"] == (0.8, 0.99)
+
+
 def test_the_average_of_a_nowcasting_run_is_that_of_its_optimizer(setup):
     observer, optimizers = AverageObserver(setup), []
 
@@ -141,7 +194,7 @@ def test_a_read_out_is_measured_beside_its_run(setup):
 
 def test_every_baseline_of_the_protocol_exists():
     assert set(AVERAGED) < {*TRAINED_BASELINES, *LEARNED_BASES}
-    assert {*DERIVED_BASELINES, *TRAINED_BASELINES, *SCHEDULES} == {
+    assert {*DERIVED_BASELINES, *TRAINED_BASELINES, *BUDGET_BASELINES} == {
         "EMA 0.98",
         "EMA 0.99",
         "EMA-Nesterov",
@@ -156,4 +209,5 @@ def test_every_baseline_of_the_protocol_exists():
         "outer Nesterov",
         "primal averaging",
         "schedule-free",
+        "trainable averaging",
     }

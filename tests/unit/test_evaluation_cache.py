@@ -11,11 +11,15 @@ import torch
 from metaopt.core.tracker import SilentTracker
 from metaopt.evaluation import code_digest as code_digest_module
 from metaopt.evaluation import runner
+from metaopt.evaluation.baselines import BUDGET_BASELINES, TRAINED_BASELINES, BudgetBaseline
 from metaopt.evaluation.cache import PairedRun, RunCache
 from metaopt.evaluation.config import EvaluateConfig
 from metaopt.evaluation.results import Curve, Point
+from metaopt.evaluation.runner import PairedEvaluation
+from metaopt.evaluation.schedules import linear_decay
 from metaopt.generative import get_optimizer_model
 from metaopt.nowcast.policy import NowcastEvent
+from metaopt.tasks import load_task
 from metaopt.weights.files import read_tensors, write_tensors
 from metaopt.workflows.evaluate_optimizer import compare
 
@@ -231,6 +235,45 @@ def test_a_network_whose_code_changed_is_trained_again(case, trained, tmp_path, 
         trained.clear()
         case(target_model="edited:build", target_options={}, controls=False, baselines="none")
         assert trained == ["hold", "judged hold"]
+
+
+class Edited(torch.optim.SGD):
+    """Another code with the same options."""
+
+
+@pytest.fixture
+def curves_of(tmp_path):
+    """The curves of one contender, each with whether it was read from the cache."""
+    small = {"steps": 16, "every": 8, "stride": 4, "evaluate_every": 4, "seeds": 1, "lr": 0.01, "baselines": "all"}
+    network = {"target_model": "MLP", "target_options": {"widths": [4]}}
+    config = EvaluateConfig.from_mapping({**small, **network, "cache_dir": str(tmp_path / "cache")})
+
+    def run(contender):
+        learned = {"judged hold": get_optimizer_model("Hold")}
+        evaluation = PairedEvaluation(config, load_task("digits"), learned, {contender: ["0.01"]})
+        return {curve.contender: curve.cached for curve in evaluation.compare().curves}
+
+    return run
+
+
+def test_a_training_rule_is_told_by_its_code_and_its_options(curves_of, monkeypatch):
+    def sgd(kind, momentum):
+        return lambda setup, model: kind(model.parameters(), lr=setup.lr, momentum=momentum)
+
+    for rule in (sgd(torch.optim.SGD, 0.5), sgd(torch.optim.SGD, 0.6), sgd(Edited, 0.6)):
+        monkeypatch.setitem(TRAINED_BASELINES, "Muon", rule)
+        assert curves_of("Muon") == {"Muon": False}
+        assert curves_of("Muon") == {"Muon": True}
+
+
+def test_a_baseline_of_budgets_is_told_by_its_code(curves_of, monkeypatch):
+    def edited(setup, bar):
+        return linear_decay(setup, bar)
+
+    for training in (linear_decay, edited):
+        monkeypatch.setitem(BUDGET_BASELINES, "linear decay", BudgetBaseline(training, 1.3))
+        assert curves_of("linear decay") == {"linear decay": False}
+        assert curves_of("linear decay") == {"linear decay": True}
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_evaluation(case, trained, tmp_path, caplog):
