@@ -77,6 +77,11 @@ class GenerativeOptimizer(nn.Module):
         """Decay of the EMA of the weights that its snapshots contain; 0 for the weights themselves."""
         return float(getattr(self.config, "averaging", 0.0))
 
+    @property
+    def evolved(self) -> Float[Tensor, " numbers"] | None:
+        """The numbers that evolution over whole trainings changes in place; None if there are none."""
+        return None
+
     def initial_state(self, layout: Layout) -> State | None:
         """The state before the first snapshot; None for an optimizer that does not learn from the training."""
         return None

@@ -12,7 +12,7 @@ from ..core.errors import InvalidConfig
 from ..weights.layout import Layout
 from ..weights.scales import tensor_scales
 from ..weights.snapshots import Snapshots
-from ..weights.tokens import POSITION_FEATURES, Places, TokenGrid, token_grid
+from ..weights.tokens import POSITION_FEATURES, TENSOR_FEATURES, Places, TokenGrid, token_grid
 from .base import HISTORY_LIMIT, GenerativeOptimizer, SnapshotConfig, present_snapshots
 from .extrapolation import doubling_ages, select, slopes_coefficients, snapshot_indices
 from .slices import in_slices
@@ -21,6 +21,7 @@ _EPSILON = 1e-12
 _LARGEST_FACTOR = 2.0  # sigmoid(0) = 1/2, so an untrained network multiplies the slopes by 1
 _WEIGHT_SCALE = 0.1  # a coefficient of 1 changes W_t by a tenth at most: all coefficients then learn at similar rates
 _WEIGHT_HORIZON = 100  # steps
+_LARGEST_LOG_GAIN = 1.5  # gains are from 0.22 to 4.5
 _DEVICE_SLICE = 2**28  # bytes of a slice on an accelerator
 
 
@@ -39,6 +40,10 @@ class PerceiverConfig(SnapshotConfig):
         default="even",
         help="Snapshots of the history to use: all, or the last and those 1, 2, 4, 8 … before it.",
         choices=("even", "doubling"),
+    )
+    gains: bool = option(
+        default=False,
+        help="Whether the change of a tensor is multiplied by a gain for its place, which evolution learns.",
     )
     token_size: int = option(default=32, help="Consecutive weights per token [count].", at_least=1, below=100_000)
     dim: int = option(default=96, help="Width of an embedded token.", at_least=8)
@@ -91,6 +96,11 @@ class PerceiverOptimizer(GenerativeOptimizer):
     The last layer is initialised with zeros, so that the untrained optimizer is Hold or Slopes. A horizon of zero
     returns W_t. With `start` = slopes, no coefficient is negative or larger than twice that of `Slopes`.
 
+    With `gains`, the change W_{t+h} − W_t is multiplied by exp(g · p), where p are the features of the token's tensor
+    (its relative index in the layout, its number of dimensions) and g are five numbers, at first zero. No gradient
+    changes g: how a change lasts is known only at the end of a training, from which evolution learns
+    (`metaopt.metatraining.evolution`).
+
     The input of a token is the Gram matrix of its changes and of W_t, its energies, the scale of its tensor, its
     position and the times a_k, t and h. Perceiver IO encodes at most `encoded_tokens` tokens into latents and decodes
     the query of each token to its coefficients. Time is linear in the number of weights; memory beyond history and
@@ -106,6 +116,8 @@ class PerceiverOptimizer(GenerativeOptimizer):
 
     Config = PerceiverConfig
     packages = ("perceiver-pytorch",)
+
+    gains: Tensor | None
 
     def __init__(self, config: PerceiverConfig | None = None) -> None:
         super().__init__()
@@ -136,6 +148,12 @@ class PerceiverOptimizer(GenerativeOptimizer):
         self.coefficients = nn.Linear(config.hidden, channels if config.start == "hold" else channels - 1)
         nn.init.zeros_(self.coefficients.weight)
         nn.init.zeros_(self.coefficients.bias)
+        self.register_buffer("gains", torch.zeros(TENSOR_FEATURES) if config.gains else None)
+
+    @property
+    def evolved(self) -> Float[Tensor, " numbers"] | None:
+        """The exponents g of the gains."""
+        return self.gains
 
     def extrapolate(
         self,
@@ -196,6 +214,9 @@ class PerceiverOptimizer(GenerativeOptimizer):
         else:
             coefficients = inputs.limits.unsqueeze(1) * coefficients
         moved = torch.einsum("btk,btkw->btw", coefficients, directions)
+        if self.gains is not None:
+            exponents = tokens.places.features[:, :TENSOR_FEATURES] @ self.gains
+            moved = moved * exponents.clamp(-_LARGEST_LOG_GAIN, _LARGEST_LOG_GAIN).exp().unsqueeze(-1)
         return inputs.grid.join(tokens.weights[:, :, -1] + moved, first, last)
 
     def _embed(

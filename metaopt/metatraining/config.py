@@ -44,8 +44,15 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
     epochs: int = option(default=20, help="Epochs to train; after a resume, further epochs.", at_least=0)
     rounds: int = option(
         default=0,
-        help="Rounds of online meta-training, instead of epochs on recorded trajectories; needs a mixture.",
+        help="Rounds of online meta-training, instead of epochs on recorded trajectories: on the problems of a "
+        "mixture, or without one on those of the recordings.",
         at_least=0,
+    )
+    method: str = option(
+        default="look-ahead",
+        help="What a round does: look-ahead trains by gradients some steps after a nowcast; evolution changes the "
+        "gains of an optimizer by the losses of whole trainings.",
+        choices=("look-ahead", "evolution"),
     )
     mixture: Path | None = option(default=None, help="YAML file of the tasks and targets for online rounds.")
     warm_up: int = option(
@@ -69,7 +76,9 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
         below=1.0,
     )
     held_out: int | None = option(
-        default=None, help="Trajectories held out for validation [count]; a quarter by default.", at_least=0
+        default=None,
+        help="Trajectories held out for validation [count], a quarter by default; rounds hold out none.",
+        at_least=0,
     )
     seed: int = option(default=0, help="Random seed.", at_least=0)
     data_dir: Path | None = option(
@@ -113,11 +122,20 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
                 f"start_from is {self.start_from} and optimizer_options is {self.optimizer_options}: the parameters "
                 "are those of the optimizer to start from; leave the options out"
             )
-        if bool(self.rounds) != (self.mixture is not None):
+        if self.mixture is not None and not self.rounds:
             raise InvalidConfig(
-                f"rounds is {self.rounds} and mixture is {self.mixture}: give both for online meta-training, or "
-                "neither to train on recorded trajectories"
+                f"mixture is {self.mixture} and rounds is 0: give rounds, their number, or leave the mixture out to "
+                "train on recorded trajectories"
             )
+        if self.method != "look-ahead" and not self.rounds:
+            raise InvalidConfig(f"method is {self.method} and rounds is 0: give rounds, its number of generations")
+        if self.method == "evolution" and self.warm_up:
+            raise InvalidConfig(
+                f"warm_up is {self.warm_up} and method is evolution, which has none; train on recordings or with "
+                "method=look-ahead before, and give the result as start_from"
+            )
+        if self.method == "evolution":
+            check_length(self.inner_steps, self.every)
         if not (self.epochs or self.rounds or self.resume_from):
             raise InvalidConfig(
                 "epochs is 0; expected 1 or more. 0 is for resume_from: it registers a checkpoint without more training"
@@ -132,9 +150,11 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
 
     @property
     def data_names(self) -> dict[str, str]:
-        """What the training data is, by name: the run name, the objective and the mode, or the mixture."""
+        """What the training data is, by name: the mixture, or the run name and how it is used."""
         if self.mixture is not None:
             return {"mixture": self.mixture.name}
+        if self.rounds:
+            return {"run_name": self.run_name, "method": self.method}
         return {"run_name": self.run_name, "objective": self.objective, "training_mode": self.training_mode}
 
     @property
@@ -148,28 +168,43 @@ class TrainOptimizerConfig(PolicyConfig, ComputeConfig):
         offline = ("training_mode", "objective", "batch_size", "pairs_per_epoch", "task_batch", "lr", "weight_decay",
                    "average", "seed")  # fmt: skip
         online = ("task_batch", "lr", "weight_decay", "average", "seed", "warm_up", "inner_steps", "every", "stride",
-                  "min_cosine")  # fmt: skip
+                  "min_cosine", "method")  # fmt: skip
         return {name: getattr(self, name) for name in (online if self.rounds else offline)}
 
     @property
     def title(self) -> str:
         """Short name of the training data, for the name of the MLflow run."""
-        return f"{self.mixture.stem}, online" if self.mixture else self.run_name
+        return f"{self.mixture.stem if self.mixture else self.run_name}{', online' if self.rounds else ''}"
 
     @property
     def data_title(self) -> str:
         """The training data, human-readable."""
         if self.mixture:
             return f"online inner trainings of {self.mixture.name}"
-        return f"the trajectories of {self.run_name}"
+        return f"{'online inner trainings like' if self.rounds else 'the trajectories of'} {self.run_name}"
 
     @property
     def purpose(self) -> str:
         """What the training does, as a sentence for the description of its run."""
         how = (
-            f"{counted(self.rounds, 'round')} of {self.inner_steps} steps, a nowcast every {self.every}"
+            f"{counted(self.rounds, 'round')} of {self.method}, {self.inner_steps} steps, a nowcast every {self.every}"
             if self.rounds
             else f"{self.training_mode} pairs of snapshots, objective {self.objective}, {counted(self.epochs, 'epoch')}"
         )
         resumed = f", resumed from {self.resume_from}" if self.resume_from else ""
         return f"Phase 2: trains {self.optimizer_model} on {self.data_title}, {how}{resumed}."
+
+
+def check_length(steps: int, every: int) -> None:
+    """Check that a nowcast takes place in whole trainings.
+
+    Args:
+        steps: their length [steps].
+        every: steps between nowcasts [steps].
+    Raises:
+        InvalidConfig: none does.
+    """
+    if steps <= every:
+        raise InvalidConfig(
+            f"inner_steps is {steps}, every is {every}: no nowcast would take place; take more steps than every"
+        )

@@ -14,7 +14,8 @@ from .problem import InnerProblem
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-_MAX_LOSS = 3.0  # multiple of the baseline loss; a network with a higher loss counts as diverged
+MAX_LOSS = 3.0
+"""A network with a higher loss counts as diverged [multiple of the baseline loss]."""
 
 
 class InnerTrainings:
@@ -146,7 +147,7 @@ class InnerTrainings:
         losses = self.problem.losses_each(weights, stacked)
         (gradient,) = torch.autograd.grad(losses.sum(), weights)
         self.weights = weights.detach()
-        limit = _MAX_LOSS * self.problem.task.baseline_loss
+        limit = MAX_LOSS * self.problem.task.baseline_loss
         self.diverged |= ~(losses.detach() < limit) | ~gradient.isfinite().all(1)
         gradient = gradient.masked_fill(self.diverged.unsqueeze(1), 0.0)
         self.step += 1

@@ -1,21 +1,61 @@
-"""The update of online meta-training: a nowcast, and the gradient of the loss right after it and some steps later."""
+"""The look-ahead of online meta-training: gradients of the loss right after a nowcast, and some steps later."""
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..core.progress import Progress
 from ..generative import GenerativeOptimizer
 from ..nowcast.policy import NowcastPolicy, rank
 from ..tasks import Batch
-from .cohort import Cohort
+from .cohort import Cohort, OnlineSettings
+from .mixture import MixtureComponent
 from .objectives import log_loss
 from .problem import InnerProblem
+from .state import MetaTrainingState
 
 _RANDOM_HORIZON_SHARE = 0.3  # of the rows
 _LATER_SHARE = 0.8  # of the gradient some steps later; the rest is the gradient right after the nowcast
+
+
+def look_ahead(
+    state: MetaTrainingState,
+    components: Sequence[MixtureComponent],
+    settings: OnlineSettings,
+    seeds: Sequence[int],
+    bar: Progress,
+) -> dict[str, float]:
+    """Run one round: train one cohort of each component from the first step to the last.
+
+    A cohort is a batch of inner trainings. The cohorts start at different times, so that consecutive updates come from
+    different times of training.
+
+    Args:
+        seeds: random seeds of this round's cohorts, one for each component.
+        bar: progress bar, updated after every update.
+    Returns: the means of the training metrics, over all components and for each component.
+    """
+    cohorts = [
+        Cohort(each, settings, seed, offset=index * settings.steps // len(components))
+        for index, (each, seed) in enumerate(zip(components, seeds, strict=True))
+    ]
+    values: dict[str, list[float]] = defaultdict(list)
+    while running := [cohort for cohort in cohorts if not cohort.finished]:
+        cohort = min(running, key=lambda each: each.round_step)
+        update = lookahead_update(state.model, cohort)
+        state.update(update.objective)
+        metrics = {name: float(value) for name, value in update.metrics.items()}
+        bar.update(log_loss_change=metrics["log_loss_change"])
+        for name, value in metrics.items():
+            values[f"train_{name}"].append(value)
+            values[f"train_{name}/{cohort.component.name}"].append(value)
+    return {name: fmean(each) for name, each in values.items()}
 
 
 class Update(NamedTuple):

@@ -98,13 +98,24 @@ def _component(
         if key not in tasks:
             tasks[key] = load_task(config.task, **options)
         network = target_config(config.target_model, tasks[key].model_facts, config.target_options)
-        copies = 1 + _COPIES * config.rows
-        check_memory(lambda: get_target_model(config.target_model, **network), config.target_options, copies)
+        check_rows(config, network)
         problem = InnerProblem(tasks[key], config.target_model, network, device=device)
         problem.check_inner_trainings()
         return MixtureComponent(name, config, problem)
     except MetaoptError as error:
         raise type(error)(f"{name} in the mixture: {error}") from error
+
+
+def check_rows(config: ComponentConfig, network: Mapping[str, Any]) -> None:
+    """Check that the trainings of a component fit into the memory of this machine.
+
+    Args:
+        network: the full configuration of the network.
+    Raises:
+        InvalidConfig: they do not.
+    """
+    copies = 1 + _COPIES * config.rows
+    check_memory(lambda: get_target_model(config.target_model, **network), config.target_options, copies)
 
 
 def start_trainings(

@@ -12,7 +12,7 @@ from ..trajectories.dataset import WeightPair
 from ..weights.layout import Layout
 from .problem import InnerProblem
 
-_LOSS_OFFSET = 0.01
+LOSS_OFFSET = 0.01
 """Added to a loss before the logarithm, as a share of the baseline loss: else losses near zero dominate the mean."""
 
 _UNCHANGED = 1e-12
@@ -103,4 +103,4 @@ def log_loss(
     problem: InnerProblem, weights: Float[Tensor, "batch weights"], examples: Batch
 ) -> Float[Tensor, " batch"]:
     """The logarithm log(loss + 0.01 · baseline loss) of each network."""
-    return torch.log(problem.losses(weights, examples) + _LOSS_OFFSET * problem.task.baseline_loss)
+    return torch.log(problem.losses(weights, examples) + LOSS_OFFSET * problem.task.baseline_loss)

@@ -1,9 +1,8 @@
 """Online meta-training: the generative optimizer is trained on training runs that use its own nowcasts."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,42 +15,68 @@ from ..core.rng import generator
 from ..core.text import shown
 from ..core.tracker import Tracker
 from ..tasks import TASKS
+from ..trajectories import find_trajectories
 from ..trajectories.origin import Parent, data_set
-from .cohort import WARM_UP_COHORTS, Cohort, OnlineSettings, WarmUpTrainings, seed_from
-from .config import TrainOptimizerConfig
+from ..trajectories.parents import trajectory_parent
+from .cohort import WARM_UP_COHORTS, OnlineSettings, WarmUpTrainings, seed_from
+from .config import TrainOptimizerConfig, check_length
 from .curriculum import ONLINE_METRICS, Curriculum, StageConfig
-from .lookahead import forecast_at_best_horizon, lookahead_update
+from .evolution import PAIRS, evolve
+from .lookahead import forecast_at_best_horizon, look_ahead
 from .mixture import MixtureComponent, read_mixture
 from .objectives import log_loss
 from .paired_speedup import paired_speedup
+from .recorded_components import recorded_components
 from .state import MetaTrainingState
 from .trained import problem_name
 
+_METHODS = {"look-ahead": look_ahead, "evolution": evolve}
+
 
 class OnlineSource:
-    """Data source of online meta-training: rounds of inner trainings on the components of a mixture.
+    """Data source of online meta-training: rounds of inner trainings, on a mixture or on networks like recorded ones.
 
     Args:
-        config: the mixture and the settings of the inner trainings.
+        config: the mixture or the run names, and the settings of the inner trainings.
         history: length of the optimizer's history [count].
         averaging: EMA decay of the weights in the snapshots; 0 without averaging.
         device: device of the optimizer and of the inner trainings.
+        trusted_names: dotted paths of networks that trajectories may name, in addition to what `config` trusts.
     Raises:
         InvalidConfig, UnknownName, TaskDataError: a component of the mixture is invalid, or its data is missing.
+        TrajectoryError: a trajectory is missing, or does not describe its training.
     """
 
     held_out_names: list[str]
 
     def __init__(
-        self, config: TrainOptimizerConfig, history: int, averaging: float, device: torch.device = CPU
+        self,
+        config: TrainOptimizerConfig,
+        history: int,
+        averaging: float,
+        device: torch.device = CPU,
+        trusted_names: Collection[str] = (),
     ) -> None:
-        assert config.mixture is not None
-        self.components = read_mixture(config.mixture, config.data_dir, trusted=config.trust_config, device=device)
+        if config.mixture is not None:
+            self._recorded = []
+            self.components = read_mixture(config.mixture, config.data_dir, trusted=config.trust_config, device=device)
+        else:
+            folders = [config.trajectory_dir / name for name in config.run_names]
+            self._recorded = [trajectory for folder in folders for trajectory in find_trajectories(folder)]
+            self.components = recorded_components(
+                self._recorded,
+                config.data_dir,
+                trusted=config.trust_config,
+                trusted_names=trusted_names,
+                device=device,
+            )
+        self.method = config.method
         self.warm_up = config.warm_up
         self.validate_every = config.checkpoint_every
         self.inner = OnlineSettings(config.inner_steps, config.policy, history, averaging, config.task_batch)
         self.seed = config.seed
-        self.training_names, self.held_out_names = [each.name for each in self.components], []
+        self._names = [each.name for each in self.components]
+        self.training_names, self.held_out_names = [each.name for each in self._recorded] or self._names, []
         problem_names = (problem_name(each.config.target_model, each.config.task) for each in self.components)
         self.problem_names = list(dict.fromkeys(problem_names))
         self.layouts = list(dict.fromkeys(each.problem.layout for each in self.components))
@@ -64,7 +89,9 @@ class OnlineSource:
 
     @property
     def parents(self) -> tuple[Parent, ...]:
-        """Each data set of the mixture once."""
+        """The trajectories, or each data set of the mixture once."""
+        if self._recorded:
+            return tuple(map(trajectory_parent, self._recorded))
         configs = {(each.config.task, self._digests[each.name]): each.config for each in self.components}
         return tuple(
             data_set(task, TASKS.get(task).Config.from_mapping(config.task_options), digest)
@@ -72,7 +99,11 @@ class OnlineSource:
         )
 
     def log_data(self, tracker: Tracker) -> None:
-        """Log each data set of the mixture once."""
+        """Log the trajectories, or each data set of the mixture once."""
+        for trajectory in self._recorded:
+            tracker.dataset(trajectory.name, str(trajectory.folder), trajectory.digest, "online")
+        if self._recorded:
+            return
         uses: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         for each in self.components:
             source = str(each.config.data_dir or "part of the installed packages")
@@ -93,9 +124,11 @@ class OnlineSource:
             )
         for number, stage in enumerate(curriculum.stages, 1):
             for name in stage.components:
-                if name not in self.training_names:
-                    known = suggest(name, self.training_names)
+                if name not in self._names:
+                    known = suggest(name, self._names)
                     raise InvalidConfig(f"stage {number} of the curriculum names the component {shown(name)}: {known}")
+            if self.method == "evolution" and stage.inner_steps is not None:
+                check_length(stage.inner_steps, self.inner.policy.every)
             if not self._components(stage):
                 raise InvalidConfig(
                     f"stage {number} of the curriculum has no component of at most {stage.weights} weights; the "
@@ -103,7 +136,12 @@ class OnlineSource:
                 )
 
     def updates(self, epoch: int) -> int:
-        """Approximate number of updates in a round, including the warm-up updates in the first round [count]."""
+        """Approximate number of updates in a round, including the warm-up updates in the first round [count].
+
+        In a round of evolution, an update is the training of a candidate.
+        """
+        if self.method == "evolution":
+            return 2 * PAIRS
         warm_up = 0 if epoch else self.warm_up
         return warm_up + len(self.components) * max(self.inner.steps // self.inner.policy.every - 1, 1)
 
@@ -118,34 +156,17 @@ class OnlineSource:
             self._warm_up_trainings = [WarmUpTrainings(each, inner, self._random, bar) for each in components]
 
     def train(self, state: MetaTrainingState, bar: Progress) -> dict[str, float]:
-        """Run one round: train one cohort of each component from the first step to the last.
+        """Run one round, by the method of the configuration; returns the training metrics.
 
-        A cohort is a batch of inner trainings. The cohorts start at different times, so that consecutive updates
-        come from different times of training. In the first round, the warm-up updates come first. With a curriculum,
-        the components, the length of the inner trainings and the horizons are those of its present stage.
-
-        Returns: the means of the training metrics, over all components and for each component.
+        In the first round, the warm-up updates come first. With a curriculum, the components, the length of the inner
+        trainings and the horizons are those of its present stage.
         """
         if state.epoch == 0:
             self._train_on_warm_up(state, bar)
         stage = _stage(state)
         components, inner = self._components(stage), self._inner(stage)
-        seeds = [seed_from(self.seed, state.epoch, self.training_names.index(each.name)) for each in components]
-        cohorts = [
-            Cohort(each, inner, seed, offset=index * inner.steps // len(components))
-            for index, (each, seed) in enumerate(zip(components, seeds, strict=True))
-        ]
-        values: dict[str, list[float]] = defaultdict(list)
-        while running := [cohort for cohort in cohorts if not cohort.finished]:
-            cohort = min(running, key=lambda each: each.round_step)
-            update = lookahead_update(state.model, cohort)
-            state.update(update.objective)
-            metrics = {name: float(value) for name, value in update.metrics.items()}
-            bar.update(log_loss_change=metrics["log_loss_change"])
-            for name, value in metrics.items():
-                values[f"train_{name}"].append(value)
-                values[f"train_{name}/{cohort.component.name}"].append(value)
-        return {name: fmean(each) for name, each in values.items()}
+        seeds = [seed_from(self.seed, state.epoch, self._names.index(each.name)) for each in components]
+        return _METHODS[self.method](state, components, inner, seeds, bar)
 
     def _train_on_warm_up(self, state: MetaTrainingState, bar: Progress) -> None:
         """Minimise the log-loss of forecasts from the snapshots of the warm-up.
@@ -189,7 +210,7 @@ class OnlineSource:
     def _components(self, stage: StageConfig) -> list[MixtureComponent]:
         """The components of a stage."""
         largest = stage.weights or max(each.problem.layout.size for each in self.components)
-        names = stage.components or self.training_names
+        names = stage.components or self._names
         return [each for each in self.components if each.name in names and each.problem.layout.size <= largest]
 
     def _inner(self, stage: StageConfig) -> OnlineSettings:

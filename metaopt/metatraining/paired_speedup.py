@@ -7,11 +7,8 @@ from torch import Tensor
 from ..core.rng import generator
 from ..generative import GenerativeOptimizer
 from ..nowcast.policy import NowcastPolicy
-from ..tasks import Batch
-from .inner_loop import InnerTrainings
 from .mixture import MixtureComponent, start_trainings
-
-_EXAMPLES = 512
+from .whole_trainings import EXAMPLES, train_with_nowcasts
 
 
 @torch.no_grad()
@@ -36,24 +33,17 @@ def paired_speedup(
         Empty if every pair diverged.
     """
     problem = component.problem
-    decay = optimizer.averaging
-    alone, nowcast = (start_trainings(component, policy, optimizer.history, decay, seed) for _ in range(2))
-    guard, validation = (problem.sample(split, _EXAMPLES, generator(seed)) for split in ("guard", "validation"))
-    curves: list[list[Tensor]] = [[], [], []]
-    accepted_shares: list[float] = []
-    offset = torch.zeros_like(nowcast.averaged)  # of the EMA, from accepted forecasts that the weights did not follow
-    for step in range(policy.stride, steps + 1, policy.stride):
-        for trainings in (alone, nowcast):
-            with torch.enable_grad():
-                trainings.advance(policy.stride)
-        offset *= decay**policy.stride
-        if policy.nowcast_due(step) and step < steps:
-            share, offset = apply_nowcast(optimizer, nowcast, policy, guard)
-            accepted_shares.append(share)
-        for weights, curve in zip((alone.weights, alone.averaged, nowcast.averaged + offset), curves, strict=True):
+    alone = start_trainings(component, policy, optimizer.history, optimizer.averaging, seed)
+    validation = problem.sample("validation", EXAMPLES, generator(seed))
+    curves: list[list[Tensor]] = [[], []]
+    for _ in range(policy.stride, steps + 1, policy.stride):
+        with torch.enable_grad():
+            alone.advance(policy.stride)
+        for weights, curve in zip((alone.weights, alone.averaged), curves, strict=True):
             curve.append(problem.losses(weights, validation))
-    adam, ema, nowcasts = (torch.stack(curve) for curve in curves)
-    valid = ~(alone.diverged | nowcast.diverged)
+    adam, ema = (torch.stack(curve) for curve in curves)
+    nowcasts, diverged, kept = train_with_nowcasts(optimizer, component, steps, policy, seed)
+    valid = ~(alone.diverged | diverged)
     if not valid.any():
         return {}
     target = adam.min(0).values
@@ -62,33 +52,8 @@ def paired_speedup(
         "speedup": float((adam_log - nowcast_log).mean().exp()),
         "average_speedup": float((adam_log - ema_log).mean().exp()),
         "final_log_ratio": float((nowcasts[-1] / ema[-1]).log()[valid].mean()),
-        "kept": sum(accepted_shares) / max(len(accepted_shares), 1),
+        "kept": kept,
     }
-
-
-def apply_nowcast(
-    optimizer: GenerativeOptimizer, trainings: InnerTrainings, policy: NowcastPolicy, guard: Batch
-) -> tuple[float, Float[Tensor, "rows weights"]]:
-    """Apply the best accepted forecast to each training.
-
-    Args:
-        guard: the guard's examples.
-    Returns: the share of trainings with an accepted forecast, and the change of the EMA where the weights did not
-        follow.
-    """
-    history, times = trainings.history()
-    problem, averaged = trainings.problem, trainings.averaged
-    forecasts = [
-        optimizer.predict(history, times, times[:, -1] + horizon, problem.layout)
-        for horizon in policy.proposed(trainings.step)
-    ]
-    losses = torch.stack([problem.example_losses(each, guard) for each in forecasts])
-    best, accepted = policy.choose(problem.example_losses(averaged, guard), losses)
-    accepted = accepted & ~trainings.diverged
-    chosen = torch.stack(forecasts)[best, torch.arange(len(best), device=best.device)]
-    change = torch.where(accepted.unsqueeze(1), chosen - averaged, 0.0)
-    followed = trainings.follow(accepted, change, guard)
-    return float(accepted.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)
 
 
 def _first_reached(losses: Float[Tensor, "points rows"], target: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:

@@ -136,7 +136,7 @@ class InnerProblem:
         if has_slow_levels(self._model):
             raise InvalidConfig(
                 f"{name} has levels with periods above 1, but live rounds update all weights at each step. Set the "
-                "periods to 1, for Hope with target_options: {periods: [1]}, or take recordings instead of live rounds"
+                "periods to 1, for Hope with target_options: {periods: [1]}, or train without rounds"
             )
         if carries_memories(self._model):
             raise InvalidConfig(f"{name} carries memories, which live rounds do not; set carry_memory to false")

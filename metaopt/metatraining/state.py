@@ -120,6 +120,13 @@ class MetaTrainingState:
         self.model.load_state_dict(optimizer.state_dict())
         self.predictor.load_state_dict(optimizer.state_dict())
 
+    @torch.no_grad()
+    def set_evolved(self, numbers: Tensor) -> None:
+        """Set the numbers that evolution changes, without an average over the updates."""
+        for optimizer in (self.model, self.predictor):
+            assert optimizer.evolved is not None
+            optimizer.evolved.copy_(numbers)
+
     def update(self, objective: Tensor) -> None:
         """Minimise the objective by one step of AdamW; skip the step if the gradient is not finite.
 
@@ -185,7 +192,7 @@ class MetaTrainingState:
             CheckpointError: the checkpoint belongs to another training; the message names the values that differ.
         """
         state, facts = load_checkpoint(path)
-        _rename_settings(facts)
+        _migrate(facts)
         if "optimizer" not in facts:
             raise CheckpointError(
                 f"{path} is no checkpoint of phase 2: it contains no generative optimizer. Give a checkpoint of "
@@ -224,8 +231,14 @@ class MetaTrainingState:
             )
 
 
-def _rename_settings(facts: dict[str, Any]) -> None:
-    """Rename settings of checkpoints of metaopt 0.1 to their current names."""
-    settings = facts.get("settings")
-    if isinstance(settings, dict) and "straight" in settings:
-        settings["min_cosine"] = settings.pop("straight")
+def _migrate(facts: dict[str, Any]) -> None:
+    """Bring the facts of an older checkpoint up to date: names of metaopt 0.1, and options that did not exist."""
+    settings, optimizer = facts.get("settings"), facts.get("optimizer")
+    if isinstance(settings, dict):
+        if "straight" in settings:
+            settings["min_cosine"] = settings.pop("straight")
+        if "inner_steps" in settings:
+            settings.setdefault("method", "look-ahead")
+    if isinstance(optimizer, dict) and optimizer.get("name") == "PerceiverOptimizer":
+        options = optimizer.get("config")
+        optimizer["config"] = {"gains": False, **options} if isinstance(options, dict) else options

@@ -30,6 +30,7 @@ from ..trajectories.run_folder import ClaimedFolder
 from ..weights.files import files_of
 from .config import TrainOptimizerConfig
 from .curriculum import read_curriculum
+from .evolution import evolved_numbers
 from .offline import OfflineSource, recorded_averaging
 from .online import OnlineSource
 from .source import MetaTrainingSource
@@ -46,7 +47,7 @@ _MEASURED_UPDATES = 5
 
 
 def train_optimizer(config: TrainOptimizerConfig, tracker: Tracker, resume: Path | None = None) -> TrainedOptimizer:
-    """Train a generative optimizer, offline on recorded trajectories or online on the inner trainings of a mixture.
+    """Train a generative optimizer, offline on recorded trajectories or online on inner trainings.
 
         from metaopt.core.tracker import SilentTracker
         from metaopt.metatraining.trainer import TrainOptimizerConfig, train_optimizer
@@ -101,10 +102,12 @@ def prepared_training(
     )
     if start is not None:
         state.start_from(start)
+    if config.method == "evolution":
+        evolved_numbers(state.model)  # raises before work begins
     history, averaging = state.model.history, state.model.averaging
     source: MetaTrainingSource
     if config.rounds:
-        source = OnlineSource(config, history, averaging, device)
+        source = OnlineSource(config, history, averaging, device, trusted_names)
     else:
         source = OfflineSource(config, history, averaging, device, trusted_names)
     if curriculum is not None:
@@ -151,7 +154,7 @@ def _optimizer_options(config: TrainOptimizerConfig) -> dict[str, Any]:
     """The options of the optimizer; `averaging` is that of its training data by default."""
     if not issubclass(GENERATIVE_OPTIMIZERS.get(config.optimizer_model).Config, SnapshotConfig):
         return dict(config.optimizer_options)
-    averaging = _ONLINE_AVERAGING if config.rounds else recorded_averaging(config)
+    averaging = _ONLINE_AVERAGING if config.mixture else recorded_averaging(config)
     return {"averaging": averaging, **config.optimizer_options}
 
 
@@ -246,7 +249,7 @@ class MetaTraining:
         config = self.config
         options = {f"optimizer.{name}": value for name, value in self.state.model.config.to_mapping().items()}
         self.tracker.params({**config.to_mapping(), **options})
-        run_name = {} if config.rounds else {"metaopt.run_name": config.run_name}
+        run_name = {} if config.mixture else {"metaopt.run_name": config.run_name}
         self.tracker.tags({"metaopt.phase": "optimizer", **run_name})
         if self.state.step:
             self.tracker.tags({"resumed_from_step": self.state.step})

@@ -6,10 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from ..core.text import counted
-from ..evaluation.promotion import needs_fewer_steps
+from ..evaluation.promotion import needs_fewer_steps, relative_steps
 from ..evaluation.results import CHAMPION, HOLD, Comparison
 from ..evaluation.summary import ContenderSummary, ControlResult, Summary, at_best_rates
-from .formatting import fewer_steps, interval, label, number, percent
+from .formatting import fewer_steps, interval, label, number, percent, share_saved
 
 _SEEDS_OF_A_CLAIM = 5
 _RATES_OF_A_CLAIM = 3
@@ -61,8 +61,13 @@ def _verdict(summary: Summary) -> str:
     baselines = [rival for rival in _rivals(summary) if rival.contender != CHAMPION]
     fastest = max(baselines, key=lambda rival: rival.full.speed_up.mean, default=None)
     slow = candidate.full.speed_up.mean <= 1
-    if slow or fastest is None or fastest.full.speed_up.mean <= 1 or needs_fewer_steps(candidate, fastest):
+    if slow or fastest is None or fastest.full.speed_up.mean <= 1:
         return f"**{candidate.contender} {against_base}**."
+    if needs_fewer_steps(candidate, fastest):
+        ratio = relative_steps(candidate, fastest)
+        clear = ratio.high is not None and ratio.high < 1  # a two-sided interval is wider than the one-sided test
+        than_fastest = f" It needs {share_saved(ratio)} fewer steps than {fastest.contender}." if clear else ""
+        return f"**{candidate.contender} {against_base}**.{than_fastest}"
     return f"**{candidate.contender} is not shown to be better than {fastest.contender}**. It {against_base}."
 
 

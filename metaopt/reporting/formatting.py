@@ -36,6 +36,13 @@ def fewer_steps(target: StepsToTarget) -> str:
     return f"{at_least}{abs(target.fewer_steps):.0f} % {'fewer' if target.fewer_steps >= 0 else 'more'}"
 
 
+def share_saved(ratio: Interval) -> str:
+    """What a ratio below one saves, with its bounds ("6 % (3 to 10 %)")."""
+    mean, low, high = (None if bound is None else 100 * (1 - bound) for bound in ratio)
+    bounds = "" if low is None or high is None else f" ({high:.0f} to {low:.0f} %)"
+    return f"{mean:.0f} %{bounds}"
+
+
 def interval(value: Interval) -> str:
     """A mean with its bounds ("1.27 (1.05–1.53)"), or without if there are none, or all values are the same."""
     mean, low, high = value

@@ -21,6 +21,9 @@ from .layout import Layout, WeightTensor
 POSITION_FEATURES = 8
 """Number of position features of a token; see `TokenGrid.position_features`."""
 
+TENSOR_FEATURES = 5
+"""Number of the first of them, which state the place of the token's tensor: its relative index and its dimensions."""
+
 _KEPT_TOKENS = 65_536
 """Largest number of tokens whose places are kept on each device (3 MB); those of more tokens are computed each time."""
 

@@ -132,6 +132,8 @@ def _origin(trained: TrainedOptimizer) -> Origin:
 def _description(trained: TrainedOptimizer) -> str:
     """The data of a training and its validation metrics, in Markdown."""
     how = "online trainings" if "mixture" in trained.data else "recorded trajectories"
+    if "method" in trained.data:
+        how = "online trainings like the recorded ones"
     names = _first_names(trained.training_names)
     held_out = f"; held out: {_first_names(trained.held_out_names)}" if trained.held_out_names else ""
     validation = describe_validation(trained.metrics) or "nothing was held out"

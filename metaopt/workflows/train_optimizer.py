@@ -130,7 +130,7 @@ def tracked_training(
     Raises:
         MetaoptError: the training is refused, as in `train_optimizer`.
     """
-    for name in [] if config.rounds else config.run_names:
+    for name in [] if config.mixture else config.run_names:
         fetch_trajectories(name, config.trajectory_dir, experiment)
     resume, tags = None, {}
     if config.resume_from is not None:

@@ -102,6 +102,8 @@ def test_the_models_page_has_a_card(show):
         assert page.get_by_text(words).first.is_visible(), words
     assert page.get_by_text(f'metaopt.load_optimizer("models:/{MODEL}/1")').is_visible()
     page = show("version", f"/models/{MODEL}/versions/1", "Load it in two lines")
-    links = page.get_by_role("link", name="phase 2: train the optimizer")  # the source, and a link of the card
+    links = page.get_by_role(
+        "link", name="phase 2: evolve its gains on whole trainings"
+    )  # the source, and a link of the card
     links.nth(1).wait_for()
     assert links.count() == 2

@@ -15,7 +15,8 @@ from metaopt.core.config import Config, option
 from metaopt.tracking import connect
 
 SMALLER = {
-    "main": "--runs 4 --target-epochs 2 --optimizer-epochs 1 --pairs-per-epoch 16 --steps 40 --every 20 --seeds 1",
+    "main": "--runs 4 --target-epochs 2 --optimizer-epochs 1 --pairs-per-epoch 16 --generations 1 --steps 40 "
+    "--every 20 --seeds 1",
     "train-target": "--epochs 2 --runs 2 --workers 1",
     "train-optimizer": "--epochs 1 --pairs-per-epoch 8 --objective weights "
     "--optimizer-options 'dim=16 num_latents=2 latent_dim=16 heads=2'",

@@ -53,19 +53,21 @@ def test_all_phases_are_children_of_one_run(printed):
     quick = (*free, "perceiver", "perceiver without EMA")
     phases = (
         "phase 1: record trajectories",
+        "phase 2: evolve its gains on whole trainings",
         "phase 2: train the optimizer",
         "phase 3: evaluate on held-out random seeds",
     )
     assert sorted(run.info.run_name for run in below) == list(phases)
-    (judge,) = [run for run in below if run.info.run_name == phases[2]]
+    (judge,) = [run for run in below if run.info.run_name == phases[-1]]
     contenders = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == judge.info.run_id]
     assert {run.info.run_name for run in contenders} == {f"{name}: MLP on digits" for name in quick}
     kept = {item.path for item in client.list_artifacts(judge.info.run_id)}
     assert {"report.md", "evaluation.json", "loss_curves.png", "steps_to_target.png", "nowcasts.png"} <= kept
     assert all(run.info.status == "FINISHED" for run in runs)
     learned = {run.info.run_id for run in runs if run.data.tags.get("metaopt.phase") == "target"}
-    (optimizer,) = [run for run in runs if run.data.tags.get("metaopt.phase") == "optimizer"]
-    assert set(optimizer.data.tags["metaopt.trajectory_runs"].split(",")) <= learned
+    optimizers = [run for run in runs if run.data.tags.get("metaopt.phase") == "optimizer"]
+    assert len(optimizers) == 2
+    assert all(set(run.data.tags["metaopt.trajectory_runs"].split(",")) <= learned for run in optimizers)
 
 
 def test_every_run_has_a_purpose_and_a_result(printed):
@@ -96,9 +98,9 @@ def test_the_version_describes_its_training_and_its_evaluation(printed):
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("metaopt-digits-MLP", "champion")
     runs = {run.info.run_id: run.info.run_name for run in client.search_runs(["1"])}
-    assert runs[version.run_id] == "phase 2: train the optimizer"
+    assert runs[version.run_id] == "phase 2: evolve its gains on whole trainings"
     assert version.tags["trained_on"] == "MLP on digits"
-    for words in ("MLP on digits", "held out: digits/seed_", "than Adam alone", "phase 3", "Limits"):
+    for words in ("MLP on digits", "like the recorded ones: digits/seed_", "Adam alone", "phase 3", "Limits"):
         assert words in version.description, words
 
 

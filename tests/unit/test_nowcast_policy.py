@@ -13,7 +13,7 @@ from metaopt.generative.extrapolation import Hold
 from metaopt.metatraining import lookahead
 from metaopt.metatraining.inner_loop import InnerTrainings
 from metaopt.metatraining.lookahead import forecast_at_best_horizon
-from metaopt.metatraining.paired_speedup import apply_nowcast
+from metaopt.metatraining.whole_trainings import apply_nowcast
 from metaopt.nowcast import Nowcast, NowcastPolicy, policy
 from metaopt.tasks import load_task
 from metaopt.weights.layout import Layout

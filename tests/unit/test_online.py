@@ -95,7 +95,7 @@ def test_an_optimizer_of_another_class_is_rejected_as_a_start(config, tmp_path):
         replace(config, start_from="builtin")
 
 
-@pytest.mark.parametrize("change", [{"mixture": None}, {"rounds": 0}, {"every": 15}])
+@pytest.mark.parametrize("change", [{"rounds": 0}, {"every": 15}])
 def test_contradictory_settings_are_rejected(config, change):
     with pytest.raises(MetaoptError, match=r"rounds|every"):
         replace(config, **change)

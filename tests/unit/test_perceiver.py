@@ -80,6 +80,20 @@ def test_with_start_slopes_it_scales_slopes_by_factors_between_0_and_2():
     assert factors.std() > 0.01
 
 
+def test_gains_multiply_the_change_of_each_tensor_by_its_place():
+    history, times, t_end = inputs()
+    plain = build()
+    gained = build(gains=True)
+    gained.load_state_dict({**plain.state_dict(), "gains": torch.zeros(5)})
+    torch.testing.assert_close(change(gained, history, times, t_end), change(plain, history, times, t_end))
+    gained.evolved.copy_(torch.tensor([0.0, 0.0, -0.5, 0.2, 9.0]))  # of vectors, of matrices, of other tensors
+    ratios = change(gained, history, times, t_end) / change(plain, history, times, t_end)
+    for piece, exponent in zip(LAYOUT.split(ratios), (1.5, -0.5, 0.2, -0.5), strict=True):
+        torch.testing.assert_close(piece, torch.tensor(exponent).exp().expand_as(piece), rtol=1e-2, atol=1e-2)
+    assert torch.equal(gained.predict(history, times, times[:, -1], LAYOUT), history[:, -1])
+    assert plain.evolved is None
+
+
 def test_with_doubling_spacing_it_uses_the_snapshots_of_ages_0_1_2_4_8():
     optimizer, (history, times, t_end) = build(history=9, spacing="doubling"), inputs(snapshots=12)
     expected = change(optimizer, history, times, t_end)
