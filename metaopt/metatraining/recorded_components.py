@@ -10,11 +10,13 @@ from ..core.config import Range
 from ..core.devices import CPU
 from ..core.errors import InvalidConfig, TrajectoryError
 from ..trajectories import Trajectory
+from ..weights.facts import COUNT, FINITE, MAPPING, TARGET_RUN, TEXT, first_violation
 from .mixture import ComponentConfig, MixtureComponent, check_rows
 from .problem import InnerProblem, problem_key
 from .trained import problem_name
 
 _ADVICE = "Train on the recordings without rounds, or give a mixture"
+_TRAINING = {**TARGET_RUN, "base_optimizer": TEXT, "base_optimizer_options": MAPPING, "lr": FINITE, "batch_size": COUNT}
 
 
 def recorded_components(
@@ -47,10 +49,10 @@ def recorded_components(
     components, names = [], Counter[str]()
     for group in groups.values():
         config = _config(group)
-        check_rows(config, config.target_options)
         problem = InnerProblem.from_trajectory(
             group[0], data_dir, trusted=trusted, trusted_names=trusted_names, device=device, advice=_ADVICE
         )
+        check_rows(config, config.target_options)  # it builds the network, which only now is known to be trusted
         problem.check_inner_trainings()
         name = problem_name(config.target_model, config.task)
         names[name] += 1
@@ -65,11 +67,9 @@ def _check(trajectory: Trajectory) -> None:
         TrajectoryError: its facts do not describe the training.
         InvalidConfig: it was another one.
     """
-    run = trajectory.run
-    missing = [name for name in ("base_optimizer", "base_optimizer_options", "lr", "batch_size") if name not in run]
-    if missing:
-        raise TrajectoryError(f"the facts of {trajectory.folder} have no {missing[0]}, which rounds need. {_ADVICE}")
-    difference = None
+    run, difference = trajectory.run, None
+    if violation := first_violation(run, _TRAINING):
+        raise TrajectoryError(f"the facts of {trajectory.folder} do not describe its training: {violation}. {_ADVICE}")
     if run["base_optimizer"] != "Adam" or run["base_optimizer_options"]:
         options = f" and {run['base_optimizer_options']}" if run["base_optimizer_options"] else ""
         difference = f"was recorded with {run['base_optimizer']}{options}, but inner trainings are those of plain Adam"

@@ -168,7 +168,7 @@ def test_recordings_without_the_facts_of_their_training_are_refused(tmp_path):
     with Recorder(tmp_path, {"task": "mine", "target_model": "Linear"}, Layout.of(model)) as recorder:
         for step in (0, 20):
             recorder.record(model, step, 0, {})
-    with pytest.raises(TrajectoryError, match="have no base_optimizer, which rounds need"):
+    with pytest.raises(TrajectoryError, match="do not describe its training: it has no task_config"):
         recorded_components([Trajectory.open(tmp_path)])
 
 
