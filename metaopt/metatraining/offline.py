@@ -25,6 +25,7 @@ from .config import TrainOptimizerConfig
 from .curriculum import OFFLINE_METRICS, Curriculum, StageConfig
 from .objectives import OBJECTIVES, PredictionScores, score_predictions
 from .problem import InnerProblem, problem_key
+from .source import recorded_trajectories
 from .state import MetaTrainingState
 from .trained import problem_name, recorded_network
 
@@ -60,9 +61,7 @@ class OfflineSource:
         device: torch.device = CPU,
         trusted_names: Collection[str] = (),
     ) -> None:
-        trajectories = [
-            trajectory for name in config.run_names for trajectory in find_trajectories(config.trajectory_dir / name)
-        ]
+        trajectories = recorded_trajectories(config)
         for trajectory in trajectories:
             _check_averaging(trajectory, averaging)
         held_out_count = len(trajectories) // 4 if config.held_out is None else config.held_out

@@ -15,7 +15,6 @@ from ..core.rng import generator
 from ..core.text import shown
 from ..core.tracker import Tracker
 from ..tasks import TASKS
-from ..trajectories import find_trajectories
 from ..trajectories.origin import Parent, data_set
 from ..trajectories.parents import trajectory_parent
 from .cohort import WARM_UP_COHORTS, OnlineSettings, WarmUpTrainings, seed_from
@@ -27,6 +26,7 @@ from .mixture import MixtureComponent, read_mixture
 from .objectives import log_loss
 from .paired_speedup import paired_speedup
 from .recorded_components import recorded_components
+from .source import recorded_trajectories
 from .state import MetaTrainingState
 from .trained import problem_name
 
@@ -61,8 +61,7 @@ class OnlineSource:
             self._recorded = []
             self.components = read_mixture(config.mixture, config.data_dir, trusted=config.trust_config, device=device)
         else:
-            folders = [config.trajectory_dir / name for name in config.run_names]
-            self._recorded = [trajectory for folder in folders for trajectory in find_trajectories(folder)]
+            self._recorded = recorded_trajectories(config)
             self.components = recorded_components(
                 self._recorded,
                 config.data_dir,

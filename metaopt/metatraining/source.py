@@ -1,14 +1,26 @@
-"""The interface of the data sources of meta-training: recorded pairs (offline) and inner trainings (online)."""
+"""What the data sources of meta-training share: their interface, and the recorded trajectories that they read."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..core.progress import Progress
 from ..core.tracker import Tracker
+from ..trajectories import Trajectory, find_trajectories
 from ..trajectories.origin import Parent
 from ..weights.layout import Layout
+from .config import TrainOptimizerConfig
 from .curriculum import Curriculum
 from .state import MetaTrainingState
+
+
+def recorded_trajectories(config: TrainOptimizerConfig) -> list[Trajectory]:
+    """The trajectories of all run names of a configuration.
+
+    Raises:
+        TrajectoryError: a run name has none.
+    """
+    folders = [config.trajectory_dir / name for name in config.run_names]
+    return [trajectory for folder in folders for trajectory in find_trajectories(folder)]
 
 
 class MetaTrainingSource(Protocol):
