@@ -21,19 +21,16 @@ from .schedules import DECAY, cosine, linear_decay
 from .trainable_averaging import LEARNED, trainable_averaging
 
 
-def _around_base(name: str, setup: RunSetup, model: nn.Module) -> optim.Optimizer:
-    """An optimizer that adds momentum to the base optimizer, with its default options."""
-    config = setup.config
-    options = {"base": config.base_optimizer, "base_options": config.base_optimizer_options}
-    return optimizer_for(model, name, setup.lr, options)
+def _around_base(name: str, setup: RunSetup, model: nn.Module, *, own_momentum: bool = True) -> optim.Optimizer:
+    """An optimizer that adds momentum or averaging to the base optimizer, with its default options.
 
-
-def _primal_averaging(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
-    """Primal averaging around the base optimizer without its momentum, in whose place the average is."""
-    config = setup.config
-    base_options = without_momentum(config.base_optimizer, config.base_optimizer_options)
-    options = {"base": config.base_optimizer, "base_options": base_options}
-    return optimizer_for(model, "PrimalAveraging", setup.lr, options)
+    Args:
+        own_momentum: whether the base optimizer keeps its momentum, whose place an average can take.
+    """
+    base, base_options = setup.config.base_optimizer, setup.config.base_optimizer_options
+    if not own_momentum:
+        base_options = without_momentum(base, base_options)
+    return optimizer_for(model, name, setup.lr, {"base": base, "base_options": base_options})
 
 
 def _schedule_free(setup: RunSetup, model: nn.Module) -> optim.Optimizer:
@@ -79,7 +76,7 @@ TRAINED_BASELINES: Mapping[str, OptimizerFactory] = {
     "schedule-free": _schedule_free,
     "outer Nesterov": partial(_around_base, "OuterNesterov"),
     "EMA-Nesterov": partial(_around_base, "EMANesterov"),
-    "primal averaging": _primal_averaging,
+    "primal averaging": partial(_around_base, "PrimalAveraging", own_momentum=False),
     "Muon": _muon,
     "SOAP": partial(_soap, 0.95),
     "SOAP 0.5": partial(_soap, 0.5),

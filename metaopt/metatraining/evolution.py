@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from jaxtyping import Float
@@ -57,13 +58,13 @@ def evolve(
     for candidate in candidates:
         state.set_evolved(candidate)
         results = [_score(optimizer, *each, settings) for each in zip(components, seeds, strict=True)]
-        scores.append(sum(score for score, _ in results) / len(results))
-        kept.append(sum(share for _, share in results) / len(results))
+        scores.append(fmean(score for score, _ in results))
+        kept.append(fmean(share for _, share in results))
         bar.update(log_loss=scores[-1])
     same = min(scores) == max(scores)  # such as without any accepted nowcast
     state.set_evolved(centre if same else recombined(candidates, scores))
     state.step += 1
-    return {"train_log_loss": sum(scores) / len(scores), "train_best": min(scores), "train_kept": sum(kept) / len(kept)}
+    return {"train_log_loss": fmean(scores), "train_best": min(scores), "train_kept": fmean(kept)}
 
 
 def evolved_numbers(optimizer: GenerativeOptimizer) -> Float[Tensor, " numbers"]:
