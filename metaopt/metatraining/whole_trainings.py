@@ -77,14 +77,12 @@ def apply_nowcast(
     """
     history, times = trainings.history()
     problem, averaged = trainings.problem, trainings.averaged
-    forecasts = [
-        optimizer.predict(history, times, times[:, -1] + horizon, problem.layout)
-        for horizon in policy.proposed(trainings.step)
-    ]
+    horizons = times.new_tensor(policy.proposed(trainings.step))
+    forecasts = optimizer.predict_horizons(history, times, times[:, -1] + horizons.unsqueeze(1), problem.layout)
     losses = torch.stack([problem.example_losses(each, guard) for each in forecasts])
     best, accepted = policy.choose(problem.example_losses(averaged, guard), losses)
     accepted = accepted & ~trainings.diverged
-    chosen = torch.stack(forecasts)[best, torch.arange(len(best), device=best.device)]
+    chosen = forecasts[best, torch.arange(len(best), device=best.device)]
     change = torch.where(accepted.unsqueeze(1), chosen - averaged, 0.0)
     followed = trainings.follow(accepted, change, guard)
     return float(accepted.float().mean()), torch.where(followed.unsqueeze(1), 0.0, change)
